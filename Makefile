@@ -1,0 +1,58 @@
+# Every verb of the repository. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+# onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
+EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,dev || echo edge,cloud,dev)
+
+BIN   := $(VENV)/bin
+KEY   := $(shell (cat pyproject.toml; echo '$(EXTRAS)') | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.secondlook-$(KEY)
+HERE  := $(VENV)/.secondlook-tree
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test vectors fuzz bench demo clean
+
+help: ## list these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@# The virtual camera `demo:` looks at the two photographs inside the ultralytics wheel; alone it needs no torch.
+	$(BIN)/python -c 'import importlib.metadata as m; m.version("ultralytics")' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --no-deps ultralytics
+	@rm -f $(VENV)/.secondlook-*
+	@pwd > $(HERE)
+	@touch $@
+
+setup: $(STAMP) ## make the environment in $(VENV), again only when pyproject.toml changes
+	@# An environment outside the tree may have been made for another clone.
+	@test "$$(cat $(HERE))" = "$$(pwd)" \
+		|| { $(BIN)/python -m pip install --quiet --no-deps --editable . && pwd > $(HERE); }
+
+check: setup ## lint, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+test: check ## check, then every test
+	$(BIN)/python -m pytest $(ARGS)
+
+vectors: setup ## make the golden bitstreams again and compare them with the kept ones
+	$(BIN)/python -m tests.vectors $(ARGS)
+
+fuzz: setup ## every property test with many more examples
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
+
+bench: setup ## measure this machine: codec, transport, stores
+	$(BIN)/secondlook bench $(ARGS)
+
+demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
+	$(BIN)/secondlook demo $(ARGS)
+
+clean: ## remove caches and builds, keep $(VENV)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
