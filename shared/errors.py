@@ -1,0 +1,212 @@
+"""Every error Secondlook raises on purpose: one class a cause.
+
+A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zero exit status.
+
+    SecondlookError
+    ├── ConfigError                 a setting or flag is missing, unknown or out of range
+    ├── BitstreamError              a .slk layer cannot be decoded
+    │   ├── TruncatedBitstream      it ends before a length it announces
+    │   ├── NotABitstream           its magic is wrong
+    │   ├── UnsupportedBitstream    its version or codec is not known here
+    │   ├── MalformedBitstream      a field is out of range or disagrees with another
+    │   ├── SymbolMismatch          decoded symbols fail their CRC: drift or corruption
+    │   ├── LayerMismatch           the layers handed in do not belong together
+    │   └── ReferenceMissing        a delta came without the key it refers to
+    ├── ModelError
+    │   ├── ModelNotFound           no such model, or none with the hash a bitstream names
+    │   └── ModelCorrupt            a model folder fails its manifest
+    ├── PacketError                 a wire message cannot be accepted
+    │   ├── PacketMalformed         not msgpack, or a field is missing, extra or of a wrong type
+    │   ├── PacketTooLarge          it exceeds a limit
+    │   ├── UnsupportedPacket       its protocol version or kind is not known here
+    │   └── PacketCorrupt           its payload fails its CRC
+    ├── SourceError
+    │   ├── SourceNotFound          there is no such file, folder or device
+    │   ├── SourceUnreadable        it is there, but no frame can be decoded from it
+    │   ├── SourceEmpty             it holds no frame at all
+    │   └── SourceStalled           it delivered no frame in the time allowed
+    ├── StorageError
+    │   ├── DiskFull                no space left where data must be kept
+    │   ├── Unwritable              the data folder cannot be created or written
+    │   ├── StoreCorrupt            a database or blob is not what was written
+    │   ├── StoreBusy               another process held a database for longer than the time allowed
+    │   └── UnsupportedStore        its schema version is not known here
+    ├── LinkError
+    │   ├── PortBusy                an address is already in use
+    │   ├── GatewayUnreachable      nothing answered in the time allowed
+    │   ├── RequestRefused          the peer answered with an error
+    │   └── KeyRejected             a CURVE key is missing, unreadable or not registered
+    ├── QueueError
+    │   ├── QueueFull               its byte limit is reached; nothing was stored
+    │   └── LeaseLost               the lease ran out and the item is another worker's now
+    ├── ReviewError
+    │   ├── ReviewNotFound          there is no review with this number
+    │   └── ReviewConflict          the review's state, or its lease, forbids this change
+    └── DetectorError               detector weights are absent or not of a known layout
+"""
+
+from __future__ import annotations
+
+
+class SecondlookError(Exception):
+    """Base of every deliberate error; ``str()`` is one line that names the cause."""
+
+
+class ConfigError(SecondlookError):
+    pass
+
+
+class BitstreamError(SecondlookError):
+    pass
+
+
+class TruncatedBitstream(BitstreamError):
+    pass
+
+
+class NotABitstream(BitstreamError):
+    pass
+
+
+class UnsupportedBitstream(BitstreamError):
+    pass
+
+
+class MalformedBitstream(BitstreamError):
+    pass
+
+
+class SymbolMismatch(BitstreamError):
+    pass
+
+
+class LayerMismatch(BitstreamError):
+    pass
+
+
+class ReferenceMissing(BitstreamError):
+    pass
+
+
+class ModelError(SecondlookError):
+    pass
+
+
+class ModelNotFound(ModelError):
+    pass
+
+
+class ModelCorrupt(ModelError):
+    pass
+
+
+class PacketError(SecondlookError):
+    pass
+
+
+class PacketMalformed(PacketError):
+    pass
+
+
+class PacketTooLarge(PacketError):
+    pass
+
+
+class UnsupportedPacket(PacketError):
+    pass
+
+
+class PacketCorrupt(PacketError):
+    pass
+
+
+class SourceError(SecondlookError):
+    pass
+
+
+class SourceNotFound(SourceError):
+    pass
+
+
+class SourceUnreadable(SourceError):
+    pass
+
+
+class SourceEmpty(SourceError):
+    pass
+
+
+class SourceStalled(SourceError):
+    pass
+
+
+class StorageError(SecondlookError):
+    pass
+
+
+class DiskFull(StorageError):
+    pass
+
+
+class Unwritable(StorageError):
+    pass
+
+
+class StoreCorrupt(StorageError):
+    pass
+
+
+class StoreBusy(StorageError):
+    pass
+
+
+class UnsupportedStore(StorageError):
+    pass
+
+
+class LinkError(SecondlookError):
+    pass
+
+
+class PortBusy(LinkError):
+    pass
+
+
+class GatewayUnreachable(LinkError):
+    pass
+
+
+class RequestRefused(LinkError):
+    pass
+
+
+class KeyRejected(LinkError):
+    pass
+
+
+class QueueError(SecondlookError):
+    pass
+
+
+class QueueFull(QueueError):
+    pass
+
+
+class LeaseLost(QueueError):
+    pass
+
+
+class ReviewError(SecondlookError):
+    pass
+
+
+class ReviewNotFound(ReviewError):
+    pass
+
+
+class ReviewConflict(ReviewError):
+    pass
+
+
+class DetectorError(SecondlookError):
+    pass

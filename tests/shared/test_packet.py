@@ -1,0 +1,302 @@
+"""Exact bytes of every packet kind, one test a corruption, and fuzzing: a packet or `PacketError`."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from typing import get_args, get_type_hints
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import packet as p
+from shared.errors import PacketCorrupt, PacketError, PacketMalformed, PacketTooLarge, UnsupportedPacket
+from shared.packetfields import (
+    CHANNELS,
+    MAX_CHUNK_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_NS,
+    MAX_SEQ,
+    REFUSALS,
+    Whole,
+)
+
+BOOT = "0123456789abcdef" * 2
+_BOOT_HEX = "d920" + BOOT.encode().hex()
+_NS = 1_700_000_000_000_000_000
+
+GOLDEN: list[tuple[p.Packet, str, bytes]] = [
+    (
+        p.Hello("gate-1", BOOT, "bulk", "north door", 7, 3, "secondlook 0.1"),
+        f"990101a6676174652d31{_BOOT_HEX}a462756c6baa6e6f72746820646f6f720703ae7365636f6e646c6f6f6b20302e31",
+        b"",
+    ),
+    (p.Welcome(BOOT, -1, 1 << 20), f"950102{_BOOT_HEX}ffce00100000", b""),
+    (
+        p.BaseFrame(BOOT, 5, _NS, 768, 432, None, 20000, b"base"),
+        f"9a0103{_BOOT_HEX}05cf17979cfe362a0000cd0300cd01b0c0cd4e20cec0b4fe61",
+        b"base",
+    ),
+    (
+        p.BaseFrame(BOOT, 6, _NS, 768, 432, 5, 300, b"delta"),
+        f"9a0103{_BOOT_HEX}06cf17979cfe362a0000cd0300cd01b005cd012cce9643fed9",
+        b"delta",
+    ),
+    (p.Ack(BOOT, 2, ((4, 5), (9, 9)), 65536), f"960104{_BOOT_HEX}0292920405920909ce00010000", b""),
+    (p.Tombstone(BOOT, 3, 4, "spool-full"), f"960105{_BOOT_HEX}0304aa73706f6f6c2d66756c6c", b""),
+    (p.EnhancementRequest(1, BOOT, 5, _NS, 50), f"97010601{_BOOT_HEX}05cf17979cfe362a000032", b""),
+    (p.Chunk(1, 65536, 65540, 123, b"tail"), "96010701ce00010000ce000100047b", b"tail"),
+    (p.Refusal(1, "expired"), "94010801a765787069726564", b""),
+    (p.Ping(1), "93010901", b""),
+    (p.Pong(2), "93010a02", b""),
+    (p.ChunkCredit(1, 65536), "94010b01ce00010000", b""),
+    (p.Fault("rejected", "bad header"), "94010ca872656a6563746564aa62616420686561646572", b""),
+]
+_IDS = [f"{type(packet).__name__}-{number}" for number, (packet, _, _) in enumerate(GOLDEN)]
+
+
+def _edited(packet: p.Packet, **changes: object) -> list[bytes]:
+    """The frames of `packet` with header items replaced by field name, unchecked."""
+    header, payload = packet.to_frames()
+    head = msgpack.unpackb(header)
+    names = ["version", "kind"] + [f.name for f in dataclasses.fields(packet) if f.name != "payload"]
+    for name, value in changes.items():
+        head[names.index(name)] = value
+    return [msgpack.packb(head), payload]
+
+
+@pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
+def test_golden_bytes(packet: p.Packet, header: str, payload: bytes) -> None:
+    assert [frame.hex() for frame in packet.to_frames()] == [header, payload.hex()]
+    assert p.parse([bytes.fromhex(header), payload]) == packet
+
+
+def test_every_kind_has_a_golden_and_its_own_id() -> None:
+    assert {type(packet) for packet, _, _ in GOLDEN} == set(p.KINDS.values())
+    assert sorted(p.KINDS) == list(range(1, 13))
+
+
+@pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
+def test_truncated_header_is_malformed(packet: p.Packet, header: str, payload: bytes) -> None:
+    whole = bytes.fromhex(header)
+    for length in range(len(whole)):
+        with pytest.raises(PacketMalformed):
+            p.parse([whole[:length], payload])
+
+
+@pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
+def test_trailing_bytes_and_extra_or_missing_fields_are_malformed(
+    packet: p.Packet, header: str, payload: bytes
+) -> None:
+    head = msgpack.unpackb(bytes.fromhex(header))
+    for bad in (bytes.fromhex(header) + b"\x00", msgpack.packb([*head, 0]), msgpack.packb(head[:-1])):
+        with pytest.raises(PacketMalformed):
+            p.parse([bad, payload])
+
+
+@pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
+def test_every_field_rejects_another_type(packet: p.Packet, header: str, payload: bytes) -> None:
+    for index in range(len(msgpack.unpackb(bytes.fromhex(header)))):
+        for wrong in (True, 1.5, ["x"]):
+            head = msgpack.unpackb(bytes.fromhex(header))
+            head[index] = wrong
+            with pytest.raises(PacketError):
+                p.parse([msgpack.packb(head), payload])
+
+
+@pytest.mark.parametrize("frames", [[], [b"\x93\x01\x09\x01"], [b"\x93\x01\x09\x01", b"", b""]])
+def test_frame_count_must_be_two(frames: list[bytes]) -> None:
+    with pytest.raises(PacketMalformed, match="frames"):
+        p.parse(frames)
+
+
+def test_wrong_version_is_unsupported() -> None:
+    with pytest.raises(UnsupportedPacket, match="version 2"):
+        p.parse(_edited(p.Ping(1), version=2))
+
+
+def test_unknown_kind_is_unsupported() -> None:
+    with pytest.raises(UnsupportedPacket, match="kind 13"):
+        p.parse(_edited(p.Ping(1), kind=13))
+
+
+def test_payload_that_fails_its_crc_is_corrupt() -> None:
+    header, payload = p.BaseFrame(BOOT, 5, _NS, 768, 432, None, 0, b"base").to_frames()
+    with pytest.raises(PacketCorrupt, match="BaseFrame"):
+        p.parse([header, payload[:-1] + b"\x00"])
+
+
+def test_payload_where_none_belongs_is_malformed() -> None:
+    with pytest.raises(PacketMalformed, match="no payload"):
+        p.parse([p.Ping(1).to_frames()[0], b"x"])
+
+
+@pytest.mark.parametrize("kind", [p.Ping(1), p.Hello("a", BOOT, "bulk", "", 0, 0, "")])
+def test_oversized_message_and_header_are_too_large(kind: p.Packet) -> None:
+    with pytest.raises(PacketTooLarge):
+        p.parse([kind.to_frames()[0], bytes(MAX_MESSAGE_BYTES)])
+    with pytest.raises(PacketTooLarge, match="header"):
+        p.parse([bytes(MAX_HEADER_BYTES + 1), b""])
+
+
+def test_oversized_fields_are_too_large() -> None:
+    with pytest.raises(PacketTooLarge):
+        p.Chunk(1, 0, MAX_MESSAGE_BYTES, 0, bytes(MAX_CHUNK_BYTES + 1))
+    with pytest.raises(PacketTooLarge):
+        p.Fault("rejected", "x" * 201)
+    with pytest.raises(PacketTooLarge):
+        p.Ack(BOOT, -1, tuple((2 * n, 2 * n) for n in range(1, 258)), 0)
+    with pytest.raises(PacketTooLarge):
+        p.BaseFrame(BOOT, 0, 0, 1, 1, None, 0, bytes(MAX_MESSAGE_BYTES))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"edge_id": "Gate_1"},
+        {"edge_id": ""},
+        {"edge_id": "gate-1\n"},
+        {"boot_id": BOOT[:-1]},
+        {"boot_id": BOOT.upper()},
+        {"channel": "side"},
+        {"camera": "two\nlines"},
+        {"next_seq": -1},
+        {"next_seq": MAX_SEQ + 1},
+        {"oldest_seq": 8},
+    ],
+)
+def test_hello_out_of_range_is_malformed(changes: dict[str, object]) -> None:
+    hello = p.Hello("gate-1", BOOT, "bulk", "north door", 7, 3, "secondlook 0.1")
+    with pytest.raises(PacketMalformed):
+        p.parse(_edited(hello, **changes))
+
+
+@pytest.mark.parametrize("selective", [((3, 4),), ((5, 4),), ((5, 6), (7, 8)), ((5, 6), (4, 4)), ((5,),)])
+def test_ranges_must_ascend_beyond_the_cumulative(selective: object) -> None:
+    with pytest.raises(PacketMalformed):
+        p.parse(_edited(p.Ack(BOOT, 2, (), 0), selective=selective))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: p.BaseFrame(BOOT, 5, 0, 1, 1, 5, 0, b"x"),
+        lambda: p.BaseFrame(BOOT, 5, 0, 0, 1, None, 0, b"x"),
+        lambda: p.BaseFrame(BOOT, 5, 0, 1, 1, None, 0, b""),
+        lambda: p.Tombstone(BOOT, 4, 3, "age"),
+        lambda: p.Tombstone(BOOT, 3, 4, "spool full"),
+        lambda: p.Chunk(1, 1, 4, 0, b"tail"),
+        lambda: p.Refusal(1, "lazy"),
+        lambda: p.Fault("rejected", "lone surrogate \ud800"),
+    ],
+)
+def test_what_could_not_be_parsed_cannot_be_built(build: object) -> None:
+    assert callable(build)
+    with pytest.raises(PacketMalformed):
+        build()
+
+
+_VALUES: dict[str, st.SearchStrategy[object]] = {
+    "EdgeId": st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True),
+    "BootId": st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
+    "Code": st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True),
+    "Text": st.text(max_size=200).filter(str.isprintable),
+    "Channel": st.sampled_from(CHANNELS),
+    "RefusalReason": st.sampled_from(REFUSALS),
+    "Ranges": st.lists(st.integers(1, 9), max_size=6).map(
+        lambda steps: tuple((7 + 10 * n, 7 + 10 * n + step - 1) for n, step in enumerate(steps))
+    ),
+    "BasePayload": st.binary(min_size=1, max_size=64),
+    "ChunkPayload": st.binary(min_size=1, max_size=64),
+    "EnhancementBytes": st.integers(128, MAX_MESSAGE_BYTES),
+    "ByteCount": st.integers(0, 64),
+    "Cumulative": st.integers(-1, 5),
+}
+
+
+@st.composite
+def _packets(draw: st.DrawFn) -> p.Packet:
+    kind = draw(st.sampled_from(list(p.KINDS.values())))
+    hints = get_type_hints(kind, include_extras=True)
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(kind):
+        check = get_args(hints[field.name])[1]
+        if field.type in _VALUES:
+            values[field.name] = draw(_VALUES[str(field.type)])
+        elif field.name in ("oldest_seq", "first_seq"):
+            values[field.name] = draw(st.integers(0, 5))
+        elif field.name in ("next_seq", "last_seq", "seq"):
+            values[field.name] = draw(st.integers(6, MAX_SEQ))
+        elif field.name == "key_seq":
+            values[field.name] = draw(st.none() | st.integers(0, 5))
+        else:
+            assert isinstance(check, Whole)
+            values[field.name] = draw(st.integers(check.low, check.high))
+    return kind(**values)
+
+
+@given(_packets())
+def test_every_packet_survives_the_wire(packet: p.Packet) -> None:
+    assert p.parse(packet.to_frames()) == packet
+
+
+_ITEMS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=40)
+    | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@given(st.integers(1, 13), st.lists(_ITEMS, max_size=9), st.binary(max_size=20))
+def test_arbitrary_fields_parse_or_raise_a_packet_error(
+    kind: int, items: list[object], payload: bytes
+) -> None:
+    try:
+        packet = p.parse([msgpack.packb([1, kind, *items]), payload])
+    except PacketError:
+        return
+    assert p.parse(packet.to_frames()) == packet
+
+
+@given(st.lists(st.binary(max_size=80), max_size=3))
+def test_arbitrary_bytes_parse_or_raise_a_packet_error(frames: list[bytes]) -> None:
+    try:
+        packet = p.parse(frames)
+    except PacketError:
+        return
+    assert p.parse(packet.to_frames()) == packet
+
+
+@given(st.sampled_from(GOLDEN), st.integers(0, 10_000), st.integers(0, 7))
+def test_one_flipped_bit_parses_or_raises_a_packet_error(
+    golden: tuple[p.Packet, str, bytes], position: int, bit: int
+) -> None:
+    header = bytearray.fromhex(golden[1])
+    header[position % len(header)] ^= 1 << bit
+    try:
+        p.parse([bytes(header), golden[2]])
+    except PacketError:
+        return
+
+
+def test_deeply_nested_header_is_malformed() -> None:
+    with pytest.raises(PacketMalformed):
+        p.parse([b"\x91" * 60_000, b""])
+
+
+def test_timestamps_and_other_extensions_are_malformed() -> None:
+    with pytest.raises(PacketMalformed):
+        p.parse([msgpack.packb([1, 9, msgpack.Timestamp(1)]), b""])
+
+
+def test_crc_is_the_one_of_zlib() -> None:
+    header, payload = p.BaseFrame(BOOT, 0, MAX_NS, 1, 1, None, 0, b"123456789").to_frames()
+    assert msgpack.unpackb(header)[-1] == zlib.crc32(payload) == 0xCBF43926
