@@ -1,0 +1,1 @@
+"""The receiving side: gateway, queue, workers, catalogue and the review station."""

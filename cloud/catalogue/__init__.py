@@ -1,0 +1,68 @@
+"""What the cloud knows of cameras, frames, detections, reviews and verdicts, and every way to change it."""
+
+from __future__ import annotations
+
+from cloud.catalogue.frames import (
+    DroppedFrames,
+    NewFrame,
+    NewReview,
+    frame_is_stored,
+    store_frame,
+    store_tombstones,
+)
+from cloud.catalogue.reviews import (
+    LeasedReview,
+    Refinement,
+    extend_review_lease,
+    lease_due_review,
+    mark_expired,
+    mark_ready,
+    record_verdict,
+    release_review,
+    retry_review,
+    set_base_image,
+    undo_verdict,
+)
+from cloud.catalogue.schema import (
+    AuditEntry,
+    Camera,
+    DetectedBox,
+    Frame,
+    Review,
+    ReviewState,
+    Tombstone,
+    Verdict,
+    VerdictKind,
+)
+from cloud.catalogue.store import Catalogue, open_catalogue
+
+__all__ = [
+    "AuditEntry",
+    "Camera",
+    "Catalogue",
+    "DetectedBox",
+    "DroppedFrames",
+    "Frame",
+    "LeasedReview",
+    "NewFrame",
+    "NewReview",
+    "Refinement",
+    "Review",
+    "ReviewState",
+    "Tombstone",
+    "Verdict",
+    "VerdictKind",
+    "extend_review_lease",
+    "frame_is_stored",
+    "lease_due_review",
+    "mark_expired",
+    "mark_ready",
+    "open_catalogue",
+    "record_verdict",
+    "release_review",
+    "retry_review",
+    "set_base_image",
+    "store_frame",
+    "store_tombstones",
+    "undo_verdict",
+]

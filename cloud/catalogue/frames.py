@@ -1,0 +1,179 @@
+"""Changes the machine worker makes: frames with their detections, reviews that fall due, tombstones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from cloud.catalogue.schema import Camera, DetectedBox, Frame, Review, ReviewState, Tombstone
+from cloud.catalogue.store import Catalogue, append_audit
+from shared.detection import Detection
+
+
+@dataclass(frozen=True)
+class NewFrame:
+    """A frame that a machine has looked at. Times in Unix nanoseconds, sizes in bytes and pixels."""
+
+    edge_id: str
+    boot_id: str
+    seq: int
+    camera: str
+    captured_ns: int
+    received_ns: int
+    width: int
+    height: int
+    key_seq: int | None
+    base_blob: str
+    base_bytes: int
+    enhancement_bytes: int
+
+
+@dataclass(frozen=True)
+class NewReview:
+    """Why a person shall see a frame; a higher priority is seen sooner."""
+
+    reason: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class DroppedFrames:
+    """Frames first_seq..last_seq of one boot that never reached the cloud, and why."""
+
+    edge_id: str
+    boot_id: str
+    first_seq: int
+    last_seq: int
+    reason: str
+    received_ns: int
+
+
+def frame_is_stored(catalogue: Catalogue, edge_id: str, boot_id: str, seq: int) -> bool:
+    with catalogue.reading() as session:
+        return _find_frame(session, edge_id, boot_id, seq) is not None
+
+
+def store_frame(
+    catalogue: Catalogue,
+    frame: NewFrame,
+    detections: Sequence[Detection],
+    *,
+    detector: str,
+    review: NewReview | None,
+    now_ns: int,
+) -> bool:
+    """Store a frame, its detections and the review it calls for, all or nothing.
+
+    Returns False, and changes nothing, when the frame is there already.
+    """
+    try:
+        with catalogue.writing() as session:
+            if _find_frame(session, frame.edge_id, frame.boot_id, frame.seq) is not None:
+                return False
+            _see_camera(session, frame.edge_id, frame.camera, now_ns)
+            row = Frame(
+                edge_id=frame.edge_id,
+                boot_id=frame.boot_id,
+                seq=frame.seq,
+                captured_ns=frame.captured_ns,
+                received_ns=frame.received_ns,
+                detected_ns=now_ns,
+                width=frame.width,
+                height=frame.height,
+                key_seq=frame.key_seq,
+                base_blob=frame.base_blob,
+                base_bytes=frame.base_bytes,
+                enhancement_bytes=frame.enhancement_bytes,
+            )
+            row.detections = [_box(detection, detector) for detection in detections]
+            session.add(row)
+            session.flush()
+            if review is not None:
+                _create_review(session, row, review, now_ns)
+    except IntegrityError:
+        # A database that lets two writers in: another worker stored this frame after our look.
+        if frame_is_stored(catalogue, frame.edge_id, frame.boot_id, frame.seq):
+            return False
+        raise
+    return True
+
+
+def store_tombstones(catalogue: Catalogue, dropped: Sequence[DroppedFrames]) -> int:
+    """Store those tombstones that are not there yet; returns how many were new."""
+    new = 0
+    with catalogue.writing() as session:
+        for gap in dropped:
+            known = session.scalars(
+                select(Tombstone.id).where(
+                    Tombstone.edge_id == gap.edge_id,
+                    Tombstone.boot_id == gap.boot_id,
+                    Tombstone.first_seq == gap.first_seq,
+                    Tombstone.last_seq == gap.last_seq,
+                )
+            ).first()
+            if known is None:
+                session.add(
+                    Tombstone(
+                        edge_id=gap.edge_id,
+                        boot_id=gap.boot_id,
+                        first_seq=gap.first_seq,
+                        last_seq=gap.last_seq,
+                        reason=gap.reason,
+                        received_ns=gap.received_ns,
+                    )
+                )
+                session.flush()
+                new += 1
+    return new
+
+
+def _find_frame(session: Session, edge_id: str, boot_id: str, seq: int) -> int | None:
+    return session.scalars(
+        select(Frame.id).where(Frame.edge_id == edge_id, Frame.boot_id == boot_id, Frame.seq == seq)
+    ).one_or_none()
+
+
+def _see_camera(session: Session, edge_id: str, camera: str, now_ns: int) -> None:
+    row = session.get(Camera, edge_id)
+    if row is None:
+        session.add(Camera(edge_id=edge_id, camera=camera, first_seen_ns=now_ns, last_seen_ns=now_ns))
+        session.flush()
+    else:
+        row.camera, row.last_seen_ns = camera, now_ns
+
+
+def _box(detection: Detection, detector: str) -> DetectedBox:
+    x0, y0, x1, y1 = detection.box
+    return DetectedBox(
+        label=detection.label, score=detection.score, x0=x0, y0=y0, x1=x1, y1=y1, detector=detector
+    )
+
+
+def _create_review(session: Session, frame: Frame, review: NewReview, now_ns: int) -> None:
+    row = Review(
+        frame_id=frame.id,
+        reason=review.reason,
+        priority=review.priority,
+        state=ReviewState.DUE,
+        created_ns=now_ns,
+    )
+    session.add(row)
+    session.flush()
+    append_audit(
+        session,
+        at_ns=now_ns,
+        actor="policy",
+        action="review created",
+        subject=f"review/{row.id}",
+        detail={
+            "edge_id": frame.edge_id,
+            "boot_id": frame.boot_id,
+            "seq": frame.seq,
+            "reason": review.reason,
+            "priority": review.priority,
+        },
+    )

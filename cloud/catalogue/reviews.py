@@ -1,0 +1,279 @@
+"""The life of a review: due, leased by a review worker, ready or expired, decided by a person.
+
+Each function is one transaction and leaves a line in the audit trail when it changes what a person will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from cloud.catalogue.schema import Frame, Review, ReviewState, Verdict, VerdictKind
+from cloud.catalogue.store import Catalogue, append_audit
+from shared.errors import ReviewConflict, ReviewNotFound
+
+# state -> the states that may follow it
+TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
+    ReviewState.DUE: frozenset({ReviewState.LEASED}),
+    # leased again: the lease ran out and another worker takes over; due: the worker gives it back
+    ReviewState.LEASED: frozenset(
+        {ReviewState.LEASED, ReviewState.DUE, ReviewState.READY, ReviewState.EXPIRED}
+    ),
+    ReviewState.READY: frozenset({ReviewState.DECIDED}),
+    # due: somebody asks for another attempt
+    ReviewState.EXPIRED: frozenset({ReviewState.DECIDED, ReviewState.DUE}),
+    # decided again: a verdict on another box; ready or expired: the last verdict was undone
+    ReviewState.DECIDED: frozenset({ReviewState.DECIDED, ReviewState.READY, ReviewState.EXPIRED}),
+}
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class LeasedReview:
+    """What a review worker needs to know of the review it holds."""
+
+    review_id: int
+    owner: str
+    edge_id: str
+    boot_id: str
+    seq: int
+    key_seq: int | None
+    priority: int
+    base_blob: str
+    key_base_blob: str | None
+    enhancement_bytes: int
+    created_ns: int
+    requested_ns: int
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The result of a refined review: blob keys, sizes in bytes, and what made the picture."""
+
+    enhancement_blob: str
+    enhancement_bytes: int
+    base_image: str
+    enhanced_image: str
+    refined_image: str
+    shown_sha256: str
+    postfilter: str
+    codec_model: str
+
+
+def lease_due_review(
+    catalogue: Catalogue, owner: str, *, lease_seconds: float, now_ns: int
+) -> LeasedReview | None:
+    """Take the most urgent review that is due, or whose lease ran out; None when there is none."""
+    with catalogue.writing() as session:
+        row = session.scalars(
+            select(Review)
+            .where(
+                or_(
+                    Review.state == ReviewState.DUE,
+                    and_(Review.state == ReviewState.LEASED, Review.lease_until_ns <= now_ns),
+                )
+            )
+            .order_by(Review.priority.desc(), Review.created_ns, Review.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        ).first()
+        if row is None:
+            return None
+        _move(row, ReviewState.LEASED)
+        row.lease_owner = owner
+        row.lease_until_ns = _later(now_ns, lease_seconds)
+        if row.requested_ns is None:
+            row.requested_ns = now_ns
+        return _leased(session, row, owner, row.requested_ns)
+
+
+def extend_review_lease(
+    catalogue: Catalogue, review_id: int, owner: str, *, lease_seconds: float, now_ns: int
+) -> None:
+    """Hold a leased review for ``lease_seconds`` from now. Raises ReviewConflict when the lease is lost."""
+    with catalogue.writing() as session:
+        _held(session, review_id, owner).lease_until_ns = _later(now_ns, lease_seconds)
+
+
+def set_base_image(catalogue: Catalogue, review_id: int, owner: str, *, key: str, sha256: str) -> None:
+    """Note the base image of a leased review: it can be shown while the enhancement travels."""
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        row.base_image, row.shown_sha256 = key, sha256
+
+
+def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinement, *, now_ns: int) -> None:
+    """Finish a leased review: its refined image can be shown. Raises ReviewConflict when the lease is lost."""
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        _move(row, ReviewState.READY)
+        row.refined_ns = now_ns
+        row.enhancement_blob, row.enhancement_bytes = result.enhancement_blob, result.enhancement_bytes
+        row.base_image = result.base_image
+        row.enhanced_image = result.enhanced_image
+        row.refined_image = result.refined_image
+        row.shown_sha256 = result.shown_sha256
+        row.postfilter, row.codec_model = result.postfilter, result.codec_model
+        detail = {
+            "shown_sha256": result.shown_sha256,
+            "postfilter": result.postfilter,
+            "codec_model": result.codec_model,
+        }
+        _tell(session, now_ns, owner, "review refined", review_id, detail)
+
+
+def mark_expired(catalogue: Catalogue, review_id: int, owner: str, *, why: str, now_ns: int) -> None:
+    """End a leased review whose enhancement cannot be had or not be decoded."""
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        _move(row, ReviewState.EXPIRED)
+        row.why_expired = why[:255]
+        _tell(session, now_ns, owner, "review expired", review_id, {"why": why})
+
+
+def release_review(catalogue: Catalogue, review_id: int, owner: str) -> None:
+    """Give a leased review back, for another attempt by any worker."""
+    with catalogue.writing() as session:
+        _move(_held(session, review_id, owner), ReviewState.DUE)
+
+
+def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: int) -> None:
+    """Let an expired review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
+    with catalogue.writing() as session:
+        row = _get(session, review_id)
+        if row.state is not ReviewState.EXPIRED:
+            raise ReviewConflict(f"review {review_id} is {row.state.value}, not expired")
+        _move(row, ReviewState.DUE)
+        row.why_expired = None
+        row.requested_ns = None
+        _tell(session, now_ns, actor, "review retried", review_id, {})
+
+
+def record_verdict(
+    catalogue: Catalogue,
+    review_id: int,
+    *,
+    reviewer: str,
+    verdict: VerdictKind,
+    shown_sha256: str,
+    now_ns: int,
+    note: str = "",
+    box_index: int | None = None,
+    label: str | None = None,
+) -> int:
+    """Store what a person said of a review; returns the verdict's number.
+
+    ``shown_sha256`` is the hash of the very image on the person's screen. ``box_index`` counts the frame's
+    detections from 0 in the order of their ids; None speaks of the whole frame. Raises ReviewNotFound,
+    ReviewConflict (nothing is ready to be judged, or no such box).
+    """
+    with catalogue.writing() as session:
+        row = _get(session, review_id)
+        if box_index is not None and not 0 <= box_index < len(row.frame.detections):
+            raise ReviewConflict(f"review {review_id} has no box {box_index}")
+        before = row.state
+        _move(row, ReviewState.DECIDED)
+        entry = Verdict(
+            review_id=review_id,
+            reviewer=reviewer,
+            verdict=verdict,
+            note=note,
+            box_index=box_index,
+            label=label,
+            decided_ns=now_ns,
+            shown_sha256=shown_sha256,
+        )
+        session.add(entry)
+        session.flush()
+        detail = {
+            "verdict_id": entry.id,
+            "verdict": verdict.value,
+            "box_index": box_index,
+            "label": label,
+            "note": note,
+            "shown_sha256": shown_sha256,
+            "state_before": before.value,
+        }
+        _tell(session, now_ns, reviewer, "verdict given", review_id, detail)
+        return entry.id
+
+
+def undo_verdict(catalogue: Catalogue, review_id: int, *, reviewer: str, now_ns: int) -> int:
+    """Take back the reviewer's last standing verdict on a review; returns its number.
+
+    The review is open again when no verdict stands. Raises ReviewNotFound, ReviewConflict (nothing to undo).
+    """
+    with catalogue.writing() as session:
+        row = _get(session, review_id)
+        standing = [entry for entry in row.verdicts if entry.undone_ns is None]
+        own = [entry for entry in standing if entry.reviewer == reviewer]
+        if not own:
+            raise ReviewConflict(f"review {review_id} has no verdict of {reviewer} to undo")
+        own[-1].undone_ns = now_ns
+        if len(standing) == 1:
+            _move(row, ReviewState.EXPIRED if row.refined_image is None else ReviewState.READY)
+        _tell(session, now_ns, reviewer, "verdict undone", review_id, {"verdict_id": own[-1].id})
+        return own[-1].id
+
+
+def _move(row: Review, state: ReviewState) -> None:
+    if state not in TRANSITIONS[row.state]:
+        raise ReviewConflict(f"review {row.id} is {row.state.value} and cannot become {state.value}")
+    row.state = state
+    if state is not ReviewState.LEASED:
+        row.lease_owner = row.lease_until_ns = None
+
+
+def _get(session: Session, review_id: int) -> Review:
+    row = session.get(Review, review_id, with_for_update=True)
+    if row is None:
+        raise ReviewNotFound(f"there is no review {review_id}")
+    return row
+
+
+def _held(session: Session, review_id: int, owner: str) -> Review:
+    row = _get(session, review_id)
+    if row.state is not ReviewState.LEASED or row.lease_owner != owner:
+        raise ReviewConflict(f"review {review_id} is not leased to {owner} any more")
+    return row
+
+
+def _leased(session: Session, row: Review, owner: str, requested_ns: int) -> LeasedReview:
+    frame = row.frame
+    key_blob = None
+    if frame.key_seq is not None:
+        key_blob = session.scalars(
+            select(Frame.base_blob).where(
+                Frame.edge_id == frame.edge_id, Frame.boot_id == frame.boot_id, Frame.seq == frame.key_seq
+            )
+        ).one_or_none()
+    return LeasedReview(
+        review_id=row.id,
+        owner=owner,
+        edge_id=frame.edge_id,
+        boot_id=frame.boot_id,
+        seq=frame.seq,
+        key_seq=frame.key_seq,
+        priority=row.priority,
+        base_blob=frame.base_blob,
+        key_base_blob=key_blob,
+        enhancement_bytes=frame.enhancement_bytes,
+        created_ns=row.created_ns,
+        requested_ns=requested_ns,
+    )
+
+
+def _later(now_ns: int, seconds: float) -> int:
+    return now_ns + int(seconds * _NANOSECONDS)
+
+
+def _tell(
+    session: Session, now_ns: int, actor: str, action: str, review_id: int, detail: Mapping[str, object]
+) -> None:
+    append_audit(
+        session, at_ns=now_ns, actor=actor, action=action, subject=f"review/{review_id}", detail=dict(detail)
+    )

@@ -1,0 +1,188 @@
+"""The tables of the catalogue: what was seen, what was found in it, who looked again, and what they said.
+
+SQLite by default, PostgreSQL by URL; only portable types are used. Instants are Unix nanoseconds. Pictures are
+not here: columns named ``*_blob`` and ``*_image`` hold keys of ``cloud.blobs``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+SCHEMA_VERSION = 1
+
+# SQLite counts rows only in a column declared INTEGER; it holds 64 bits there all the same.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+_Nanoseconds = BigInteger
+_BlobKey = String(255)
+
+
+class ReviewState(StrEnum):
+    """Where a review stands; ``reviews.TRANSITIONS`` says what may follow what."""
+
+    DUE = "due"  # wants its enhancement layer
+    LEASED = "leased"  # a review worker is fetching and refining it
+    READY = "ready"  # a person can look at the refined image
+    EXPIRED = "expired"  # the enhancement cannot be had; a person can look at the base image
+    DECIDED = "decided"  # at least one verdict stands
+
+
+class VerdictKind(StrEnum):
+    CONFIRM = "confirm"
+    REJECT = "reject"
+    WRONG_CLASS = "wrong_class"
+    MISSED_OBJECT = "missed_object"
+    UNSURE = "unsure"
+
+
+def _names(kind: type[StrEnum]) -> Enum:
+    """A text column that admits only the values of ``kind``."""
+    return Enum(
+        kind,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+        name=kind.__name__.lower(),
+    )
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON}
+
+
+class SchemaVersion(Base):
+    """One row: the version of these tables."""
+
+    __tablename__ = "schema_version"
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+
+
+class Camera(Base):
+    __tablename__ = "cameras"
+    edge_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    camera: Mapped[str] = mapped_column(String(255))  # what the agent calls its source
+    first_seen_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    last_seen_ns: Mapped[int] = mapped_column(_Nanoseconds)
+
+
+class Frame(Base):
+    """A frame whose base layer was decoded and searched by a machine."""
+
+    __tablename__ = "frames"
+    __table_args__ = (UniqueConstraint("edge_id", "boot_id", "seq"), Index("frames_captured", "captured_ns"))
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    edge_id: Mapped[str] = mapped_column(String(64), ForeignKey("cameras.edge_id"))
+    boot_id: Mapped[str] = mapped_column(String(32))
+    seq: Mapped[int] = mapped_column(BigInteger)
+    captured_ns: Mapped[int] = mapped_column(_Nanoseconds)  # clock of the camera host
+    received_ns: Mapped[int] = mapped_column(_Nanoseconds)  # clock of the gateway
+    detected_ns: Mapped[int] = mapped_column(_Nanoseconds)  # clock of the machine worker
+    width: Mapped[int]
+    height: Mapped[int]
+    key_seq: Mapped[int | None] = mapped_column(BigInteger)  # the frame a delta refers to
+    base_blob: Mapped[str] = mapped_column(_BlobKey)
+    base_bytes: Mapped[int]
+    enhancement_bytes: Mapped[int]  # waiting on the camera host
+
+    detections: Mapped[list[DetectedBox]] = relationship(order_by="DetectedBox.id", back_populates="frame")
+    review: Mapped[Review | None] = relationship(back_populates="frame")
+
+
+class Tombstone(Base):
+    """Frames that were captured but dropped on the camera host before they could be delivered."""
+
+    __tablename__ = "tombstones"
+    __table_args__ = (UniqueConstraint("edge_id", "boot_id", "first_seq", "last_seq"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    edge_id: Mapped[str] = mapped_column(String(64))
+    boot_id: Mapped[str] = mapped_column(String(32))
+    first_seq: Mapped[int] = mapped_column(BigInteger)
+    last_seq: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(String(255))
+    received_ns: Mapped[int] = mapped_column(_Nanoseconds)
+
+
+class DetectedBox(Base):
+    """One detection; the box is x0, y0, x1, y1 in pixels of the frame. Its index is its rank by id."""
+
+    __tablename__ = "detections"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), index=True)
+    label: Mapped[str] = mapped_column(String(64))
+    score: Mapped[float] = mapped_column(Float)
+    x0: Mapped[float] = mapped_column(Float)
+    y0: Mapped[float] = mapped_column(Float)
+    x1: Mapped[float] = mapped_column(Float)
+    y1: Mapped[float] = mapped_column(Float)
+    detector: Mapped[str] = mapped_column(String(255))
+
+    frame: Mapped[Frame] = relationship(back_populates="detections")
+
+
+class Review(Base):
+    """A frame that a person shall see in full quality."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index("reviews_order", "state", "priority", "created_ns"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), unique=True)
+    reason: Mapped[str] = mapped_column(String(255))  # what the policy saw
+    priority: Mapped[int]  # higher is sooner
+    state: Mapped[ReviewState] = mapped_column(_names(ReviewState))
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+    created_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    requested_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # first lease by a review worker
+    refined_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+    enhancement_blob: Mapped[str | None] = mapped_column(_BlobKey)
+    enhancement_bytes: Mapped[int | None]
+    base_image: Mapped[str | None] = mapped_column(_BlobKey)
+    enhanced_image: Mapped[str | None] = mapped_column(_BlobKey)
+    refined_image: Mapped[str | None] = mapped_column(_BlobKey)
+    shown_sha256: Mapped[str | None] = mapped_column(String(64))  # of the refined image, else of the base
+    postfilter: Mapped[str | None] = mapped_column(String(128))
+    codec_model: Mapped[str | None] = mapped_column(String(64))
+    why_expired: Mapped[str | None] = mapped_column(String(255))
+
+    frame: Mapped[Frame] = relationship(back_populates="review")
+    verdicts: Mapped[list[Verdict]] = relationship(order_by="Verdict.id", back_populates="review")
+
+
+class Verdict(Base):
+    """What a person said of a frame, or of one box in it. Undone verdicts stay, marked by ``undone_ns``."""
+
+    __tablename__ = "verdicts"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"), index=True)
+    reviewer: Mapped[str] = mapped_column(String(128))
+    verdict: Mapped[VerdictKind] = mapped_column(_names(VerdictKind))
+    note: Mapped[str] = mapped_column(String(2000))
+    box_index: Mapped[int | None]
+    label: Mapped[str | None] = mapped_column(String(64))  # the right class, when the machine's was wrong
+    decided_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    shown_sha256: Mapped[str] = mapped_column(String(64))
+    undone_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+
+    review: Mapped[Review] = relationship(back_populates="verdicts")
+
+
+class AuditEntry(Base):
+    """Append-only: who did what to which subject, and when."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    at_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(255), index=True)
+    detail: Mapped[dict[str, Any]]

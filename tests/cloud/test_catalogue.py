@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from cloud import catalogue as cat
+from shared.detection import Detection
+from shared.errors import (
+    ConfigError,
+    DiskFull,
+    ReviewConflict,
+    ReviewNotFound,
+    StoreCorrupt,
+    UnsupportedStore,
+    Unwritable,
+)
+
+BOOT = "ab" * 16
+SECOND = 1_000_000_000
+
+
+def frame(seq: int, key_seq: int | None = None, edge_id: str = "gate") -> cat.NewFrame:
+    return cat.NewFrame(
+        edge_id=edge_id,
+        boot_id=BOOT,
+        seq=seq,
+        camera="yard",
+        captured_ns=1,
+        received_ns=2,
+        width=64,
+        height=48,
+        key_seq=key_seq,
+        base_blob=f"base/{edge_id}/{BOOT}/{seq}.slk",
+        base_bytes=100,
+        enhancement_bytes=900,
+    )
+
+
+def box(label: str = "cat", score: float = 0.5) -> Detection:
+    return Detection(label=label, score=score, box=(1.0, 2.0, 30.0, 40.0))
+
+
+def store(catalogue: cat.Catalogue, seq: int, priority: int | None = 5, key_seq: int | None = None) -> bool:
+    review = None if priority is None else cat.NewReview(reason="uncertain: cat 0.50", priority=priority)
+    return cat.store_frame(
+        catalogue,
+        frame(seq, key_seq),
+        [box(), box("dog", 0.9)],
+        detector="tiny",
+        review=review,
+        now_ns=10 + seq,
+    )
+
+
+RESULT = cat.Refinement(
+    enhancement_blob="enhancement/gate/x/0.slk",
+    enhancement_bytes=900,
+    base_image="image/1/base.png",
+    enhanced_image="image/1/enhanced.png",
+    refined_image="image/1/refined.png",
+    shown_sha256="c" * 64,
+    postfilter="rrdb-l1",
+    codec_model="0011223344556677",
+)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> cat.Catalogue:
+    return cat.open_catalogue(f"sqlite:///{tmp_path}/new/catalogue.db")
+
+
+def count(catalogue: cat.Catalogue, table: type) -> int:
+    with catalogue.reading() as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def test_a_frame_is_stored_once_however_often_it_is_delivered(catalogue: cat.Catalogue) -> None:
+    assert store(catalogue, 0)
+    assert not store(catalogue, 0)
+    assert count(catalogue, cat.Frame) == count(catalogue, cat.Review) == count(catalogue, cat.Camera) == 1
+    assert count(catalogue, cat.DetectedBox) == 2
+    assert cat.frame_is_stored(catalogue, "gate", BOOT, 0)
+    assert not cat.frame_is_stored(catalogue, "gate", BOOT, 1)
+
+
+def test_a_failing_change_leaves_nothing_behind(catalogue: cat.Catalogue) -> None:
+    broken = Detection(label=None, score=0.5, box=(0.0, 0.0, 1.0, 1.0))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="NOT NULL"):
+        cat.store_frame(catalogue, frame(0), [box(), broken], detector="tiny", review=None, now_ns=1)
+    assert (
+        count(catalogue, cat.Frame) == count(catalogue, cat.DetectedBox) == count(catalogue, cat.Camera) == 0
+    )
+
+
+def test_reviews_are_leased_by_priority_then_age(catalogue: cat.Catalogue) -> None:
+    for seq, priority in enumerate([1, 9, 9]):
+        store(catalogue, seq, priority)
+    leases = [cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=100) for _ in range(4)]
+    assert [lease.seq if lease else None for lease in leases] == [1, 2, 0, None]
+
+
+def test_a_lease_names_the_key_of_a_delta(catalogue: cat.Catalogue) -> None:
+    store(catalogue, 3, None)
+    store(catalogue, 4, 5, key_seq=3)
+    lease = cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=100)
+    assert lease is not None
+    assert (lease.key_seq, lease.key_base_blob) == (3, f"base/gate/{BOOT}/3.slk")
+
+
+def test_an_expired_lease_passes_to_another_worker_and_shuts_out_the_first(catalogue: cat.Catalogue) -> None:
+    store(catalogue, 0)
+    first = cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
+    assert first is not None
+    assert cat.lease_due_review(catalogue, "r2", lease_seconds=60, now_ns=59 * SECOND) is None
+    cat.extend_review_lease(catalogue, first.review_id, "r1", lease_seconds=60, now_ns=59 * SECOND)
+    assert cat.lease_due_review(catalogue, "r2", lease_seconds=60, now_ns=61 * SECOND) is None
+    second = cat.lease_due_review(catalogue, "r2", lease_seconds=60, now_ns=119 * SECOND)
+    assert second is not None
+    assert second.requested_ns == 0
+    with pytest.raises(ReviewConflict):
+        cat.mark_ready(catalogue, first.review_id, "r1", RESULT, now_ns=120 * SECOND)
+    cat.mark_ready(catalogue, first.review_id, "r2", RESULT, now_ns=121 * SECOND)
+    with catalogue.reading() as session:
+        review = session.get_one(cat.Review, first.review_id)
+        assert (review.state, review.shown_sha256, review.lease_owner) == (
+            cat.ReviewState.READY,
+            "c" * 64,
+            None,
+        )
+
+
+def test_verdict_and_undo(catalogue: cat.Catalogue) -> None:
+    store(catalogue, 0)
+    with pytest.raises(ReviewNotFound):
+        give(catalogue, 99)
+    with pytest.raises(ReviewConflict, match="due"):
+        give(catalogue, 1)
+    cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
+    cat.mark_ready(catalogue, 1, "r1", RESULT, now_ns=5)
+    with pytest.raises(ReviewConflict, match="no box 2"):
+        give(catalogue, 1, box_index=2)
+    assert give(catalogue, 1, box_index=1) == 1
+    assert give(catalogue, 1) == 2
+    with pytest.raises(ReviewConflict, match="bob"):
+        cat.undo_verdict(catalogue, 1, reviewer="bob", now_ns=20)
+    assert cat.undo_verdict(catalogue, 1, reviewer="ann", now_ns=20) == 2
+    assert state(catalogue) is cat.ReviewState.DECIDED
+    assert cat.undo_verdict(catalogue, 1, reviewer="ann", now_ns=21) == 1
+    assert state(catalogue) is cat.ReviewState.READY
+    with catalogue.reading() as session:
+        actions = session.scalars(select(cat.AuditEntry.action).order_by(cat.AuditEntry.id)).all()
+    assert actions == [
+        "review created",
+        "review refined",
+        "verdict given",
+        "verdict given",
+        "verdict undone",
+        "verdict undone",
+    ]
+
+
+def give(catalogue: cat.Catalogue, review_id: int, box_index: int | None = None) -> int:
+    return cat.record_verdict(
+        catalogue,
+        review_id,
+        reviewer="ann",
+        verdict=cat.VerdictKind.CONFIRM,
+        shown_sha256="c" * 64,
+        now_ns=10,
+        box_index=box_index,
+    )
+
+
+def state(catalogue: cat.Catalogue) -> cat.ReviewState:
+    with catalogue.reading() as session:
+        return session.get_one(cat.Review, 1).state
+
+
+def test_an_expired_review_can_be_judged_or_retried(catalogue: cat.Catalogue) -> None:
+    store(catalogue, 0)
+    lease(catalogue)
+    cat.set_base_image(catalogue, 1, "r1", key="image/1/base.png", sha256="d" * 64)
+    cat.mark_expired(catalogue, 1, "r1", why="the camera host no longer has it", now_ns=5)
+    give(catalogue, 1)
+    cat.undo_verdict(catalogue, 1, reviewer="ann", now_ns=20)
+    assert state(catalogue) is cat.ReviewState.EXPIRED
+    cat.retry_review(catalogue, 1, actor="ann", now_ns=30)
+    with pytest.raises(ReviewConflict):
+        cat.retry_review(catalogue, 1, actor="ann", now_ns=30)
+    lease(catalogue)
+    cat.release_review(catalogue, 1, "r1")
+    assert state(catalogue) is cat.ReviewState.DUE
+
+
+def lease(catalogue: cat.Catalogue) -> cat.LeasedReview:
+    found = cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
+    assert found is not None
+    return found
+
+
+def test_tombstones_are_stored_once(catalogue: cat.Catalogue) -> None:
+    gap = cat.DroppedFrames("gate", BOOT, 4, 9, "spool-full", 7)
+    assert cat.store_tombstones(catalogue, [gap, gap]) == 1
+    assert cat.store_tombstones(catalogue, [gap]) == 0
+
+
+def test_opening_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_bytes(b"this is no database, it is a text of some length" * 40)
+    with pytest.raises(StoreCorrupt):
+        cat.open_catalogue(f"sqlite:///{tmp_path}/text.db")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unwritable):
+        cat.open_catalogue(f"sqlite:///{tmp_path}/file/catalogue.db")
+    with pytest.raises(ConfigError):
+        cat.open_catalogue("nonsense")
+    cat.open_catalogue(f"sqlite:///{tmp_path}/late.db").close()
+    with sqlite3.connect(tmp_path / "late.db") as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    connection.close()
+    with pytest.raises(UnsupportedStore, match="99"):
+        cat.open_catalogue(f"sqlite:///{tmp_path}/late.db")
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    catalogue = cat.open_catalogue(f"sqlite:///{tmp_path}/catalogue.db")
+    with pytest.raises(DiskFull), catalogue.writing() as session:
+        pages = session.connection().exec_driver_sql("PRAGMA page_count").scalar_one()
+        session.connection().exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        session.add_all(
+            cat.AuditEntry(at_ns=i, actor="a", action="b", subject="c", detail={"text": "x" * 500})
+            for i in range(50)
+        )
+    assert count(catalogue, cat.AuditEntry) == 0
