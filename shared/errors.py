@@ -42,7 +42,11 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     ├── ReviewError
     │   ├── ReviewNotFound          there is no review with this number
     │   └── ReviewConflict          the review's state, or its lease, forbids this change
-    └── DetectorError               detector weights are absent or not of a known layout
+    ├── DetectorError               detector weights are absent or not of a known layout
+    └── DemoError
+        ├── ChildEnded              a process of the demo ended by itself
+        ├── PipelineStalled         nothing moved on in the time allowed
+        └── FramesLost              a captured frame was not detected, or was detected twice
 """
 
 from __future__ import annotations
@@ -209,4 +213,20 @@ class ReviewConflict(ReviewError):
 
 
 class DetectorError(SecondlookError):
+    pass
+
+
+class DemoError(SecondlookError):
+    pass
+
+
+class ChildEnded(DemoError):
+    pass
+
+
+class PipelineStalled(DemoError):
+    pass
+
+
+class FramesLost(DemoError):
     pass

@@ -1,0 +1,115 @@
+"""The processes of a demo: started, watched, restarted on request, and never left behind.
+
+Each child leads a session of its own, so that Ctrl-C reaches only the demo, which then stops them in the order
+of the pipeline; and the kernel ends them should the demo itself be killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import ChildEnded
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Child:
+    """One running sub-command and the file that holds what it says."""
+
+    role: str
+    arguments: tuple[str, ...]
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def last_words(self) -> str:
+        """The last line it wrote, without our own prefix."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return lines[-1].removeprefix("secondlook: error: ") if lines else "it said nothing"
+
+
+class Children:
+    """The running children by role, in the order they were started."""
+
+    def __init__(self, logs: Path, *, restart: bool) -> None:
+        self._logs = logs
+        self._restart = restart
+        self._children: dict[str, Child] = {}
+        self.restarts = 0
+
+    def pids(self) -> dict[str, int]:
+        return {role: child.pid for role, child in self._children.items()}
+
+    def start(self, role: str, arguments: Sequence[str]) -> None:
+        """Run `secondlook ROLE ARGUMENTS` with this interpreter."""
+        log = self._logs / f"{role}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "shared.main", role, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        self._children[role] = Child(role, tuple(arguments), log, process)
+
+    def check(self) -> list[str]:
+        """Restart the children that ended, if that was asked for; returns their roles. Raises ChildEnded."""
+        restarted = []
+        for child in list(self._children.values()):
+            status = child.process.poll()
+            if status is None:
+                continue
+            # A child killed from outside is what a restart is for; one that gave up would give up again.
+            if not self._restart or status >= 0:
+                raise ChildEnded(f"the {child.role} ended with {_describe(status)}: {child.last_words()}")
+            _end_group(child.pid)
+            self.start(child.role, child.arguments)
+            self.restarts += 1
+            restarted.append(child.role)
+        return restarted
+
+    def stop(self, order: Sequence[str], *, grace_seconds: float) -> None:
+        """Interrupt the children in this order, wait for all, and kill what does not end in time."""
+        children = [self._children.pop(role) for role in order if role in self._children]
+        deadline = time.monotonic() + grace_seconds
+        for child in children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGINT)
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            _end_group(child.pid)
+
+
+def _describe(status: int) -> str:
+    return f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+
+
+def _end_group(leader: int) -> None:
+    """Kill what a child left in its session, such as a capture process of an agent that was itself killed."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _die_with_parent() -> None:
+    """Between fork and exec: ask Linux to terminate this process when the demo dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
