@@ -17,11 +17,9 @@ from cloud.catalogue.reviews import (
     lease_due_review,
     mark_expired,
     mark_ready,
-    record_verdict,
     release_review,
     retry_review,
     set_base_image,
-    undo_verdict,
 )
 from cloud.catalogue.schema import (
     AuditEntry,
@@ -35,6 +33,7 @@ from cloud.catalogue.schema import (
     VerdictKind,
 )
 from cloud.catalogue.store import Catalogue, open_catalogue
+from cloud.catalogue.verdicts import NewVerdict, UndoneVerdict, is_decided, record_verdict, undo_verdict
 
 __all__ = [
     "AuditEntry",
@@ -46,14 +45,17 @@ __all__ = [
     "LeasedReview",
     "NewFrame",
     "NewReview",
+    "NewVerdict",
     "Refinement",
     "Review",
     "ReviewState",
     "Tombstone",
+    "UndoneVerdict",
     "Verdict",
     "VerdictKind",
     "extend_review_lease",
     "frame_is_stored",
+    "is_decided",
     "lease_due_review",
     "mark_expired",
     "mark_ready",

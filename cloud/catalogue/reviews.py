@@ -1,4 +1,4 @@
-"""The life of a review: due, leased by a review worker, ready or expired, decided by a person.
+"""The life of a review: due, leased by a review worker, ready or expired, decided by a person (``verdicts``).
 
 Each function is one transaction and leaves a line in the audit trail when it changes what a person will see.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from cloud.catalogue.schema import Frame, Review, ReviewState, Verdict, VerdictKind
+from cloud.catalogue.schema import Frame, Review, ReviewState
 from cloud.catalogue.store import Catalogue, append_audit
 from shared.errors import ReviewConflict, ReviewNotFound
 
@@ -25,8 +25,8 @@ TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
     ReviewState.READY: frozenset({ReviewState.DECIDED}),
     # due: somebody asks for another attempt
     ReviewState.EXPIRED: frozenset({ReviewState.DECIDED, ReviewState.DUE}),
-    # decided again: a verdict on another box; ready or expired: the last verdict was undone
-    ReviewState.DECIDED: frozenset({ReviewState.DECIDED, ReviewState.READY, ReviewState.EXPIRED}),
+    # ready or expired: a verdict was undone
+    ReviewState.DECIDED: frozenset({ReviewState.READY, ReviewState.EXPIRED}),
 }
 
 _NANOSECONDS = 1_000_000_000
@@ -83,7 +83,7 @@ def lease_due_review(
         ).first()
         if row is None:
             return None
-        _move(row, ReviewState.LEASED)
+        move_review(row, ReviewState.LEASED)
         row.lease_owner = owner
         row.lease_until_ns = _later(now_ns, lease_seconds)
         if row.requested_ns is None:
@@ -107,10 +107,10 @@ def set_base_image(catalogue: Catalogue, review_id: int, owner: str, *, key: str
 
 
 def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinement, *, now_ns: int) -> None:
-    """Finish a leased review: its refined image can be shown. Raises ReviewConflict when the lease is lost."""
+    """Finish a leased review: its refined image can be shown. Raises ReviewConflict if the lease is lost."""
     with catalogue.writing() as session:
         row = _held(session, review_id, owner)
-        _move(row, ReviewState.READY)
+        move_review(row, ReviewState.READY)
         row.refined_ns = now_ns
         row.enhancement_blob, row.enhancement_bytes = result.enhancement_blob, result.enhancement_bytes
         row.base_image = result.base_image
@@ -123,104 +123,38 @@ def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinem
             "postfilter": result.postfilter,
             "codec_model": result.codec_model,
         }
-        _tell(session, now_ns, owner, "review refined", review_id, detail)
+        audit_review(session, now_ns, owner, "review refined", review_id, detail)
 
 
 def mark_expired(catalogue: Catalogue, review_id: int, owner: str, *, why: str, now_ns: int) -> None:
     """End a leased review whose enhancement cannot be had or not be decoded."""
     with catalogue.writing() as session:
         row = _held(session, review_id, owner)
-        _move(row, ReviewState.EXPIRED)
+        move_review(row, ReviewState.EXPIRED)
         row.why_expired = why[:255]
-        _tell(session, now_ns, owner, "review expired", review_id, {"why": why})
+        audit_review(session, now_ns, owner, "review expired", review_id, {"why": why})
 
 
 def release_review(catalogue: Catalogue, review_id: int, owner: str) -> None:
     """Give a leased review back, for another attempt by any worker."""
     with catalogue.writing() as session:
-        _move(_held(session, review_id, owner), ReviewState.DUE)
+        move_review(_held(session, review_id, owner), ReviewState.DUE)
 
 
 def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: int) -> None:
     """Let an expired review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
     with catalogue.writing() as session:
-        row = _get(session, review_id)
+        row = get_review(session, review_id)
         if row.state is not ReviewState.EXPIRED:
             raise ReviewConflict(f"review {review_id} is {row.state.value}, not expired")
-        _move(row, ReviewState.DUE)
+        move_review(row, ReviewState.DUE)
         row.why_expired = None
         row.requested_ns = None
-        _tell(session, now_ns, actor, "review retried", review_id, {})
+        audit_review(session, now_ns, actor, "review retried", review_id, {})
 
 
-def record_verdict(
-    catalogue: Catalogue,
-    review_id: int,
-    *,
-    reviewer: str,
-    verdict: VerdictKind,
-    shown_sha256: str,
-    now_ns: int,
-    note: str = "",
-    box_index: int | None = None,
-    label: str | None = None,
-) -> int:
-    """Store what a person said of a review; returns the verdict's number.
-
-    ``shown_sha256`` is the hash of the very image on the person's screen. ``box_index`` counts the frame's
-    detections from 0 in the order of their ids; None speaks of the whole frame. Raises ReviewNotFound,
-    ReviewConflict (nothing is ready to be judged, or no such box).
-    """
-    with catalogue.writing() as session:
-        row = _get(session, review_id)
-        if box_index is not None and not 0 <= box_index < len(row.frame.detections):
-            raise ReviewConflict(f"review {review_id} has no box {box_index}")
-        before = row.state
-        _move(row, ReviewState.DECIDED)
-        entry = Verdict(
-            review_id=review_id,
-            reviewer=reviewer,
-            verdict=verdict,
-            note=note,
-            box_index=box_index,
-            label=label,
-            decided_ns=now_ns,
-            shown_sha256=shown_sha256,
-        )
-        session.add(entry)
-        session.flush()
-        detail = {
-            "verdict_id": entry.id,
-            "verdict": verdict.value,
-            "box_index": box_index,
-            "label": label,
-            "note": note,
-            "shown_sha256": shown_sha256,
-            "state_before": before.value,
-        }
-        _tell(session, now_ns, reviewer, "verdict given", review_id, detail)
-        return entry.id
-
-
-def undo_verdict(catalogue: Catalogue, review_id: int, *, reviewer: str, now_ns: int) -> int:
-    """Take back the reviewer's last standing verdict on a review; returns its number.
-
-    The review is open again when no verdict stands. Raises ReviewNotFound, ReviewConflict (nothing to undo).
-    """
-    with catalogue.writing() as session:
-        row = _get(session, review_id)
-        standing = [entry for entry in row.verdicts if entry.undone_ns is None]
-        own = [entry for entry in standing if entry.reviewer == reviewer]
-        if not own:
-            raise ReviewConflict(f"review {review_id} has no verdict of {reviewer} to undo")
-        own[-1].undone_ns = now_ns
-        if len(standing) == 1:
-            _move(row, ReviewState.EXPIRED if row.refined_image is None else ReviewState.READY)
-        _tell(session, now_ns, reviewer, "verdict undone", review_id, {"verdict_id": own[-1].id})
-        return own[-1].id
-
-
-def _move(row: Review, state: ReviewState) -> None:
+def move_review(row: Review, state: ReviewState) -> None:
+    """Put a review into another state. Raises ReviewConflict when the table does not allow it."""
     if state not in TRANSITIONS[row.state]:
         raise ReviewConflict(f"review {row.id} is {row.state.value} and cannot become {state.value}")
     row.state = state
@@ -228,7 +162,8 @@ def _move(row: Review, state: ReviewState) -> None:
         row.lease_owner = row.lease_until_ns = None
 
 
-def _get(session: Session, review_id: int) -> Review:
+def get_review(session: Session, review_id: int) -> Review:
+    """The review, locked for this transaction. Raises ReviewNotFound."""
     row = session.get(Review, review_id, with_for_update=True)
     if row is None:
         raise ReviewNotFound(f"there is no review {review_id}")
@@ -236,7 +171,7 @@ def _get(session: Session, review_id: int) -> Review:
 
 
 def _held(session: Session, review_id: int, owner: str) -> Review:
-    row = _get(session, review_id)
+    row = get_review(session, review_id)
     if row.state is not ReviewState.LEASED or row.lease_owner != owner:
         raise ReviewConflict(f"review {review_id} is not leased to {owner} any more")
     return row
@@ -271,7 +206,7 @@ def _later(now_ns: int, seconds: float) -> int:
     return now_ns + int(seconds * _NANOSECONDS)
 
 
-def _tell(
+def audit_review(
     session: Session, now_ns: int, actor: str, action: str, review_id: int, detail: Mapping[str, object]
 ) -> None:
     append_audit(

@@ -27,7 +27,7 @@ class ReviewState(StrEnum):
     LEASED = "leased"  # a review worker is fetching and refining it
     READY = "ready"  # a person can look at the refined image
     EXPIRED = "expired"  # the enhancement cannot be had; a person can look at the base image
-    DECIDED = "decided"  # at least one verdict stands
+    DECIDED = "decided"  # the verdicts that stand settle it (``verdicts.is_decided``)
 
 
 class VerdictKind(StrEnum):
@@ -167,7 +167,12 @@ class Verdict(Base):
     verdict: Mapped[VerdictKind] = mapped_column(_names(VerdictKind))
     note: Mapped[str] = mapped_column(String(2000))
     box_index: Mapped[int | None]
-    label: Mapped[str | None] = mapped_column(String(64))  # the right class, when the machine's was wrong
+    label: Mapped[str | None] = mapped_column(String(64))  # the right class, or that of a missed object
+    # where a missed object is, in pixels of the frame
+    x0: Mapped[float | None] = mapped_column(Float)
+    y0: Mapped[float | None] = mapped_column(Float)
+    x1: Mapped[float | None] = mapped_column(Float)
+    y1: Mapped[float | None] = mapped_column(Float)
     decided_ns: Mapped[int] = mapped_column(_Nanoseconds)
     shown_sha256: Mapped[str] = mapped_column(String(64))
     undone_ns: Mapped[int | None] = mapped_column(_Nanoseconds)

@@ -12,7 +12,6 @@ from shared.errors import (
     ConfigError,
     DiskFull,
     ReviewConflict,
-    ReviewNotFound,
     StoreCorrupt,
     UnsupportedStore,
     Unwritable,
@@ -132,48 +131,6 @@ def test_an_expired_lease_passes_to_another_worker_and_shuts_out_the_first(catal
         )
 
 
-def test_verdict_and_undo(catalogue: cat.Catalogue) -> None:
-    store(catalogue, 0)
-    with pytest.raises(ReviewNotFound):
-        give(catalogue, 99)
-    with pytest.raises(ReviewConflict, match="due"):
-        give(catalogue, 1)
-    cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
-    cat.mark_ready(catalogue, 1, "r1", RESULT, now_ns=5)
-    with pytest.raises(ReviewConflict, match="no box 2"):
-        give(catalogue, 1, box_index=2)
-    assert give(catalogue, 1, box_index=1) == 1
-    assert give(catalogue, 1) == 2
-    with pytest.raises(ReviewConflict, match="bob"):
-        cat.undo_verdict(catalogue, 1, reviewer="bob", now_ns=20)
-    assert cat.undo_verdict(catalogue, 1, reviewer="ann", now_ns=20) == 2
-    assert state(catalogue) is cat.ReviewState.DECIDED
-    assert cat.undo_verdict(catalogue, 1, reviewer="ann", now_ns=21) == 1
-    assert state(catalogue) is cat.ReviewState.READY
-    with catalogue.reading() as session:
-        actions = session.scalars(select(cat.AuditEntry.action).order_by(cat.AuditEntry.id)).all()
-    assert actions == [
-        "review created",
-        "review refined",
-        "verdict given",
-        "verdict given",
-        "verdict undone",
-        "verdict undone",
-    ]
-
-
-def give(catalogue: cat.Catalogue, review_id: int, box_index: int | None = None) -> int:
-    return cat.record_verdict(
-        catalogue,
-        review_id,
-        reviewer="ann",
-        verdict=cat.VerdictKind.CONFIRM,
-        shown_sha256="c" * 64,
-        now_ns=10,
-        box_index=box_index,
-    )
-
-
 def state(catalogue: cat.Catalogue) -> cat.ReviewState:
     with catalogue.reading() as session:
         return session.get_one(cat.Review, 1).state
@@ -184,8 +141,10 @@ def test_an_expired_review_can_be_judged_or_retried(catalogue: cat.Catalogue) ->
     lease(catalogue)
     cat.set_base_image(catalogue, 1, "r1", key="image/1/base.png", sha256="d" * 64)
     cat.mark_expired(catalogue, 1, "r1", why="the camera host no longer has it", now_ns=5)
-    give(catalogue, 1)
-    cat.undo_verdict(catalogue, 1, reviewer="ann", now_ns=20)
+    verdict = cat.NewVerdict(cat.VerdictKind.CONFIRM, "ann", "d" * 64)
+    cat.record_verdict(catalogue, 1, verdict, now_ns=10)
+    assert state(catalogue) is cat.ReviewState.DECIDED
+    cat.undo_verdict(catalogue, reviewer="ann", now_ns=20)
     assert state(catalogue) is cat.ReviewState.EXPIRED
     cat.retry_review(catalogue, 1, actor="ann", now_ns=30)
     with pytest.raises(ReviewConflict):

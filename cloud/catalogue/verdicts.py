@@ -1,0 +1,197 @@
+"""What people say of reviews: verdicts, their undoing, and when a review counts as decided.
+
+A verdict speaks of the whole frame or of one box; the last one that stands counts. A review is decided once
+a person confirmed, rejected or was unsure of the whole frame, or gave a verdict on every box in it. A missed
+object only adds a box: more may follow. Verdicts are never changed or deleted; undoing one marks it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cloud.catalogue.reviews import audit_review, get_review, move_review
+from cloud.catalogue.schema import Review, ReviewState, Verdict, VerdictKind
+from cloud.catalogue.store import Catalogue
+from shared.errors import ReviewConflict
+
+Box = tuple[float, float, float, float]
+
+MAX_NOTE_LENGTH = 1000
+LABEL_PATTERN = r"[a-z0-9][a-z0-9 _-]{0,63}"
+REVIEWER_PATTERN = r"[^\x00-\x1f\x7f]{1,64}"
+
+_WHOLE_FRAME = frozenset({VerdictKind.CONFIRM, VerdictKind.REJECT, VerdictKind.UNSURE})
+_OPEN = frozenset({ReviewState.READY, ReviewState.EXPIRED})
+
+
+@dataclass(frozen=True)
+class NewVerdict:
+    """A verdict as a person gives it. ``ValueError`` when its parts do not make sense together.
+
+    ``shown_sha256`` is the hash of the very image on the person's screen. ``box_index`` counts the frame's
+    detections from 0 in the order of their ids; None speaks of the whole frame. ``box`` (x0, y0, x1, y1 in
+    pixels of the frame) is where a missed object is, ``label`` its class, or the right class where the
+    machine's was wrong.
+    """
+
+    kind: VerdictKind
+    reviewer: str
+    shown_sha256: str
+    note: str = ""
+    box_index: int | None = None
+    label: str | None = None
+    box: Box | None = None
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(REVIEWER_PATTERN, self.reviewer) is None or self.reviewer != self.reviewer.strip():
+            raise ValueError("a reviewer's name is 1 to 64 printable characters")
+        if re.fullmatch(r"[0-9a-f]{64}", self.shown_sha256) is None:
+            raise ValueError("shown_sha256 is 64 lower-case hex digits")
+        if len(self.note) > MAX_NOTE_LENGTH:
+            raise ValueError(f"a note has at most {MAX_NOTE_LENGTH} characters")
+        if self.box_index is not None and self.box_index < 0:
+            raise ValueError("box_index counts from 0")
+        self._check_correction()
+
+    def _check_correction(self) -> None:
+        corrects = self.kind in {VerdictKind.WRONG_CLASS, VerdictKind.MISSED_OBJECT}
+        if corrects != (self.label is not None):
+            raise ValueError("a wrong class and a missed object name a label, other verdicts do not")
+        if self.label is not None and re.fullmatch(LABEL_PATTERN, self.label) is None:
+            raise ValueError("a label is lower-case letters, digits, space, _ and -, at most 64")
+        if self.kind is VerdictKind.WRONG_CLASS and self.box_index is None:
+            raise ValueError("a wrong class names its box_index")
+        if self.kind is VerdictKind.MISSED_OBJECT and self.box_index is not None:
+            raise ValueError("a missed object has no box_index")
+        if (self.kind is VerdictKind.MISSED_OBJECT) != (self.box is not None):
+            raise ValueError("a missed object, and nothing else, comes with a box")
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            if not all(map(math.isfinite, self.box)) or not (0 <= x0 < x1 and 0 <= y0 < y1):
+                raise ValueError("a box is x0 < x1, y0 < y1, in pixels of the frame")
+
+
+@dataclass(frozen=True)
+class UndoneVerdict:
+    """Which verdict no longer stands, and of which review it was."""
+
+    verdict_id: int
+    review_id: int
+
+
+def record_verdict(catalogue: Catalogue, review_id: int, verdict: NewVerdict, *, now_ns: int) -> int:
+    """Store what a person said of a review; returns the verdict's number.
+
+    Raises ReviewNotFound, ReviewConflict (not ready to be judged, no such box, or a box outside the frame).
+    """
+    with catalogue.writing() as session:
+        review = get_review(session, review_id)
+        _check_against_frame(review, verdict)
+        before = review.state
+        if before not in _OPEN | {ReviewState.DECIDED}:
+            raise ReviewConflict(f"review {review_id} is {before.value} and cannot be judged yet")
+        entry = _row(review_id, verdict, now_ns)
+        review.verdicts.append(entry)
+        session.flush()
+        _settle(review)
+        detail = {
+            "verdict_id": entry.id,
+            "verdict": verdict.kind.value,
+            "box_index": verdict.box_index,
+            "label": verdict.label,
+            "box": None if verdict.box is None else list(verdict.box),
+            "note": verdict.note,
+            "shown_sha256": verdict.shown_sha256,
+            "codec_model": review.codec_model,
+            "postfilter": review.postfilter,
+            "state_before": before.value,
+            "state_after": review.state.value,
+        }
+        audit_review(session, now_ns, verdict.reviewer, "verdict given", review_id, detail)
+        return entry.id
+
+
+def undo_verdict(
+    catalogue: Catalogue, *, reviewer: str, now_ns: int, verdict_id: int | None = None
+) -> UndoneVerdict:
+    """Take back one standing verdict of a reviewer: ``verdict_id``, or the last one given.
+
+    The review is open again when what is left does not decide it. Raises ReviewConflict when there is nothing
+    to undo.
+    """
+    with catalogue.writing() as session:
+        entry = _standing_verdict(session, reviewer, verdict_id)
+        review = get_review(session, entry.review_id)
+        before = review.state
+        entry.undone_ns = now_ns
+        _settle(review)
+        detail = {
+            "verdict_id": entry.id,
+            "verdict": entry.verdict.value,
+            "state_before": before.value,
+            "state_after": review.state.value,
+        }
+        audit_review(session, now_ns, reviewer, "verdict undone", review.id, detail)
+        return UndoneVerdict(entry.id, review.id)
+
+
+def is_decided(box_count: int, verdicts: Sequence[Verdict]) -> bool:
+    """Whether the verdicts that stand settle a frame with ``box_count`` detections."""
+    standing = [entry for entry in verdicts if entry.undone_ns is None]
+    if any(entry.box_index is None and entry.verdict in _WHOLE_FRAME for entry in standing):
+        return True
+    judged = {entry.box_index for entry in standing if entry.box_index is not None}
+    return box_count > 0 and len(judged) == box_count
+
+
+def _settle(review: Review) -> None:
+    """Move a review to the state its standing verdicts give it."""
+    if is_decided(len(review.frame.detections), review.verdicts):
+        state = ReviewState.DECIDED
+    else:
+        state = ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
+    if state is not review.state:
+        move_review(review, state)
+
+
+def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> Verdict:
+    query = select(Verdict).where(Verdict.reviewer == reviewer, Verdict.undone_ns.is_(None))
+    if verdict_id is not None:
+        query = query.where(Verdict.id == verdict_id)
+    entry = session.scalars(query.order_by(Verdict.id.desc()).limit(1)).first()
+    if entry is None:
+        what = "verdict" if verdict_id is None else f"verdict {verdict_id}"
+        raise ReviewConflict(f"there is no {what} of {reviewer} to undo")
+    return entry
+
+
+def _check_against_frame(review: Review, verdict: NewVerdict) -> None:
+    frame = review.frame
+    if verdict.box_index is not None and verdict.box_index >= len(frame.detections):
+        raise ReviewConflict(f"review {review.id} has no box {verdict.box_index}")
+    if verdict.box is not None and (verdict.box[2] > frame.width or verdict.box[3] > frame.height):
+        raise ReviewConflict(f"the box leaves the frame of review {review.id}")
+
+
+def _row(review_id: int, verdict: NewVerdict, now_ns: int) -> Verdict:
+    x0, y0, x1, y1 = (None, None, None, None) if verdict.box is None else verdict.box
+    return Verdict(
+        review_id=review_id,
+        reviewer=verdict.reviewer,
+        verdict=verdict.kind,
+        note=verdict.note,
+        box_index=verdict.box_index,
+        label=verdict.label,
+        x0=x0,
+        y0=y0,
+        x1=x1,
+        y1=y1,
+        decided_ns=now_ns,
+        shown_sha256=verdict.shown_sha256,
+    )
