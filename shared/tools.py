@@ -37,10 +37,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="writes OUT.base.slk and OUT.enh.slk (default: named after the image, in this folder)",
     )
     encode.add_argument(
-        "--base-quality", type=_quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
+        "--base-quality", type=quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
     )
     encode.add_argument(
-        "--quality", type=_quality, default=32, help="both layers, 0 to 63 (default %(default)s)"
+        "--quality", type=quality, default=32, help="both layers, 0 to 63 (default %(default)s)"
     )
     encode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
     encode.set_defaults(run=run_encode)
@@ -172,7 +172,7 @@ def write_image(path: Path, image: U8Image) -> None:
     write_atomically(path, data.tobytes())
 
 
-def _quality(text: str) -> int:
+def quality(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 63:
         raise argparse.ArgumentTypeError("a quality is 0 to 63")

@@ -1,7 +1,7 @@
 """The processes of a demo: started, watched, restarted on request, and never left behind.
 
-Each child leads a session of its own, so that Ctrl-C reaches only the demo, which then stops them in the order
-of the pipeline; and the kernel ends them should the demo itself be killed.
+Each child leads a session of its own, so that Ctrl-C reaches only the demo, which then stops them in the
+order of the pipeline; and the kernel ends them should the demo itself be killed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shared.errors import ChildEnded
 
+_CODE = Path(__file__).parents[2]  # children run the very code that runs this
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,7 +48,7 @@ class Children:
         self._logs = logs
         self._restart = restart
         self._children: dict[str, Child] = {}
-        self.restarts = 0
+        self._import_path = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
 
     def pids(self) -> dict[str, int]:
         return {role: child.pid for role, child in self._children.items()}
@@ -57,12 +58,14 @@ class Children:
         log = self._logs / f"{role}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "shared.main", role, *arguments],
+                # -P: not what happens to be called `shared` in the present folder
+                [sys.executable, "-P", "-m", "shared.main", role, *arguments],
+                env={**os.environ, "PYTHONPATH": self._import_path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 no threads here
             )
         self._children[role] = Child(role, tuple(arguments), log, process)
 
@@ -78,7 +81,6 @@ class Children:
                 raise ChildEnded(f"the {child.role} ended with {_describe(status)}: {child.last_words()}")
             _end_group(child.pid)
             self.start(child.role, child.arguments)
-            self.restarts += 1
             restarted.append(child.role)
         return restarted
 

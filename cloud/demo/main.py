@@ -1,0 +1,98 @@
+"""The flags of `secondlook demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+DESCRIPTION = """\
+Run a camera agent, the gateway, a machine worker, a review worker and the station on this machine, connected
+as they would be over a network, and show where to look. Ctrl-C stops all of them."""
+
+_FRAMES_WITH_EXIT = 60
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `demo` to the `secondlook` parser."""
+    demo = subparsers.add_parser("demo", help="the whole pipeline on this machine", description=DESCRIPTION)
+    demo.add_argument(
+        "--source",
+        default="demo:",
+        help="video file, image folder, camera number, rtsp:// or http:// address "
+        "(default: %(default)s, a virtual camera)",
+    )
+    demo.add_argument("--frames", type=_positive, metavar="N", help="stop capturing after N frames")
+    demo.add_argument(
+        "--fps", type=float, default=5.0, help="frames a second at most, 0 for no limit (default %(default)g)"
+    )
+    demo.add_argument(
+        "--exit",
+        action="store_true",
+        help=f"end when all frames and reviews are done (--frames is then {_FRAMES_WITH_EXIT} unless given)",
+    )
+    demo.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as JSON")
+    demo.add_argument(
+        "--port", type=int, help="of the station, 0 for any free one (default: 7600, or any if that is taken)"
+    )
+    demo.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="keep all data here (default: a temporary folder)"
+    )
+    demo.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="open the station in a browser (default: on a terminal, without --exit)",
+    )
+    demo.add_argument("--restart", action="store_true", help="start a process again when something kills it")
+    demo.add_argument(
+        "--audit-every",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="review every N-th frame, whatever is found in it (default %(default)s)",
+    )
+    demo.add_argument(
+        "--postfilter",
+        choices=("rrdb-l1", "rrdb-l2", "rrdb-fast"),
+        default="rrdb-l1",
+        help="the network that cleans reviewed pictures (default %(default)s)",
+    )
+    demo.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=180.0,
+        help="with --exit, give up when nothing moves for so long (default %(default)g)",
+    )
+    demo.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo that the flags ask for."""
+    from cloud.demo.run import DemoConfig, run_demo
+
+    frames = args.frames if args.frames is not None or not args.exit else _FRAMES_WITH_EXIT
+    open_browser = args.open if args.open is not None else sys.stdout.isatty() and not args.exit
+    return run_demo(
+        DemoConfig(
+            source=args.source,
+            frames=frames,
+            fps=args.fps,
+            exit_when_done=args.exit,
+            report=args.report,
+            port=args.port,
+            data_dir=args.data_dir,
+            open_browser=open_browser,
+            restart=args.restart,
+            audit_every=args.audit_every,
+            postfilter=args.postfilter,
+            stall_seconds=args.stall_seconds,
+        )
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value

@@ -1,0 +1,309 @@
+"""One demo run: lay out a data folder, start the five processes, follow them, stop them, write the report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from cloud.blobs import open_blobs
+from cloud.catalogue import Catalogue, open_catalogue
+from cloud.demo.children import Children
+from cloud.demo.edgestatus import EdgeStatus, EdgeTotals
+from cloud.demo.report import Counts, count, make_report
+from shared.errors import FramesLost, PipelineStalled, PortBusy, SecondlookError, Unwritable
+from shared.files import write_atomically
+
+EDGE_ID = "demo"
+STATION_PORT = 7600
+# Downstream first: whoever asks goes before whoever answers.
+STOP_ORDER = ("edge", "reviewer", "worker", "station", "gateway")
+
+_LOOK_SECONDS = 0.5
+_LINE_SECONDS = 5.0  # between status lines where a line cannot be overwritten
+_START_SECONDS = 60.0
+_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the flags of `secondlook demo` ask for."""
+
+    source: str
+    frames: int | None
+    fps: float
+    exit_when_done: bool
+    report: Path | None
+    port: int | None  # of the station; None: the usual one if it is free
+    data_dir: Path | None  # None: a temporary one
+    open_browser: bool
+    restart: bool
+    audit_every: int  # every n-th frame is reviewed, whatever was found in it
+    postfilter: str
+    stall_seconds: float
+
+    @property
+    def records_frames(self) -> bool:
+        """Whether the captured frames are kept, to measure quality against them."""
+        return self.exit_when_done or self.report is not None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Loopback TCP ports of one run."""
+
+    station: int
+    gateway: int
+    broker: int
+
+
+class Demo:
+    """The running demo in the data folder `folder`."""
+
+    def __init__(self, config: DemoConfig, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+        self._ports = _choose_ports(config.port)
+        self._children = Children(folder / "logs", restart=config.restart)
+        self._edge = EdgeStatus(folder / "edge" / "status.json")
+        self._last_line = 0.0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._ports.station}/"
+
+    def run(self) -> dict[str, Any] | None:
+        """Run until done or interrupted; returns the report if one was asked for."""
+        catalogue = open_catalogue(f"sqlite:///{self._folder / 'cloud' / 'catalogue.db'}")
+        try:
+            try:
+                self._start()
+                self._await_station()
+                self._follow(catalogue)
+            except KeyboardInterrupt:
+                _say("stopping")
+            finally:
+                self._children.stop(STOP_ORDER, grace_seconds=_GRACE_SECONDS)
+            if not self._config.records_frames:
+                return None
+            return make_report(
+                catalogue,
+                open_blobs(str(self._folder / "cloud" / "blobs")),
+                self._folder / "frames",
+                self._edge.read(),
+                self._edge.boots(),
+            )
+        finally:
+            catalogue.close()
+
+    def _start(self) -> None:
+        cloud = self._write_settings("cloud.toml", self._cloud_settings())
+        edge = self._write_settings("edge.toml", self._edge_settings())
+        for role in ("gateway", "worker", "reviewer", "station"):
+            self._children.start(role, ["--config", str(cloud)])
+        flags = ["--config", str(edge), "--source", self._config.source, "--fps", f"{self._config.fps:g}"]
+        if self._config.frames is not None:
+            flags += ["--frames", str(self._config.frames)]
+        if self._config.records_frames:
+            flags += ["--record-frames", str(self._folder / "frames")]
+        self._children.start("edge", flags)
+        self._tell_processes()
+
+    def _await_station(self) -> None:
+        """Wait until the station answers, then tell where it is."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            self._check_children()
+            try:
+                with urllib.request.urlopen(self.address, timeout=2.0):
+                    break
+            except (URLError, OSError) as cause:
+                if time.monotonic() > deadline:
+                    raise PipelineStalled(f"the station does not answer at {self.address}") from cause
+            time.sleep(0.1)
+        _say(f"station  {self.address}")
+        _say(f"data     {self._folder}")
+        if self._config.open_browser:
+            webbrowser.open(self.address)
+
+    def _follow(self, catalogue: Catalogue) -> None:
+        """Show the state of things until all is done. Raises PipelineStalled, ChildEnded."""
+        before: tuple[EdgeTotals, Counts] | None = None
+        moved = time.monotonic()
+        while True:
+            self._check_children()
+            edge = self._edge.read()
+            counts = count(catalogue, self._edge.boots())
+            now = time.monotonic()
+            if before != (edge, counts):
+                before, moved = (edge, counts), now
+            done = _is_done(edge, counts)
+            self._show(edge, counts, now, last=done and self._config.exit_when_done)
+            if self._config.exit_when_done:
+                if done:
+                    return
+                if now - moved > self._config.stall_seconds:
+                    raise PipelineStalled(
+                        f"nothing moved for {self._config.stall_seconds:g} s: {_line(edge, counts)}"
+                    )
+            time.sleep(_LOOK_SECONDS)
+
+    def _check_children(self) -> None:
+        restarted = self._children.check()
+        for role in restarted:
+            _say(f"the {role} was killed and is started again")
+        if restarted:
+            self._tell_processes()
+
+    def _tell_processes(self) -> None:
+        """Write who runs where, for scripts that follow a demo, or kill parts of it to see what happens."""
+        described = {"station": self.address, "pids": self._children.pids()}
+        write_atomically(self._folder / "demo.json", json.dumps(described, indent=2).encode())
+
+    def _show(self, edge: EdgeTotals, counts: Counts, now: float, *, last: bool) -> None:
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{_line(edge, counts)}", end="\n" if last else "", flush=True)
+        elif last or now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            _say(_line(edge, counts))
+
+    def _edge_settings(self) -> dict[str, Any]:
+        return {
+            "edge_id": EDGE_ID,
+            "data_dir": str(self._folder / "edge"),
+            "link": {"gateway": f"tcp://127.0.0.1:{self._ports.gateway}"},
+        }
+
+    def _cloud_settings(self) -> dict[str, Any]:
+        return {
+            "data_dir": str(self._folder / "cloud"),
+            "gateway": {"edge_address": f"tcp://127.0.0.1:{self._ports.gateway}"},
+            "policy": {"audit_every": self._config.audit_every},
+            "reviewer": {"postfilter": self._config.postfilter},
+            "station": {"port": self._ports.station},
+        }
+
+    def _write_settings(self, name: str, settings: dict[str, Any]) -> Path:
+        path = self._folder / name
+        write_atomically(path, _toml(settings).encode())
+        return path
+
+
+def run_demo(config: DemoConfig) -> int:
+    """Run a demo and write its report. Raises DemoError, PortBusy, StorageError."""
+    with _data_folder(config.data_dir) as folder:
+        report = Demo(config, folder).run()
+        if report is None:
+            return 0
+        text = json.dumps(report, indent=2)
+        if config.report is not None:
+            write_atomically(config.report, f"{text}\n".encode())
+        else:
+            _say(text)
+        frames = report["frames"]
+        if config.exit_when_done and (frames["lost"] or frames["duplicated"]):
+            raise FramesLost(f"{frames['lost']} frames lost, {frames['duplicated']} duplicated")
+    return 0
+
+
+@contextlib.contextmanager
+def _data_folder(wanted: Path | None) -> Iterator[Path]:
+    """The wanted folder, which stays; or a temporary one, which stays only after an error, for its logs."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="secondlook-demo-")) if wanted is None else wanted.absolute()
+        for name in ("logs", "edge", "cloud", "frames"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise Unwritable(
+            f"cannot use the data folder {wanted or 'for temporary files'}: {cause.strerror}"
+        ) from cause
+    try:
+        yield folder
+    except SecondlookError:
+        _say(f"logs     {folder / 'logs'}")
+        raise
+    if wanted is None:
+        shutil.rmtree(folder)
+
+
+def _is_done(edge: EdgeTotals, counts: Counts) -> bool:
+    """Every captured frame is detected, or known to be dropped, and every review it caused has ended."""
+    return (
+        edge.source == "ended"
+        and edge.captured > 0
+        and counts.detected + counts.tombstoned >= edge.captured
+        and counts.reviews_open == 0
+    )
+
+
+def _line(edge: EdgeTotals, counts: Counts) -> str:
+    parts = [
+        f"captured {edge.captured}",
+        f"acknowledged {edge.acknowledged}",
+        f"detected {counts.detected}",
+        f"reviews {counts.reviews_refined} ready of {counts.reviews_created}",
+    ]
+    if counts.reviews_expired:
+        parts.append(f"{counts.reviews_expired} expired")
+    if counts.tombstoned:
+        parts.append(f"{counts.tombstoned} dropped")
+    parts.append(f"base {_kilobytes(edge.bytes_base)}")
+    sent, stored = _kilobytes(edge.bytes_enhancement_sent), _kilobytes(edge.bytes_enhancement_stored)
+    parts.append(f"enhancement {sent} sent of {stored}")
+    return "  ".join(parts)
+
+
+def _kilobytes(count: int) -> str:
+    return f"{count / 1000:.0f} kB" if count < 10_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def _choose_ports(station: int | None) -> Ports:
+    """Free loopback ports; the station's is the wanted one. Raises PortBusy."""
+    with contextlib.ExitStack() as stack:
+        if station is not None:
+            chosen = _bind(stack, station)
+            if chosen is None:
+                raise PortBusy(f"port {station} is in use; choose another with --port, or 0 for any")
+        else:
+            chosen = _bind(stack, STATION_PORT) or _bind(stack, 0)
+        others = [_bind(stack, 0) for _ in range(2)]
+        if chosen is None or None in others:
+            raise PortBusy("no free port on the loopback interface")
+        return Ports(chosen, *(port for port in others if port is not None))
+
+
+def _bind(stack: contextlib.ExitStack, port: int) -> int | None:
+    """Hold a port until the stack is closed, so that no two choices agree; None if it is taken."""
+    listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(1)
+    except OSError:
+        return None
+    bound: int = listener.getsockname()[1]
+    return bound
+
+
+def _toml(settings: dict[str, Any]) -> str:
+    """Plain values first, then one table for each nested mapping; JSON's scalars are TOML's."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
+    for name, table in settings.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
