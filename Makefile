@@ -12,7 +12,7 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test vectors fuzz bench demo clean
+.PHONY: help setup check test vectors fuzz bench demo docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: setup ## measure this machine: codec, transport, stores
 
 demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
 	$(BIN)/secondlook demo $(ARGS)
+
+docs: setup ## write docs/cli.md and docs/config.md again from the code
+	$(BIN)/python -m tests.reference
 
 clean: ## remove caches and builds, keep $(VENV)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

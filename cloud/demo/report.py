@@ -76,7 +76,7 @@ def count(catalogue: Catalogue, boots: Iterable[str]) -> Counts:
 def make_report(
     catalogue: Catalogue, blobs: Blobs, frames_folder: Path, edge: EdgeTotals, boots: Sequence[str]
 ) -> dict[str, Any]:
-    """The report of a run, ready for JSON. `frames_folder` holds the captured frames, as the agent saw them."""
+    """The report of a run, ready for JSON. `frames_folder` holds the captured frames as recorded."""
     counts = count(catalogue, boots)
     of_run = Frame.boot_id.in_(tuple(boots))
     with catalogue.reading() as session:

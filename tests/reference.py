@@ -1,0 +1,153 @@
+"""`python -m tests.reference` writes docs/cli.md and docs/config.md; test_docs.py checks them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from cloud.config import CloudConfig
+from edge.config import EdgeConfig
+from shared.main import build_parser
+
+ROOT = Path(__file__).parents[1]
+NOTE = "<!-- Written by `make docs`; change the code instead. -->\n"
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Every sub-command by the words that call it, nested ones included."""
+    return dict(_walk(build_parser(), ""))
+
+
+def cli_page() -> str:
+    """Every command and flag, as Markdown."""
+    parts = [NOTE, "# Commands\n"]
+    for name, parser in commands().items():
+        parts.append(f"## `secondlook {name}`\n\n{_sentence(parser.description or '')}\n")
+        rows = [_flag_row(action) for action in parser._actions if not _is_plumbing(action)]
+        if rows:
+            parts.append("| argument | meaning |\n|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def config_page() -> str:
+    """Every setting of both configuration files, as Markdown."""
+    parts = [
+        NOTE,
+        "# Settings\n",
+        "Configuration is TOML; a key that is not listed here is an error. Paths are relative to the file.\n",
+    ]
+    for title, cls in (("`edge.toml`", EdgeConfig), ("`cloud.toml`", CloudConfig)):
+        parts.append(f"## {title}\n")
+        for section, table in _tables(cls, ""):
+            heading = f"### `[{section}]`\n\n" if section else ""
+            meanings = _comments(table)
+            rows = [
+                f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {meanings[field.name]} |"
+                for field in dataclasses.fields(table)
+                if not _is_table(table, field)
+            ]
+            if rows:
+                parts.append(
+                    f"{heading}{_sentence(inspect.getdoc(table) or '')}\n\n"
+                    "| setting | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+                )
+    return "\n".join(parts)
+
+
+PAGES = {ROOT / "docs" / "cli.md": cli_page, ROOT / "docs" / "config.md": config_page}
+
+
+def _walk(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name in sorted(action.choices):
+                path = f"{prefix} {name}".strip()
+                yield path, action.choices[name]
+                yield from _walk(action.choices[name], path)
+
+
+def _is_plumbing(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
+
+
+def _flag_row(action: argparse.Action) -> str:
+    names = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+    if action.option_strings and action.nargs != 0:
+        choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else None
+        metavar = action.metavar or choices or action.dest.upper()
+        names += f" {metavar if isinstance(metavar, str) else ' '.join(metavar)}"
+    text = (action.help or "") % {**vars(action), "prog": "secondlook"}
+    return f"| `{names}` | {text} |"
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _tables(cls: type[Any], section: str) -> Iterator[tuple[str, type[Any]]]:
+    yield section, cls
+    for field in dataclasses.fields(cls):
+        if _is_table(cls, field):
+            yield from _tables(get_type_hints(cls)[field.name], f"{section}.{field.name}".strip("."))
+
+
+def _is_table(cls: type[Any], field: dataclasses.Field[Any]) -> bool:
+    return dataclasses.is_dataclass(get_type_hints(cls)[field.name])
+
+
+def _type_name(cls: type[Any], field: dataclasses.Field[Any]) -> str:
+    kind = get_type_hints(cls)[field.name]
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    return re.sub(r"\b(\w+\.)+(?=\w)", "", name).replace("|", "or")
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{field.default_factory()}`"
+    if field.default is dataclasses.MISSING:
+        return "required"
+    if field.default is None:
+        return ""
+    return f"`{field.default}`"
+
+
+def _comments(cls: type[Any]) -> dict[str, str]:
+    """What the comment behind a field, or those on the lines above it, say of it."""
+    lines = iter(inspect.getsource(cls).splitlines(keepends=True))
+    found: dict[str, str] = {field.name: "" for field in dataclasses.fields(cls)}
+    above: list[str] = []
+    name: str | None = None
+    for token in tokenize.generate_tokens(lambda: next(lines, "")):
+        if token.type == tokenize.COMMENT:
+            text = token.string.lstrip("# ")
+            if name is None:
+                above.append(text)
+            else:
+                found[name] = " ".join([*above, text])
+        elif token.type == tokenize.NEWLINE:
+            if name is not None and not found[name]:
+                found[name] = " ".join(above)
+            if name is not None:
+                above = []
+            name = None
+        elif token.type == tokenize.NAME and token.start[1] == 4 and token.string in found:
+            name = token.string
+    return found
+
+
+def main() -> int:
+    """Write both pages."""
+    for path, page in PAGES.items():
+        path.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

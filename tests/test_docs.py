@@ -1,0 +1,72 @@
+"""What the pages promise exists, and what exists is on the pages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.reference import PAGES, ROOT, commands
+
+TEXTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+
+
+def shell_lines(name: str) -> list[str]:
+    """Lines of the fenced `sh` blocks of a page."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def make_verbs() -> dict[str, str]:
+    """Every documented target of the Makefile, with its comment."""
+    return dict(re.findall(r"^([a-z]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_reference_page_is_current(path):
+    assert path.read_text() == PAGES[path](), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_in_texts_exist(name):
+    text = (ROOT / name).read_text()
+    known = {command.split()[0] for command in commands()}
+    shown = re.findall(r"`secondlook ([a-z]+)", text)
+    shown += [match[1] for line in shell_lines(name) if (match := re.search(r"\bsecondlook ([a-z]+)", line))]
+    assert set(shown) <= known
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_flags_in_texts_exist(name):
+    for line in shell_lines(name):
+        match = re.search(r"(?:secondlook |make )([a-z]+)(.*)", line)
+        if match and match[1] in commands():
+            parser = commands()[match[1]]
+            known = {option for action in parser._actions for option in action.option_strings}
+            assert set(re.findall(r"(--[a-z-]+)", match[2])) <= known, line
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_make_verbs_in_texts_exist(name):
+    text = (ROOT / name).read_text()
+    shown = re.findall(r"`make ([a-z]+)", text)
+    shown += [match[1] for line in shell_lines(name) if (match := re.match(r"make ([a-z]+)", line))]
+    assert set(shown) <= set(make_verbs())
+
+
+def test_every_target_of_the_makefile_is_documented():
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(phony[1].split()) == set(make_verbs())
+
+
+@pytest.mark.parametrize("name", [*TEXTS, "CHANGELOG.md"])
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_command_tells_what_it_does():
+    for name, parser in commands().items():
+        assert parser.description, name
+        for action in parser._actions:
+            assert action.help, (name, action.dest)
