@@ -26,7 +26,7 @@ _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "tex
 def load(path: Path | None, cls: type[T], overrides: Mapping[str, object] | None = None) -> T:
     """An instance of the dataclass `cls`, from the TOML file at `path` (None: defaults) and `overrides`.
 
-    `overrides` maps ``"key"`` or ``"section.key"`` to a value that wins over the file; None means "not given".
+    `overrides` maps ``"key"`` or ``"section.key"`` to a value that wins over the file; None means not given.
 
     :raises ConfigError: naming the file or flag, and the key, when something is missing, unknown or wrong
     """

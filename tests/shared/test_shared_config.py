@@ -87,5 +87,5 @@ def test_a_plain_value_where_an_override_needs_a_table(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read .*nowhere.toml"):
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.toml"):
         load(tmp_path / "nowhere.toml", Edge)
