@@ -47,9 +47,9 @@ def config_page() -> str:
         parts.append(f"## {title}\n")
         for section, table in _tables(cls, ""):
             heading = f"### `[{section}]`\n\n" if section else ""
-            meanings = _comments(table)
+            means = _comments(table)
             rows = [
-                f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {meanings[field.name]} |"
+                f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {means[field.name]} |"
                 for field in dataclasses.fields(table)
                 if not _is_table(table, field)
             ]
