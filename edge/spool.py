@@ -1,0 +1,322 @@
+"""The spool: frames on the camera host's disk until they are safe elsewhere, enhancements a while longer.
+
+One SQLite file (write-ahead log, synced at every commit), one transaction for each batch of frames. Whatever
+`put` returned from is still there after SIGKILL or a power cut. The file is bounded by bytes, by age and by
+the free space of its disk. To make room, the oldest delivered frames go first; when only undelivered ones
+are left, the policy says whether the oldest of them or the arriving ones are dropped. Each dropped frame is
+covered by a tombstone in the same transaction, so that the gap can be told to the gateway.
+
+A dropped key takes the deltas that refer to it along: nobody could decode them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from edge.config import SpoolConfig
+from edge.spoolrows import SCHEMA, SCHEMA_VERSION, Grave, PendingBase, Safe, SpooledFrame
+from shared.errors import StoreCorrupt, Unwritable
+from shared.sqlite import make_folder, named_errors, prepare
+
+_BUSY_SECONDS = 10.0
+_AGED_ROWS = 64  # rows looked at for their age at each commit
+
+
+class Spool:
+    """The store of one agent; safe to use from several threads.
+
+    :raises StorageError: from every method: DiskFull, Unwritable, StoreCorrupt, StoreBusy
+    """
+
+    def __init__(self, folder: Path, config: SpoolConfig, boot_id: str, now_ns: int) -> None:
+        """Open or create ``folder/spool.db`` and begin a boot in it."""
+        make_folder(folder)
+        self._path = folder / "spool.db"
+        self._folder = folder
+        self._config = config
+        self._boot_id = boot_id
+        self._lock = threading.RLock()
+        self._dropped_key: int | None = None  # the latest key of this boot that was dropped
+        with named_errors(self._path):
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            try:
+                self._open(now_ns)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _open(self, now_ns: int) -> None:
+        prepare(self._db, busy_seconds=_BUSY_SECONDS)
+        with self._transaction():
+            version = self._one("PRAGMA user_version")
+            if version == 0:
+                for statement in SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise StoreCorrupt(f"{self._path}: schema version {version} is not known here")
+            self._db.execute(
+                "DELETE FROM boots WHERE started_ns < ? AND number NOT IN (SELECT boot FROM frames)"
+                " AND number NOT IN (SELECT boot FROM tombstones)",
+                (now_ns - int(self._config.retention_seconds * 1e9),),
+            )
+            self._db.execute("INSERT INTO boots (boot_id, started_ns) VALUES (?, ?)", (self._boot_id, now_ns))
+            self._boot = self._one("SELECT number FROM boots WHERE boot_id = ?", self._boot_id)
+        self._bytes = self._one("SELECT coalesce(sum(size_bytes), 0) FROM frames")
+
+    def close(self) -> None:
+        with self._lock, named_errors(self._path):
+            self._db.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the layers held, delivered or not."""
+        return self._bytes
+
+    def put(self, frames: Sequence[SpooledFrame], now_ns: int) -> int:
+        """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
+        for them (older ones or some of them, by policy), each now under a tombstone."""
+        before = self._bytes
+        try:
+            with self._lock, named_errors(self._path), self._transaction():
+                dropped = self._drop_aged(now_ns)
+                for frame in frames:
+                    dropped += self._put(frame)
+                last = frames[-1].seq if frames else -1
+                self._db.execute(
+                    "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
+                )
+        except BaseException:
+            self._bytes = before  # the transaction was rolled back
+            raise
+        return dropped
+
+    def _put(self, frame: SpooledFrame) -> int:
+        if frame.key_seq is not None and frame.key_seq == self._dropped_key:
+            return self._bury_arriving(frame, "key-dropped")
+        room, dropped = self._make_room(frame.size_bytes)
+        if not room:
+            return dropped + self._bury_arriving(frame, "spool-full")
+        if frame.key_seq is not None and frame.key_seq == self._dropped_key:
+            return dropped + self._bury_arriving(frame, "key-dropped")
+        self._db.execute(
+            "INSERT INTO frames"
+            " (boot, seq, captured_ns, width, height, key_seq, size_bytes, base, enhancement)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(self._boot, frame.seq, frame.captured_ns, frame.width, frame.height, frame.key_seq),
+                *(frame.size_bytes, frame.base, frame.enhancement),
+            ),
+        )
+        self._bytes += frame.size_bytes
+        return dropped
+
+    def _bury_arriving(self, frame: SpooledFrame, reason: str) -> int:
+        self._bury(self._boot, frame.seq, reason)
+        if frame.key_seq is None:
+            self._dropped_key = frame.seq
+        return 1
+
+    def _make_room(self, wanted: int) -> tuple[bool, int]:
+        """Free bytes for `wanted` more where the bounds ask: (room now?, undelivered frames dropped)."""
+        dropped = 0
+        short = self._short(wanted)
+        if short > self._bytes:
+            return False, 0  # dropping everything would not be enough
+        while short > 0:
+            freed, lost = self._drop_oldest()
+            if freed == 0:
+                return False, dropped
+            short -= freed
+            dropped += lost
+        return True, dropped
+
+    def _short(self, wanted: int) -> int:
+        """How many bytes must go before `wanted` more may come."""
+        over = self._bytes + wanted - self._config.max_bytes
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise Unwritable(f"{self._folder}: {error.strerror}") from error
+        # Deleted rows leave pages that new ones take, so freeing `wanted` is enough to stop growing.
+        reusable = self._one("PRAGMA freelist_count") * self._one("PRAGMA page_size")
+        lacking = wanted if free + reusable - wanted < self._config.min_free_bytes else 0
+        return max(over, min(lacking, self._bytes))
+
+    def _drop_oldest(self) -> tuple[int, int]:
+        """Delete the oldest delivered frame, else by policy the oldest undelivered: (bytes, undelivered)."""
+        row = self._db.execute(
+            "SELECT id, size_bytes FROM frames WHERE safe = 1 ORDER BY id LIMIT 1"
+        ).fetchone()
+        if row is not None:
+            self._db.execute("DELETE FROM frames WHERE id = ?", (row[0],))
+            self._bytes -= row[1]
+            return row[1], 0
+        if self._config.drop == "newest":
+            return 0, 0
+        row = self._db.execute("SELECT boot, seq FROM frames ORDER BY id LIMIT 1").fetchone()
+        return (0, 0) if row is None else self._drop(row[0], row[1], "spool-full")
+
+    def _drop_aged(self, now_ns: int) -> int:
+        """Delete what outlived its time; returns how many of those frames were never delivered."""
+        oldest_safe = now_ns - int(self._config.retention_seconds * 1e9)
+        oldest = now_ns - int(self._config.max_age_seconds * 1e9)
+        for identity, captured_ns, size in self._db.execute(
+            "SELECT id, captured_ns, size_bytes FROM frames WHERE safe = 1 ORDER BY id LIMIT ?", (_AGED_ROWS,)
+        ).fetchall():
+            if captured_ns >= oldest_safe:
+                break
+            self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
+            self._bytes -= size
+        dropped = 0
+        for boot, seq, captured_ns in self._db.execute(
+            "SELECT boot, seq, captured_ns FROM frames WHERE safe = 0 ORDER BY boot, seq LIMIT ?",
+            (_AGED_ROWS,),
+        ).fetchall():
+            if captured_ns >= oldest:
+                break
+            dropped += self._drop(boot, seq, "spool-age")[1]
+        return dropped
+
+    def _drop(self, boot: int, seq: int, reason: str) -> tuple[int, int]:
+        """Drop an undelivered frame and the undelivered deltas that need it: (bytes, frames)."""
+        rows = self._db.execute(
+            "SELECT id, seq, key_seq, size_bytes FROM frames"
+            " WHERE boot = ? AND safe = 0 AND (seq = ? OR key_seq = ?) ORDER BY seq",
+            (boot, seq, seq),
+        ).fetchall()
+        for identity, lost_seq, key_seq, size in rows:
+            self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
+            self._bytes -= size
+            self._bury(boot, lost_seq, reason)
+            if key_seq is None and boot == self._boot:
+                self._dropped_key = lost_seq
+        return sum(row[3] for row in rows), len(rows)
+
+    def _bury(self, boot: int, seq: int, reason: str) -> None:
+        """Put one sequence under a tombstone; one that ends right before it is replaced, not changed, so
+        that its new id shows that it must be sent again."""
+        row = self._db.execute(
+            "SELECT id, first_seq FROM tombstones WHERE boot = ? AND last_seq = ? AND reason = ?",
+            (boot, seq - 1, reason),
+        ).fetchone()
+        if row is not None:
+            self._db.execute("DELETE FROM tombstones WHERE id = ?", (row[0],))
+        self._db.execute(
+            "INSERT INTO tombstones (boot, first_seq, last_seq, reason) VALUES (?, ?, ?, ?)",
+            (boot, seq if row is None else row[1], seq, reason),
+        )
+
+    def mark_safe(self, news: Sequence[Safe]) -> int:
+        """Take in what the gateway holds durably; returns how many frames became safe by it."""
+        with self._lock, named_errors(self._path), self._transaction():
+            marked = 0
+            for safe in news:
+                for first, last in ((0, safe.cumulative), *safe.selective):
+                    marked += self._mark(safe.boot_id, first, last)
+            return marked
+
+    def _mark(self, boot_id: str, first: int, last: int) -> int:
+        boot = self._number(boot_id)
+        if boot is None or last < first:
+            return 0
+        self._db.execute(
+            "DELETE FROM tombstones WHERE boot = ? AND first_seq >= ? AND last_seq <= ?", (boot, first, last)
+        )
+        return self._db.execute(
+            "UPDATE frames SET safe = 1 WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ?",
+            (boot, first, last),
+        ).rowcount
+
+    def undelivered_boots(self) -> list[str]:
+        """Boots with frames or tombstones that the gateway has not confirmed, oldest first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT boot_id FROM boots WHERE number IN (SELECT boot FROM frames WHERE safe = 0)"
+                " OR number IN (SELECT boot FROM tombstones) ORDER BY number"
+            )
+            return [boot_id for (boot_id,) in rows]
+
+    def bounds(self, boot_id: str) -> tuple[int, int]:
+        """(oldest, next) of a boot: the first sequence not confirmed, and the one it gives next."""
+        with self._reading() as db:
+            number, following = db.execute(
+                "SELECT number, next_seq FROM boots WHERE boot_id = ?", (boot_id,)
+            ).fetchone()
+            (oldest,) = db.execute(
+                "SELECT min(seq) FROM (SELECT min(seq) AS seq FROM frames WHERE boot = ?1 AND safe = 0"
+                " UNION ALL SELECT min(first_seq) FROM tombstones WHERE boot = ?1)",
+                (number,),
+            ).fetchone()
+            return (following if oldest is None else oldest), following
+
+    def read(
+        self, boot_id: str, from_seq: int, most_bytes: int, last_seq: int | None = None
+    ) -> list[PendingBase]:
+        """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
+        `most_bytes`, at least one."""
+        found: list[PendingBase] = []
+        with self._reading() as db:
+            for row in db.execute(
+                "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
+                " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq",
+                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq),
+            ):
+                pending = PendingBase(*row)
+                most_bytes -= len(pending.base)
+                if found and most_bytes < 0:
+                    break
+                found.append(pending)
+        return found
+
+    def graves(self, after_id: int) -> list[Grave]:
+        """Unconfirmed tombstones with an id above `after_id`, in the order they were made."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT t.id, b.boot_id, t.first_seq, t.last_seq, t.reason FROM tombstones t"
+                " JOIN boots b ON b.number = t.boot WHERE t.id > ? ORDER BY t.id",
+                (after_id,),
+            )
+            return [Grave(*row) for row in rows]
+
+    def enhancement(self, boot_id: str, seq: int) -> bytes | Literal["expired", "unknown"]:
+        """The enhancement layer of a frame; "expired" if it was here once, "unknown" if it never was."""
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT b.next_seq, f.enhancement FROM boots b LEFT JOIN frames f"
+                " ON f.boot = b.number AND f.seq = ? WHERE b.boot_id = ?",
+                (seq, boot_id),
+            ).fetchone()
+        if row is None or seq >= row[0]:
+            return "unknown"
+        return "expired" if row[1] is None else bytes(row[1])
+
+    def _number(self, boot_id: str) -> int | None:
+        row = self._db.execute("SELECT number FROM boots WHERE boot_id = ?", (boot_id,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _one(self, statement: str, *values: object) -> int:
+        (value,) = self._db.execute(statement, values).fetchone()
+        return int(value)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, named_errors(self._path):
+            yield self._db
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,88 @@
+"""What the spool holds: its tables, and the records that go in and come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE boots (
+    number INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL UNIQUE,
+    started_ns INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE frames (
+    id INTEGER PRIMARY KEY,
+    boot INTEGER NOT NULL REFERENCES boots (number),
+    seq INTEGER NOT NULL,
+    captured_ns INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    key_seq INTEGER,
+    size_bytes INTEGER NOT NULL,
+    safe INTEGER NOT NULL DEFAULT 0,
+    base BLOB NOT NULL,
+    enhancement BLOB NOT NULL,
+    UNIQUE (boot, seq)
+) STRICT;
+CREATE INDEX frames_undelivered ON frames (boot, seq) WHERE safe = 0;
+CREATE INDEX frames_safe ON frames (id) WHERE safe = 1;
+CREATE TABLE tombstones (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    boot INTEGER NOT NULL REFERENCES boots (number),
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class SpooledFrame:
+    """One encoded frame: its place in the boot, what the gateway must know of it, both layers."""
+
+    seq: int
+    captured_ns: int
+    width: int
+    height: int
+    key_seq: int | None
+    base: bytes
+    enhancement: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.base) + len(self.enhancement)
+
+
+@dataclass(frozen=True)
+class PendingBase:
+    """An undelivered base layer as it is read for sending."""
+
+    seq: int
+    captured_ns: int
+    width: int
+    height: int
+    key_seq: int | None
+    enhancement_bytes: int
+    base: bytes
+
+
+@dataclass(frozen=True)
+class Grave:
+    """Frames `first_seq` to `last_seq` of a boot were dropped. A grave that grows gets a new `id`."""
+
+    id: int
+    boot_id: str
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Safe:
+    """What one `Welcome` or `Ack` said of one boot."""
+
+    boot_id: str
+    cumulative: int
+    selective: tuple[tuple[int, int], ...] = ()

@@ -1,0 +1,64 @@
+"""What the embedded stores share: how a SQLite file is opened, and what its errors mean.
+
+Every store that must survive a power cut is opened by ``prepare``: a write-ahead log, so that readers never
+block the writer, and a sync for each commit (``synchronous=NORMAL`` may lose the last ones when power goes).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.errors import DiskFull, SecondlookError, StorageError, StoreBusy, StoreCorrupt, Unwritable
+
+_CAUSES: dict[int, tuple[type[StorageError], str]] = {
+    sqlite3.SQLITE_FULL: (DiskFull, "no space left"),
+    sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "the database is damaged"),
+    sqlite3.SQLITE_NOTADB: (StoreCorrupt, "the file is not a database"),
+    sqlite3.SQLITE_READONLY: (Unwritable, "the database cannot be written"),
+    sqlite3.SQLITE_CANTOPEN: (Unwritable, "the database cannot be opened"),
+    sqlite3.SQLITE_PERM: (Unwritable, "the database may not be opened"),
+    sqlite3.SQLITE_IOERR: (Unwritable, "reading or writing the database failed"),
+    sqlite3.SQLITE_BUSY: (StoreBusy, "another process held the database for too long"),
+    sqlite3.SQLITE_LOCKED: (StoreBusy, "another connection held the database for too long"),
+}
+
+
+def storage_error(error: BaseException, where: str) -> StorageError | None:
+    """Our error for a SQLite error; None for one about data (a violated constraint) or about a bug."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    # The low byte is the primary code; the rest tells where in SQLite it arose.
+    cause = _CAUSES.get(code & 0xFF)
+    return None if cause is None else cause[0](f"{where}: {cause[1]} ({error})")
+
+
+@contextmanager
+def named_errors(where: str | Path) -> Iterator[None]:
+    """Turn SQLite errors about the file itself into ours; let all others pass."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        ours: SecondlookError | None = storage_error(error, str(where))
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` and its parents. Raises Unwritable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unwritable(f"{folder}: cannot create this folder ({error.strerror})") from error
+
+
+def prepare(connection: sqlite3.Connection, *, busy_seconds: float) -> None:
+    """Set the durability rules of this module on a fresh connection."""
+    connection.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")

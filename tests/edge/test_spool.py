@@ -1,0 +1,231 @@
+"""The spool: bounds and their tombstones, what survives SIGKILL, and errors of the disk."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edge.config import SpoolConfig
+from edge.spool import Spool
+from edge.spoolrows import Grave, Safe, SpooledFrame
+from shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
+
+BOOT, LATER = "a" * 32, "b" * 32
+SECOND = 10**9
+ROOT = Path(__file__).parents[2]
+
+
+def frame(seq: int, *, size: int = 100, key: int | None = None, at: int = 0) -> SpooledFrame:
+    return SpooledFrame(seq, at, 64, 48, key, bytes([seq % 256]) * (size // 2), b"e" * (size - size // 2))
+
+
+def spool(folder: Path, boot: str = BOOT, now_ns: int = 0, **settings: object) -> Spool:
+    return Spool(folder, SpoolConfig(**{"min_free_bytes": 0, **settings}), boot, now_ns)
+
+
+def held(store: Spool, boot: str = BOOT) -> list[int]:
+    return [pending.seq for pending in store.read(boot, 0, 10**9)]
+
+
+def spans(graves: list[Grave]) -> list[tuple[int, int, str]]:
+    return [(grave.first_seq, grave.last_seq, grave.reason) for grave in graves]
+
+
+def test_frames_come_back_in_order_until_safe(tmp_path: Path) -> None:
+    store = spool(tmp_path)
+    store.put([frame(0), frame(1, key=0), frame(2)], 0)
+    (first, second, _) = store.read(BOOT, 0, 10**9)
+    assert (first.base, first.enhancement_bytes, first.key_seq, second.key_seq) == (b"\0" * 50, 50, None, 0)
+    assert [pending.seq for pending in store.read(BOOT, 1, 60)] == [1]
+    assert [pending.seq for pending in store.read(BOOT, 1, 1)] == [1], "one frame comes whatever its size"
+    assert store.bounds(BOOT) == (0, 3)
+    assert store.mark_safe([Safe(BOOT, 0, ((2, 2),))]) == 2
+    assert store.mark_safe([Safe(BOOT, 0)]) == 0
+    assert held(store) == [1]
+    assert store.bounds(BOOT) == (1, 3)
+    assert store.mark_safe([Safe(BOOT, 2)]) == 1
+    assert store.undelivered_boots() == []
+    assert store.bounds(BOOT) == (3, 3)
+
+
+def test_enhancements_stay_after_delivery(tmp_path: Path) -> None:
+    store = spool(tmp_path, retention_seconds=10)
+    store.put([frame(0)], 0)
+    store.mark_safe([Safe(BOOT, 0)])
+    assert store.enhancement(BOOT, 0) == b"e" * 50
+    assert store.enhancement(BOOT, 1) == "unknown"
+    assert store.enhancement(LATER, 0) == "unknown"
+    store.put([frame(1, at=11 * SECOND)], 11 * SECOND)
+    assert store.enhancement(BOOT, 0) == "expired"
+    assert store.graves(0) == [], "a delivered frame leaves no tombstone"
+
+
+def test_delivered_frames_go_before_undelivered_ones(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=300)
+    store.put([frame(0), frame(1), frame(2)], 0)
+    store.mark_safe([Safe(BOOT, -1, ((2, 2),))])
+    assert store.put([frame(3)], 0) == 0
+    assert held(store) == [0, 1, 3]
+    assert store.size_bytes == 300
+
+
+def test_full_spool_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=300)
+    assert store.put([frame(seq) for seq in range(5)], 0) == 2
+    assert held(store) == [2, 3, 4]
+    (grave,) = store.graves(0)
+    assert (grave.boot_id, grave.first_seq, grave.last_seq, grave.reason) == (BOOT, 0, 1, "spool-full")
+    assert store.put([frame(5)], 0) == 1
+    assert spans(store.graves(grave.id)) == [(0, 2, "spool-full")], "a grave that grew must be sent again"
+    assert store.bounds(BOOT) == (0, 6)
+    store.mark_safe([Safe(BOOT, 2)])
+    assert store.graves(0) == []
+
+
+def test_full_spool_drops_the_newest_by_policy(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=300, drop="newest")
+    assert store.put([frame(seq) for seq in range(5)], 0) == 2
+    assert held(store) == [0, 1, 2]
+    assert spans(store.graves(0)) == [(3, 4, "spool-full")]
+    assert store.bounds(BOOT) == (0, 5)
+
+
+def test_a_frame_larger_than_the_spool_drops_only_itself(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=300)
+    assert store.put([frame(0), frame(1, size=301)], 0) == 1
+    assert held(store) == [0]
+
+
+def test_a_dropped_key_takes_its_deltas_along(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=300)
+    store.put([frame(0), frame(1, key=0), frame(2)], 0)
+    assert store.put([frame(3)], 0) == 2
+    assert held(store) == [2, 3]
+    assert store.put([frame(4, size=200), frame(5, key=2)], 0) == 2
+    assert held(store) == [3, 4], "2 made room for 4, and 5 needs 2"
+    assert spans(store.graves(0)) == [(0, 2, "spool-full"), (5, 5, "key-dropped")]
+
+
+def test_a_delta_whose_key_was_refused_is_refused(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=150, drop="newest")
+    assert store.put([frame(0), frame(1), frame(2, size=10, key=1), frame(3, size=10)], 0) == 2
+    assert held(store) == [0, 3]
+
+
+def test_undelivered_frames_are_given_up_by_age(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_age_seconds=10)
+    store.put([frame(0, at=0), frame(1, at=5 * SECOND)], 5 * SECOND)
+    assert store.put([frame(2, at=11 * SECOND)], 11 * SECOND) == 1
+    assert held(store) == [1, 2]
+    assert spans(store.graves(0)) == [(0, 0, "spool-age")]
+
+
+def test_the_spool_stops_growing_when_the_disk_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = spool(tmp_path, min_free_bytes=10**6)
+    store.put([frame(seq, size=20_000) for seq in range(3)], 0)
+    monkeypatch.setattr("edge.spool.shutil.disk_usage", lambda _: SimpleNamespace(free=900_000))
+    assert store.put([frame(3, size=20_000)], 0) == 1
+    assert held(store) == [1, 2, 3]
+    assert store.size_bytes == 60_000
+
+
+def test_a_later_boot_still_delivers_the_earlier_ones(tmp_path: Path) -> None:
+    first = spool(tmp_path)
+    first.put([frame(0), frame(1)], 0)
+    first.close()
+    store = spool(tmp_path, LATER, now_ns=1)
+    assert store.undelivered_boots() == [BOOT]
+    store.put([frame(0)], 1)
+    assert store.undelivered_boots() == [BOOT, LATER]
+    assert (held(store), held(store, LATER)) == ([0, 1], [0])
+    assert store.bounds(BOOT) == (0, 2)
+    assert store.size_bytes == 300
+
+
+def test_a_full_disk_is_one_clear_error_and_nothing_is_half_written(tmp_path: Path) -> None:
+    store = spool(tmp_path)
+    store.put([frame(0)], 0)
+    store._db.execute("PRAGMA max_page_count = 20")
+    with pytest.raises(DiskFull, match="no space left"):
+        store.put([frame(seq, size=20_000) for seq in range(1, 9)], 0)
+    assert held(store) == [0]
+    assert store.size_bytes == 100
+    assert store.put([frame(1)], 0) == 0
+
+
+def test_a_folder_that_cannot_be_made_is_unwritable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Unwritable):
+        spool(tmp_path / "file" / "spool")
+
+
+def test_a_damaged_file_is_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_bytes(b"not a database, and long enough to be told from an empty one" * 30)
+    with pytest.raises(StoreCorrupt):
+        spool(tmp_path)
+
+
+def test_another_schema_version_is_refused(tmp_path: Path) -> None:
+    spool(tmp_path).close()
+    with sqlite3.connect(tmp_path / "spool.db") as db:
+        db.execute("PRAGMA user_version = 9")
+    db.close()
+    with pytest.raises(StorageError, match="version 9"):
+        spool(tmp_path, LATER)
+
+
+@pytest.mark.parametrize("settings", [{"max_bytes": 0}, {"retention_seconds": 0.0}, {"commit_seconds": -1.0}])
+def test_settings_are_checked(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        SpoolConfig(**settings)
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from edge.config import SpoolConfig
+from edge.spool import Spool
+from edge.spoolrows import SpooledFrame
+
+store = Spool(Path(sys.argv[1]), SpoolConfig(min_free_bytes=0, max_bytes=400_000), sys.argv[2], 0)
+seq = 0
+while True:
+    bases = [bytes([(seq + n) % 251]) * 3000 for n in range(3)]
+    store.put([SpooledFrame(seq + n, 0, 8, 8, None, base, b"e" * 9000) for n, base in enumerate(bases)], 0)
+    seq += 3
+    print(seq, flush=True)
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 5, 17, 40])
+def test_nothing_that_was_put_is_lost_by_sigkill(tmp_path: Path, lines: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(tmp_path), BOOT], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as writer:
+        assert writer.stdout is not None
+        for _ in range(lines):
+            written = int(writer.stdout.readline())
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read().split()
+    # The pipe may hold more than was read before the kill; its last line may be cut.
+    written = max([written, *(int(line) for line in rest[:-1])])
+    store = spool(tmp_path, LATER)
+    found = store.read(BOOT, 0, 10**9)
+    seqs = {pending.seq for pending in found}
+    for grave in store.graves(0):
+        seqs |= set(range(grave.first_seq, grave.last_seq + 1))
+    _, following = store.bounds(BOOT)
+    assert following >= written
+    assert seqs == set(range(following)), "each frame is there or under a tombstone, and nothing half"
+    assert following % 3 == 0, "a batch is there whole or not at all"
+    assert all(pending.base == bytes([pending.seq % 251]) * 3000 for pending in found)
+    assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert store.size_bytes == 12_000 * len(found) <= 400_000
