@@ -19,6 +19,8 @@ from pathlib import Path
 from shared.errors import ChildEnded
 
 _CODE = Path(__file__).parents[2]  # children run the very code that runs this
+# -P: not what happens to be called `shared` in the present folder
+SECONDLOOK = (sys.executable, "-P", "-m", "shared.main")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,7 +46,8 @@ class Child:
 class Children:
     """The running children by role, in the order they were started."""
 
-    def __init__(self, logs: Path, *, restart: bool) -> None:
+    def __init__(self, logs: Path, *, restart: bool, command: Sequence[str] = SECONDLOOK) -> None:
+        self._command = command
         self._logs = logs
         self._restart = restart
         self._children: dict[str, Child] = {}
@@ -54,12 +57,11 @@ class Children:
         return {role: child.pid for role, child in self._children.items()}
 
     def start(self, role: str, arguments: Sequence[str]) -> None:
-        """Run `secondlook ROLE ARGUMENTS` with this interpreter."""
+        """Run the command with `arguments`; what it says goes to ROLE.log."""
         log = self._logs / f"{role}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                # -P: not what happens to be called `shared` in the present folder
-                [sys.executable, "-P", "-m", "shared.main", role, *arguments],
+                [*self._command, *arguments],
                 env={**os.environ, "PYTHONPATH": self._import_path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -11,6 +11,7 @@ Run a camera agent, the gateway, a machine worker, a review worker and the stati
 as they would be over a network, and show where to look. Ctrl-C stops all of them."""
 
 _FRAMES_WITH_EXIT = 60
+_FPS_LIVE = 5.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,7 +25,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     demo.add_argument("--frames", type=_positive, metavar="N", help="stop capturing after N frames")
     demo.add_argument(
-        "--fps", type=float, default=5.0, help="frames a second at most, 0 for no limit (default %(default)g)"
+        "--fps",
+        type=float,
+        metavar="N",
+        help=f"take so many frames a second (default {_FPS_LIVE:g}; all of them with --exit)",
     )
     demo.add_argument(
         "--exit",
@@ -69,7 +73,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo that the flags ask for."""
-    from cloud.demo.run import DemoConfig, run_demo
+    from cloud.demo.run import run_demo
+    from cloud.demo.settings import DemoConfig
 
     frames = args.frames if args.frames is not None or not args.exit else _FRAMES_WITH_EXIT
     open_browser = args.open if args.open is not None else sys.stdout.isatty() and not args.exit
@@ -77,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         DemoConfig(
             source=args.source,
             frames=frames,
-            fps=args.fps,
+            fps=args.fps if args.fps is not None or args.exit else _FPS_LIVE,
             exit_when_done=args.exit,
             report=args.report,
             port=args.port,

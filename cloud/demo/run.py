@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import sys
 import tempfile
 import time
 import urllib.request
 import webbrowser
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,11 +20,10 @@ from cloud.catalogue import Catalogue, open_catalogue
 from cloud.demo.children import Children
 from cloud.demo.edgestatus import EdgeStatus, EdgeTotals
 from cloud.demo.report import Counts, count, make_report
-from shared.errors import FramesLost, PipelineStalled, PortBusy, SecondlookError, Unwritable
+from cloud.demo.settings import DemoConfig, choose_ports, cloud_settings, edge_settings, to_toml
+from shared.errors import FramesLost, PipelineStalled, SecondlookError, Unwritable
 from shared.files import write_atomically
 
-EDGE_ID = "demo"
-STATION_PORT = 7600
 # Downstream first: whoever asks goes before whoever answers.
 STOP_ORDER = ("edge", "reviewer", "worker", "station", "gateway")
 
@@ -36,45 +33,13 @@ _START_SECONDS = 60.0
 _GRACE_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """What the flags of `secondlook demo` ask for."""
-
-    source: str
-    frames: int | None
-    fps: float
-    exit_when_done: bool
-    report: Path | None
-    port: int | None  # of the station; None: the usual one if it is free
-    data_dir: Path | None  # None: a temporary one
-    open_browser: bool
-    restart: bool
-    audit_every: int  # every n-th frame is reviewed, whatever was found in it
-    postfilter: str
-    stall_seconds: float
-
-    @property
-    def records_frames(self) -> bool:
-        """Whether the captured frames are kept, to measure quality against them."""
-        return self.exit_when_done or self.report is not None
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Loopback TCP ports of one run."""
-
-    station: int
-    gateway: int
-    broker: int
-
-
 class Demo:
     """The running demo in the data folder `folder`."""
 
     def __init__(self, config: DemoConfig, folder: Path) -> None:
         self._config = config
         self._folder = folder
-        self._ports = _choose_ports(config.port)
+        self._ports = choose_ports(config.port)
         self._children = Children(folder / "logs", restart=config.restart)
         self._edge = EdgeStatus(folder / "edge" / "status.json")
         self._last_line = 0.0
@@ -108,16 +73,11 @@ class Demo:
             catalogue.close()
 
     def _start(self) -> None:
-        cloud = self._write_settings("cloud.toml", self._cloud_settings())
-        edge = self._write_settings("edge.toml", self._edge_settings())
+        cloud = self._write_settings("cloud.toml", cloud_settings(self._config, self._folder, self._ports))
+        edge = self._write_settings("edge.toml", edge_settings(self._config, self._folder, self._ports))
         for role in ("gateway", "worker", "reviewer", "station"):
-            self._children.start(role, ["--config", str(cloud)])
-        flags = ["--config", str(edge), "--source", self._config.source, "--fps", f"{self._config.fps:g}"]
-        if self._config.frames is not None:
-            flags += ["--frames", str(self._config.frames)]
-        if self._config.records_frames:
-            flags += ["--record-frames", str(self._folder / "frames")]
-        self._children.start("edge", flags)
+            self._children.start(role, [role, "--config", str(cloud)])
+        self._children.start("edge", ["edge", "--config", str(edge)])
         self._tell_processes()
 
     def _await_station(self) -> None:
@@ -178,25 +138,9 @@ class Demo:
             self._last_line = now
             _say(_line(edge, counts))
 
-    def _edge_settings(self) -> dict[str, Any]:
-        return {
-            "edge_id": EDGE_ID,
-            "data_dir": str(self._folder / "edge"),
-            "link": {"gateway": f"tcp://127.0.0.1:{self._ports.gateway}"},
-        }
-
-    def _cloud_settings(self) -> dict[str, Any]:
-        return {
-            "data_dir": str(self._folder / "cloud"),
-            "gateway": {"edge_address": f"tcp://127.0.0.1:{self._ports.gateway}"},
-            "policy": {"audit_every": self._config.audit_every},
-            "reviewer": {"postfilter": self._config.postfilter},
-            "station": {"port": self._ports.station},
-        }
-
     def _write_settings(self, name: str, settings: dict[str, Any]) -> Path:
         path = self._folder / name
-        write_atomically(path, _toml(settings).encode())
+        write_atomically(path, to_toml(settings).encode())
         return path
 
 
@@ -266,43 +210,6 @@ def _line(edge: EdgeTotals, counts: Counts) -> str:
 
 def _kilobytes(count: int) -> str:
     return f"{count / 1000:.0f} kB" if count < 10_000_000 else f"{count / 1_000_000:.1f} MB"
-
-
-def _choose_ports(station: int | None) -> Ports:
-    """Free loopback ports; the station's is the wanted one. Raises PortBusy."""
-    with contextlib.ExitStack() as stack:
-        if station is not None:
-            chosen = _bind(stack, station)
-            if chosen is None:
-                raise PortBusy(f"port {station} is in use; choose another with --port, or 0 for any")
-        else:
-            chosen = _bind(stack, STATION_PORT) or _bind(stack, 0)
-        others = [_bind(stack, 0) for _ in range(2)]
-        if chosen is None or None in others:
-            raise PortBusy("no free port on the loopback interface")
-        return Ports(chosen, *(port for port in others if port is not None))
-
-
-def _bind(stack: contextlib.ExitStack, port: int) -> int | None:
-    """Hold a port until the stack is closed, so that no two choices agree; None if it is taken."""
-    listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(1)
-    except OSError:
-        return None
-    bound: int = listener.getsockname()[1]
-    return bound
-
-
-def _toml(settings: dict[str, Any]) -> str:
-    """Plain values first, then one table for each nested mapping; JSON's scalars are TOML's."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
-    for name, table in settings.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    return "\n".join(lines) + "\n"
 
 
 def _say(text: str) -> None:
