@@ -1,0 +1,279 @@
+"""What the station reads from the catalogue. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from cloud.catalogue import AuditEntry, Camera, Catalogue, DetectedBox, Frame, Review, ReviewState, Verdict
+from cloud.station import schema
+from shared.errors import ReviewNotFound
+
+_NANOSECONDS = 1_000_000_000
+_DAY_NS = 24 * 3600 * _NANOSECONDS
+_RATE_WINDOW_NS = 30 * 60 * _NANOSECONDS
+_RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
+_EXPORT_BATCH = 200
+
+FILTER_STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
+    "open": (ReviewState.READY, ReviewState.EXPIRED, ReviewState.DUE, ReviewState.LEASED),
+    "ready": (ReviewState.READY,),
+    "pending": (ReviewState.DUE, ReviewState.LEASED),
+    "expired": (ReviewState.EXPIRED,),
+    "decided": (ReviewState.DECIDED,),
+}
+
+_WITH_FRAME = (selectinload(Review.frame).selectinload(Frame.detections), selectinload(Review.verdicts))
+
+_IMAGE_COLUMNS = {
+    "base": Review.base_image,
+    "enhanced": Review.enhanced_image,
+    "refined": Review.refined_image,
+}
+
+
+def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
+    with catalogue.reading() as session:
+        rows = session.execute(select(Review.state, func.count()).group_by(Review.state))
+        counts: dict[ReviewState, int] = {row[0]: row[1] for row in rows}
+        marks = session.execute(
+            select(
+                select(func.max(AuditEntry.id)).scalar_subquery(),
+                # A base image arrives without a line in the audit trail.
+                select(func.count(Review.base_image)).scalar_subquery(),
+            )
+        ).one()
+        decisions = _decision_times(session, since_ns=now_ns - _DAY_NS)
+    filters = {name: sum(counts.get(s, 0) for s in states) for name, states in FILTER_STATES.items()}
+    rate = decisions_per_hour(decisions, now_ns=now_ns)
+    return schema.Summary(
+        revision=_digest(*(f"{state}={count}" for state, count in sorted(counts.items())), *map(str, marks)),
+        filters=filters,
+        remaining=filters["open"],
+        pending=filters["pending"],
+        decided_last_day=len(decisions),
+        rate_per_hour=rate,
+        eta_seconds=None if rate is None else filters["open"] / rate * 3600,
+    )
+
+
+def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
+    """The pace of the last half hour, counted from its first decision; None while there are too few."""
+    recent = [at for at in decided_ns if now_ns - _RATE_WINDOW_NS <= at <= now_ns]
+    if len(recent) < _RATE_FROM_DECISIONS:
+        return None
+    # The first decision only starts the clock: n of them span n - 1 intervals.
+    span = max(now_ns - min(recent), _NANOSECONDS)
+    return (len(recent) - 1) * 3600 * _NANOSECONDS / span
+
+
+def list_reviews(catalogue: Catalogue, name: schema.Filter, *, limit: int, offset: int) -> schema.ReviewList:
+    """Reviews by priority, then age; decided ones by the time of their last verdict, newest first."""
+    chosen = Review.state.in_(FILTER_STATES[name])
+    with catalogue.reading() as session:
+        total = session.scalar(select(func.count()).select_from(Review).where(chosen)) or 0
+        query = select(Review).options(*_WITH_FRAME).where(chosen).limit(limit).offset(offset)
+        if name == "decided":
+            last = select(func.max(Verdict.id)).where(Verdict.review_id == Review.id).scalar_subquery()
+            query = query.order_by(last.desc())
+        else:
+            query = query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
+        reviews = session.scalars(query).all()
+        cameras = _cameras(session)
+        return schema.ReviewList(total=total, reviews=[_row(review, cameras) for review in reviews])
+
+
+def review_detail(catalogue: Catalogue, review_id: int) -> schema.ReviewDetail:
+    """Raises ReviewNotFound."""
+    with catalogue.reading() as session:
+        review = session.scalars(
+            select(Review).options(*_WITH_FRAME).where(Review.id == review_id)
+        ).one_or_none()
+        if review is None:
+            raise ReviewNotFound(f"there is no review {review_id}")
+        return _detail(review, _cameras(session))
+
+
+def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion) -> str | None:
+    """The blob key of a picture, None while it does not exist. Raises ReviewNotFound."""
+    with catalogue.reading() as session:
+        found = session.execute(select(_IMAGE_COLUMNS[version]).where(Review.id == review_id)).one_or_none()
+    if found is None:
+        raise ReviewNotFound(f"there is no review {review_id}")
+    key: str | None = found[0]
+    return key
+
+
+def known_labels(catalogue: Catalogue) -> set[str]:
+    """Every class that a detector or a reviewer has named."""
+    with catalogue.reading() as session:
+        detected = session.scalars(select(DetectedBox.label).distinct())
+        named = session.scalars(select(Verdict.label).where(Verdict.label.is_not(None)).distinct())
+        return {*detected, *(label for label in named if label is not None)}
+
+
+def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.History:
+    """The audit trail, newest first, from just below line ``before``."""
+    with catalogue.reading() as session:
+        query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(AuditEntry.id < before)
+        lines = session.scalars(query).all()
+        page = lines[:limit]
+        given = [_verdict_id(line) for line in page]
+        standing = set(
+            session.scalars(
+                select(Verdict.id).where(Verdict.id.in_([i for i in given if i]), Verdict.undone_ns.is_(None))
+            )
+        )
+    entries = [
+        schema.HistoryEntry(
+            id=line.id,
+            at=schema.instant(line.at_ns),
+            actor=line.actor,
+            action=line.action,
+            subject=line.subject,
+            detail=line.detail,
+            verdict_id=verdict_id,
+            standing=verdict_id in standing,
+        )
+        for line, verdict_id in zip(page, given, strict=True)
+    ]
+    return schema.History(entries=entries, next_before=page[-1].id if len(lines) > limit else None)
+
+
+def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Review]:
+    """Reviews by number, with frame, boxes and verdicts loaded. Each batch has its own short transaction."""
+    last = 0
+    while True:
+        query = select(Review).options(*_WITH_FRAME).where(Review.id > last)
+        query = query.order_by(Review.id).limit(_EXPORT_BATCH)
+        if decided_only:
+            query = query.where(Review.state == ReviewState.DECIDED)
+        with catalogue.reading() as session:
+            reviews = session.scalars(query).all()
+            session.expunge_all()
+        if not reviews:
+            return
+        yield from reviews
+        last = reviews[-1].id
+
+
+def box_of(verdict: Verdict) -> schema.Box | None:
+    """Where a missed object is."""
+    if verdict.x0 is None or verdict.y0 is None or verdict.x1 is None or verdict.y1 is None:
+        return None
+    return verdict.x0, verdict.y0, verdict.x1, verdict.y1
+
+
+def _decision_times(session: Session, *, since_ns: int) -> list[int]:
+    """When each decided review got its last standing verdict."""
+    last = func.max(Verdict.decided_ns)
+    return list(
+        session.scalars(
+            select(last)
+            .join(Review, Review.id == Verdict.review_id)
+            .where(Review.state == ReviewState.DECIDED, Verdict.undone_ns.is_(None))
+            .group_by(Verdict.review_id)
+            .having(last >= since_ns)
+        )
+    )
+
+
+def _cameras(session: Session) -> dict[str, str]:
+    return {camera.edge_id: camera.camera for camera in session.scalars(select(Camera))}
+
+
+def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
+    surest_first = sorted(review.frame.detections, key=lambda box: -box.score)
+    standing = [verdict for verdict in review.verdicts if verdict.undone_ns is None]
+    return schema.ReviewRow(
+        id=review.id,
+        stamp=_stamp(review),
+        state=review.state,
+        priority=review.priority,
+        reason=review.reason,
+        edge_id=review.frame.edge_id,
+        camera=cameras.get(review.frame.edge_id, ""),
+        labels=list(dict.fromkeys(box.label for box in surest_first)),
+        created_at=schema.instant(review.created_ns),
+        verdict=standing[-1].verdict if standing else None,
+    )
+
+
+def _detail(review: Review, cameras: dict[str, str]) -> schema.ReviewDetail:
+    frame = review.frame
+    return schema.ReviewDetail(
+        id=review.id,
+        stamp=_stamp(review),
+        state=review.state,
+        priority=review.priority,
+        reason=review.reason,
+        why_expired=review.why_expired,
+        created_at=schema.instant(review.created_ns),
+        requested_at=None if review.requested_ns is None else schema.instant(review.requested_ns),
+        refined_at=None if review.refined_ns is None else schema.instant(review.refined_ns),
+        fetched_bytes=review.enhancement_bytes,
+        codec_model=review.codec_model,
+        postfilter=review.postfilter,
+        detector=frame.detections[0].detector if frame.detections else None,
+        frame=schema.FrameFacts(
+            edge_id=frame.edge_id,
+            camera=cameras.get(frame.edge_id, ""),
+            boot_id=frame.boot_id,
+            seq=frame.seq,
+            key_seq=frame.key_seq,
+            captured_at=schema.instant(frame.captured_ns),
+            received_at=schema.instant(frame.received_ns),
+            detected_at=schema.instant(frame.detected_ns),
+            width=frame.width,
+            height=frame.height,
+            base_bytes=frame.base_bytes,
+            enhancement_bytes=frame.enhancement_bytes,
+        ),
+        detections=[
+            schema.DetectionFacts(label=box.label, score=box.score, box=(box.x0, box.y0, box.x1, box.y1))
+            for box in frame.detections
+        ],
+        images={
+            "base": review.base_image is not None,
+            "enhanced": review.enhanced_image is not None,
+            "refined": review.refined_image is not None,
+        },
+        image_stamp=str(review.refined_ns or 0),
+        verdicts=[_verdict(verdict) for verdict in review.verdicts],
+    )
+
+
+def _verdict(verdict: Verdict) -> schema.VerdictFacts:
+    return schema.VerdictFacts(
+        id=verdict.id,
+        reviewer=verdict.reviewer,
+        verdict=verdict.verdict,
+        box_index=verdict.box_index,
+        label=verdict.label,
+        box=box_of(verdict),
+        note=verdict.note,
+        shown_sha256=verdict.shown_sha256,
+        decided_at=schema.instant(verdict.decided_ns),
+        undone=verdict.undone_ns is not None,
+    )
+
+
+def _stamp(review: Review) -> str:
+    undone = sum(verdict.undone_ns is not None for verdict in review.verdicts)
+    has_base = review.base_image is not None
+    return _digest(review.state, str(review.refined_ns), f"{len(review.verdicts)}.{undone}.{has_base}")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _verdict_id(line: AuditEntry) -> int | None:
+    """The verdict that this line of the trail gave."""
+    found = line.detail.get("verdict_id")
+    return found if line.action == "verdict given" and isinstance(found, int) else None

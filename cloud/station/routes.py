@@ -1,0 +1,150 @@
+"""The station's JSON API. Ids are checked numbers; blob keys come from the catalogue, not from requests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from cloud.blobs import Blobs
+from cloud.catalogue import Catalogue, record_verdict, retry_review, undo_verdict
+from cloud.station import export, queries, schema
+from shared.detection import COCO_CLASSES
+from shared.errors import ReviewConflict, ReviewNotFound, StoreCorrupt
+from shared.version import __version__
+
+_MAX_ID = 2**63 - 1
+Id = Annotated[int, Path(ge=1, le=_MAX_ID)]
+
+# What a reviewer most likely has on screen comes first.
+_VERSIONS: tuple[schema.ImageVersion, ...] = ("refined", "base", "enhanced")
+
+
+def build_router(catalogue: Catalogue, blobs: Blobs, *, title: str, now_ns: Callable[[], int]) -> APIRouter:
+    """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
+    router = APIRouter(prefix="/api")
+    _add_reads(router, catalogue, blobs, title=title, now_ns=now_ns)
+    _add_writes(router, catalogue, blobs, now_ns=now_ns)
+    _add_exports(router, catalogue, title=title)
+    return router
+
+
+def _add_reads(
+    router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, title: str, now_ns: Callable[[], int]
+) -> None:
+    @router.get("/station")
+    def station() -> schema.Station:
+        """The station's name, and the classes a reviewer may pick."""
+        named = queries.known_labels(catalogue)
+        labels = sorted(named) + [label for label in COCO_CLASSES if label not in named]
+        return schema.Station(title=title, version=__version__, labels=labels)
+
+    @router.get("/summary")
+    def summary() -> schema.Summary:
+        """Counts, pace and time to go. Ask often: `revision` tells when anything else is worth asking for."""
+        return queries.summary(catalogue, now_ns=now_ns())
+
+    @router.get("/reviews")
+    def reviews(
+        filter: schema.Filter = "open",
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        offset: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
+    ) -> schema.ReviewList:
+        """Reviews by priority, then age; decided ones newest first."""
+        return queries.list_reviews(catalogue, filter, limit=limit, offset=offset)
+
+    @router.get("/reviews/{review_id}")
+    def review(review_id: Id) -> schema.ReviewDetail:
+        """Everything about one review."""
+        return queries.review_detail(catalogue, review_id)
+
+    @router.get("/reviews/{review_id}/images/{version}", response_class=Response)
+    def image(review_id: Id, version: schema.ImageVersion, request: Request) -> Response:
+        """A picture as PNG. `X-Content-SHA256` is the hash of exactly these bytes; verdicts name it."""
+        data = _picture(catalogue, blobs, review_id, version)
+        if data is None:
+            raise ReviewNotFound(f"review {review_id} has no {version} picture")
+        sha256 = hashlib.sha256(data).hexdigest()
+        headers = {"etag": f'"{sha256}"', "x-content-sha256": sha256, "cache-control": "private, no-cache"}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type="image/png", headers=headers)
+
+    @router.get("/history")
+    def history(
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        before: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+    ) -> schema.History:
+        """The audit trail, newest first."""
+        return queries.history(catalogue, limit=limit, before=before)
+
+
+def _add_writes(router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, now_ns: Callable[[], int]) -> None:
+    @router.post("/reviews/{review_id}/verdicts")
+    def give_verdict(review_id: Id, body: schema.VerdictIn) -> schema.ReviewDetail:
+        """Store a verdict; answers the review as it then stands. 409: not to be judged, or not shown."""
+        if not _was_shown(catalogue, blobs, review_id, body.shown_sha256):
+            raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
+        record_verdict(catalogue, review_id, body.as_verdict(), now_ns=now_ns())
+        return queries.review_detail(catalogue, review_id)
+
+    @router.post("/undo")
+    def undo_last(body: schema.ReviewerIn) -> schema.ReviewDetail:
+        """Take back the reviewer's last standing verdict, wherever it was. Call again to go further back."""
+        undone = undo_verdict(catalogue, reviewer=body.reviewer, now_ns=now_ns())
+        return queries.review_detail(catalogue, undone.review_id)
+
+    @router.post("/verdicts/{verdict_id}/undo")
+    def undo_one(verdict_id: Id, body: schema.ReviewerIn) -> schema.ReviewDetail:
+        """Take back one verdict; only its own reviewer can."""
+        undone = undo_verdict(catalogue, reviewer=body.reviewer, now_ns=now_ns(), verdict_id=verdict_id)
+        return queries.review_detail(catalogue, undone.review_id)
+
+    @router.post("/reviews/{review_id}/retry")
+    def retry(review_id: Id, body: schema.ReviewerIn) -> schema.ReviewDetail:
+        """Ask the camera host once more for the full quality of an expired review."""
+        retry_review(catalogue, review_id, actor=body.reviewer, now_ns=now_ns())
+        return queries.review_detail(catalogue, review_id)
+
+
+def _add_exports(router: APIRouter, catalogue: Catalogue, *, title: str) -> None:
+    @router.get("/export/coco.json", response_class=JSONResponse)
+    def export_coco(undecided: bool = False) -> JSONResponse:
+        """Decided frames as a COCO data set, corrections applied; `undecided=true` adds those still open."""
+        found = queries.exported_reviews(catalogue, decided_only=not undecided)
+        return JSONResponse(
+            export.coco(found, description=f"{title}: reviewed frames"), headers=_download("coco.json")
+        )
+
+    @router.get("/export/verdicts.jsonl", response_class=StreamingResponse)
+    def export_verdicts() -> StreamingResponse:
+        """Every verdict ever given, one JSON object a line, undone ones included."""
+        lines = export.verdict_lines(queries.exported_reviews(catalogue, decided_only=False))
+        return StreamingResponse(
+            lines, media_type="application/x-ndjson", headers=_download("verdicts.jsonl")
+        )
+
+
+def _picture(
+    catalogue: Catalogue, blobs: Blobs, review_id: int, version: schema.ImageVersion
+) -> bytes | None:
+    key = queries.image_key(catalogue, review_id, version)
+    return None if key is None else blobs.get(key)
+
+
+def _was_shown(catalogue: Catalogue, blobs: Blobs, review_id: int, sha256: str) -> bool:
+    for version in _VERSIONS:
+        try:
+            data = _picture(catalogue, blobs, review_id, version)
+        except StoreCorrupt:
+            continue  # a picture that is gone cannot have been shown; another one may
+        if data is not None and hashlib.sha256(data).hexdigest() == sha256:
+            return True
+    return False
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="secondlook-{name}"'}

@@ -1,0 +1,167 @@
+"""What the station's API takes and answers. Times are ISO 8601 in UTC, sizes bytes, boxes frame pixels."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from cloud.catalogue import NewVerdict, ReviewState, VerdictKind
+from cloud.catalogue.verdicts import REVIEWER_PATTERN
+
+Filter = Literal["open", "ready", "pending", "expired", "decided"]
+ImageVersion = Literal["base", "enhanced", "refined"]
+Box = tuple[float, float, float, float]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(ns: int) -> datetime:
+    """Unix nanoseconds as a time of day, to the microsecond."""
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+class Station(BaseModel):
+    title: str
+    version: str
+    labels: list[str]
+
+
+class Summary(BaseModel):
+    revision: str = Field(description="Changes whenever a list or a review may have changed.")
+    filters: dict[Filter, int]
+    remaining: int = Field(description="Reviews without a decision.")
+    pending: int = Field(description="Those of them whose full quality is still on its way.")
+    decided_last_day: int
+    rate_per_hour: float | None = Field(description="Decisions an hour lately; null before the third one.")
+    eta_seconds: float | None
+
+
+class ReviewRow(BaseModel):
+    id: int
+    stamp: str = Field(description="Changes whenever the review changes.")
+    state: ReviewState
+    priority: int
+    reason: str
+    edge_id: str
+    camera: str
+    labels: list[str] = Field(description="Classes found, the surest first.")
+    created_at: datetime
+    verdict: VerdictKind | None = Field(description="The last one that stands.")
+
+
+class ReviewList(BaseModel):
+    total: int
+    reviews: list[ReviewRow]
+
+
+class FrameFacts(BaseModel):
+    edge_id: str
+    camera: str
+    boot_id: str
+    seq: int
+    key_seq: int | None
+    captured_at: datetime
+    received_at: datetime
+    detected_at: datetime
+    width: int
+    height: int
+    base_bytes: int
+    enhancement_bytes: int = Field(description="Waiting on the camera host.")
+
+
+class DetectionFacts(BaseModel):
+    label: str
+    score: float
+    box: Box
+
+
+class VerdictFacts(BaseModel):
+    id: int
+    reviewer: str
+    verdict: VerdictKind
+    box_index: int | None
+    label: str | None
+    box: Box | None
+    note: str
+    shown_sha256: str
+    decided_at: datetime
+    undone: bool
+
+
+class ReviewDetail(BaseModel):
+    id: int
+    stamp: str
+    state: ReviewState
+    priority: int
+    reason: str
+    why_expired: str | None
+    created_at: datetime
+    requested_at: datetime | None
+    refined_at: datetime | None
+    fetched_bytes: int | None = Field(description="Enhancement bytes that came from the camera host.")
+    codec_model: str | None
+    postfilter: str | None
+    detector: str | None
+    frame: FrameFacts
+    detections: list[DetectionFacts]
+    images: dict[ImageVersion, bool] = Field(description="Which pictures exist.")
+    image_stamp: str = Field(description="Changes when the pictures are written anew.")
+    verdicts: list[VerdictFacts] = Field(description="Oldest first, undone ones included.")
+
+
+class HistoryEntry(BaseModel):
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    verdict_id: int | None
+    standing: bool = Field(description="The verdict given here has not been undone.")
+
+
+class History(BaseModel):
+    entries: list[HistoryEntry]
+    next_before: int | None = Field(description="Pass as `before` for the next page; null on the last one.")
+
+
+class ReviewerIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reviewer: str = Field(pattern=f"^{REVIEWER_PATTERN}$")
+
+
+class VerdictIn(BaseModel):
+    """A verdict on the whole frame, or, with `box_index`, on one detection.
+
+    `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    reviewer: str
+    verdict: VerdictKind
+    shown_sha256: str
+    """Of the very picture on the reviewer's screen, as its `X-Content-SHA256` header gave it."""
+    box_index: int | None = None
+    label: str | None = None
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> VerdictIn:
+        self.as_verdict()
+        return self
+
+    def as_verdict(self) -> NewVerdict:
+        return NewVerdict(
+            kind=self.verdict,
+            reviewer=self.reviewer,
+            shown_sha256=self.shown_sha256,
+            note=self.note,
+            box_index=self.box_index,
+            label=self.label,
+            box=self.box,
+        )

@@ -1,0 +1,91 @@
+"""The station's guard: which requests pass, and the headers on every answer.
+
+The station has no log-in yet and listens on loopback by default. What remains is the reviewer's own browser
+being turned against it by another page. A foreign page cannot post a verdict: a post must be JSON and come from
+the station's own page. It cannot reach the station through a name of its own either (DNS rebinding): only known
+host names are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+ANY_HOST = "*"
+MAX_BODY_BYTES = 64 * 1024
+
+_READING = frozenset({"GET", "HEAD"})
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """ASGI middleware. ``allowed_hosts`` are names without port; ``*`` lets every name in."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
+        self._app = app
+        self._allowed_hosts = frozenset(allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                # Browsers ask each time whether a file changed, so that an upgrade is seen at once.
+                headers.setdefault("cache-control", "no-cache")
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        answer = self._app if refusal is None else refusal
+        await answer(scope, receive, send_guarded)
+
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "")
+        if ANY_HOST not in self._allowed_hosts and _host_name(host) not in self._allowed_hosts:
+            return _refuse(400, "the station does not answer to this host name")
+        if method in _READING:
+            return None
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return _refuse(415, "the body must be application/json")
+        if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            return _refuse(403, "this request comes from another site")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return _refuse(403, "this request comes from another site")
+        length = headers.get("content-length", "")
+        if not length.isdecimal():
+            return _refuse(411, "the length of the body must be announced")
+        if int(length) > MAX_BODY_BYTES:
+            return _refuse(413, "the body is too long")
+        return None
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _refuse(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"detail": why}, status)

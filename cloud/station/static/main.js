@@ -1,0 +1,365 @@
+// Wires the parts: store, desk (flow), stage (picture), panels, keys.
+
+import { getHistory, getStation } from "./api.js";
+import { attachDrawing, boxAt, drawBoxes } from "./boxes.js";
+import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
+import { Desk } from "./desk.js";
+import { askReviewer, pickLabel, showHelp, storedReviewer } from "./dialogs.js";
+import { ImageCache, VERSIONS } from "./images.js";
+import { attachKeys, renderHelp } from "./keys.js";
+import * as panels from "./panels.js";
+import { bestVersion, boxVerdict, createStore, initialState, PENDING } from "./state.js";
+import { attachPointer, Stage } from "./view.js";
+
+const HISTORY_PAGE = 100;
+const CLICK_PIXELS = 4;
+
+const byId = (id) => document.getElementById(id);
+const store = createStore(initialState());
+const images = new ImageCache();
+const tell = (text, kind) => panels.toast(byId("toasts"), text, kind);
+const desk = new Desk(store, images, tell);
+
+const stageElement = byId("stage");
+const overlay = byId("overlay");
+let rubber = null; // the box being drawn, in frame pixels
+let onScreen = null; // { id, version, sha256 } of the picture on the canvas
+const stage = new Stage(stageElement, byId("canvas"), () => {
+  drawBoxes(overlay, stage, store.get(), rubber);
+  byId("zoom").textContent = `${Math.round(stage.scale * 100)}%`;
+});
+
+// --- the picture
+
+function showPicture(state) {
+  const { review } = state;
+  const { main, left } = shownVersions(state);
+  if (!review || !main) {
+    onScreen = null;
+    stage.show(null);
+    return;
+  }
+  if (stage.frameId !== review.id) {
+    stage.frameId = review.id;
+    stage.setFrame(review.frame.width, review.frame.height);
+  }
+  for (const version of [main, left]) if (version) want(review, version);
+  // Until the version asked for is here, base is better than nothing; the tag says which one it is.
+  const picture = images.peek(review.id, main) ?? images.peek(review.id, "base");
+  const leftPicture = left ? images.peek(review.id, left) : null;
+  onScreen = picture ? { id: review.id, version: picture.version, sha256: picture.sha256 } : null;
+  stage.show(picture?.bitmap ?? null, leftPicture?.bitmap ?? null);
+}
+
+function want(review, version) {
+  const loading = desk.loadImage(review, version);
+  if (images.peek(review.id, version) || images.errorOf(review.id, version)) return;
+  const again = () => store.get().currentId === review.id && store.set({});
+  loading.then(again, again);
+}
+
+function noticeFor(state) {
+  const { review } = state;
+  if (!review) return state.currentId === null ? "" : "Loading…";
+  if (state.drawing) return "Drag a box around the missed object · Esc to stop";
+  const wanted = bestVersion(review, state.version);
+  const error = wanted && images.errorOf(review.id, wanted);
+  if (error) return `${VERSION_WORDS[wanted]} picture: ${error}`;
+  if (PENDING.has(review.state)) {
+    return review.images.base ? "Base picture · full quality is on its way" : "Waiting for the picture";
+  }
+  if (review.state === "expired") return `Base picture only · ${review.why_expired ?? "full quality was lost"}`;
+  return "";
+}
+
+function renderStage(state) {
+  const empty = state.loaded && state.currentId === null;
+  byId("empty").hidden = !empty;
+  if (empty) {
+    const calm = state.filter === "open" || state.filter === "ready";
+    const done = state.summary?.decided_last_day ?? 0;
+    byId("empty").replaceChildren(
+      panels.element("p", { className: "empty-title", text: calm ? "No frame needs a second look right now" : "Nothing here" }),
+      panels.element("p", {
+        text: calm ? `New ones appear by themselves. ${done} decided in the last 24 hours.` : "Choose another list on the left.",
+      }),
+    );
+  }
+  const notice = byId("notice");
+  notice.replaceChildren(noticeFor(state));
+  notice.className = `notice ${state.drawing ? "drawing" : (state.review?.state ?? "")}`;
+  if (state.review?.state === "expired" && !state.drawing) {
+    const button = panels.element("button", { className: "tool", text: "Ask the camera again" });
+    button.addEventListener("click", () => desk.retry());
+    notice.append(button);
+  }
+  const comparing = Boolean(onScreen && shownVersions(state).left);
+  byId("divider").hidden = !comparing;
+  byId("tag-left").textContent = comparing ? VERSION_WORDS.base : "";
+  byId("tag-right").textContent = onScreen ? VERSION_WORDS[onScreen.version] : "";
+  stageElement.classList.toggle("drawing", state.drawing);
+}
+
+// --- toolbars
+
+function segmented(container, names, choose) {
+  for (const [index, name] of names.entries()) {
+    const button = panels.element("button", { role: "radio", "data-version": name, text: `${VERSION_WORDS[name]} ` });
+    button.append(panels.element("kbd", { text: String(index + 1) }));
+    button.addEventListener("click", () => choose(name));
+    container.append(button);
+  }
+}
+
+const VERDICT_BUTTONS = [
+  ["confirm", "Confirm", "a", "good"],
+  ["reject", "Reject", "r", "bad"],
+  ["wrongClass", "Wrong class", "w", ""],
+  ["missed", "Missed object", "m", ""],
+  ["unsure", "Unsure", "u", ""],
+  ["undo", "Undo", "z", "quiet after-gap"],
+  ["previous", "Previous", "k", "quiet"],
+  ["next", "Next", "j", "quiet"],
+];
+
+function buildVerdictBar() {
+  const target = panels.element("span", { id: "target", className: "target" });
+  byId("verdicts").append(target);
+  for (const [action, words, key, kind] of VERDICT_BUTTONS) {
+    const button = panels.element("button", { className: `verdict ${kind}`, "data-action": action, text: `${words} ` });
+    button.append(panels.element("kbd", { text: key }));
+    button.addEventListener("click", () => actions[action]());
+    byId("verdicts").append(button);
+  }
+}
+
+function renderToolbars(state) {
+  const { review, selectedBox } = state;
+  for (const button of byId("versions").children) {
+    const { version } = button.dataset;
+    button.setAttribute("aria-checked", String(version === bestVersion(review, state.version)));
+    button.disabled = !review?.images[version];
+  }
+  byId("compare").setAttribute("aria-pressed", String(state.comparing));
+  byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
+  byId("target").textContent =
+    !review || selectedBox === null ? "Whole frame" : `Box ${selectedBox + 1} · ${review.detections[selectedBox].label}`;
+  const judging = Boolean(review) && !PENDING.has(review.state);
+  for (const button of byId("verdicts").querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
+}
+
+// --- what keys and buttons do
+
+const note = byId("note");
+
+function takeNote() {
+  const text = note.value.trim();
+  note.value = "";
+  return text;
+}
+
+function judge(verdict, parts = {}) {
+  const { selectedBox, review } = store.get();
+  const boxIndex = verdict === "missed_object" ? null : selectedBox;
+  desk.decide(verdict, onScreen, { box_index: boxIndex, note: takeNote(), ...parts });
+  const after = store.get();
+  if (boxIndex === null || after.currentId !== review?.id) return;
+  store.set({ selectedBox: nextOpenBox(after.review, boxIndex) });
+}
+
+function nextOpenBox(review, from) {
+  const count = review.detections.length;
+  for (let step = 1; step <= count; step += 1) {
+    const index = (from + step) % count;
+    if (!boxVerdict(review, index)) return index;
+  }
+  return null;
+}
+
+function moveBox(by) {
+  const { review, selectedBox } = store.get();
+  const count = review?.detections.length ?? 0;
+  const next = selectedBox === null ? (by > 0 ? 0 : count - 1) : selectedBox + by;
+  const inside = next >= 0 && next < count;
+  store.set({ selectedBox: inside ? next : null });
+  return inside; // past the last box, Tab leaves the stage as it would anywhere
+}
+
+async function wrongClass() {
+  const { review, labels } = store.get();
+  if (!review) return;
+  if (store.get().selectedBox === null && review.detections.length === 1) store.set({ selectedBox: 0 });
+  const index = store.get().selectedBox;
+  if (index === null) {
+    tell("Choose a box first (Tab)");
+    return;
+  }
+  const was = review.detections[index].label;
+  const label = await pickLabel(`Not “${was}”, but…`, labels.filter((name) => name !== was));
+  stageElement.focus();
+  if (label && store.get().currentId === review.id) judge("wrong_class", { label });
+}
+
+async function addMissed(box) {
+  const { review, labels } = store.get();
+  const label = await pickLabel("What was missed?", labels);
+  stageElement.focus();
+  store.set({ drawing: false });
+  const rounded = box.map((value) => Math.round(value * 10) / 10);
+  if (label && store.get().currentId === review.id) judge("missed_object", { label, box: rounded });
+}
+
+async function setPage(page) {
+  store.set({ page });
+  if (page === "history") await showHistory();
+  else stageElement.focus();
+}
+
+async function showHistory(before = null) {
+  try {
+    const { entries, next_before: older } = await getHistory(HISTORY_PAGE, before);
+    const rows = entries.map((entry) =>
+      panels.historyRow(entry, store.get().reviewer, async (id) => {
+        await setPage("review");
+        await desk.undo(id);
+      }),
+    );
+    if (before === null) byId("history").replaceChildren(...rows);
+    else byId("history").append(...rows);
+    if (!byId("history").childElementCount) {
+      byId("history").append(
+        panels.element("tr", {}, panels.element("td", { colspan: "6", className: "queue-empty", text: "Nothing has happened yet." })),
+      );
+    }
+    byId("history-more").hidden = older === null;
+    byId("history-more").dataset.before = older ?? "";
+  } catch (error) {
+    tell(error.message, "error");
+  }
+}
+
+const toggle = (name) => store.set({ [name]: !store.get()[name] });
+const setVersion = (version) => store.set({ version });
+const onReview = (action) => (...given) => (store.get().page === "review" ? action(...given) : false);
+
+const reviewActions = {
+  confirm: () => judge("confirm"),
+  reject: () => judge("reject"),
+  unsure: () => judge("unsure"),
+  wrongClass: () => void wrongClass(),
+  missed: () => store.set({ drawing: Boolean(store.get().review) && !store.get().drawing }),
+  undo: () => void desk.undo(),
+  next: () => desk.step(1),
+  previous: () => desk.step(-1),
+  nextBox: () => moveBox(1),
+  previousBox: () => moveBox(-1),
+  cancel: () => store.set(store.get().drawing ? { drawing: false } : { selectedBox: null }),
+  base: () => setVersion("base"),
+  enhanced: () => setVersion("enhanced"),
+  refined: () => setVersion("refined"),
+  compare: () => toggle("comparing"),
+  boxes: () => toggle("showBoxes"),
+  zoomBox() {
+    if (store.get().selectedBox === null) moveBox(1);
+    const { review, selectedBox } = store.get();
+    if (selectedBox !== null) stage.zoomTo(review.detections[selectedBox].box);
+  },
+  fit: () => stage.fit(),
+  zoomIn: () => stage.zoomCentre(1.25),
+  zoomOut: () => stage.zoomCentre(0.8),
+  note: () => note.focus(),
+  hold: (down) => store.get().holding !== down && store.set({ holding: down }),
+};
+
+const actions = {
+  ...Object.fromEntries(Object.entries(reviewActions).map(([name, action]) => [name, onReview(action)])),
+  history: () => void setPage(store.get().page === "review" ? "history" : "review"),
+  help: showHelp,
+};
+
+// --- wiring
+
+function attachControls() {
+  segmented(byId("versions"), VERSIONS, setVersion);
+  buildVerdictBar();
+  renderHelp(byId("help-keys"));
+  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help" };
+  for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());
+  byId("tab-review").addEventListener("click", () => setPage("review"));
+  byId("tab-history").addEventListener("click", () => setPage("history"));
+  byId("history-more").addEventListener("click", (event) => showHistory(event.target.dataset.before));
+  byId("reviewer").addEventListener("click", async () => store.set({ reviewer: await askReviewer(store.get().reviewer) }));
+  note.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey)) {
+      event.preventDefault();
+      stageElement.focus();
+    }
+  });
+  // After a mouse click on a tool the keys belong to the picture again; keyboard users keep their place.
+  for (const area of document.querySelectorAll(".toolbar, .verdicts, .queue, .facts .box-list")) {
+    area.addEventListener("click", (event) => event.detail > 0 && stageElement.focus());
+  }
+}
+
+function attachStage() {
+  const drawing = () => store.get().drawing;
+  attachPointer(stage, drawing);
+  attachDivider(stage, byId("divider"), () => store.get().comparing);
+  attachDrawing(
+    stage,
+    drawing,
+    (box) => {
+      rubber = box;
+      stage.redraw();
+    },
+    (box) => void addMissed(box),
+  );
+  let pressed = null;
+  stageElement.addEventListener("pointerdown", (event) => {
+    pressed = drawing() || event.target.closest(".divider, button") ? null : [event.clientX, event.clientY];
+  });
+  stageElement.addEventListener("pointerup", (event) => {
+    const { review } = store.get();
+    if (!pressed || !review) return;
+    const moved = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]);
+    const bounds = stageElement.getBoundingClientRect();
+    if (moved < CLICK_PIXELS) {
+      store.set({ selectedBox: boxAt(stage, review, event.clientX - bounds.left, event.clientY - bounds.top) });
+    }
+  });
+}
+
+function render(state, before) {
+  showPicture(state);
+  renderStage(state);
+  renderToolbars(state);
+  panels.renderFacts(byId("facts"), state, onScreen?.sha256);
+  panels.renderBoxList(byId("box-list"), state, (index) => store.set({ selectedBox: index }));
+  if (state.rows !== before.rows || state.currentId !== before.currentId || state.loaded !== before.loaded || state === before) {
+    panels.renderQueue(byId("queue"), state, (id) => desk.open(id));
+  }
+  panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
+  panels.renderProgress(byId("progress"), state.summary);
+  byId("reviewer").textContent = state.reviewer || "Reviewer";
+  byId("connection").textContent = state.offline ? "Station not reached, trying again" : "";
+  for (const page of ["review", "history"]) {
+    byId(`page-${page}`).hidden = state.page !== page;
+    byId(`tab-${page}`).setAttribute("aria-selected", String(state.page === page));
+  }
+}
+
+async function start() {
+  attachControls();
+  attachStage();
+  attachKeys(actions, stageElement);
+  store.subscribe(render);
+  const station = await getStation();
+  document.title = station.title;
+  byId("title").textContent = station.title;
+  store.set({ title: station.title, labels: station.labels });
+  store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
+  stageElement.focus();
+  await desk.follow();
+}
+
+start().catch((error) => tell(`The station did not start: ${error.message}`, "error"));

@@ -1,0 +1,187 @@
+// Everything around the stage: progress, filters, queue, facts, box list, history. Text only, never HTML strings.
+
+import { boxCaption } from "./boxes.js";
+import { boxVerdict, FILTERS, missedObjects, STATE_WORDS } from "./state.js";
+
+export function element(name, { text, className, ...attributes } = {}, ...children) {
+  const node = document.createElement(name);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+const kilobytes = (bytes) =>
+  bytes === null ? "–" : bytes < 1024 ? `${bytes} B` : `${(bytes / 1024).toFixed(1)} KB`;
+
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+export const when = (iso) => (iso ? clock.format(new Date(iso)) : "–");
+
+export function age(iso, now = Date.now()) {
+  const seconds = Math.max(0, Math.round((now - Date.parse(iso)) / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
+}
+
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export function renderProgress(container, summary) {
+  if (!summary) return;
+  const parts = [[String(summary.remaining), summary.remaining === 1 ? "frame left" : "frames left"]];
+  if (summary.pending > 0) parts.push([String(summary.pending), "on their way"]);
+  if (summary.rate_per_hour !== null) parts.push([String(Math.round(summary.rate_per_hour)), "an hour"]);
+  if (summary.eta_seconds !== null && summary.remaining > 0) parts.push(["≈ " + duration(summary.eta_seconds), "to go"]);
+  container.replaceChildren(
+    ...parts.map(([figure, words]) => element("span", {}, element("b", { text: figure }), ` ${words}`)),
+  );
+}
+
+export function renderFilters(container, state, choose) {
+  if (container.childElementCount === 0) {
+    for (const [name, words] of FILTERS) {
+      const button = element("button", { role: "radio", "data-filter": name });
+      button.append(element("span", { text: words }), element("span", { className: "count" }));
+      button.addEventListener("click", () => choose(name));
+      container.append(button);
+    }
+  }
+  for (const button of container.children) {
+    const name = button.dataset.filter;
+    button.setAttribute("aria-checked", String(name === state.filter));
+    button.querySelector(".count").textContent = state.summary ? String(state.summary.filters[name]) : "";
+  }
+}
+
+function queueRow(row, current, choose) {
+  const button = element("button", { className: "row", "data-id": row.id });
+  if (row.id === current) button.setAttribute("aria-current", "true");
+  const labels = row.labels.length ? row.labels.join(", ") : "no box";
+  button.append(
+    element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }),
+    element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.reason })),
+    element(
+      "span",
+      { className: "row-side" },
+      element("span", { text: row.camera || row.edge_id }),
+      element("span", { text: row.verdict ? row.verdict.replace("_", " ") : age(row.created_at) }),
+    ),
+  );
+  button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}`);
+  button.addEventListener("click", () => choose(row.id));
+  return element("li", {}, button);
+}
+
+const EMPTY_LIST = {
+  open: "Nothing waits here.",
+  ready: "No frame is ready.",
+  pending: "No frame is on its way.",
+  expired: "No frame has lost its full quality.",
+  decided: "No verdict yet.",
+};
+
+export function renderQueue(list, state, choose) {
+  const focused = document.activeElement?.closest(".row")?.dataset.id;
+  if (!state.rows.length) {
+    list.replaceChildren(element("li", { className: "queue-empty", text: state.loaded ? EMPTY_LIST[state.filter] : "Loading…" }));
+    return;
+  }
+  const rows = state.rows.map((row) => queueRow(row, state.currentId, choose));
+  if (state.total > state.rows.length) {
+    rows.push(element("li", { className: "queue-empty", text: `and ${state.total - state.rows.length} more` }));
+  }
+  list.replaceChildren(...rows);
+  if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
+  list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+}
+
+function fact(term, text, className = "") {
+  return [element("dt", { text: term }), element("dd", { text, className, title: text })];
+}
+
+export function renderFacts(list, state, shownSha) {
+  const { review } = state;
+  if (!review) {
+    list.replaceChildren();
+    return;
+  }
+  const { frame } = review;
+  const rows = [
+    fact("State", STATE_WORDS[review.state], `state is-${review.state}`),
+    ...(review.why_expired ? [fact("Why lost", review.why_expired)] : []),
+    fact("Reason", review.reason),
+    fact("Priority", String(review.priority)),
+    fact("Camera", frame.camera || "–"),
+    fact("Edge", frame.edge_id),
+    fact("Captured", when(frame.captured_at)),
+    fact("Frame", `${frame.seq} of boot ${frame.boot_id.slice(0, 8)}`),
+    fact("Size", `${frame.width} × ${frame.height}`),
+    fact("Base", kilobytes(frame.base_bytes)),
+    fact("Enhancement", `${kilobytes(frame.enhancement_bytes)} at the camera`),
+    fact("Fetched", kilobytes(review.fetched_bytes)),
+    fact("Codec", review.codec_model ?? "–", "mono"),
+    fact("Filter", review.postfilter ?? "–"),
+    fact("Detector", review.detector ?? "–"),
+    fact("Shown sha256", shownSha ?? "–", "mono"),
+  ];
+  list.replaceChildren(...rows.flat());
+}
+
+export function renderBoxList(list, state, choose) {
+  const { review } = state;
+  if (!review) {
+    list.replaceChildren();
+    return;
+  }
+  const rows = review.detections.map((detection, index) => {
+    const verdict = boxVerdict(review, index);
+    const button = element("button", {
+      text: boxCaption(detection, verdict),
+      className: verdict ? `is-${verdict.verdict}` : "is-open",
+      "aria-pressed": String(index === state.selectedBox),
+    });
+    button.addEventListener("click", () => choose(index));
+    return element("li", {}, button);
+  });
+  for (const missed of missedObjects(review)) {
+    rows.push(element("li", { className: "is-missed", text: `+ ${missed.label} (added)` }));
+  }
+  if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing here." }));
+  list.replaceChildren(...rows);
+}
+
+export function historyRow(entry, reviewer, undo) {
+  const detail = Object.entries(entry.detail)
+    .filter(([, value]) => value !== null && value !== "")
+    .map(([key, value]) => `${key.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(" · ");
+  const last = element("td", {});
+  if (entry.verdict_id !== null && entry.standing && entry.actor === reviewer) {
+    const button = element("button", { className: "tool", text: "Undo" });
+    button.addEventListener("click", () => undo(entry.verdict_id));
+    last.append(button);
+  }
+  return element(
+    "tr",
+    {},
+    element("td", { text: when(entry.at), className: "nowrap" }),
+    element("td", { text: entry.actor }),
+    element("td", { text: entry.action }),
+    element("td", { text: entry.subject, className: "nowrap" }),
+    element("td", { text: detail, className: "detail" }),
+    last,
+  );
+}
+
+export function toast(container, text, kind = "info") {
+  const node = element("div", { className: `toast ${kind}`, text });
+  container.append(node);
+  while (container.childElementCount > 3) container.firstElementChild.remove();
+  setTimeout(() => node.remove(), kind === "error" ? 6000 : 2200);
+}

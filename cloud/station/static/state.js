@@ -1,0 +1,101 @@
+// What the page knows, in one place. Views read it and are told when it changes; only main.js writes it.
+
+export const DECIDABLE = new Set(["ready", "expired"]);
+export const PENDING = new Set(["due", "leased"]);
+
+export const FILTERS = [
+  ["open", "Open"],
+  ["ready", "Ready"],
+  ["pending", "Pending"],
+  ["expired", "Expired"],
+  ["decided", "Decided"],
+];
+
+export const STATE_WORDS = {
+  due: "waiting for full quality",
+  leased: "fetching full quality",
+  ready: "ready",
+  expired: "full quality lost",
+  decided: "decided",
+};
+
+export function createStore(initial) {
+  let state = initial;
+  const listeners = new Set();
+  return {
+    get: () => state,
+    set(patch) {
+      const before = state;
+      state = { ...state, ...patch };
+      for (const listener of listeners) listener(state, before);
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      listener(state, state);
+    },
+  };
+}
+
+export const initialState = () => ({
+  title: "Secondlook",
+  labels: [],
+  reviewer: "",
+  page: "review",
+  filter: "open",
+  rows: [], // the queue as listed, in the server's order
+  total: 0,
+  loaded: false, // the first list has come
+  currentId: null,
+  review: null, // detail of currentId, or null while it loads
+  selectedBox: null, // index into review.detections
+  version: "refined", // what the reviewer asked for
+  holding: false, // base is held on screen
+  comparing: false,
+  showBoxes: true,
+  drawing: false, // a missed object is being drawn
+  summary: null,
+  offline: false,
+});
+
+export const indexOf = (state, id) => state.rows.findIndex((row) => row.id === id);
+
+// The row to show after `id`: the next one that can be decided, searching forward, then from the start.
+export function nextDecidable(state, id) {
+  const at = indexOf(state, id);
+  const ring = [...state.rows.slice(at + 1), ...state.rows.slice(0, Math.max(at, 0))];
+  return ring.find((row) => DECIDABLE.has(row.state) && row.id !== id) ?? null;
+}
+
+// Ids to prefetch: the rows that follow `id`, ready ones only.
+export function upcoming(state, id, count) {
+  const at = indexOf(state, id);
+  return state.rows
+    .slice(at + 1)
+    .filter((row) => row.state === "ready")
+    .slice(0, count);
+}
+
+// Asked for, or the best that exists below it, or above it.
+export function bestVersion(review, wanted) {
+  if (!review) return null;
+  const order = { refined: ["refined", "enhanced", "base"], enhanced: ["enhanced", "base", "refined"], base: ["base"] };
+  return order[wanted].find((version) => review.images[version]) ?? null;
+}
+
+// The last verdict that still stands on a box, or null.
+export function boxVerdict(review, index) {
+  const standing = review.verdicts.filter((verdict) => !verdict.undone && verdict.box_index === index);
+  return standing.length ? standing[standing.length - 1] : null;
+}
+
+export const missedObjects = (review) =>
+  review.verdicts.filter((verdict) => !verdict.undone && verdict.verdict === "missed_object");
+
+const WHOLE_FRAME = new Set(["confirm", "reject", "unsure"]);
+
+// The server's rule (catalogue/verdicts.py), so that the page can move on before the answer is here.
+export function isDecided(review) {
+  const standing = review.verdicts.filter((verdict) => !verdict.undone);
+  if (standing.some((verdict) => verdict.box_index === null && WHOLE_FRAME.has(verdict.verdict))) return true;
+  return review.detections.length > 0 && review.detections.every((_, index) => boxVerdict(review, index));
+}

@@ -1,0 +1,134 @@
+"""A catalogue and a blob store as the workers would leave them, made in a moment from drawn pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cloud import catalogue as cat
+from cloud.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from shared.detection import Detection
+
+BOOT = "ab" * 16
+SECOND = 1_000_000_000
+START = 1_790_000_000 * SECOND  # a fixed autumn day
+REASONS = ("uncertain: person 0.44", "watched class: dog", "random audit", "operator rule: car, every 5th")
+
+
+@dataclass(frozen=True)
+class Seeded:
+    catalogue_url: str
+    blobs_url: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (RGB, uint8, HWC) and what the detector is to have found in it."""
+
+    image: npt.NDArray[np.uint8]
+    detections: Sequence[Detection]
+
+
+def drawn_scene(number: int, width: int = 320, height: int = 192) -> Scene:
+    """Two coloured boxes on a gradient; every number gives another picture."""
+    rng = np.random.default_rng(number)
+    ramp = np.linspace(60, 170, width, dtype=np.float64)[None, :, None]
+    image = np.clip(ramp + rng.normal(0, 9, (height, width, 3)), 0, 255).astype(np.uint8)
+    x = 20 + number * 7 % 90
+    cv2.rectangle(image, (x, 60), (x + 70, 150), (200, 70, 60), -1)
+    cv2.rectangle(image, (210, 40), (290, 120), (60, 120, 210), -1)
+    detections = [
+        Detection("person", 0.44, (float(x), 60.0, float(x + 70), 150.0)),
+        Detection("car", 0.83, (210.0, 40.0, 290.0, 120.0)),
+    ]
+    return Scene(image, detections)
+
+
+def seed(folder: Path, states: Sequence[str], scenes: Sequence[Scene] = ()) -> Seeded:
+    """One review for each of ``states`` (due, leased, ready, expired), numbered from 1 in this order.
+
+    Earlier ones have the higher priority.
+    """
+    seeded = Seeded(f"sqlite:///{folder}/catalogue.db", str(folder / "blobs"))
+    catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
+    for index, state in enumerate(states):
+        scene = scenes[index % len(scenes)] if scenes else drawn_scene(index)
+        _store(catalogue, blobs, index, scene, priority=100 - index)
+        if state != "due":
+            _work(catalogue, blobs, index + 1, scene, state)
+    catalogue.close()
+    return seeded
+
+
+def finish(seeded: Seeded, review_id: int, scene: Scene) -> None:
+    """Let the enhancement of a leased review arrive."""
+    catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
+    _refine(catalogue, blobs, review_id, scene)
+    catalogue.close()
+
+
+def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, priority: int) -> None:
+    height, width = scene.image.shape[:2]
+    edge_id = ("gate-north", "yard-2")[index % 2]
+    at = START + index * 7 * SECOND
+    frame = cat.NewFrame(
+        edge_id=edge_id,
+        boot_id=BOOT,
+        seq=index,
+        camera=("North gate", "Yard")[index % 2],
+        captured_ns=at,
+        received_ns=at + SECOND,
+        width=width,
+        height=height,
+        key_seq=None,
+        base_blob=base_key(edge_id, BOOT, index),
+        base_bytes=2900 + 37 * index,
+        enhancement_bytes=21400 + 211 * index,
+    )
+    blobs.put(frame.base_blob, b"base layer")
+    review = cat.NewReview(reason=REASONS[index % len(REASONS)], priority=priority)
+    cat.store_frame(catalogue, frame, scene.detections, detector="builtin", review=review, now_ns=at + SECOND)
+
+
+def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, state: str) -> None:
+    lease = cat.lease_due_review(catalogue, "reviewer-1", lease_seconds=3600, now_ns=START)
+    assert lease is not None and lease.review_id == review_id, "seed due reviews last"
+    base = _png(scene, 5)
+    blobs.put(image_key(review_id, "base"), base)
+    digest = hashlib.sha256(base).hexdigest()
+    cat.set_base_image(catalogue, review_id, "reviewer-1", key=image_key(review_id, "base"), sha256=digest)
+    if state == "ready":
+        _refine(catalogue, blobs, review_id, scene)
+    elif state == "expired":
+        why = "the camera host no longer has it"
+        cat.mark_expired(catalogue, review_id, "reviewer-1", why=why, now_ns=START)
+
+
+def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene) -> None:
+    refined = _png(scene, 0)
+    blobs.put(image_key(review_id, "enhanced"), _png(scene, 1.2))
+    blobs.put(image_key(review_id, "refined"), refined)
+    result = cat.Refinement(
+        enhancement_blob=enhancement_key("gate-north", BOOT, review_id),
+        enhancement_bytes=21400,
+        base_image=image_key(review_id, "base"),
+        enhanced_image=image_key(review_id, "enhanced"),
+        refined_image=image_key(review_id, "refined"),
+        shown_sha256=hashlib.sha256(refined).hexdigest(),
+        postfilter="rrdb-l1",
+        codec_model="1f0c22d9a4b38e67",
+    )
+    cat.mark_ready(catalogue, review_id, "reviewer-1", result, now_ns=START + 60 * SECOND)
+
+
+def _png(scene: Scene, blur: float) -> bytes:
+    image = scene.image if blur == 0 else cv2.GaussianBlur(scene.image, (0, 0), blur)
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert done
+    return data.tobytes()
