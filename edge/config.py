@@ -142,7 +142,7 @@ class EdgeConfig:
             raise ConfigError(f"edge_id {self.edge_id!r} is not 1 to 64 of a-z, 0-9 and hyphen")
         if len(self.camera) > 200 or not self.camera.isprintable():
             raise ConfigError("camera must be at most 200 printable characters")
-        if self.linger_seconds is not None and self.linger_seconds < 0:
+        if self.linger_seconds < 0:
             raise ConfigError("linger_seconds is negative")
 
 

@@ -1,0 +1,135 @@
+"""The camera: source → `Frame`, through a capture process that is killed when it stalls.
+
+A file or folder that fails is an error, and one that ends has ended. A live source that fails at the very
+first try is an error as well, most likely a wrong address; one that worked before is opened again, after a
+pause that doubles each time, up to a limit, with jitter.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import random
+import time
+from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge import capture
+from edge.backoff import Backoff
+from edge.capture import Captured, Ended
+from edge.config import SourceConfig
+from edge.sources import is_live, shown
+from shared import errors
+from shared.errors import SourceError, SourceStalled, SourceUnreadable
+
+log = logging.getLogger(__name__)
+
+SourceState = Literal["running", "reconnecting", "ended"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One captured image, height x width x 3 uint8 RGB, and the wall clock when it was read."""
+
+    image: npt.NDArray[np.uint8]
+    captured_ns: int
+
+
+class Camera:
+    """Reads one source. Not for use by several threads."""
+
+    def __init__(self, config: SourceConfig, rng: random.Random) -> None:
+        self._config = config
+        self._live = is_live(config.address)
+        self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
+        self._process: SpawnProcess | None = None
+        self._pipe: multiprocessing.connection.Connection | None = None
+        self._deadline = 0.0  # the capture is killed if it has said nothing by then
+        self._retry_at = 0.0
+        self._worked = False
+        self.state: SourceState = "running"
+
+    def read(self, timeout_seconds: float) -> Frame | None:
+        """The next frame, or None when none came in time or the source has ended (see `state`).
+
+        :raises SourceError: the source failed, and trying again would not help
+        """
+        if self.state == "ended":
+            return None
+        pause = self._retry_at - time.monotonic()
+        if self._pipe is None and pause > 0:
+            time.sleep(min(pause, timeout_seconds))
+            return None
+        pipe = self._pipe or self._start()
+        try:
+            if pipe.poll(timeout_seconds):
+                message = pipe.recv()
+                if isinstance(message, Captured):
+                    return self._receive(pipe, message)
+                self._ended(message)
+            elif time.monotonic() > self._deadline:
+                self._failed(SourceStalled(f"source {self._name} delivered no frame in time"))
+        except EOFError:
+            self._failed(SourceUnreadable(f"capture from source {self._name} ended unexpectedly"))
+        return None
+
+    def close(self) -> None:
+        """End the capture; the state is "ended" from then on."""
+        self._kill()
+        self.state = "ended"
+
+    @property
+    def _name(self) -> str:
+        return shown(self._config.address)
+
+    def _start(self) -> multiprocessing.connection.Connection:
+        # Not fork: the agent has threads and sockets that a copy of it must not share.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe(duplex=False)
+        self._process = context.Process(target=capture.run, args=(far_end, self._config), daemon=True)
+        self._process.start()
+        far_end.close()
+        self._deadline = time.monotonic() + self._config.open_seconds
+        return self._pipe
+
+    def _receive(self, pipe: multiprocessing.connection.Connection, header: Captured) -> Frame:
+        image = np.empty((header.height, header.width, 3), np.uint8)
+        pipe.recv_bytes_into(image.data.cast("B"))
+        self._deadline = time.monotonic() + self._config.stall_seconds
+        self._worked = True
+        self._backoff.reset()
+        if self.state == "reconnecting":
+            log.info("source %s is back", self._name)
+            self.state = "running"
+        return Frame(image, header.captured_ns)
+
+    def _ended(self, ending: Ended) -> None:
+        if ending.error is None:
+            self.close()
+        else:
+            self._failed(getattr(errors, ending.error)(ending.text))
+
+    def _failed(self, error: SourceError) -> None:
+        self._kill()
+        if not (self._live and self._worked):
+            self.state = "ended"
+            raise error
+        pause = self._backoff.next()
+        self._retry_at = time.monotonic() + pause
+        self.state = "reconnecting"
+        log.warning("%s; opening it again in %.1f s", error, pause)
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+            self._process = None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
