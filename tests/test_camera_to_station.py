@@ -126,7 +126,7 @@ def test_a_killed_process_loses_and_doubles_nothing(scene, tmp_path, role):
         wait_for(
             lambda: (data / "demo.json").exists() and "edge" in processes_of(data), "the demo never started"
         )
-        wait_for(lambda: (data / "edge" / "status.json").exists(), "the agent never started")
+        wait_for((data / "edge" / "status.json").exists, "the agent never started")
         os.kill(processes_of(data)[role], signal.SIGKILL)
         assert demo.wait(240) == 0, log.read_text()
     assert f"the {role} was killed and is started again" in log.read_text()

@@ -37,7 +37,7 @@ def test_full_disk_keeps_all_old_files(tmp_path, monkeypatch):
         synced.append(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", fail_second)
-    with pytest.raises(DiskFull, match="no space left to write .*b"):
+    with pytest.raises(DiskFull, match=r"no space left to write .*b"):
         write_all(dict.fromkeys(paths, b"new"))
 
     assert [path.read_bytes() for path in paths] == [b"old", b"old"]
