@@ -1,0 +1,141 @@
+"""The .slk container: one layer of one frame. The format is set down in FORMAT.md beside this file."""
+
+from __future__ import annotations
+
+import enum
+import struct
+import zlib
+from dataclasses import dataclass
+
+from shared.errors import (
+    MalformedBitstream,
+    NotABitstream,
+    TruncatedBitstream,
+    UnsupportedBitstream,
+)
+
+MAGIC = b"\x89SLK"
+VERSION = 1
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 26
+MAX_QUALITY = 63
+MAX_PAYLOAD_BYTES = 1 << 28
+
+_HEAD = struct.Struct("<4sBBBBBx8sHHI")  # magic version codec layer flags quality . hash width height symbol_crc
+_ENHANCEMENT = struct.Struct("<BxxxI")  # base quality, symbol CRC of the base layer
+_REFERENCE = struct.Struct("<Q")
+_LENGTH = struct.Struct("<I")
+_CRC = struct.Struct("<I")
+_FLAG_DELTA = 1
+
+
+class Layer(enum.IntEnum):
+    BASE = 1
+    ENHANCEMENT = 2
+
+
+class Codec(enum.IntEnum):
+    """Codec families; a number is never given to another family."""
+
+    LITE = 1
+    PAPER = 2
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """One layer of one frame.
+
+    `reference`: sequence number of the key frame a delta refers to, None for a key. `symbol_crc`: CRC-32 of the
+    decoded symbols. `base_quality` and `base_symbol_crc` tell an enhancement's base layer; in a base layer they
+    repeat its own.
+    """
+
+    codec: Codec
+    model_hash: bytes
+    layer: Layer
+    quality: int
+    base_quality: int
+    width: int
+    height: int
+    reference: int | None
+    symbol_crc: int
+    base_symbol_crc: int
+    payload: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.model_hash) != 8:
+            raise MalformedBitstream(f"model hash has {len(self.model_hash)} bytes, not 8")
+        for name, value in (("quality", self.quality), ("base quality", self.base_quality)):
+            if not 0 <= value <= MAX_QUALITY:
+                raise MalformedBitstream(f"{name} {value} is not in 0..{MAX_QUALITY}")
+        if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE and self.width * self.height <= MAX_PIXELS):
+            raise MalformedBitstream(f"frame size {self.width}x{self.height} is out of range")
+        if self.reference is not None and not 0 <= self.reference < 1 << 63:
+            raise MalformedBitstream(f"reference {self.reference} is out of range")
+        if len(self.payload) > MAX_PAYLOAD_BYTES:
+            raise MalformedBitstream(f"payload of {len(self.payload)} bytes is over {MAX_PAYLOAD_BYTES}")
+
+    def to_bytes(self) -> bytes:
+        parts = [
+            _HEAD.pack(
+                MAGIC, VERSION, self.codec, self.layer, _FLAG_DELTA if self.reference is not None else 0,
+                self.quality, self.model_hash, self.width, self.height, self.symbol_crc,
+            )
+        ]  # fmt: skip
+        if self.layer is Layer.ENHANCEMENT:
+            parts.append(_ENHANCEMENT.pack(self.base_quality, self.base_symbol_crc))
+        if self.reference is not None:
+            parts.append(_REFERENCE.pack(self.reference))
+        parts += [_LENGTH.pack(len(self.payload)), self.payload]
+        body = b"".join(parts)
+        return body + _CRC.pack(zlib.crc32(body))
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def unpack(self, form: struct.Struct, what: str) -> tuple[int, ...]:
+        return form.unpack(self.take(form.size, what))
+
+    def take(self, count: int, what: str) -> bytes:
+        if self.at + count > len(self.data):
+            raise TruncatedBitstream(f"layer ends after {len(self.data)} bytes, inside its {what}")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+
+def parse(data: bytes) -> Bitstream:
+    """Read one layer. Raises a subclass of BitstreamError, and nothing else, on any other bytes."""
+    if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+        raise NotABitstream("this is no .slk layer: its first bytes are wrong")
+    reader = _Reader(data)
+    head = reader.take(_HEAD.size, "header")
+    _, version, codec, layer, flags, quality, model_hash, width, height, symbol_crc = _HEAD.unpack(head)
+    if version != VERSION:
+        raise UnsupportedBitstream(f"format version {version}; this build reads version {VERSION}")
+    if codec not in Codec.__members__.values():
+        raise UnsupportedBitstream(f"codec family {codec} is not known to this build")
+    if layer not in Layer.__members__.values() or flags & ~_FLAG_DELTA:
+        raise MalformedBitstream(f"layer {layer} with flags {flags:#x} is not defined")
+    base_quality, base_symbol_crc = quality, symbol_crc
+    if layer == Layer.ENHANCEMENT:
+        base_quality, base_symbol_crc = reader.unpack(_ENHANCEMENT, "header")
+    reference = reader.unpack(_REFERENCE, "reference")[0] if flags & _FLAG_DELTA else None
+    (length,) = reader.unpack(_LENGTH, "payload length")
+    if length > MAX_PAYLOAD_BYTES:
+        raise MalformedBitstream(f"payload of {length} bytes is over {MAX_PAYLOAD_BYTES}")
+    payload = reader.take(length, "payload")
+    body_end = reader.at
+    (crc,) = reader.unpack(_CRC, "checksum")
+    if reader.at != len(data):
+        raise MalformedBitstream(f"{len(data) - reader.at} bytes follow the layer")
+    if zlib.crc32(data[:body_end]) != crc:
+        raise MalformedBitstream("the layer fails its checksum: it was altered or damaged")
+    parsed = Bitstream(
+        Codec(codec), model_hash, Layer(layer), quality, base_quality, width, height,
+        reference, symbol_crc, base_symbol_crc, payload,
+    )  # fmt: skip
+    if parsed.to_bytes() != data:
+        raise MalformedBitstream("reserved bytes are not zero")
+    return parsed

@@ -1,0 +1,344 @@
+"""The `lite` layered codec at run time: frames to layers and back, through ONNX graphs and integer tables.
+
+Encoding:   image -> analysis (ONNX) -> latents -> quantise (ONNX) -> symbols -> range coder -> .slk
+Decoding:   .slk -> range coder -> symbols -> dequantise (ONNX) -> latents -> synthesis (ONNX) -> image
+
+Only the path from symbols to σ-indexes has to be bit-exact between machines; it runs in `shared.scale_network`.
+The float graphs may differ by rounding noise, which moves a picture by as much and nothing else.
+Array layouts: images uint8[H,W,3] RGB; latents float32[1,C,H/16,W/16]; symbols int16[C,h,w]; hyper-latents at 1/64.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
+from shared.delta import changed_positions, pack_map, unpack_map
+from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
+from shared.errors import ConfigError, LayerMismatch, ModelNotFound, ReferenceMissing, SymbolMismatch, UnsupportedBitstream
+from shared.inference import Session, open_session
+from shared.models import MODELS_ROOT, ModelFolder, find_model
+from shared.scale_network import ScaleNetwork
+
+U8Image = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+I16 = npt.NDArray[np.int16]
+
+STEP = 64  # sides are padded to multiples of this
+GRAPHS = ("analysis", "quantise", "dequantise_base", "dequantise_enhancement", "synthesis_base", "synthesis_enhanced")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Both coded layers of one frame, as .slk bytes."""
+
+    base: bytes
+    enhancement: bytes
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an encoder keeps of a key frame to code deltas against it.
+
+    `latents_*`: what a decoder will have; `signal`: the enhancement latents before quantisation.
+    """
+
+    sequence: int
+    base_quality: int
+    quality: int
+    size: tuple[int, int]
+    latents_base: F32
+    latents_enhancement: F32
+    signal: F32
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Layers of one frame and the key that later deltas may refer to (the frame itself, or the key it used)."""
+
+    layers: Layers
+    key: Key
+    changed: float  # share of 16x16 positions that were coded: 1.0 in a key
+
+
+class LayeredCodec(Protocol):
+    """What edge, worker and reviewer need of a codec."""
+
+    @property
+    def model_hash(self) -> bytes: ...
+
+    def encode(
+        self, image: U8Image, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
+    ) -> Encoded: ...
+
+    def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image: ...
+
+    def decode_enhanced(self, base: bytes, enhancement: bytes, *, key: Layers | None = None) -> U8Image: ...
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """Decoded latents of one frame, before synthesis."""
+
+    bitstream: Bitstream
+    symbols: I16
+    latents: F32
+
+
+class LiteCodec:
+    """The `lite` codec. One object serves one thread at a time.
+
+    Raises on decoding only subclasses of BitstreamError, and ModelNotFound for another model's bitstream.
+    """
+
+    def __init__(self, folder: ModelFolder, *, threads: int = 0) -> None:
+        """Load graphs and tables of a verified model folder. `threads`: 0 for one a core. Raises ModelCorrupt."""
+        self.name = folder.name
+        self.model_hash = folder.model_hash
+        self._graphs: dict[str, Session] = {}
+        self._folder, self._threads = folder, threads
+        tensors = load_file(folder.file("entropy.safetensors"))
+        levels = len(tensors["frequencies"])
+        self._tables = EntropyTables(tensors["frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
+        self._base_scales = ScaleNetwork.load(tensors, "base", levels)
+        self._enhancement_scales = ScaleNetwork.load(tensors, "enhancement", levels)
+        self._change_threshold = float(tensors["change_threshold"][0])
+
+    def encode(
+        self, image: U8Image, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
+    ) -> Encoded:
+        """Encode a frame, as a key or, with `key`, as a delta against it.
+
+        `image`: uint8[H,W,3] RGB, any size from 1x1 to 16384x16384 within 2^26 pixels. Qualities: 0..63.
+        `sequence` is what deltas will call this frame, should it be a key. A `key` of another size or quality is
+        not used: the frame becomes a key. Raises ConfigError on arguments out of range.
+        """
+        _check(image, base_quality, quality)
+        height, width = image.shape[:2]
+        if key is not None and (key.size, key.base_quality, key.quality) != ((width, height), base_quality, quality):
+            key = None
+        signal = self._run("analysis", image=_pad(image)[None])
+        y_base, y_enhancement = signal["y_base"], signal["y_enhancement"]
+        rows, columns = y_base.shape[2:]
+        keep = np.ones((rows, columns), bool)
+        if key is not None:
+            keep = changed_positions(y_enhancement, key.signal, self._change_threshold * 2.0 ** (-quality / 10.7))
+        coded = self._run(
+            "quantise", y_base=y_base, y_enhancement=y_enhancement, base_quality=_scalar(base_quality), quality=_scalar(quality),
+            **_conditions(keep, key.latents_base if key else np.zeros_like(y_base)),
+            reference_enhancement=key.latents_enhancement if key else np.zeros_like(y_enhancement),
+        )  # fmt: skip
+        common = (width, height, key.sequence if key is not None else None)
+        base, base_symbols = self._write_base(coded, keep, base_quality, *common)
+        enhancement = self._write_enhancement(coded, keep, base, base_symbols, quality, *common)
+        if key is None:
+            key = Key(
+                sequence, base_quality, quality, (width, height),
+                coded["latents_base"], coded["latents_enhancement"], y_enhancement,
+            )  # fmt: skip
+        return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
+
+    def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image:
+        """Decode a base layer to uint8[H,W,3]; a delta needs its key's base layer."""
+        frame = self._read_base(base, self._read_base(key) if key is not None else None)
+        picture = self._run("synthesis_base", latents_base=frame.latents, base_quality=_scalar(frame.bitstream.quality))["image"]
+        return _crop(picture, frame.bitstream)
+
+    def decode_enhanced(self, base: bytes, enhancement: bytes, *, key: Layers | None = None) -> U8Image:
+        """Decode both layers to uint8[H,W,3]; a delta needs both layers of its key."""
+        key_base = key_enhancement = None
+        if key is not None:
+            key_base = self._read_base(key.base)
+            key_enhancement = self._read_enhancement(key.enhancement, key_base)
+        lower = self._read_base(base, key_base)
+        upper = self._read_enhancement(enhancement, lower, key_enhancement)
+        picture = self._run(
+            "synthesis_enhanced", latents_base=lower.latents, latents_enhancement=upper.latents,
+            base_quality=_scalar(lower.bitstream.quality), quality=_scalar(upper.bitstream.quality),
+        )["image"]  # fmt: skip
+        return _crop(picture, upper.bitstream)
+
+    def _write_base(
+        self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], quality: int, width: int, height: int, reference: int | None
+    ) -> tuple[Bitstream, I16]:
+        y, scales = coded["symbols_base"][0], self._base_scales
+        z, hyper_indexes = self._hyper_symbols(coded["z_base"][0], scales, quality)
+        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality), keep, reference)
+        crc = _symbol_crc(z, y)
+        return Bitstream(
+            Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height, reference, crc, crc, payload
+        ), y  # fmt: skip
+
+    def _write_enhancement(
+        self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], base: Bitstream, base_symbols: I16,
+        quality: int, width: int, height: int, reference: int | None,
+    ) -> Bitstream:  # fmt: skip
+        y, scales = coded["symbols_enhancement"][0], self._enhancement_scales
+        z, hyper_indexes = self._hyper_symbols(coded["z_enhancement"][0], scales, quality)
+        # The map of changed positions travels in the base layer only.
+        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality, base_symbols), keep, None)
+        return Bitstream(
+            Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, width, height, reference,
+            _symbol_crc(z, y), base.symbol_crc, payload,
+        )  # fmt: skip
+
+    def _hyper_symbols(self, z: I16, scales: ScaleNetwork, quality: int) -> tuple[I16, npt.NDArray[np.uint8]]:
+        """Hyper-latents as a decoder will see them (0 where they are not coded), and their σ-indexes."""
+        indexes = scales.hyper_indexes(quality, *z.shape[1:])
+        return np.where(self._tables.coded(indexes), z, 0).astype(np.int16), indexes
+
+    def _pack(
+        self, z: I16, y: I16, hyper_indexes: npt.NDArray[np.uint8], indexes: npt.NDArray[np.uint8],
+        keep: npt.NDArray[np.bool_], reference: int | None,
+    ) -> tuple[bytes, I16]:  # fmt: skip
+        """Payload, and the latent symbols as a decoder will see them (0 where they are not coded)."""
+        y = np.where(self._tables.coded(indexes) & keep, y, 0).astype(np.int16)
+        encoder = SymbolEncoder(self._tables)
+        hyper_keep = np.broadcast_to(_hyper_map(keep), z.shape)
+        encoder.put(z[hyper_keep], hyper_indexes[hyper_keep])
+        latent_keep = np.broadcast_to(keep, y.shape)
+        encoder.put(y[latent_keep], indexes[latent_keep])
+        payload = encoder.payload()
+        return (pack_map(keep) + payload if reference is not None else payload), y
+
+    def _unpack(
+        self, payload: bytes, scales: ScaleNetwork, quality: int, keep: npt.NDArray[np.bool_], base_symbols: I16 | None
+    ) -> tuple[I16, I16]:
+        """Hyper-latent and latent symbols of a payload."""
+        decoder = SymbolDecoder(self._tables, payload)
+        hyper_keep = _hyper_map(keep)
+        hyper_indexes = scales.hyper_indexes(quality, *hyper_keep.shape)
+        z = np.zeros(hyper_indexes.shape, np.int16)
+        places = np.broadcast_to(hyper_keep, z.shape)
+        z[places] = decoder.take(hyper_indexes[places])
+        indexes = scales.indexes(z, quality, base_symbols)
+        y = np.zeros(indexes.shape, np.int16)
+        places = np.broadcast_to(keep, y.shape)
+        y[places] = decoder.take(indexes[places])
+        decoder.finish()
+        return z, y
+
+    def _read_base(self, data: bytes, key: _Latents | None = None) -> _Latents:
+        bitstream = self._parse(data, Layer.BASE)
+        _check_reference(bitstream, key)
+        rows, columns = _grid(bitstream)
+        keep, payload = np.ones((rows, columns), bool), bitstream.payload
+        if bitstream.reference is not None:
+            keep, payload = unpack_map(payload, rows, columns)
+        z, y = self._unpack(payload, self._base_scales, bitstream.quality, keep, None)
+        if _symbol_crc(z, y) != bitstream.symbol_crc:
+            raise SymbolMismatch("base layer: decoded symbols fail their checksum")
+        reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
+        latents = self._run(
+            "dequantise_base", z_base=z[None], symbols_base=y[None], **_conditions(keep, reference)
+        )["latents_base"]
+        return _Latents(bitstream, y, latents)
+
+    def _read_enhancement(self, data: bytes, base: _Latents, key: _Latents | None = None) -> _Latents:
+        bitstream, lower = self._parse(data, Layer.ENHANCEMENT), base.bitstream
+        same = (bitstream.width, bitstream.height, bitstream.reference, bitstream.base_quality, bitstream.base_symbol_crc)
+        if same != (lower.width, lower.height, lower.reference, lower.quality, lower.symbol_crc):
+            raise LayerMismatch("this enhancement belongs to another base layer")
+        _check_reference(bitstream, key)
+        rows, columns = _grid(bitstream)
+        keep = np.ones((rows, columns), bool)
+        if lower.reference is not None:
+            keep, _ = unpack_map(lower.payload, rows, columns)
+        z, y = self._unpack(bitstream.payload, self._enhancement_scales, bitstream.quality, keep, base.symbols)
+        if _symbol_crc(z, y) != bitstream.symbol_crc:
+            raise SymbolMismatch("enhancement layer: decoded symbols fail their checksum")
+        reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
+        latents = self._run(
+            "dequantise_enhancement", z_enhancement=z[None], symbols_enhancement=y[None], latents_base=base.latents,
+            base_quality=_scalar(lower.quality), quality=_scalar(bitstream.quality),
+            keep=keep[None, None].astype(np.float32), reference_enhancement=reference,
+        )["latents_enhancement"]  # fmt: skip
+        return _Latents(bitstream, y, latents)
+
+    def _parse(self, data: bytes, layer: Layer) -> Bitstream:
+        bitstream = parse(data)
+        if bitstream.codec is not Codec.LITE:
+            raise UnsupportedBitstream(f"codec family {bitstream.codec.name.lower()} needs another decoder than {self.name}")
+        if bitstream.layer is not layer:
+            raise LayerMismatch(f"expected a layer of kind {layer.name.lower()}, got {bitstream.layer.name.lower()}")
+        if bitstream.model_hash != self.model_hash:
+            raise ModelNotFound(
+                f"this layer was coded with model {bitstream.model_hash.hex()}; "
+                f"the loaded model {self.name} is {self.model_hash.hex()}"
+            )
+        return bitstream
+
+    def _run(self, graph: str, **feeds: npt.NDArray[Any]) -> dict[str, Any]:
+        """Run a graph, opening it on first use: an edge never needs synthesis, a worker never analysis."""
+        if graph not in self._graphs:
+            self._graphs[graph] = open_session(self._folder.file(f"{graph}.onnx"), self._threads)
+        return self._graphs[graph].run(feeds)
+
+
+def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LiteCodec:
+    """Open a codec by model name or folder. Raises ModelNotFound or ModelCorrupt."""
+    return LiteCodec(find_model(model, kind="codec", root=root), threads=threads)
+
+
+def _check(image: U8Image, base_quality: int, quality: int) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
+    height, width = image.shape[:2]
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
+        raise ConfigError(f"a frame of {width}x{height} is out of range")
+    for name, value in (("base quality", base_quality), ("quality", quality)):
+        if not 0 <= value <= MAX_QUALITY:
+            raise ConfigError(f"{name} {value} is not in 0..{MAX_QUALITY}")
+
+
+def _check_reference(bitstream: Bitstream, key: _Latents | None) -> None:
+    if bitstream.reference is None:
+        return
+    if key is None:
+        raise ReferenceMissing(f"this layer is a delta against frame {bitstream.reference}, which was not given")
+    other = key.bitstream
+    if other.reference is not None:
+        raise ReferenceMissing("the reference given is itself a delta; a delta refers to a key")
+    if (other.width, other.height, other.quality) != (bitstream.width, bitstream.height, bitstream.quality):
+        raise LayerMismatch("this delta and its key differ in size or quality")
+
+
+def _grid(bitstream: Bitstream) -> tuple[int, int]:
+    """Rows and columns of the latents of a frame."""
+    return (-(-bitstream.height // STEP) * STEP // 16, -(-bitstream.width // STEP) * STEP // 16)
+
+
+def _pad(image: U8Image) -> U8Image:
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, -height % STEP, 0, -width % STEP, cv2.BORDER_REPLICATE)
+    return padded.astype(np.uint8, copy=False)
+
+
+def _crop(picture: U8Image, bitstream: Bitstream) -> U8Image:
+    return np.ascontiguousarray(picture[0, : bitstream.height, : bitstream.width])
+
+
+def _scalar(quality: int) -> npt.NDArray[np.int64]:
+    return np.array([quality], np.int64)
+
+
+def _hyper_map(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which hyper-latent positions cover a coded latent position: bool[h/4,w/4]."""
+    rows, columns = keep.shape
+    return np.asarray(keep.reshape(rows // 4, 4, columns // 4, 4).any(axis=(1, 3)))
+
+
+def _conditions(keep: npt.NDArray[np.bool_], reference: F32) -> dict[str, npt.NDArray[Any]]:
+    return {"keep": keep[None, None].astype(np.float32), "reference_base": reference}
+
+
+def _symbol_crc(z: I16, y: I16) -> int:
+    return zlib.crc32(y.astype("<i2").tobytes(), zlib.crc32(z.astype("<i2").tobytes()))

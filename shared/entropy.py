@@ -1,0 +1,168 @@
+"""Entropy coding of latent symbols with integer tables.
+
+A symbol array comes with an array of σ-indexes; each index names one row of frequencies that ships with the model.
+Symbols are coded grouped by index, so a coder call handles thousands of symbols. Values beyond a row's alphabet
+are coded as its escape symbol, and their true values follow as varints. The coder is constriction's range coder.
+
+Tables are integers below 2^24 given as float64, where every sum is exact: constriction's fixed-point quantisation
+of them is then the same on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+from shared.errors import MalformedBitstream, ModelCorrupt, TruncatedBitstream
+
+Symbols = npt.NDArray[np.int16]
+Indexes = npt.NDArray[np.uint8]
+
+Categorical = constriction.stream.model.Categorical
+RangeEncoder = constriction.stream.queue.RangeEncoder
+RangeDecoder = constriction.stream.queue.RangeDecoder
+
+MAX_SYMBOL = 32767
+TABLE_BITS = 22
+
+
+@dataclass(frozen=True)
+class EntropyTables:
+    """Frequencies for every σ-index.
+
+    `frequencies`: int32[levels, width]; a row holds symbols -reach..reach, then the escape, then zeros.
+    `reach`: int32[levels]. `skip_below`: positions with a smaller index are not coded; their symbol is 0.
+    """
+
+    frequencies: npt.NDArray[np.int32]
+    reach: npt.NDArray[np.int32]
+    skip_below: int
+    models: tuple[Categorical, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.frequencies.ndim != 2 or self.reach.shape != (len(self.frequencies),):
+            raise ModelCorrupt("entropy tables: one row of frequencies and one reach for every σ-index")
+        if (2 * self.reach + 2 > self.frequencies.shape[1]).any() or (self.reach < 0).any():
+            raise ModelCorrupt("entropy tables: a reach exceeds its row")
+        totals = self.frequencies.sum(axis=1)
+        if (self.frequencies < 0).any() or (totals <= 0).any() or (totals >= 1 << 24).any():
+            raise ModelCorrupt("entropy tables: frequencies of a row must be positive and sum to less than 2^24")
+        models = [
+            Categorical(row[: 2 * reach + 2].astype(np.float64), perfect=False)
+            for row, reach in zip(self.frequencies, self.reach, strict=True)
+        ]
+        object.__setattr__(self, "models", tuple(models))
+
+    def coded(self, indexes: Indexes) -> npt.NDArray[np.bool_]:
+        """Where a symbol is coded at all (σ-skip)."""
+        return indexes >= self.skip_below
+
+
+class SymbolEncoder:
+    """Collects symbol arrays, then gives one payload."""
+
+    def __init__(self, tables: EntropyTables) -> None:
+        self._tables = tables
+        self._encoder = RangeEncoder()
+        self._escaped: list[npt.NDArray[np.int64]] = []
+
+    def put(self, symbols: Symbols, indexes: Indexes) -> None:
+        """Code `symbols` int16[N] under `indexes` uint8[N]. Symbols at skipped indexes must be 0."""
+        for level, places in _groups(indexes, self._tables.skip_below):
+            values = symbols[places].astype(np.int32)
+            reach = int(self._tables.reach[level])
+            outside = np.abs(values) > reach
+            if outside.any():
+                self._escaped.append(values[outside].astype(np.int64))
+            shifted = np.where(outside, 2 * reach + 1, values + reach)
+            self._encoder.encode(shifted.astype(np.int32), self._tables.models[level])
+
+    def payload(self) -> bytes:
+        words = self._encoder.get_compressed().astype("<u4")
+        escaped = np.concatenate(self._escaped) if self._escaped else np.zeros(0, np.int64)
+        head = _varint(len(words))
+        tail = b"".join(_varint(_zigzag(int(v))) for v in escaped)
+        return head + words.tobytes() + tail
+
+
+class SymbolDecoder:
+    """Gives back, in the same order, what a SymbolEncoder was fed."""
+
+    def __init__(self, tables: EntropyTables, payload: bytes) -> None:
+        self._tables = tables
+        count, at = _read_varint(payload, 0)
+        end = at + 4 * count
+        if end > len(payload):
+            raise TruncatedBitstream(f"payload announces {count} words and holds {(len(payload) - at) // 4}")
+        self._decoder = RangeDecoder(np.frombuffer(payload[at:end], "<u4").astype(np.uint32))
+        self._payload, self._at = payload, end
+
+    def take(self, indexes: Indexes) -> Symbols:
+        """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
+        symbols = np.zeros(len(indexes), np.int16)
+        for level, places in _groups(indexes, self._tables.skip_below):
+            try:
+                shifted = self._decoder.decode(self._tables.models[level], len(places))
+            except AssertionError as error:
+                raise MalformedBitstream("payload is not a code of this entropy model") from error
+            reach = int(self._tables.reach[level])
+            values = shifted - reach
+            escapes = np.flatnonzero(shifted == 2 * reach + 1)
+            for place in escapes:
+                values[place] = self._escape()
+            symbols[places] = values
+        return symbols
+
+    def finish(self) -> None:
+        """Raise MalformedBitstream unless every byte was used."""
+        if self._at != len(self._payload):
+            raise MalformedBitstream(f"{len(self._payload) - self._at} bytes follow the last symbol")
+
+    def _escape(self) -> int:
+        value, self._at = _read_varint(self._payload, self._at)
+        symbol = (value >> 1) ^ -(value & 1)
+        if abs(symbol) > MAX_SYMBOL:
+            raise MalformedBitstream(f"symbol {symbol} is out of range")
+        return symbol
+
+
+def _groups(indexes: Indexes, skip_below: int) -> list[tuple[int, npt.NDArray[np.intp]]]:
+    """(σ-index, positions in ascending order) for every index that is coded."""
+    order = np.argsort(indexes, kind="stable")
+    counts = np.bincount(indexes, minlength=256)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return [
+        (level, order[starts[level] : starts[level + 1]])
+        for level in range(skip_below, 256)
+        if counts[level]
+    ]
+
+
+def _zigzag(value: int) -> int:
+    return (value << 1) ^ (value >> 63)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data):
+            raise TruncatedBitstream("payload ends inside a number")
+        if shift > 28:
+            raise MalformedBitstream("a number in the payload is too long")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at

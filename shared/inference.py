@@ -1,0 +1,61 @@
+"""The one door to ONNX Runtime: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from shared.errors import ModelCorrupt
+
+Array = npt.NDArray[Any]
+
+
+class Session:
+    """An ONNX graph ready to run. Not for concurrent use by threads that need an order of results."""
+
+    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
+        self._session = session
+        self._path = path
+        self.inputs = tuple(i.name for i in session.get_inputs())
+        self.outputs = tuple(o.name for o in session.get_outputs())
+        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def input_shape(self) -> tuple[int | str | None, ...]:
+        """Shape of the first input; dynamic sizes are names or None."""
+        return tuple(self._session.get_inputs()[0].shape)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph. Shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt."""
+        try:
+            values = self._session.run(None, dict(feeds))
+        except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidArgument) as error:
+            raise ModelCorrupt(f"{self._path.name} cannot run on these inputs: {str(error).splitlines()[0]}") from error
+        return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
+
+
+def open_session(path: Path, threads: int = 0, *, gpu: bool = False) -> Session:
+    """Load an ONNX file for the CPU, or for CUDA where `gpu` is set and the runtime has it.
+
+    `threads`: intra-op threads, 0 for one a core. Raises ModelCorrupt when the file is not a graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning workers would steal the cores that capture and delivery need between frames.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    if gpu and "CUDAExecutionProvider" in ort.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    states = ort.capi.onnxruntime_pybind11_state
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except (states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.NoSuchFile, states.NotImplemented) as error:
+        raise ModelCorrupt(f"{path} is not an ONNX graph this runtime can load: {str(error).splitlines()[0]}") from error
+    return Session(session, path)

@@ -1,0 +1,105 @@
+"""Model folders: what they hold, their identity, and how one is found.
+
+A folder `exported_models/NAME/` has a `manifest.json`:
+
+    {"name": "lite", "kind": "codec", "format": 1,
+     "files": {"analysis.onnx": {"sha256": "…", "bytes": 123}, …},
+     "licence": "…", "training": {…}, "figures": {…}}
+
+The model hash is SHA-256 over the lines `sha256 name` of all files, sorted by name. A bitstream carries its
+first eight bytes, so a decoder finds the right weights or says that it lacks them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ModelCorrupt, ModelNotFound
+
+MODELS_ROOT = Path(__file__).resolve().parent.parent / "exported_models"
+HASH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A verified model folder. `model_hash` is the eight bytes that bitstreams carry."""
+
+    path: Path
+    name: str
+    kind: str
+    model_hash: bytes
+    manifest: dict[str, Any]
+
+    def file(self, name: str) -> Path:
+        """Path of one of the manifest's files. Raises ModelCorrupt when the manifest does not list it."""
+        if name not in self.manifest["files"]:
+            raise ModelCorrupt(f"model {self.name}: manifest lists no {name}")
+        return self.path / name
+
+
+def model_hash(files: dict[str, dict[str, Any]]) -> bytes:
+    """Identity of a set of files: eight bytes."""
+    lines = "".join(f"{files[name]['sha256']} {name}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).digest()[:HASH_BYTES]
+
+
+def describe_files(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The manifest's `files` entry for `names` in `folder`."""
+    entries = {}
+    for name in names:
+        data = (folder / name).read_bytes()
+        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return entries
+
+
+def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path = MODELS_ROOT) -> ModelFolder:
+    """Open and verify a model folder, by path or by its name under `root`.
+
+    Raises ModelNotFound when there is no such folder (or it is of another kind), ModelCorrupt when a file
+    is missing or differs from its hash.
+    """
+    path = Path(name_or_path)
+    if not path.is_dir():
+        path = root / str(name_or_path)
+    if not (path / "manifest.json").is_file():
+        raise ModelNotFound(f"no model {name_or_path!r}: {path} holds no manifest.json")
+    folder = _read(path)
+    if kind is not None and folder.kind != kind:
+        raise ModelNotFound(f"model {folder.name} is a {folder.kind}, not a {kind}")
+    _verify(folder)
+    return folder
+
+
+def find_by_hash(wanted: bytes, *, root: Path = MODELS_ROOT) -> ModelFolder:
+    """The model a bitstream names. Raises ModelNotFound when none under `root` has this hash."""
+    for manifest in sorted(root.glob("*/manifest.json")):
+        folder = _read(manifest.parent)
+        if folder.model_hash == wanted:
+            _verify(folder)
+            return folder
+    raise ModelNotFound(f"no model with hash {wanted.hex()} under {root}")
+
+
+def _read(path: Path) -> ModelFolder:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        name, kind, files = manifest["name"], manifest["kind"], manifest["files"]
+        identity = model_hash(files)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelCorrupt(f"{path / 'manifest.json'} is not a model manifest: {error!r}") from error
+    if not isinstance(name, str) or not isinstance(kind, str):
+        raise ModelCorrupt(f"{path / 'manifest.json'}: name and kind must be text")
+    return ModelFolder(path, name, kind, identity, manifest)
+
+
+def _verify(folder: ModelFolder) -> None:
+    for name, entry in folder.manifest["files"].items():
+        file = folder.path / name
+        if Path(name).name != name or not file.is_file():
+            raise ModelCorrupt(f"model {folder.name}: {name} is missing")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
+            raise ModelCorrupt(f"model {folder.name}: {name} differs from its hash in the manifest")

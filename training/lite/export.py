@@ -1,0 +1,242 @@
+"""Export a trained `lite` codec: six ONNX graphs, the integer tables, weights and a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_weights
+from safetensors.torch import save_file as save_weights
+from scipy.special import erf
+from torch import Tensor, nn
+
+from shared.entropy import TABLE_BITS
+from shared.models import describe_files, model_hash
+from training.lite.model import SIGMA_HIGH, SIGMA_LEVELS, SIGMA_LOW, LayerEntropy, LiteCodec
+from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv
+from training.onnx_files import export_onnx
+
+SKIP_BELOW = 2  # σ < 0.135: a symbol other than 0 has a probability under 2e-4
+CHANGE_THRESHOLD = 0.02
+LATENT = {2: "h16", 3: "w16"}
+HYPER = {2: "h64", 3: "w64"}
+IMAGE = {1: "height", 2: "width"}
+
+
+class Analysis(nn.Module):
+    """image uint8[1,H,W,3] -> y_base, y_enhancement float[1,C,H/16,W/16]."""
+
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.codec.analyse(image.permute(0, 3, 1, 2).float() / 255)
+
+
+def condition(layer: LayerEntropy, z: Tensor, features: Tensor | None) -> Tensor:
+    context = layer.hyper_mean(z)
+    return context if features is None else torch.cat([context, features], 1)
+
+
+def hyper_symbols(layer: LayerEntropy, residual: Tensor, keep: Tensor) -> Tensor:
+    covered = nn.functional.max_pool2d(keep, 4)
+    return torch.round(layer.hyper_analysis(residual * keep)) * covered
+
+
+class Quantise(nn.Module):
+    """Latents to symbols of both layers; see `MeanQuantiser`."""
+
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(
+        self, y_base: Tensor, y_enhancement: Tensor, keep: Tensor, reference_base: Tensor,
+        reference_enhancement: Tensor, base_quality: Tensor, quality: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        codec = self.codec
+        y = y_base * torch.exp(codec.base.log_gain(base_quality))
+        z_b = hyper_symbols(codec.base, y, keep)
+        s_b, latents_b, _ = codec.base.quantiser.quantise(
+            y, condition(codec.base, z_b, None), torch.zeros_like(y), keep, reference_base
+        )
+        _, features = codec.base_latents(latents_b, base_quality)
+        prior = codec.enhancement_prior(features, quality)
+        y = y_enhancement * torch.exp(codec.enhancement.log_gain(quality))
+        z_e = hyper_symbols(codec.enhancement, y - prior, keep)
+        s_e, latents_e, _ = codec.enhancement.quantiser.quantise(
+            y, condition(codec.enhancement, z_e, features), prior, keep, reference_enhancement
+        )
+        return (*(s.clamp(-32767, 32767).to(torch.int16) for s in (z_b, s_b, z_e, s_e)), latents_b, latents_e)
+
+
+class DequantiseBase(nn.Module):
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, z_base: Tensor, symbols_base: Tensor, keep: Tensor, reference_base: Tensor) -> Tensor:
+        layer, symbols = self.codec.base, symbols_base.float()
+        context = condition(layer, z_base.float(), None)
+        return layer.quantiser.dequantise(symbols, context, torch.zeros_like(symbols), keep, reference_base)
+
+
+class DequantiseEnhancement(nn.Module):
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(
+        self, z_enhancement: Tensor, symbols_enhancement: Tensor, latents_base: Tensor, keep: Tensor,
+        reference_enhancement: Tensor, base_quality: Tensor, quality: Tensor,
+    ) -> Tensor:  # fmt: skip
+        layer = self.codec.enhancement
+        _, features = self.codec.base_latents(latents_base, base_quality)
+        prior = self.codec.enhancement_prior(features, quality)
+        context = condition(layer, z_enhancement.float(), features)
+        return layer.quantiser.dequantise(symbols_enhancement.float(), context, prior, keep, reference_enhancement)
+
+
+def to_image(picture: Tensor) -> Tensor:
+    """float[1,3,H,W] in 0..1 -> uint8[1,H,W,3]."""
+    return torch.round(picture.clamp(0, 1) * 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+class SynthesisBase(nn.Module):
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, latents_base: Tensor, base_quality: Tensor) -> Tensor:
+        plain, _ = self.codec.base_latents(latents_base, base_quality)
+        return to_image(self.codec.synthesise_base(plain))
+
+
+class SynthesisEnhanced(nn.Module):
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, latents_base: Tensor, latents_enhancement: Tensor, base_quality: Tensor, quality: Tensor) -> Tensor:
+        _, features = self.codec.base_latents(latents_base, base_quality)
+        return to_image(self.codec.synthesise_enhanced(latents_enhancement, features, quality))
+
+
+def bake_qualities(codec: LiteCodec) -> None:
+    """Replace interpolation between knots by a table look-up: exact, and one Gather in the graph."""
+    for module in codec.modules():
+        if hasattr(module, "knots"):
+            table = module.table().detach().clone()
+            del module._parameters["knots"]
+            module.register_buffer("tabled", table)
+            module.forward = lambda quality, t=table: t[quality][:, :, None, None]
+
+
+def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
+    """Write the six graphs; return their file names."""
+    c = codec.config
+    h, w = 4, 8
+    image = torch.zeros(1, 16 * h, 16 * w, 3, dtype=torch.uint8)
+    y_b, y_e = torch.zeros(1, c.base_latents, h, w), torch.zeros(1, c.enhancement_latents, h, w)
+    z_b, z_e = torch.zeros(1, c.base_hyper, h // 4, w // 4).short(), torch.zeros(1, c.enhancement_hyper, h // 4, w // 4).short()
+    keep, q_b, q_e = torch.ones(1, 1, h, w), torch.tensor([16]), torch.tensor([32])
+    plans: dict[str, tuple[nn.Module, dict[str, Tensor], list[str]]] = {
+        "analysis": (Analysis(codec), {"image": image}, ["y_base", "y_enhancement"]),
+        "quantise": (
+            Quantise(codec),
+            {
+                "y_base": y_b, "y_enhancement": y_e, "keep": keep, "reference_base": y_b,
+                "reference_enhancement": y_e, "base_quality": q_b, "quality": q_e,
+            },
+            ["z_base", "symbols_base", "z_enhancement", "symbols_enhancement", "latents_base", "latents_enhancement"],
+        ),
+        "dequantise_base": (
+            DequantiseBase(codec),
+            {"z_base": z_b, "symbols_base": y_b.short(), "keep": keep, "reference_base": y_b},
+            ["latents_base"],
+        ),
+        "dequantise_enhancement": (
+            DequantiseEnhancement(codec),
+            {
+                "z_enhancement": z_e, "symbols_enhancement": y_e.short(), "latents_base": y_b, "keep": keep,
+                "reference_enhancement": y_e, "base_quality": q_b, "quality": q_e,
+            },
+            ["latents_enhancement"],
+        ),
+        "synthesis_base": (SynthesisBase(codec), {"latents_base": y_b, "base_quality": q_b}, ["image"]),
+        "synthesis_enhanced": (
+            SynthesisEnhanced(codec),
+            {"latents_base": y_b, "latents_enhancement": y_e, "base_quality": q_b, "quality": q_e},
+            ["image"],
+        ),
+    }  # fmt: skip
+    for name, (module, feeds, outputs) in plans.items():
+        names = [*feeds, *outputs]
+        dynamic = {n: IMAGE if n == "image" else HYPER if n.startswith("z_") else LATENT for n in names if not n.endswith("quality")}
+        export_onnx(
+            module, list(feeds.values()), folder / f"{name}.onnx", inputs=list(feeds), outputs=outputs, dynamic=dynamic
+        )
+    return [f"{name}.onnx" for name in plans]
+
+
+def gaussian_tables() -> dict[str, npt.NDArray[Any]]:
+    """Integer frequencies of the discretised Gaussians: `frequencies`, `reach`, `skip_below` of `EntropyTables`."""
+    sigmas = SIGMA_LOW * (SIGMA_HIGH / SIGMA_LOW) ** (np.arange(SIGMA_LEVELS) / (SIGMA_LEVELS - 1))
+    reach = np.clip(np.ceil(4.5 * sigmas), 2, 255).astype(np.int32)
+    frequencies = np.zeros((SIGMA_LEVELS, 2 * int(reach.max()) + 2), np.int32)
+    for level, (sigma, r) in enumerate(zip(sigmas, reach, strict=True)):
+        edges = (np.arange(-r, r + 2) - 0.5) / (sigma * np.sqrt(2))
+        mass = np.diff(0.5 * (1 + erf(edges)))
+        counts = np.maximum(np.round(mass * (1 << TABLE_BITS)), 8).astype(np.int32)
+        escape = max(int(round((1 - mass.sum()) * (1 << TABLE_BITS))), 64)
+        frequencies[level, : 2 * r + 2] = np.append(counts, escape)
+    return {"frequencies": frequencies, "reach": reach, "skip_below": np.array([SKIP_BELOW], np.int32)}
+
+
+@torch.no_grad()
+def integer_layers(layer: LayerEntropy, prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """The σ-index network as integers, in the names of `shared.scale_network`."""
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name, conv in layer.scale.named_children():
+        assert isinstance(conv, IntegerConv)
+        weight = conv.integer_weight().numpy().astype(np.int8)
+        weight = weight[:, 0] if conv.kernel == 3 else weight[:, :, 0, 0]
+        bias = torch.round(conv.bias.table() * (WEIGHT_STEPS * ACTIVATION_STEPS)).numpy().astype(np.int32)
+        tensors |= {
+            f"{prefix}.{name}.weight": np.ascontiguousarray(weight),
+            f"{prefix}.{name}.bias": bias,
+            f"{prefix}.{name}.shift": np.array([conv.shift], np.int32),
+        }
+    hyper = layer.hyper_scale_index(torch.arange(QUALITIES))[:, :, 0, 0]
+    tensors[f"{prefix}.hyper_index"] = hyper.numpy().astype(np.uint8)
+    return tensors
+
+
+def export_lite(codec: LiteCodec, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the model folder. `facts` goes into the manifest (licence, training, figures)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights({k: v.half().contiguous() for k, v in codec.state_dict().items()}, folder / "weights.safetensors")
+    tensors = gaussian_tables() | integer_layers(codec.base, "base") | integer_layers(codec.enhancement, "enhancement")
+    tensors["change_threshold"] = np.array([CHANGE_THRESHOLD], np.float32)
+    save_file(tensors, folder / "entropy.safetensors")
+    bake_qualities(codec)
+    names = [*write_graphs(codec, folder), "entropy.safetensors"]
+    files = describe_files(folder, names)
+    manifest = {
+        "name": folder.name, "kind": "codec", "format": 1, "files": files, "model_hash": model_hash(files).hex(),
+        "weights": describe_files(folder, ["weights.safetensors"]), **facts,
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def load_lite(folder: Path) -> LiteCodec:
+    """The torch model of a model folder, to go on training from."""
+    codec = LiteCodec()
+    codec.load_state_dict({k: v.float() for k, v in load_weights(folder / "weights.safetensors").items()})
+    return codec

@@ -1,0 +1,261 @@
+"""The `lite` layered codec: an SA-ICM base layer and a feature-fusion enhancement (ICMH-FF) on one trunk.
+
+Transforms follow DCVC-RT (arXiv 2502.20762): one convolution to 1/8 scale, depthwise-separable blocks there and at
+1/16, no other scales. Both ends start as an 8x8 DCT in YCbCr with a 2x2 Haar step, so training begins from a
+working transform coder. The entropy model has a Gaussian a symbol: means from float networks in two channel groups,
+scales in one shot from the integer network of `scale_network`.
+
+Notation: y latents at 1/16, z hyper-latents at 1/64, subscript b base and e enhancement. The enhancement codes
+round(y_e - μ_e) with μ_e predicted from the decoded base latents, so what the base layer already tells costs no
+bits; its σ-indexes see the base layer's integer symbols; its synthesis adds base features to its latents.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.lite.layers import DepthConvBlock, conv1x1, dct_basis, haar_choice, haar_down, haar_up
+from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, ScaleNetwork, bounded, round_ste
+
+LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
+SIGMA_LEVELS, SIGMA_LOW, SIGMA_HIGH = 64, 0.11, 80.0
+Z_INDEX_STEPS = 8  # one learned unit is 8 σ-indexes, so that Adam moves it as fast as a log σ
+LOG_STEP = math.log(SIGMA_HIGH / SIGMA_LOW) / (SIGMA_LEVELS - 1)
+
+
+def lambda_of(quality: Tensor) -> Tensor:
+    """λ of L = R + λ·255²·MSE for a quality 0..63 (geometric between the two ends)."""
+    return LAMBDA_LOW * (LAMBDA_HIGH / LAMBDA_LOW) ** (quality.float() / (QUALITIES - 1))
+
+
+def sigma_of(index: Tensor) -> Tensor:
+    return SIGMA_LOW * torch.exp(index * LOG_STEP)
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """Channel counts. `trunk` at 1/8; `latents` of each layer at 1/16; `hyper` of each layer at 1/64."""
+
+    trunk: int = 128
+    base_latents: int = 64
+    enhancement_latents: int = 128
+    base_hyper: int = 32
+    enhancement_hyper: int = 48
+    base_width: int = 96
+
+
+class Coded(NamedTuple):
+    """One layer's quantised latents. Symbols are integer-valued floats."""
+
+    symbols: Tensor
+    latents: Tensor
+    hyper: Tensor
+
+
+def gain_knots(channels: int) -> Tensor:
+    """log gain a knot: the step that is optimal at high rate for L = R + λ·255²·MSE, Δ² = 12 / (2 ln 2 · λ · 255²)."""
+    lam = lambda_of(torch.linspace(0, QUALITIES - 1, KNOTS))
+    log_gain = 0.5 * torch.log(2 * math.log(2) * lam * 255**2 / 12)
+    return log_gain[:, None].expand(KNOTS, channels).contiguous()
+
+
+class HyperAnalysis(nn.Sequential):
+    """float[B,C,4h,4w] -> float[B,Z,h,w]."""
+
+    def __init__(self, channels: int, z: int) -> None:
+        super().__init__(nn.Conv2d(channels, 2 * z, 2, 2), nn.LeakyReLU(0.1), nn.Conv2d(2 * z, z, 2, 2))
+
+
+class HyperMean(nn.Sequential):
+    """Hyper-latents float[B,Z,h,w] -> context float[B,C,4h,4w] for the means."""
+
+    def __init__(self, z: int, channels: int) -> None:
+        c = channels
+        super().__init__(
+            nn.Conv2d(z, 4 * c, 1), nn.PixelShuffle(2), nn.LeakyReLU(0.1),
+            nn.Conv2d(c, 4 * c, 1), nn.PixelShuffle(2), nn.LeakyReLU(0.1),
+        )  # fmt: skip
+
+
+class MeanQuantiser(nn.Module):
+    """Quantise latents around means that are predicted in two channel groups, the second from the decoded first."""
+
+    def __init__(self, channels: int, context: int) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.first = nn.Sequential(DepthConvBlock(context), conv1x1(cin=context, cout=self.half))
+        wide = context + self.half
+        self.second = nn.Sequential(DepthConvBlock(wide, 1.0), conv1x1(cin=wide, cout=channels - self.half))
+
+    def means(self, context: Tensor, prior: Tensor, latents_of_first: Tensor | None) -> Tensor:
+        """Means of the first group (`latents_of_first` None) or of the second; `prior` float[B,C,h,w] is added."""
+        if latents_of_first is None:
+            return prior[:, : self.half] + self.first(context)
+        seen = latents_of_first - prior[:, : self.half]
+        return prior[:, self.half :] + self.second(torch.cat([context, seen], 1))
+
+    def quantise(self, y: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (symbols, latents, means); where `keep` is 0 the latent is the reference's and the symbol 0."""
+        symbols, latents, means = [], [], []
+        groups = (slice(None, self.half), slice(self.half, None))
+        for group in groups:
+            mean = self.means(context, prior, latents[0] if latents else None)
+            symbol = round_ste(y[:, group] - mean) * keep
+            symbols.append(symbol)
+            latents.append((symbol + mean) * keep + reference[:, group] * (1 - keep))
+            means.append(mean)
+        return torch.cat(symbols, 1), torch.cat(latents, 1), torch.cat(means, 1)
+
+    def dequantise(self, symbols: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor) -> Tensor:
+        """The decoder's half of `quantise`."""
+        first = (symbols[:, : self.half] + self.means(context, prior, None)) * keep + reference[:, : self.half] * (1 - keep)
+        mean = self.means(context, prior, first)
+        second = (symbols[:, self.half :] + mean) * keep + reference[:, self.half :] * (1 - keep)
+        return torch.cat([first, second], 1)
+
+
+class LayerEntropy(nn.Module):
+    """Gains, hyperprior, means and σ-indexes of one layer."""
+
+    def __init__(self, channels: int, z: int, context: int, base: int = 0) -> None:
+        super().__init__()
+        self.log_gain = PerQuality(gain_knots(channels))
+        self.log_ungain = PerQuality(-gain_knots(channels))
+        self.hyper_analysis = HyperAnalysis(channels, z)
+        self.hyper_mean = HyperMean(z, context)
+        self.quantiser = MeanQuantiser(channels, context + base)
+        self.scale = ScaleNetwork(z, channels, base)
+        self.z_index = PerQuality(torch.full((KNOTS, z), 24.0 / Z_INDEX_STEPS))
+
+    def hyper_scale_index(self, quality: Tensor) -> Tensor:
+        """σ-index float[B,Z,1,1] of the hyper-latents, integer-valued."""
+        return bounded(round_ste(self.z_index(quality) * Z_INDEX_STEPS), 0, SIGMA_LEVELS - 1)
+
+
+class LiteCodec(nn.Module):
+    """x: float[B,3,H,W] in 0..1, H and W multiples of 64. See `forward` for training; `export` wraps the parts."""
+
+    def __init__(self, config: LiteConfig = LiteConfig()) -> None:
+        super().__init__()
+        c = self.config = config
+        basis, planes = dct_basis(c.trunk)
+        narrow, narrow_planes = dct_basis(c.base_width)
+        choice = haar_choice(planes, 24, 4)
+        base_choice = haar_choice(planes, 12, 2)
+        self.first = nn.Conv2d(3, c.trunk, 8, 8)
+        self.first.weight.data = torch.tensor(basis.reshape(c.trunk, 3, 8, 8), dtype=torch.float32)
+        self.down = nn.Conv2d(c.trunk, c.trunk, 2, 2)
+        self.down.weight.data = torch.tensor(haar_down(c.trunk, choice), dtype=torch.float32)
+        for conv in (self.first, self.down):
+            nn.init.zeros_(conv.bias)
+        self.trunk8 = nn.Sequential(DepthConvBlock(c.trunk), DepthConvBlock(c.trunk))
+        selection = np.zeros((c.base_latents, c.trunk))
+        for row, pair in enumerate(base_choice):
+            selection[row, choice.index(pair)] = 1.0
+        self.base_head = nn.Sequential(DepthConvBlock(c.trunk), conv1x1(selection))
+        self.enhancement_head = nn.Sequential(DepthConvBlock(c.trunk), conv1x1(np.eye(c.enhancement_latents, c.trunk)))
+
+        self.base = LayerEntropy(c.base_latents, c.base_hyper, 64)
+        self.enhancement = LayerEntropy(c.enhancement_latents, c.enhancement_hyper, 64, base=c.base_latents)
+        self.base_features = DepthConvBlock(c.base_latents)
+        self.prior = conv1x1(selection.T.copy())
+
+        narrow_choice = haar_choice(narrow_planes, 12, 2)
+        self.base_synthesis = nn.Sequential(
+            DepthConvBlock(c.base_latents), conv1x1(haar_up(c.base_width, narrow_choice)), nn.PixelShuffle(2),
+            DepthConvBlock(c.base_width), DepthConvBlock(c.base_width),
+            conv1x1(np.linalg.pinv(narrow)), nn.PixelShuffle(8),
+        )  # fmt: skip
+        self.fusion = conv1x1(cin=c.base_latents, cout=c.enhancement_latents)
+        self.enhancement_synthesis = nn.Sequential(
+            DepthConvBlock(c.enhancement_latents), DepthConvBlock(c.enhancement_latents),
+            conv1x1(haar_up(c.trunk, choice)), nn.PixelShuffle(2),
+            DepthConvBlock(c.trunk), DepthConvBlock(c.trunk), DepthConvBlock(c.trunk),
+            conv1x1(np.linalg.pinv(basis)), nn.PixelShuffle(8),
+        )  # fmt: skip
+
+    def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (y_b, y_e), float[B,C,H/16,W/16], before gains."""
+        features = self.down(self.trunk8(self.first(x - 0.5)))
+        return self.base_head(features), self.enhancement_head(features)
+
+    def base_latents(self, latents: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the base gain; return (latents in signal units, features for the enhancement)."""
+        plain = latents * torch.exp(self.base.log_ungain(quality))
+        return plain, self.base_features(plain)
+
+    def enhancement_prior(self, features: Tensor, quality: Tensor) -> Tensor:
+        return self.prior(features) * torch.exp(self.enhancement.log_gain(quality))
+
+    def synthesise_base(self, plain: Tensor) -> Tensor:
+        return self.base_synthesis(plain) + 0.5
+
+    def synthesise_enhanced(self, latents: Tensor, features: Tensor, quality: Tensor) -> Tensor:
+        plain = latents * torch.exp(self.enhancement.log_ungain(quality))
+        return self.enhancement_synthesis(plain + self.fusion(features)) + 0.5
+
+    def forward(self, x: Tensor, base_quality: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """Training pass: pictures and bits a pixel of each layer, float[B] (likelihoods with additive noise)."""
+        pixels = x.shape[2] * x.shape[3]
+        y_b, y_e = self.analyse(x)
+        coded_b, bits_b = self._code_layer(self.base, y_b, base_quality, None, None, None)
+        plain_b, _ = self.base_latents(coded_b.latents, base_quality)
+        # The base layer answers to its own loss only, as in ICMH-FF: what the enhancement would like must not swell it.
+        _, features = self.base_latents(coded_b.latents.detach(), base_quality)
+        prior = self.enhancement_prior(features, quality)
+        coded_e, bits_e = self._code_layer(self.enhancement, y_e, quality, prior, features, coded_b.symbols)
+        return {
+            "base": self.synthesise_base(plain_b),
+            "enhanced": self.synthesise_enhanced(coded_e.latents, features, quality),
+            "bpp_base": bits_b / pixels,
+            "bpp_enhancement": bits_e / pixels,
+        }
+
+    def _code_layer(
+        self, layer: LayerEntropy, y: Tensor, quality: Tensor,
+        prior: Tensor | None, features: Tensor | None, base_symbols: Tensor | None,
+    ) -> tuple[Coded, Tensor]:  # fmt: skip
+        y = y * torch.exp(layer.log_gain(quality))
+        prior = torch.zeros_like(y) if prior is None else prior
+        z = layer.hyper_analysis(y - prior)
+        z_hat = round_ste(z)
+        context = layer.hyper_mean(z_hat)
+        if features is not None:
+            context = torch.cat([context, features], 1)
+        one = torch.ones_like(y[:, :1])
+        symbols, latents, means = layer.quantiser.quantise(y, context, prior, one, torch.zeros_like(y))
+        index = layer.scale(z_hat, quality, base_symbols.detach() if base_symbols is not None else None)
+        residual, hyper = (y - means, z) if self.training else (symbols, z_hat)
+        bits = gaussian_bits(noisy(residual, self.training), sigma_of(index))
+        bits = bits + gaussian_bits(noisy(hyper, self.training), sigma_of(layer.hyper_scale_index(quality)))
+        return Coded(symbols, latents, z_hat), bits
+
+
+def noisy(v: Tensor, training: bool) -> Tensor:
+    """The differentiable stand-in for rounding while training; symbols as they are otherwise."""
+    return v + torch.rand_like(v) - 0.5 if training else v
+
+
+def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """Bits float[B] of `v` under zero-mean Gaussians integrated over unit bins."""
+    v = v.abs()
+    scale = 1 / (sigma * math.sqrt(2))
+    # mirrored to the tail so that the difference keeps its precision far from the mean
+    likelihood = 0.5 * (torch.erfc((v - 0.5) * scale) - torch.erfc((v + 0.5) * scale))
+    return -torch.log2(torch.clamp(likelihood, min=1e-9)).flatten(1).sum(1)
+
+
+def edge_weighted_error(x: Tensor, x_hat: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """SA-ICM distortion float[B]: squared error where the edge mask is set, and a small share of it elsewhere.
+
+    `mask`: float[B,1,H,W] in 0..1. With floor 0 it is the published loss.
+    """
+    weight = floor + (1 - floor) * mask
+    return (weight * F.mse_loss(x_hat, x, reduction="none")).flatten(1).mean(1)

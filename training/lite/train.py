@@ -1,0 +1,162 @@
+"""Train the `lite` codec: both layers, all qualities, one run. Resumable and time-boxed.
+
+Loss a sample, with λ drawn through the quality of each layer:
+    R_b + λ_b·255²·mean(w·(x - x̂_b)²) + R_e + λ_e·255²·mean((x - x̂)²),  w from the edge masks (SA-ICM).
+Samples are weighted by λ_e^-0.25, so that the high qualities do not drown the low ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.data import CropSampler, fits, list_images, read_rgb
+from training.edges import masks_for
+from training.lite.model import LOG_STEP, SIGMA_LOW, LiteCodec, edge_weighted_error, lambda_of
+from training.lite.scale_network import KNOTS, QUALITIES
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Learning rate decays from `lr` to `lr_end` over the last 45% of `total_steps`."""
+
+    crop: int = 128
+    batch: int = 8
+    lr: float = 5e-4
+    lr_end: float = 2e-5
+    total_steps: int = 15000
+    mask_floor: float = 0.2
+    seed: int = 7
+
+
+def draw_qualities(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(base, enhancement) qualities int64[n]; base ones lean to the low end, where base layers live."""
+    base = np.floor(QUALITIES * rng.random(n) ** 1.4).astype(np.int64)
+    return torch.from_numpy(base), torch.from_numpy(rng.integers(0, QUALITIES, n))
+
+
+def loss_of(out: dict[str, Tensor], x: Tensor, mask: Tensor, base_quality: Tensor, quality: Tensor, floor: float) -> tuple[Tensor, dict[str, float]]:
+    lam_b, lam_e = lambda_of(base_quality), lambda_of(quality)
+    base_error = edge_weighted_error(x, out["base"], mask, floor)
+    error = (out["enhanced"] - x).square().flatten(1).mean(1)
+    each = out["bpp_base"] + lam_b * 255**2 * base_error + out["bpp_enhancement"] + lam_e * 255**2 * error
+    weight = (lam_e / 0.01) ** -0.25
+    facts = {
+        "bpp_base": out["bpp_base"].mean().item(),
+        "bpp_enhancement": out["bpp_enhancement"].mean().item(),
+        "psnr": (-10 * torch.log10(error)).mean().item(),
+        "psnr_base": (-10 * torch.log10((out["base"] - x).square().flatten(1).mean(1))).mean().item(),
+    }
+    return (each * weight).mean(), facts
+
+
+@torch.no_grad()
+def start_scales(model: LiteCodec, sampler: CropSampler) -> None:
+    """Set the biases of the σ-index networks from the spread of each channel, measured at every knot."""
+    for knot in range(KNOTS):
+        quality = torch.full((16,), round(knot * (QUALITIES - 1) / (KNOTS - 1)))
+        x = torch.from_numpy(sampler.batch(16)[0]).float() / 255
+        y_b, y_e = model.analyse(x)
+        for layer, y in ((model.base, y_b), (model.enhancement, y_e)):
+            y = y * torch.exp(layer.log_gain(quality))
+            z = layer.hyper_analysis(y)
+            for values, knots, per_unit in ((y, layer.scale.index.bias.knots, 8), (z, layer.z_index.knots, 8)):
+                spread = values.transpose(0, 1).flatten(1).std(1).clamp(min=SIGMA_LOW)
+                knots[knot] = torch.log(spread / SIGMA_LOW) / LOG_STEP / per_unit
+
+
+def evaluation_images(folder: Path, count: int) -> list[Tensor]:
+    """The first `count` images, cropped to multiples of 64: float[1,3,H,W]."""
+    images = []
+    for path in list_images(folder)[:count]:
+        image = read_rgb(path)
+        h, w = (s // 64 * 64 for s in image.shape[:2])
+        images.append(torch.from_numpy(image[:h, :w].transpose(2, 0, 1)[None].astype(np.float32) / 255))
+    return images
+
+
+@torch.no_grad()
+def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int]]) -> list[dict[str, float]]:
+    """Mean estimated rates and PSNR at (base quality, quality) points. An estimate for training only."""
+    model.eval()
+    rows = []
+    for base_quality, quality in points:
+        facts = []
+        for x in images:
+            out = model(x, torch.tensor([base_quality]), torch.tensor([quality]))
+            errors = [(out[k].clamp(0, 1) - x).square().mean().item() for k in ("base", "enhanced")]
+            facts.append([out["bpp_base"].item(), out["bpp_enhancement"].item(), *(-10 * math.log10(e) for e in errors)])
+        mean = np.mean(facts, 0)
+        rows.append({
+            "base_quality": base_quality, "quality": quality, "bpp_base": mean[0], "bpp": mean[0] + mean[1],
+            "psnr_base": mean[2], "psnr": mean[3],
+        })  # fmt: skip
+    model.train()
+    return rows
+
+
+def load_sampler(data: Path, work: Path, config: TrainConfig) -> CropSampler:
+    paths = list_images(data / "train" / "images")
+    masks = masks_for(paths, data / "train" / "boundaries", work / "edges.pt", work / "masks")
+    kept = [(image, mask) for image, mask in ((read_rgb(p), m) for p, m in zip(paths, masks, strict=True)) if fits(image, config.crop)]
+    return CropSampler([k[0] for k in kept], [k[1] for k in kept], config.crop, np.random.default_rng(config.seed))
+
+
+def train(data: Path, work: Path, minutes: float, config: TrainConfig, *, resume: bool, threads: int) -> Path:
+    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(config.seed)
+    checkpoint = work / "lite.pt"
+    sampler = load_sampler(data, work, config)
+    model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
+    step = 0
+    if resume and checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+        sampler.rng = np.random.default_rng(config.seed + step)
+    else:
+        start_scales(model, sampler)
+    images = evaluation_images(data / "val", 8)
+    deadline = time.monotonic() + 60 * minutes
+    mean: dict[str, float] = {}
+    while step < config.total_steps and time.monotonic() < deadline:
+        decay = max(0.0, (step / config.total_steps - 0.55) / 0.45)
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (step + 1) / 200)
+        x, mask = (torch.from_numpy(a).float() / 255 for a in sampler.batch(config.batch))
+        x = x.to(memory_format=torch.channels_last)
+        base_quality, quality = draw_qualities(config.batch, sampler.rng)
+        loss, facts = loss_of(model(x, base_quality, quality), x, mask, base_quality, quality, config.mask_floor)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        optimiser.step()
+        step += 1
+        facts["loss"] = loss.item()
+        mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in facts.items()}
+        if step % 100 == 0:
+            print(json.dumps({"step": step, **{k: round(v, 4) for k, v in mean.items()}}), flush=True)
+        if step % 500 == 0:
+            save(checkpoint, model, optimiser, step, config)
+        if step % 2000 == 0 or step == 500:
+            print(json.dumps(evaluate(model, images, [(16, 25), (16, 36), (32, 48)])), flush=True)
+    save(checkpoint, model, optimiser, step, config)
+    return checkpoint
+
+
+def save(path: Path, model: LiteCodec, optimiser: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
+    part = path.with_suffix(".part")
+    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "config": asdict(config)}, part)
+    part.replace(path)
