@@ -130,9 +130,7 @@ class EdgeConfig:
     camera: str = "camera"  # name of the camera, for people
     data_dir: Path = Path("edge-data")  # spool and status.json are kept here
     exit_when_acknowledged: bool = False  # end once the source ended and all its frames are safe
-    linger_seconds: float | None = (
-        None  # then answer enhancement requests this long; without it until stopped
-    )
+    linger_seconds: float = 0.0  # and after answering enhancement requests for this long
     codec: CodecConfig = field(default_factory=CodecConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)

@@ -22,6 +22,7 @@ from typing import Literal
 from edge.config import SpoolConfig
 from edge.spoolrows import SCHEMA, SCHEMA_VERSION, Grave, PendingBase, Safe, SpooledFrame
 from shared.errors import StoreCorrupt, Unwritable
+from shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from shared.sqlite import make_folder, named_errors, prepare
 
 _BUSY_SECONDS = 10.0
@@ -98,6 +99,8 @@ class Spool:
         return dropped
 
     def _put(self, frame: SpooledFrame) -> int:
+        if len(frame.base) > MAX_BASE_BYTES or len(frame.enhancement) > MAX_ENHANCEMENT_BYTES:
+            return self._bury_arriving(frame, "too-large")
         if frame.key_seq is not None and frame.key_seq == self._dropped_key:
             return self._bury_arriving(frame, "key-dropped")
         room, dropped = self._make_room(frame.size_bytes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared.packet import BaseFrame, Tombstone
+
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE boots (
@@ -67,6 +69,12 @@ class PendingBase:
     enhancement_bytes: int
     base: bytes
 
+    def packet(self, boot_id: str) -> BaseFrame:
+        return BaseFrame(
+            *(boot_id, self.seq, self.captured_ns, self.width, self.height, self.key_seq),
+            *(self.enhancement_bytes, self.base),
+        )
+
 
 @dataclass(frozen=True)
 class Grave:
@@ -77,6 +85,9 @@ class Grave:
     first_seq: int
     last_seq: int
     reason: str
+
+    def packet(self) -> Tombstone:
+        return Tombstone(self.boot_id, self.first_seq, self.last_seq, self.reason)
 
 
 @dataclass(frozen=True)

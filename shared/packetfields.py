@@ -15,6 +15,8 @@ from shared.errors import PacketMalformed, PacketTooLarge
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_HEADER_BYTES = 64 << 10
+MAX_BASE_BYTES = MAX_MESSAGE_BYTES - MAX_HEADER_BYTES  # so that the whole message keeps to its limit
+MAX_ENHANCEMENT_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 64 << 10
 MAX_OUTSTANDING_CHUNKS = 4
 MAX_RANGES = 256
@@ -127,7 +129,7 @@ Cumulative: TypeAlias = Annotated[int, Whole(-1, MAX_SEQ)]
 Nanoseconds: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
 Side: TypeAlias = Annotated[int, Whole(1, MAX_SIDE)]
 ByteCount: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
-EnhancementBytes: TypeAlias = Annotated[int, Whole(1, MAX_MESSAGE_BYTES)]
+EnhancementBytes: TypeAlias = Annotated[int, Whole(1, MAX_ENHANCEMENT_BYTES)]
 Crc: TypeAlias = Annotated[int, Whole(0, 2**32 - 1)]
 RequestId: TypeAlias = Annotated[int, Whole(1, MAX_SEQ)]
 Priority: TypeAlias = Annotated[int, Whole(0, 100)]
@@ -136,6 +138,5 @@ Text: TypeAlias = Annotated[str, TextOf(200)]
 Channel: TypeAlias = Annotated[str, OneOf(CHANNELS)]
 RefusalReason: TypeAlias = Annotated[str, OneOf(REFUSALS)]
 Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], AscendingRanges()]
-# The header's own limit is left free, so that the whole message keeps to MAX_MESSAGE_BYTES.
-BasePayload: TypeAlias = Annotated[bytes, Payload(MAX_MESSAGE_BYTES - MAX_HEADER_BYTES)]
+BasePayload: TypeAlias = Annotated[bytes, Payload(MAX_BASE_BYTES)]
 ChunkPayload: TypeAlias = Annotated[bytes, Payload(MAX_CHUNK_BYTES)]

@@ -1,0 +1,198 @@
+"""The agent of a camera host: capture → encode → spool → uplink, until stopped or done.
+
+The thread that runs `Agent.run` captures and encodes and writes batches to the spool; the uplink has its own
+thread; the source has its own process. A frame counts as captured when it reaches the encoder: that is when
+it gets its sequence number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+import cv2
+
+from edge.camera import Camera, Frame
+from edge.config import EdgeConfig
+from edge.encode import FrameEncoder
+from edge.spool import Spool
+from edge.spoolrows import SpooledFrame
+from edge.uplink import Speaker, Uplink
+from shared.errors import LinkError, StoreBusy
+from shared.files import storage_error, write_atomically
+from shared.sqlite import make_folder
+
+if TYPE_CHECKING:
+    from shared.codec import LayeredCodec
+
+log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 1.0
+_WAIT_SECONDS = 0.1
+
+
+class Agent:
+    """One start of the agent: a boot id of its own, frames numbered from 0."""
+
+    def __init__(self, config: EdgeConfig, codec: LayeredCodec) -> None:
+        """Opens nothing yet; `run` does."""
+        self.boot_id = secrets.token_hex(16)
+        self._config = config
+        self._encoder = FrameEncoder(codec, config.codec)
+        self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
+        self._committed_at = 0.0
+        self._status_at = 0.0
+        self._captured = self._spooled = self._tombstoned = 0
+        self._bytes_base = self._bytes_enhancement = 0
+
+    def run(self, stop: Event) -> None:
+        """Work until `stop` is set, or until all is delivered if the settings say so.
+
+        :raises SourceError: the source failed for good; what was captured is in the spool
+        :raises StorageError: the spool failed, or another agent uses its folder
+        :raises KeyRejected: a key file cannot be used
+        """
+        config = self._config
+        if config.source.record_dir is not None:
+            make_folder(config.source.record_dir)
+        with self._open_parts() as (spool, uplink, camera):
+            self._capture(spool, uplink, camera, stop)
+            camera.close()
+            self._wait_for_delivery(spool, uplink, camera, stop)
+
+    @contextmanager
+    def _open_parts(self) -> Iterator[tuple[Spool, Uplink, Camera]]:
+        config = self._config
+        rng = random.Random(self.boot_id)
+        with _only_agent(config.data_dir):
+            spool = Spool(config.data_dir, config.spool, self.boot_id, time.time_ns())
+            try:
+                speaker = Speaker(config.edge_id, self.boot_id, config.camera)
+                uplink = Uplink(config.link, speaker, spool, rng)
+                camera = Camera(config.source, rng)
+                uplink.start()
+                try:
+                    log.info("boot %s of %s", self.boot_id, config.edge_id)
+                    yield spool, uplink, camera
+                finally:
+                    camera.close()
+                    uplink.stop()
+                    self._write_status(uplink, camera)
+            finally:
+                spool.close()
+
+    def _capture(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
+        """Capture until told to stop, enough frames are taken, or the source ends."""
+        limit = self._config.source.frames
+        try:
+            while not (stop.is_set() or camera.state == "ended" or self._captured == limit):
+                frame = camera.read(_WAIT_SECONDS)
+                if frame is not None:
+                    self._take(frame)
+                if self._batch and time.monotonic() - self._committed_at >= self._config.spool.commit_seconds:
+                    self._commit(spool, uplink)
+                self._tick(uplink, camera)
+        finally:
+            if uplink.failure is None:
+                self._commit(spool, uplink)
+        log.info("captured %d frames", self._captured)
+
+    def _take(self, frame: Frame) -> None:
+        seq = self._encoder.next_seq
+        self._captured += 1
+        if self._config.source.record_dir is not None:
+            _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", frame)
+        encoded = self._encoder.encode(frame)
+        self._batch.append(encoded)
+        self._bytes_base += len(encoded.base)
+        self._bytes_enhancement += len(encoded.enhancement)
+
+    def _commit(self, spool: Spool, uplink: Uplink) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            dropped = spool.put(batch, time.time_ns())
+            self._spooled += len(batch)
+            self._tombstoned += dropped
+            if dropped:
+                log.warning("the spool is full: %d undelivered frames dropped", dropped)
+            uplink.wake()
+        self._committed_at = time.monotonic()
+
+    def _wait_for_delivery(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
+        """Keep delivering and answering: for ever, or until all is safe and the lingering is over."""
+        safe_at: float | None = None
+        while not stop.is_set():
+            now = time.monotonic()
+            if safe_at is None and not spool.undelivered_boots():
+                safe_at = now
+            done = safe_at is not None and now - safe_at >= self._config.linger_seconds
+            if self._config.exit_when_acknowledged and done:
+                return
+            self._tick(uplink, camera)
+            stop.wait(_WAIT_SECONDS)
+
+    def _tick(self, uplink: Uplink, camera: Camera) -> None:
+        """Notice a dead uplink, and write the status when its time has come."""
+        if uplink.failure is not None:
+            raise uplink.failure
+        if not uplink.is_alive():
+            raise LinkError("the uplink thread died, see the messages above")
+        if time.monotonic() - self._status_at >= _STATUS_SECONDS:
+            self._status_at = time.monotonic()
+            self._write_status(uplink, camera)
+
+    def _write_status(self, uplink: Uplink, camera: Camera) -> None:
+        encoder = self._encoder
+        status = {
+            "edge_id": self._config.edge_id,
+            "boot_id": self.boot_id,
+            "camera": self._config.camera,
+            "captured": self._captured,
+            "encoded": encoder.next_seq,
+            "spooled": self._spooled,
+            "acknowledged": uplink.acknowledged,
+            "tombstoned": self._tombstoned,
+            "bytes_base": self._bytes_base,
+            "bytes_enhancement_stored": self._bytes_enhancement,
+            "bytes_enhancement_sent": uplink.enhancement_bytes_sent,
+            "encode_ms": {"p50": encoder.milliseconds(0.5), "p95": encoder.milliseconds(0.95)},
+            "encode_fps": encoder.frames_per_second(),
+            "source": camera.state,
+            "link": uplink.state,
+            "pid": os.getpid(),
+        }
+        write_atomically(self._config.data_dir / "status.json", json.dumps(status, indent=1).encode())
+
+
+@contextmanager
+def _only_agent(folder: Path) -> Iterator[None]:
+    """Hold the lock that keeps a second agent out of the folder. The system drops it if we are killed."""
+    make_folder(folder)
+    path = folder / "agent.lock"
+    try:
+        stream = path.open("w")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreBusy(f"{folder} is in use by another edge agent") from error
+        yield
+
+
+def _record(path: Path, frame: Frame) -> None:
+    """Keep a captured frame as PNG, compressed little but fast. Raises DiskFull or Unwritable."""
+    image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    write_atomically(path, data.tobytes())

@@ -1,0 +1,70 @@
+"""`secondlook edge`: reads settings and flags, and runs the agent until it is done or told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from pathlib import Path
+from threading import Event
+
+_FLAGS: tuple[tuple[str, str, type, str], ...] = (
+    (
+        "--source",
+        "source.address",
+        str,
+        "video file, image or folder, USB index, rtsp: or http: address, demo:",
+    ),
+    ("--fps", "source.fps", float, "take this many frames a second of the source's own time"),
+    ("--frames", "source.frames", int, "stop capturing after this many frames"),
+    ("--resize", "source.resize", str, "longest side in pixels, or WIDTHxHEIGHT"),
+    ("--record-frames", "source.record_dir", Path, "keep every captured frame as PNG in this folder"),
+    ("--edge-id", "edge_id", str, "name of this host: a-z, 0-9 and hyphen"),
+    ("--camera", "camera", str, "name of the camera, for people"),
+    ("--data-dir", "data_dir", Path, "folder of the spool and status.json"),
+    ("--linger-seconds", "linger_seconds", float, "answer enhancement requests this long before that exit"),
+    ("--model", "codec.model", str, "codec: name of a model, or a model folder"),
+    ("--base-quality", "codec.base_quality", int, "quality of the base layer, 0 to 63"),
+    ("--quality", "codec.quality", int, "quality of both layers together, 0 to 63"),
+    ("--key-interval", "codec.key_interval", int, "one key frame in this many"),
+    ("--threads", "codec.threads", int, "threads of the network, 0 for one a core"),
+    ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),
+    ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
+    ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
+)
+_SWITCHES = (
+    ("--realtime", "source.realtime", "play files and demo: at the speed of a clock"),
+    ("--exit-when-acknowledged", "exit_when_acknowledged", "end when the source ended and all is safe"),
+)
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command."""
+    text = "Capture, encode and deliver the frames of one camera, and answer requests for their enhancements."
+    parser = subparsers.add_parser("edge", help="run the agent of a camera host", description=text)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; flags win over them")
+    for flag, setting, kind, meaning in _FLAGS:
+        parser.add_argument(
+            flag, dest=setting, type=kind, help=meaning, metavar=flag.rpartition("-")[2].upper()
+        )
+    for flag, setting, meaning in _SWITCHES:
+        parser.add_argument(flag, dest=setting, action="store_true", default=None, help=meaning)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the agent. Returns 0 when it ended as asked."""
+    # Imported here so that `--help` does not wait for ONNX Runtime, OpenCV and ZeroMQ.
+    from edge.agent import Agent
+    from edge.config import EdgeConfig
+    from shared.codec import load_codec
+    from shared.config import load
+
+    settings = [setting for _, setting, *_ in _FLAGS] + [setting for _, setting, _ in _SWITCHES]
+    config = load(args.config, EdgeConfig, {setting: getattr(args, setting) for setting in settings})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s edge %(message)s")
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Agent(config, load_codec(config.codec.model, threads=config.codec.threads)).run(stop)
+    return 0

@@ -1,0 +1,388 @@
+"""The uplink: one thread with two ZeroMQ connections to the gateway, and the only sockets on the edge.
+
+What to send and when is decided by `shared.link` (base frames) and `edge.enhance` (enhancements); this module
+moves packets between them, the spool and the sockets. Routing ids are random, so that a gateway that still
+remembers the last connection cannot mistake the new one for it. A connection that breaks, or on which
+nothing arrives for too long, is closed for good and opened anew after a jittered pause.
+
+Only what the spool holds on disk is ever sent, and only what the gateway calls safe is marked so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import zmq
+import zmq.utils.monitor
+
+from edge.backoff import Backoff
+from edge.config import LinkConfig
+from edge.enhance import Responder
+from edge.keys import Keys, load_keys
+from edge.spool import Spool
+from edge.spoolrows import Safe
+from shared.errors import PacketError, SecondlookError
+from shared.link import BaseSender, Flight
+from shared.packet import (
+    Ack,
+    ChunkCredit,
+    EnhancementRequest,
+    Fault,
+    Hello,
+    Packet,
+    Ping,
+    Pong,
+    Welcome,
+    parse,
+)
+from shared.packetfields import MAX_MESSAGE_BYTES
+from shared.version import __version__
+
+_Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+_READ_BYTES = 1 << 20  # read from the spool at once
+_MESSAGES = 32  # ZeroMQ's own queues, a side; credit is what really bounds them
+_RECEIVE_AT_ONCE = 200
+_UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | _REFUSED
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who says hello."""
+
+    edge_id: str
+    boot_id: str
+    camera: str
+
+
+class _Connection:
+    """One DEALER socket with its monitor."""
+
+    def __init__(self, context: _Context, config: LinkConfig, keys: Keys | None) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        for option, value in (
+            *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
+            (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),
+            (zmq.RECONNECT_IVL_MAX, int(config.retry_max_seconds * 1000)),
+            *((zmq.HEARTBEAT_IVL, 5_000), (zmq.HEARTBEAT_TIMEOUT, 15_000), (zmq.CONNECT_TIMEOUT, 10_000)),
+            (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
+        ):
+            self.socket.setsockopt(option, value)
+        if keys is not None:
+            self.socket.curve_serverkey = keys.server_public
+            self.socket.curve_publickey = keys.public
+            self.socket.curve_secretkey = keys.secret
+        self.monitor = self.socket.get_monitor_socket(_UP | _DOWN)
+        self.socket.connect(config.gateway)
+        self.up = False
+        self.blocked = False  # the socket would not take more; wait until it can
+
+    def send(self, packet: Packet) -> bool:
+        """Hand a packet to the socket; False when its queue is full."""
+        try:
+            self.socket.send_multipart(packet.to_frames(), zmq.DONTWAIT, copy=True)
+        except zmq.Again:
+            self.blocked = True
+            return False
+        return True
+
+    def receive(self) -> list[bytes] | None:
+        try:
+            return self.socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return None
+
+    def events(self) -> int:
+        """What happened to the connection since last asked, as bits."""
+        seen = 0
+        while self.monitor.poll(0):
+            seen |= zmq.utils.monitor.recv_monitor_message(self.monitor)["event"]
+        return seen
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close(0)
+
+
+class Uplink:
+    """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
+
+    def __init__(self, config: LinkConfig, speaker: Speaker, spool: Spool, rng: random.Random) -> None:
+        """Raises KeyRejected."""
+        self._config = config
+        self._speaker = speaker
+        self._spool = spool
+        self._keys = load_keys(config)
+        self._context: _Context = zmq.Context()
+        self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
+        self._sender = BaseSender(config.times)
+        self._responder = Responder(config.max_requests)
+        self._bulk: _Connection | None = None
+        self._control: _Connection | None = None
+        self._boots: list[str] = []  # to greet: those with anything undelivered, and the present one
+        self._grave_id = 0  # tombstones up to this id were sent on this connection
+        self._news: list[Safe] = []  # told safe, not yet marked in the spool
+        self._open_at = 0.0
+        self._heard_at = 0.0
+        self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
+        self._pinged_at = 0.0
+        self._clock_offset_ns = 0  # gateway's wall clock minus ours
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
+        self.state: Literal["up", "down"] = "down"
+        self.acknowledged = 0
+        self.enhancement_bytes_sent = 0
+        self.failure: SecondlookError | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """The spool holds something new."""
+        with contextlib.suppress(BlockingIOError):  # enough wake-ups are waiting then
+            os.write(self._wake_write, b"w")
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End the thread and close the sockets; what is undelivered stays in the spool."""
+        self._stopping.set()
+        self.wake()
+        self._thread.join()
+        self._context.term()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._cycle()
+            self._mark_safe()
+        except SecondlookError as error:
+            self.failure = error
+        finally:
+            self.state = "down"
+            self._close()
+
+    def _cycle(self) -> None:
+        if self._bulk is None or self._control is None:
+            pause = self._open_at - time.monotonic()
+            if pause > 0:
+                self._stopping.wait(min(pause, _TICK_SECONDS))
+                return
+            self._open()
+        self._wait()
+        self._mark_safe()
+        if self._check_connections(time.monotonic()):
+            self._serve_bulk(time.monotonic())
+            self._serve_control(time.monotonic())
+
+    def _open(self) -> None:
+        self._bulk = _Connection(self._context, self._config, self._keys)
+        self._control = _Connection(self._context, self._config, self._keys)
+        self._heard_at = time.monotonic()
+
+    def _close(self) -> None:
+        for connection in (self._bulk, self._control):
+            if connection is not None:
+                connection.close()
+        self._bulk = self._control = None
+
+    def _wait(self) -> None:
+        """Sleep until something can be done, then take in all that arrived."""
+        assert self._bulk is not None and self._control is not None
+        poller = zmq.Poller()
+        poller.register(self._wake_read, zmq.POLLIN)
+        for connection in (self._bulk, self._control):
+            wanted = zmq.POLLIN | (zmq.POLLOUT if connection.blocked else 0)
+            poller.register(connection.socket, wanted)
+            poller.register(connection.monitor, zmq.POLLIN)
+            connection.blocked = False
+        ready = dict(poller.poll(int(_TICK_SECONDS * 1000)))
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+            self._sender.spooled(self._speaker.boot_id)
+        for connection in (self._bulk, self._control):
+            for _ in range(_RECEIVE_AT_ONCE):
+                frames = connection.receive()
+                if frames is None:
+                    break
+                self._take(connection, frames)
+
+    def _check_connections(self, now: float) -> bool:
+        """Follow what the monitors saw. False if the link was given up, to be opened again later."""
+        assert self._bulk is not None and self._control is not None
+        for connection in (self._bulk, self._control):
+            seen = connection.events()
+            if seen & _REFUSED:
+                return self._lost(f"gateway {self._config.gateway} does not accept this host's key")
+            if seen & _DOWN:
+                return self._lost(f"connection to gateway {self._config.gateway} broke")
+            if seen & _UP:
+                connection.up = True
+                self._heard_at = now
+                self._greet_anew(connection)
+        # While nothing is connected there is nothing to lose: ZeroMQ keeps trying by itself.
+        silent = now - self._heard_at > self._config.silence_seconds
+        if silent and (self._bulk.up or self._control.up):
+            return self._lost(f"gateway {self._config.gateway} has gone silent")
+        return True
+
+    def _lost(self, why: str) -> bool:
+        pause = self._backoff.next()
+        log.warning("%s; connecting again in %.1f s", why, pause)
+        self.state = "down"
+        self._close()
+        self._open_at = time.monotonic() + pause
+        return False
+
+    def _greet_anew(self, connection: _Connection) -> None:
+        """Nothing said before counts on this connection any more."""
+        if connection is self._bulk:
+            self._sender.connected()
+            self._grave_id = 0
+            self._list_boots()
+        else:
+            self._responder.connected()
+            self._control_hello_at = 0.0
+
+    def _list_boots(self) -> None:
+        present = self._speaker.boot_id
+        self._boots = [boot for boot in self._spool.undelivered_boots() if boot != present] + [present]
+
+    def _mark_safe(self) -> None:
+        if self._news:
+            news, self._news = self._news, []
+            self.acknowledged += self._spool.mark_safe(news)
+            self._list_boots()
+
+    def _take(self, connection: _Connection, frames: list[bytes]) -> None:
+        try:
+            packet = parse(frames)
+        except PacketError as error:
+            log.warning("gateway sent a packet that cannot be accepted: %s", error)
+            return
+        self._heard_at = time.monotonic()
+        if isinstance(packet, Fault):
+            log.warning("gateway: %s: %s", packet.code, packet.text)
+            if packet.code == "hello-first":
+                self._greet_anew(connection)
+        elif connection is self._bulk:
+            self._take_bulk(packet)
+        else:
+            self._take_control(packet)
+
+    def _take_bulk(self, packet: Packet) -> None:
+        if isinstance(packet, Welcome):
+            self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
+            self._news.append(Safe(packet.boot_id, packet.cumulative))
+            self._backoff.reset()
+            if self.state == "down":
+                log.info("connected to gateway %s", self._config.gateway)
+            self.state = "up"
+        elif isinstance(packet, Ack):
+            self._sender.acknowledged(
+                packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes
+            )
+            self._news.append(Safe(packet.boot_id, packet.cumulative, packet.selective))
+
+    def _take_control(self, packet: Packet) -> None:
+        refusal = None
+        if isinstance(packet, EnhancementRequest):
+            refusal = self._responder.request(packet)
+        elif isinstance(packet, ChunkCredit):
+            self._responder.confirm(packet)
+        elif isinstance(packet, Welcome):
+            self._control_hello_at = math.inf
+        elif isinstance(packet, Pong):
+            self._clock_offset_ns = packet.now_ns - time.time_ns()
+        if refusal is not None and self._control is not None:
+            self._control.send(refusal)
+
+    def _serve_bulk(self, now: float) -> None:
+        bulk = self._bulk
+        if bulk is None or not bulk.up:
+            return
+        for boot_id in self._sender.hellos(self._boots, now):
+            bulk.send(self._hello(boot_id, "bulk"))
+        for flight in self._sender.overdue(now):
+            self._repeat(bulk, flight, now)
+        for grave in self._spool.graves(self._grave_id):
+            if not bulk.send(grave.packet()):
+                return
+            self._grave_id = grave.id
+            self._sender.sent(grave.boot_id, grave.first_seq, grave.last_seq, 0, now)
+        self._send_frames(bulk, now)
+
+    def _send_frames(self, bulk: _Connection, now: float) -> None:
+        while (read := self._sender.next_read()) is not None:
+            batch = self._spool.read(read.boot_id, read.from_seq, min(read.room_bytes, _READ_BYTES))
+            if not batch:
+                self._sender.drained(read.boot_id)
+            for pending in batch:
+                size = len(pending.base)
+                if not self._sender.may_send(size) or not bulk.send(pending.packet(read.boot_id)):
+                    return
+                self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
+
+    def _repeat(self, bulk: _Connection, flight: Flight, now: float) -> None:
+        """Send again what was not acknowledged in time, if the spool still has it."""
+        packet: Packet | None = None
+        if flight.is_tombstone:
+            # A grave that has grown meanwhile was sent under its new id already.
+            span = (flight.boot_id, flight.first_seq, flight.last_seq)
+            for grave in self._spool.graves(0):
+                if (grave.boot_id, grave.first_seq, grave.last_seq) == span:
+                    packet = grave.packet()
+        else:
+            for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
+                packet = pending.packet(flight.boot_id)
+        if packet is None:
+            self._sender.gone(flight)
+        elif bulk.send(packet):
+            self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, flight.size_bytes, now)
+
+    def _serve_control(self, now: float) -> None:
+        control = self._control
+        if control is None or not control.up:
+            return
+        if now >= self._control_hello_at:
+            control.send(self._hello(self._speaker.boot_id, "control"))
+            control.send(Ping(time.time_ns()))  # the answer tells the gateway's clock
+            self._control_hello_at = now + self._config.hello_seconds
+        if now - max(self._heard_at, self._pinged_at) >= self._config.ping_seconds:
+            control.send(Ping(time.time_ns()))
+            self._pinged_at = now
+        for refusal in self._responder.expire(time.time_ns() + self._clock_offset_ns):
+            control.send(refusal)
+        while (request := self._responder.next_load()) is not None:
+            refusal_or_none = self._responder.loaded(
+                request, self._spool.enhancement(request.boot_id, request.seq)
+            )
+            if refusal_or_none is not None:
+                control.send(refusal_or_none)
+        while (chunk := self._responder.next_chunk()) is not None and control.send(chunk):
+            self._responder.sent(chunk)
+            self.enhancement_bytes_sent += len(chunk.payload)
+
+    def _hello(self, boot_id: str, channel: str) -> Hello:
+        oldest, following = self._spool.bounds(boot_id)
+        speaker = self._speaker
+        software = f"secondlook {__version__}"
+        return Hello(speaker.edge_id, boot_id, channel, speaker.camera, following, oldest, software)
