@@ -21,7 +21,9 @@ MAX_PIXELS = 1 << 26
 MAX_QUALITY = 63
 MAX_PAYLOAD_BYTES = 1 << 28
 
-_HEAD = struct.Struct("<4sBBBBBx8sHHI")  # magic version codec layer flags quality . hash width height symbol_crc
+_HEAD = struct.Struct(
+    "<4sBBBBBx8sHHI"
+)  # magic version codec layer flags quality . hash width height symbol_crc
 _ENHANCEMENT = struct.Struct("<BxxxI")  # base quality, symbol CRC of the base layer
 _REFERENCE = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")
@@ -68,7 +70,11 @@ class Bitstream:
         for name, value in (("quality", self.quality), ("base quality", self.base_quality)):
             if not 0 <= value <= MAX_QUALITY:
                 raise MalformedBitstream(f"{name} {value} is not in 0..{MAX_QUALITY}")
-        if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE and self.width * self.height <= MAX_PIXELS):
+        if not (
+            1 <= self.width <= MAX_SIDE
+            and 1 <= self.height <= MAX_SIDE
+            and self.width * self.height <= MAX_PIXELS
+        ):
             raise MalformedBitstream(f"frame size {self.width}x{self.height} is out of range")
         if self.reference is not None and not 0 <= self.reference < 1 << 63:
             raise MalformedBitstream(f"reference {self.reference} is out of range")

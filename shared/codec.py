@@ -23,7 +23,14 @@ from safetensors.numpy import load_file
 from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
 from shared.delta import changed_positions, pack_map, unpack_map
 from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
-from shared.errors import ConfigError, LayerMismatch, ModelNotFound, ReferenceMissing, SymbolMismatch, UnsupportedBitstream
+from shared.errors import (
+    ConfigError,
+    LayerMismatch,
+    ModelNotFound,
+    ReferenceMissing,
+    SymbolMismatch,
+    UnsupportedBitstream,
+)
 from shared.inference import Session, open_session
 from shared.models import MODELS_ROOT, ModelFolder, find_model
 from shared.scale_network import ScaleNetwork
@@ -33,7 +40,14 @@ F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
 STEP = 64  # sides are padded to multiples of this
-GRAPHS = ("analysis", "quantise", "dequantise_base", "dequantise_enhancement", "synthesis_base", "synthesis_enhanced")
+GRAPHS = (
+    "analysis",
+    "quantise",
+    "dequantise_base",
+    "dequantise_enhancement",
+    "synthesis_base",
+    "synthesis_enhanced",
+)
 
 
 @dataclass(frozen=True)
@@ -123,16 +137,23 @@ class LiteCodec:
         """
         _check(image, base_quality, quality)
         height, width = image.shape[:2]
-        if key is not None and (key.size, key.base_quality, key.quality) != ((width, height), base_quality, quality):
+        if key is not None and (key.size, key.base_quality, key.quality) != (
+            (width, height),
+            base_quality,
+            quality,
+        ):
             key = None
         signal = self._run("analysis", image=_pad(image)[None])
         y_base, y_enhancement = signal["y_base"], signal["y_enhancement"]
         rows, columns = y_base.shape[2:]
         keep = np.ones((rows, columns), bool)
         if key is not None:
-            keep = changed_positions(y_enhancement, key.signal, self._change_threshold * 2.0 ** (-quality / 10.7))
+            keep = changed_positions(
+                y_enhancement, key.signal, self._change_threshold * 2.0 ** (-quality / 10.7)
+            )
         coded = self._run(
-            "quantise", y_base=y_base, y_enhancement=y_enhancement, base_quality=_scalar(base_quality), quality=_scalar(quality),
+            "quantise", y_base=y_base, y_enhancement=y_enhancement,
+            base_quality=_scalar(base_quality), quality=_scalar(quality),
             **_conditions(keep, key.latents_base if key else np.zeros_like(y_base)),
             reference_enhancement=key.latents_enhancement if key else np.zeros_like(y_enhancement),
         )  # fmt: skip
@@ -149,7 +170,9 @@ class LiteCodec:
     def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image:
         """Decode a base layer to uint8[H,W,3]; a delta needs its key's base layer."""
         frame = self._read_base(base, self._read_base(key) if key is not None else None)
-        picture = self._run("synthesis_base", latents_base=frame.latents, base_quality=_scalar(frame.bitstream.quality))["image"]
+        picture = self._run(
+            "synthesis_base", latents_base=frame.latents, base_quality=_scalar(frame.bitstream.quality)
+        )["image"]
         return _crop(picture, frame.bitstream)
 
     def decode_enhanced(self, base: bytes, enhancement: bytes, *, key: Layers | None = None) -> U8Image:
@@ -167,7 +190,13 @@ class LiteCodec:
         return _crop(picture, upper.bitstream)
 
     def _write_base(
-        self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], quality: int, width: int, height: int, reference: int | None
+        self,
+        coded: dict[str, Any],
+        keep: npt.NDArray[np.bool_],
+        quality: int,
+        width: int,
+        height: int,
+        reference: int | None,
     ) -> tuple[Bitstream, I16]:
         y, scales = coded["symbols_base"][0], self._base_scales
         z, hyper_indexes = self._hyper_symbols(coded["z_base"][0], scales, quality)
@@ -210,7 +239,12 @@ class LiteCodec:
         return (pack_map(keep) + payload if reference is not None else payload), y
 
     def _unpack(
-        self, payload: bytes, scales: ScaleNetwork, quality: int, keep: npt.NDArray[np.bool_], base_symbols: I16 | None
+        self,
+        payload: bytes,
+        scales: ScaleNetwork,
+        quality: int,
+        keep: npt.NDArray[np.bool_],
+        base_symbols: I16 | None,
     ) -> tuple[I16, I16]:
         """Hyper-latent and latent symbols of a payload."""
         decoder = SymbolDecoder(self._tables, payload)
@@ -244,7 +278,13 @@ class LiteCodec:
 
     def _read_enhancement(self, data: bytes, base: _Latents, key: _Latents | None = None) -> _Latents:
         bitstream, lower = self._parse(data, Layer.ENHANCEMENT), base.bitstream
-        same = (bitstream.width, bitstream.height, bitstream.reference, bitstream.base_quality, bitstream.base_symbol_crc)
+        same = (
+            bitstream.width,
+            bitstream.height,
+            bitstream.reference,
+            bitstream.base_quality,
+            bitstream.base_symbol_crc,
+        )
         if same != (lower.width, lower.height, lower.reference, lower.quality, lower.symbol_crc):
             raise LayerMismatch("this enhancement belongs to another base layer")
         _check_reference(bitstream, key)
@@ -252,7 +292,9 @@ class LiteCodec:
         keep = np.ones((rows, columns), bool)
         if lower.reference is not None:
             keep, _ = unpack_map(lower.payload, rows, columns)
-        z, y = self._unpack(bitstream.payload, self._enhancement_scales, bitstream.quality, keep, base.symbols)
+        z, y = self._unpack(
+            bitstream.payload, self._enhancement_scales, bitstream.quality, keep, base.symbols
+        )
         if _symbol_crc(z, y) != bitstream.symbol_crc:
             raise SymbolMismatch("enhancement layer: decoded symbols fail their checksum")
         reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
@@ -266,9 +308,13 @@ class LiteCodec:
     def _parse(self, data: bytes, layer: Layer) -> Bitstream:
         bitstream = parse(data)
         if bitstream.codec is not Codec.LITE:
-            raise UnsupportedBitstream(f"codec family {bitstream.codec.name.lower()} needs another decoder than {self.name}")
+            raise UnsupportedBitstream(
+                f"codec family {bitstream.codec.name.lower()} needs another decoder than {self.name}"
+            )
         if bitstream.layer is not layer:
-            raise LayerMismatch(f"expected a layer of kind {layer.name.lower()}, got {bitstream.layer.name.lower()}")
+            raise LayerMismatch(
+                f"expected a layer of kind {layer.name.lower()}, got {bitstream.layer.name.lower()}"
+            )
         if bitstream.model_hash != self.model_hash:
             raise ModelNotFound(
                 f"this layer was coded with model {bitstream.model_hash.hex()}; "
@@ -303,7 +349,9 @@ def _check_reference(bitstream: Bitstream, key: _Latents | None) -> None:
     if bitstream.reference is None:
         return
     if key is None:
-        raise ReferenceMissing(f"this layer is a delta against frame {bitstream.reference}, which was not given")
+        raise ReferenceMissing(
+            f"this layer is a delta against frame {bitstream.reference}, which was not given"
+        )
     other = key.bitstream
     if other.reference is not None:
         raise ReferenceMissing("the reference given is itself a delta; a delta refers to a key")

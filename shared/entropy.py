@@ -11,10 +11,12 @@ of them is then the same on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import constriction
 import numpy as np
 import numpy.typing as npt
+
 from shared.errors import MalformedBitstream, ModelCorrupt, TruncatedBitstream
 
 Symbols = npt.NDArray[np.int16]
@@ -39,7 +41,7 @@ class EntropyTables:
     frequencies: npt.NDArray[np.int32]
     reach: npt.NDArray[np.int32]
     skip_below: int
-    models: tuple[Categorical, ...] = field(init=False, repr=False, compare=False)
+    models: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.frequencies.ndim != 2 or self.reach.shape != (len(self.frequencies),):
@@ -48,7 +50,9 @@ class EntropyTables:
             raise ModelCorrupt("entropy tables: a reach exceeds its row")
         totals = self.frequencies.sum(axis=1)
         if (self.frequencies < 0).any() or (totals <= 0).any() or (totals >= 1 << 24).any():
-            raise ModelCorrupt("entropy tables: frequencies of a row must be positive and sum to less than 2^24")
+            raise ModelCorrupt(
+                "entropy tables: frequencies of a row must be positive and sum to less than 2^24"
+            )
         models = [
             Categorical(row[: 2 * reach + 2].astype(np.float64), perfect=False)
             for row, reach in zip(self.frequencies, self.reach, strict=True)
@@ -84,7 +88,7 @@ class SymbolEncoder:
         escaped = np.concatenate(self._escaped) if self._escaped else np.zeros(0, np.int64)
         head = _varint(len(words))
         tail = b"".join(_varint(_zigzag(int(v))) for v in escaped)
-        return head + words.tobytes() + tail
+        return b"".join([head, words.tobytes(), tail])
 
 
 class SymbolDecoder:
@@ -134,9 +138,7 @@ def _groups(indexes: Indexes, skip_below: int) -> list[tuple[int, npt.NDArray[np
     counts = np.bincount(indexes, minlength=256)
     starts = np.concatenate([[0], np.cumsum(counts)])
     return [
-        (level, order[starts[level] : starts[level + 1]])
-        for level in range(skip_below, 256)
-        if counts[level]
+        (level, order[starts[level] : starts[level + 1]]) for level in range(skip_below, 256) if counts[level]
     ]
 
 

@@ -34,8 +34,13 @@ class Session:
         """Run the graph. Shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt."""
         try:
             values = self._session.run(None, dict(feeds))
-        except (ort.capi.onnxruntime_pybind11_state.Fail, ort.capi.onnxruntime_pybind11_state.InvalidArgument) as error:
-            raise ModelCorrupt(f"{self._path.name} cannot run on these inputs: {str(error).splitlines()[0]}") from error
+        except (
+            ort.capi.onnxruntime_pybind11_state.Fail,
+            ort.capi.onnxruntime_pybind11_state.InvalidArgument,
+        ) as error:
+            raise ModelCorrupt(
+                f"{self._path.name} cannot run on these inputs: {str(error).splitlines()[0]}"
+            ) from error
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
 
 
@@ -56,6 +61,14 @@ def open_session(path: Path, threads: int = 0, *, gpu: bool = False) -> Session:
     states = ort.capi.onnxruntime_pybind11_state
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
-    except (states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.NoSuchFile, states.NotImplemented) as error:
-        raise ModelCorrupt(f"{path} is not an ONNX graph this runtime can load: {str(error).splitlines()[0]}") from error
+    except (
+        states.Fail,
+        states.InvalidProtobuf,
+        states.InvalidGraph,
+        states.NoSuchFile,
+        states.NotImplemented,
+    ) as error:
+        raise ModelCorrupt(
+            f"{path} is not an ONNX graph this runtime can load: {str(error).splitlines()[0]}"
+        ) from error
     return Session(session, path)

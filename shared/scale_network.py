@@ -33,9 +33,16 @@ class IntegerConv:
     shift: int
 
     @classmethod
-    def load(cls, name: str, weight: npt.NDArray[np.int8], bias: npt.NDArray[np.int32], shift: int) -> IntegerConv:
+    def load(
+        cls, name: str, weight: npt.NDArray[np.int8], bias: npt.NDArray[np.int32], shift: int
+    ) -> IntegerConv:
         """Raises ModelCorrupt when shapes are wrong or a sum could leave the exact range of float32."""
-        if weight.dtype != np.int8 or bias.dtype != np.int32 or bias.shape != (64, len(weight)) or not 0 < shift < 20:
+        if (
+            weight.dtype != np.int8
+            or bias.dtype != np.int32
+            or bias.shape != (64, len(weight))
+            or not 0 < shift < 20
+        ):
             raise ModelCorrupt(f"scale network: layer {name} has wrong shapes or types")
         sums = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) * MAX_ACTIVATION
         if (sums + np.abs(bias.astype(np.int64)).max(axis=0) + (1 << shift)).max() >= EXACT_LIMIT:
@@ -55,7 +62,7 @@ class IntegerConv:
                     acc += self.weight[:, dy, dx, None, None] * padded[:, dy : dy + h, dx : dx + w]
         acc += (self.bias[quality] + np.float32(1 << (self.shift - 1)))[:, None, None]
         acc *= np.float32(2.0**-self.shift)
-        return np.floor(acc, out=acc)
+        return np.asarray(np.floor(acc, out=acc))
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ class ScaleNetwork:
 
         def layer(name: str) -> IntegerConv:
             try:
-                weight, bias, shift = (tensors[f"{prefix}.{name}.{part}"] for part in ("weight", "bias", "shift"))
+                weight, bias, shift = (
+                    tensors[f"{prefix}.{name}.{part}"] for part in ("weight", "bias", "shift")
+                )
             except KeyError as error:
                 raise ModelCorrupt(f"scale network: tensor {error} is missing") from error
             return IntegerConv.load(f"{prefix}.{name}", weight, bias, int(shift[0]))  # type: ignore[arg-type]
@@ -95,7 +104,9 @@ class ScaleNetwork:
         row = self.hyper_index[quality]
         return np.broadcast_to(row[:, None, None], (len(row), h, w))
 
-    def indexes(self, z: npt.NDArray[np.int16], quality: int, base: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.uint8]:
+    def indexes(
+        self, z: npt.NDArray[np.int16], quality: int, base: npt.NDArray[np.int16] | None = None
+    ) -> npt.NDArray[np.uint8]:
         """`z`: int16[Z,h,w]; `base`: int16[M,4h,4w], the base layer's symbols -> uint8[C,4h,4w]."""
         a = np.clip(z, -Z_CLAMP, Z_CLAMP).astype(np.float32) * Z_GAIN
         a = _shuffle(_rectify(self.up1(a, quality)))
@@ -116,4 +127,6 @@ def _rectify(a: F32) -> F32:
 def _shuffle(a: F32) -> F32:
     """Pixel shuffle by 2: [4C,h,w] -> [C,2h,2w]."""
     c, h, w = a.shape
-    return np.ascontiguousarray(a.reshape(c // 4, 2, 2, h, w).transpose(0, 3, 1, 4, 2)).reshape(c // 4, 2 * h, 2 * w)
+    return np.ascontiguousarray(a.reshape(c // 4, 2, 2, h, w).transpose(0, 3, 1, 4, 2)).reshape(
+        c // 4, 2 * h, 2 * w
+    )

@@ -29,7 +29,10 @@ class EdgeNet(nn.Module):
 
         def stage(cin: int, cout: int) -> nn.Sequential:
             return nn.Sequential(
-                nn.Conv2d(cin, cout, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(cout, cout, 3, padding=1), nn.LeakyReLU(0.1)
+                nn.Conv2d(cin, cout, 3, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(cout, cout, 3, padding=1),
+                nn.LeakyReLU(0.1),
             )
 
         w = width
@@ -49,10 +52,12 @@ class EdgeNet(nn.Module):
 def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threads: int = 2) -> float:
     """Train on pairs `NAME.jpg` / `NAME.png` for `minutes`; write a state dict to `out`; return the last mean loss."""
     torch.set_num_threads(threads)
-    names = [p for p in list_images(boundaries)]
+    names = list_images(boundaries)
     pictures = [read_rgb(images / (p.stem + ".jpg")) for p in names]
     truth = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for p in names]
-    sampler = CropSampler(pictures, [cv2.dilate(t, np.ones((3, 3), np.uint8)) for t in truth], 160, np.random.default_rng(1))
+    sampler = CropSampler(
+        pictures, [cv2.dilate(t, np.ones((3, 3), np.uint8)) for t in truth], 160, np.random.default_rng(1)
+    )
     net = EdgeNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     start, step, recent = time.monotonic(), 0, 0.0
@@ -63,7 +68,9 @@ def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threa
         target = torch.from_numpy(m).float() / 255
         logits = net(torch.from_numpy(x).float().div(255).to(memory_format=torch.channels_last))
         weight = 0.15 + 0.85 * (target > 0.1).float()
-        loss = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum() / weight.sum()
+        loss = (
+            F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
+        ).sum() / weight.sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

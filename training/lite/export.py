@@ -100,7 +100,9 @@ class DequantiseEnhancement(nn.Module):
         _, features = self.codec.base_latents(latents_base, base_quality)
         prior = self.codec.enhancement_prior(features, quality)
         context = condition(layer, z_enhancement.float(), features)
-        return layer.quantiser.dequantise(symbols_enhancement.float(), context, prior, keep, reference_enhancement)
+        return layer.quantiser.dequantise(
+            symbols_enhancement.float(), context, prior, keep, reference_enhancement
+        )
 
 
 def to_image(picture: Tensor) -> Tensor:
@@ -123,7 +125,9 @@ class SynthesisEnhanced(nn.Module):
         super().__init__()
         self.codec = codec
 
-    def forward(self, latents_base: Tensor, latents_enhancement: Tensor, base_quality: Tensor, quality: Tensor) -> Tensor:
+    def forward(
+        self, latents_base: Tensor, latents_enhancement: Tensor, base_quality: Tensor, quality: Tensor
+    ) -> Tensor:
         _, features = self.codec.base_latents(latents_base, base_quality)
         return to_image(self.codec.synthesise_enhanced(latents_enhancement, features, quality))
 
@@ -144,7 +148,10 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
     h, w = 4, 8
     image = torch.zeros(1, 16 * h, 16 * w, 3, dtype=torch.uint8)
     y_b, y_e = torch.zeros(1, c.base_latents, h, w), torch.zeros(1, c.enhancement_latents, h, w)
-    z_b, z_e = torch.zeros(1, c.base_hyper, h // 4, w // 4).short(), torch.zeros(1, c.enhancement_hyper, h // 4, w // 4).short()
+    z_b, z_e = (
+        torch.zeros(1, c.base_hyper, h // 4, w // 4).short(),
+        torch.zeros(1, c.enhancement_hyper, h // 4, w // 4).short(),
+    )
     keep, q_b, q_e = torch.ones(1, 1, h, w), torch.tensor([16]), torch.tensor([32])
     plans: dict[str, tuple[nn.Module, dict[str, Tensor], list[str]]] = {
         "analysis": (Analysis(codec), {"image": image}, ["y_base", "y_enhancement"]),
@@ -178,9 +185,18 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
     }  # fmt: skip
     for name, (module, feeds, outputs) in plans.items():
         names = [*feeds, *outputs]
-        dynamic = {n: IMAGE if n == "image" else HYPER if n.startswith("z_") else LATENT for n in names if not n.endswith("quality")}
+        dynamic = {
+            n: IMAGE if n == "image" else HYPER if n.startswith("z_") else LATENT
+            for n in names
+            if not n.endswith("quality")
+        }
         export_onnx(
-            module, list(feeds.values()), folder / f"{name}.onnx", inputs=list(feeds), outputs=outputs, dynamic=dynamic
+            module,
+            list(feeds.values()),
+            folder / f"{name}.onnx",
+            inputs=list(feeds),
+            outputs=outputs,
+            dynamic=dynamic,
         )
     return [f"{name}.onnx" for name in plans]
 
@@ -221,8 +237,14 @@ def integer_layers(layer: LayerEntropy, prefix: str) -> dict[str, npt.NDArray[An
 def export_lite(codec: LiteCodec, folder: Path, facts: dict[str, Any]) -> None:
     """Write the model folder. `facts` goes into the manifest (licence, training, figures)."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights({k: v.half().contiguous() for k, v in codec.state_dict().items()}, folder / "weights.safetensors")
-    tensors = gaussian_tables() | integer_layers(codec.base, "base") | integer_layers(codec.enhancement, "enhancement")
+    save_weights(
+        {k: v.half().contiguous() for k, v in codec.state_dict().items()}, folder / "weights.safetensors"
+    )
+    tensors = (
+        gaussian_tables()
+        | integer_layers(codec.base, "base")
+        | integer_layers(codec.enhancement, "enhancement")
+    )
     tensors["change_threshold"] = np.array([CHANGE_THRESHOLD], np.float32)
     save_file(tensors, folder / "entropy.safetensors")
     bake_qualities(codec)

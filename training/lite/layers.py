@@ -19,7 +19,11 @@ class DepthConvBlock(nn.Module):
     def __init__(self, c: int, expand: float = 1.5) -> None:
         super().__init__()
         k = int(c * expand)
-        self.p1, self.dw, self.p2 = nn.Conv2d(c, c, 1), nn.Conv2d(c, c, 3, padding=1, groups=c), nn.Conv2d(c, c, 1)
+        self.p1, self.dw, self.p2 = (
+            nn.Conv2d(c, c, 1),
+            nn.Conv2d(c, c, 3, padding=1, groups=c),
+            nn.Conv2d(c, c, 1),
+        )
         self.f1, self.f2 = nn.Conv2d(c, k, 1), nn.Conv2d(k, c, 1)
         for last in (self.p2, self.f2):
             nn.init.normal_(last.weight, std=1e-3)

@@ -101,7 +101,9 @@ class MeanQuantiser(nn.Module):
         seen = latents_of_first - prior[:, : self.half]
         return prior[:, self.half :] + self.second(torch.cat([context, seen], 1))
 
-    def quantise(self, y: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def quantise(
+        self, y: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (symbols, latents, means); where `keep` is 0 the latent is the reference's and the symbol 0."""
         symbols, latents, means = [], [], []
         groups = (slice(None, self.half), slice(self.half, None))
@@ -113,9 +115,13 @@ class MeanQuantiser(nn.Module):
             means.append(mean)
         return torch.cat(symbols, 1), torch.cat(latents, 1), torch.cat(means, 1)
 
-    def dequantise(self, symbols: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor) -> Tensor:
+    def dequantise(
+        self, symbols: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor
+    ) -> Tensor:
         """The decoder's half of `quantise`."""
-        first = (symbols[:, : self.half] + self.means(context, prior, None)) * keep + reference[:, : self.half] * (1 - keep)
+        first = (symbols[:, : self.half] + self.means(context, prior, None)) * keep + reference[
+            :, : self.half
+        ] * (1 - keep)
         mean = self.means(context, prior, first)
         second = (symbols[:, self.half :] + mean) * keep + reference[:, self.half :] * (1 - keep)
         return torch.cat([first, second], 1)
@@ -160,7 +166,9 @@ class LiteCodec(nn.Module):
         for row, pair in enumerate(base_choice):
             selection[row, choice.index(pair)] = 1.0
         self.base_head = nn.Sequential(DepthConvBlock(c.trunk), conv1x1(selection))
-        self.enhancement_head = nn.Sequential(DepthConvBlock(c.trunk), conv1x1(np.eye(c.enhancement_latents, c.trunk)))
+        self.enhancement_head = nn.Sequential(
+            DepthConvBlock(c.trunk), conv1x1(np.eye(c.enhancement_latents, c.trunk))
+        )
 
         self.base = LayerEntropy(c.base_latents, c.base_hyper, 64)
         self.enhancement = LayerEntropy(c.enhancement_latents, c.enhancement_hyper, 64, base=c.base_latents)

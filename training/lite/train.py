@@ -43,7 +43,9 @@ def draw_qualities(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(base), torch.from_numpy(rng.integers(0, QUALITIES, n))
 
 
-def loss_of(out: dict[str, Tensor], x: Tensor, mask: Tensor, base_quality: Tensor, quality: Tensor, floor: float) -> tuple[Tensor, dict[str, float]]:
+def loss_of(
+    out: dict[str, Tensor], x: Tensor, mask: Tensor, base_quality: Tensor, quality: Tensor, floor: float
+) -> tuple[Tensor, dict[str, float]]:
     lam_b, lam_e = lambda_of(base_quality), lambda_of(quality)
     base_error = edge_weighted_error(x, out["base"], mask, floor)
     error = (out["enhanced"] - x).square().flatten(1).mean(1)
@@ -68,7 +70,10 @@ def start_scales(model: LiteCodec, sampler: CropSampler) -> None:
         for layer, y in ((model.base, y_b), (model.enhancement, y_e)):
             y = y * torch.exp(layer.log_gain(quality))
             z = layer.hyper_analysis(y)
-            for values, knots, per_unit in ((y, layer.scale.index.bias.knots, 8), (z, layer.z_index.knots, 8)):
+            for values, knots, per_unit in (
+                (y, layer.scale.index.bias.knots, 8),
+                (z, layer.z_index.knots, 8),
+            ):
                 spread = values.transpose(0, 1).flatten(1).std(1).clamp(min=SIGMA_LOW)
                 knots[knot] = torch.log(spread / SIGMA_LOW) / LOG_STEP / per_unit
 
@@ -93,7 +98,13 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
         for x in images:
             out = model(x, torch.tensor([base_quality]), torch.tensor([quality]))
             errors = [(out[k].clamp(0, 1) - x).square().mean().item() for k in ("base", "enhanced")]
-            facts.append([out["bpp_base"].item(), out["bpp_enhancement"].item(), *(-10 * math.log10(e) for e in errors)])
+            facts.append(
+                [
+                    out["bpp_base"].item(),
+                    out["bpp_enhancement"].item(),
+                    *(-10 * math.log10(e) for e in errors),
+                ]
+            )
         mean = np.mean(facts, 0)
         rows.append({
             "base_quality": base_quality, "quality": quality, "bpp_base": mean[0], "bpp": mean[0] + mean[1],
@@ -106,8 +117,14 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
 def load_sampler(data: Path, work: Path, config: TrainConfig) -> CropSampler:
     paths = list_images(data / "train" / "images")
     masks = masks_for(paths, data / "train" / "boundaries", work / "edges.pt", work / "masks")
-    kept = [(image, mask) for image, mask in ((read_rgb(p), m) for p, m in zip(paths, masks, strict=True)) if fits(image, config.crop)]
-    return CropSampler([k[0] for k in kept], [k[1] for k in kept], config.crop, np.random.default_rng(config.seed))
+    kept = [
+        (image, mask)
+        for image, mask in ((read_rgb(p), m) for p, m in zip(paths, masks, strict=True))
+        if fits(image, config.crop)
+    ]
+    return CropSampler(
+        [k[0] for k in kept], [k[1] for k in kept], config.crop, np.random.default_rng(config.seed)
+    )
 
 
 def train(data: Path, work: Path, minutes: float, config: TrainConfig, *, resume: bool, threads: int) -> Path:
@@ -138,7 +155,9 @@ def train(data: Path, work: Path, minutes: float, config: TrainConfig, *, resume
         x, mask = (torch.from_numpy(a).float() / 255 for a in sampler.batch(config.batch))
         x = x.to(memory_format=torch.channels_last)
         base_quality, quality = draw_qualities(config.batch, sampler.rng)
-        loss, facts = loss_of(model(x, base_quality, quality), x, mask, base_quality, quality, config.mask_floor)
+        loss, facts = loss_of(
+            model(x, base_quality, quality), x, mask, base_quality, quality, config.mask_floor
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
@@ -156,7 +175,17 @@ def train(data: Path, work: Path, minutes: float, config: TrainConfig, *, resume
     return checkpoint
 
 
-def save(path: Path, model: LiteCodec, optimiser: torch.optim.Optimizer, step: int, config: TrainConfig) -> None:
+def save(
+    path: Path, model: LiteCodec, optimiser: torch.optim.Optimizer, step: int, config: TrainConfig
+) -> None:
     part = path.with_suffix(".part")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "config": asdict(config)}, part)
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "config": asdict(config),
+        },
+        part,
+    )
     part.replace(path)
