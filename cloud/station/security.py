@@ -1,9 +1,9 @@
 """The station's guard: which requests pass, and the headers on every answer.
 
 The station has no log-in yet and listens on loopback by default. What remains is the reviewer's own browser
-being turned against it by another page. A foreign page cannot post a verdict: a post must be JSON and come from
-the station's own page. It cannot reach the station through a name of its own either (DNS rebinding): only known
-host names are answered.
+being turned against it by another page. A foreign page cannot post a verdict: a post must be JSON and come
+from the station's own page. It cannot reach the station through a name of its own either (DNS rebinding):
+only known host names are answered.
 """
 
 from __future__ import annotations

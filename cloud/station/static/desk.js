@@ -87,6 +87,7 @@ export class Desk {
   async #send(before, body, leaves) {
     try {
       this.#keep(await api.postVerdict(before.id, body));
+      this.listing += 1; // a list still on its way may be older than this verdict
     } catch (error) {
       this.details.delete(before.id);
       this.sending.delete(before.id);
@@ -140,6 +141,7 @@ export class Desk {
 
   async setFilter(filter) {
     this.store.set({ filter, rows: [], total: 0, loaded: false });
+    await this.queue;
     await this.refreshList();
     await this.openFirst();
   }
@@ -190,10 +192,12 @@ export class Desk {
     else this.store.set({ offline: true });
   }
 
-  // Details and pictures of the next frames, one after the other, so that the open frame is never slowed down.
+  // What the reviewer will want next: base of the open frame, to compare, then the frames that follow. One request
+  // after the other, so that the open frame is never slowed down.
   async #prefetch() {
     const state = this.store.get();
-    for (const row of upcoming(state, state.currentId, PREFETCH)) {
+    const open = state.rows.filter((row) => row.id === state.currentId);
+    for (const row of [...open, ...upcoming(state, state.currentId, PREFETCH)]) {
       try {
         let review = this.details.get(row.id);
         if (review?.stamp !== row.stamp) {

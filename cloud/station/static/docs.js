@@ -6,6 +6,7 @@ function resolved(schema, spec, depth = 0) {
   if (!schema || depth > 4) return "…";
   if (schema.$ref) return resolved(spec.components.schemas[schema.$ref.split("/").pop()], spec, depth);
   if (schema.anyOf) return schema.anyOf.map((part) => resolved(part, spec, depth + 1));
+  if (schema.prefixItems) return schema.prefixItems.map((part) => part.type).join(", ");
   if (schema.type === "array") return [resolved(schema.items, spec, depth + 1)];
   if (schema.properties) {
     const names = Object.entries(schema.properties);

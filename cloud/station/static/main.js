@@ -26,7 +26,7 @@ let rubber = null; // the box being drawn, in frame pixels
 let onScreen = null; // { id, version, sha256 } of the picture on the canvas
 const stage = new Stage(stageElement, byId("canvas"), () => {
   drawBoxes(overlay, stage, store.get(), rubber);
-  byId("zoom").textContent = `${Math.round(stage.scale * 100)}%`;
+  byId("zoom").textContent = store.get().review ? `${Math.round(stage.scale * 100)}%` : "";
 });
 
 // --- the picture
@@ -74,6 +74,7 @@ function noticeFor(state) {
 
 function renderStage(state) {
   const empty = state.loaded && state.currentId === null;
+  for (const section of document.querySelectorAll(".facts section")) section.hidden = empty;
   byId("empty").hidden = !empty;
   if (empty) {
     const calm = state.filter === "open" || state.filter === "ready";
@@ -115,19 +116,20 @@ const VERDICT_BUTTONS = [
   ["confirm", "Confirm", "a", "good"],
   ["reject", "Reject", "r", "bad"],
   ["wrongClass", "Wrong class", "w", ""],
-  ["missed", "Missed object", "m", ""],
+  ["missed", "Missed", "m", ""],
   ["unsure", "Unsure", "u", ""],
   ["undo", "Undo", "z", "quiet after-gap"],
-  ["previous", "Previous", "k", "quiet"],
-  ["next", "Next", "j", "quiet"],
+  ["previous", "‹", "k", "quiet", "Previous frame"],
+  ["next", "›", "j", "quiet", "Next frame"],
 ];
 
 function buildVerdictBar() {
   const target = panels.element("span", { id: "target", className: "target" });
   byId("verdicts").append(target);
-  for (const [action, words, key, kind] of VERDICT_BUTTONS) {
+  for (const [action, words, key, kind, name] of VERDICT_BUTTONS) {
     const button = panels.element("button", { className: `verdict ${kind}`, "data-action": action, text: `${words} ` });
     button.append(panels.element("kbd", { text: key }));
+    if (name) button.setAttribute("aria-label", name);
     button.addEventListener("click", () => actions[action]());
     byId("verdicts").append(button);
   }

@@ -66,12 +66,12 @@ export function nextDecidable(state, id) {
   return ring.find((row) => DECIDABLE.has(row.state) && row.id !== id) ?? null;
 }
 
-// Ids to prefetch: the rows that follow `id`, ready ones only.
+// Rows to prefetch: those after `id` that can be decided.
 export function upcoming(state, id, count) {
   const at = indexOf(state, id);
   return state.rows
     .slice(at + 1)
-    .filter((row) => row.state === "ready")
+    .filter((row) => DECIDABLE.has(row.state))
     .slice(0, count);
 }
 

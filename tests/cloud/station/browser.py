@@ -1,4 +1,4 @@
-"""A real browser for tests: headless Chromium, driven over its debugging pipe with the standard library only."""
+"""A real browser for tests: headless Chromium, driven over its debugging pipe by the standard library."""
 
 from __future__ import annotations
 

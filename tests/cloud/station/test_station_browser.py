@@ -1,0 +1,223 @@
+"""The page in a real browser, by keyboard and mouse. Skipped where no Chromium is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cloud.station.app import create_app
+from tests.cloud.station.browser import Browser, find_chromium
+from tests.cloud.station.seed import Seeded, drawn_scene, finish, seed
+from tests.cloud.station.server import serving
+
+PROGRAM = find_chromium()
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="no Chromium on PATH"),
+    pytest.mark.timeout(180),
+]
+
+SWITCH_MS = 150  # what a reviewer may wait for the next frame
+TAG = "document.getElementById('tag-right').textContent"
+CURRENT = "document.querySelector('.row[aria-current]')?.dataset.id ?? null"
+NAME_ASKED = "document.getElementById('name-dialog')?.open"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    assert PROGRAM is not None
+    browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+class Page:
+    """The station in the browser, with a second pair of eyes on its API."""
+
+    def __init__(self, browser: Browser, api: httpx.Client, seeded: Seeded) -> None:
+        self.browser = browser
+        self.api = api
+        self.seeded = seeded
+
+    def review(self, review_id: int) -> Any:
+        return self.api.get(f"/api/reviews/{review_id}").json()
+
+    def standing(self, review_id: int) -> list[tuple[str, int | None, str | None]]:
+        verdicts = self.review(review_id)["verdicts"]
+        return [(v["verdict"], v["box_index"], v["label"]) for v in verdicts if not v["undone"]]
+
+    def expect(self, review_id: int | None, version: str = "Refined") -> None:
+        """Wait until a review is the current one and its picture is on the canvas."""
+        wanted = "null" if review_id is None else f"'{review_id}'"
+        self.browser.wait_for(f"({CURRENT}) === {wanted} && {TAG} === '{version}'")
+
+    def expect_stored(self, review_id: int, verdicts: list[tuple[str, int | None, str | None]]) -> None:
+        """Wait until the server holds exactly these verdicts."""
+        url = f"/api/reviews/{review_id}"
+        held = "(await r.json()).verdicts.filter((v) => !v.undone).length"
+        self.browser.wait_for(f"fetch('{url}').then(async (r) => {held} === {len(verdicts)})")
+        assert self.standing(review_id) == verdicts
+
+
+@pytest.fixture
+def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
+    """Opens the page over reviews in the given states, and says Ann's name."""
+    with ExitStack() as stack:
+
+        def opened(*states: str) -> Page:
+            seeded = seed(tmp_path, states)
+            app = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url)
+            address = stack.enter_context(serving(app))
+            api = stack.enter_context(httpx.Client(base_url=address))
+            stack.callback(browser.call, "Page.navigate", url="about:blank")
+            browser.call("Page.navigate", url=address)
+            browser.wait_for(NAME_ASKED)
+            browser.type("Ann")
+            browser.press("Enter")
+            browser.wait_for(f"!{NAME_ASKED}")
+            return Page(browser, api, seeded)
+
+        yield opened
+
+
+def test_verdicts_by_keyboard_advance_and_undo_comes_back(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready", "expired", "ready")
+    press = page.browser.press
+    page.expect(1)
+    press("a")
+    page.expect(2)
+    page.expect_stored(1, [("confirm", None, None)])
+    stored = page.review(1)["verdicts"][0]
+    shown = page.api.get("/api/reviews/1/images/refined").headers["x-content-sha256"]
+    assert (stored["reviewer"], stored["shown_sha256"]) == ("Ann", shown)
+    press("r")
+    page.expect(3, "Base")
+    press("u")
+    page.expect(4)
+    press("a")
+    page.expect(None, "")
+    page.browser.wait_for(
+        "document.getElementById('empty').innerText.includes('No frame needs a second look')"
+    )
+    for review_id, version in ((4, "Refined"), (3, "Base"), (2, "Refined"), (1, "Refined")):
+        press("z")
+        page.expect(review_id, version)
+        page.expect_stored(review_id, [])
+        assert page.review(review_id)["state"] == ("expired" if version == "Base" else "ready")
+
+
+def test_moving_decides_nothing(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready", "ready")
+    page.expect(1)
+    for key, review_id in (
+        ("j", 2),
+        ("ArrowRight", 3),
+        ("j", 3),
+        ("k", 2),
+        ("ArrowLeft", 1),
+        ("ArrowDown", 2),
+    ):
+        page.browser.press(key)
+        page.expect(review_id)
+    assert [page.standing(review_id) for review_id in (1, 2, 3)] == [[], [], []]
+
+
+def test_box_by_box_with_a_wrong_class_and_a_missed_object(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    browser = page.browser
+    page.expect(1)
+    browser.press("m")
+    browser.wait_for("document.getElementById('stage').classList.contains('drawing')")
+    left, top = browser.run(
+        "(({left, top}) => [left, top])(document.getElementById('stage').getBoundingClientRect())"
+    )
+    browser.drag((left + 300, top + 250), (left + 360, top + 330))
+    browser.wait_for("document.getElementById('label-dialog').open")
+    browser.type("fox")
+    browser.press("Enter")
+    page.expect_stored(1, [("missed_object", None, "fox")])
+    box = page.review(1)["verdicts"][0]["box"]
+    assert 0 <= box[0] < box[2] <= 320 and 0 <= box[1] < box[3] <= 192
+    browser.press("Tab")
+    browser.wait_for("document.getElementById('target').textContent.startsWith('Box 1')")
+    browser.press("w")
+    browser.wait_for("document.getElementById('label-dialog').open")
+    browser.type("dog")
+    browser.press("Enter")
+    browser.wait_for("document.getElementById('target').textContent.startsWith('Box 2')")
+    browser.press("r")
+    page.expect(2)
+    page.expect_stored(1, [("missed_object", None, "fox"), ("wrong_class", 0, "dog"), ("reject", 1, None)])
+    assert page.review(1)["state"] == "decided"
+
+
+def test_versions_hold_and_compare(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready")
+    browser = page.browser
+    page.expect(1)
+    for key, version in (("1", "Base"), ("2", "Enhanced"), ("3", "Refined")):
+        browser.press(key)
+        page.expect(1, version)
+    browser.hold(" ")
+    page.expect(1, "Base")
+    browser.release(" ")
+    page.expect(1, "Refined")
+    browser.press("c")
+    browser.wait_for("document.getElementById('tag-left').textContent === 'Base'")
+    assert browser.run("!document.getElementById('divider').hidden")
+    browser.press("c")
+    zoom = "document.getElementById('zoom').textContent"
+    fitted = browser.run(zoom)
+    browser.press("x")
+    browser.wait_for(f"{zoom} !== '{fitted}'")
+    browser.press("f")
+    browser.wait_for(f"{zoom} === '{fitted}'")
+    browser.press("b")
+    browser.wait_for("document.querySelectorAll('#overlay .box').length === 0")
+
+
+def test_full_quality_appears_when_it_arrives(open_page: Callable[..., Page]) -> None:
+    page = open_page("leased")
+    page.expect(1, "Base")
+    notice = "document.getElementById('notice').textContent"
+    page.browser.wait_for(f"{notice}.includes('on its way')")
+    page.browser.press("a")
+    page.browser.wait_for("document.getElementById('toasts').textContent.includes('still on its way')")
+    assert page.standing(1) == []
+    finish(page.seeded, 1, drawn_scene(0))
+    page.expect(1, "Refined")
+    page.browser.wait_for(f"{notice} === ''")
+
+
+def test_the_next_frame_is_there_at_once(open_page: Callable[..., Page]) -> None:
+    page = open_page(*["ready"] * 4)
+    page.expect(1)
+    page.browser.wait_for(
+        "performance.getEntriesByType('resource').filter((e) => e.name.includes('/images/')).length >= 8"
+    )
+    # From the key to the next picture on the canvas, as the page itself sees it.
+    took = page.browser.run(
+        f"""new Promise((resolve) => {{
+            const start = performance.now();
+            const look = () => ({CURRENT}) === '2' && {TAG} === 'Refined'
+                ? requestAnimationFrame(() => resolve(performance.now() - start)) : requestAnimationFrame(look);
+            document.body.dispatchEvent(new KeyboardEvent('keydown', {{ key: 'a', bubbles: true }}));
+            look();
+        }})"""
+    )
+    assert took < SWITCH_MS
+
+
+def test_nothing_breaks_the_content_policy(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready")
+    page.expect(1)
+    watched = "securitypolicyviolation"
+    page.browser.run(f"addEventListener('{watched}', () => (window.broken = true))")
+    for key in ("c", "?", "Escape", "h"):
+        page.browser.press(key)
+    page.browser.wait_for("document.querySelectorAll('#history tr').length > 1")
+    assert not page.browser.run("window.broken ?? false")
