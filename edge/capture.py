@@ -48,7 +48,7 @@ def run(pipe: multiprocessing.connection.Connection, config: SourceConfig) -> No
     """Body of the capture process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent stops us
     # Failures are reported as one line of ours; what the libraries print beside it would only hide it.
-    cv2.setLogLevel(0)
+    _silence_opencv()
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -59,6 +59,12 @@ def run(pipe: multiprocessing.connection.Connection, config: SourceConfig) -> No
         pass  # the agent has gone
     # A thread may hang in the source; nothing here is worth waiting for.
     os._exit(0)
+
+
+def _silence_opencv() -> None:
+    # OpenCV 5 has moved the function that OpenCV 4 had at the top.
+    home = cv2 if hasattr(cv2, "setLogLevel") else getattr(cv2.utils, "logging")  # noqa: B009 absent in 4
+    home.setLogLevel(0)
 
 
 def _end_with_parent() -> None:

@@ -40,7 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--base-quality", type=quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
     )
     encode.add_argument(
-        "--quality", type=quality, default=32, help="both layers, 0 to 63 (default %(default)s)"
+        "--quality", type=quality, default=40, help="both layers, 0 to 63 (default %(default)s)"
     )
     encode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
     encode.set_defaults(run=run_encode)
