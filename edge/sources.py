@@ -71,8 +71,9 @@ def pick(shots: Iterator[Shot], fps: float) -> Iterator[Shot]:
     for shot in shots:
         if shot.seconds + _EPSILON_SECONDS >= due:
             yield shot
-            # Keep the grid through jitter, but begin a new one after a pause.
-            due = max(due + 1.0 / fps, shot.seconds)
+            due += 1.0 / fps
+            if due <= shot.seconds:  # keep the grid through jitter, but begin a new one after a pause
+                due = shot.seconds + 1.0 / fps
 
 
 def fit(image: U8Image, resize: str | None) -> U8Image:
@@ -108,7 +109,7 @@ def _every_shot(config: SourceConfig) -> Iterator[Shot]:
         raise SourceNotFound(f"source {address} does not exist")
     if path.is_dir():
         return _image_shots(path, fps)
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise SourceEmpty(f"source {address} is an empty file")
     if path.suffix.lower() in _IMAGE_SUFFIXES:
         return iter([Shot(0.0, read_image(path))])

@@ -1,0 +1,133 @@
+"""A small gateway for tests of the uplink: a real ROUTER on loopback that keeps what it is sent in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+
+from shared import packet as p
+from shared.link import Received
+
+
+@dataclass
+class Memory:
+    """What outlives a restart of the gateway."""
+
+    safe: dict[str, Received] = field(default_factory=dict)
+    arrivals: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often each frame came
+    frames: dict[tuple[str, int], p.BaseFrame] = field(default_factory=dict)
+    tombstones: list[p.Tombstone] = field(default_factory=list)
+    hellos: list[p.Hello] = field(default_factory=list)
+    control: list[p.Packet] = field(default_factory=list)
+
+
+class SmallGateway:
+    """Runs in a thread from construction until `stop`."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        port: int = 0,
+        credit_bytes: int = 1 << 20,
+        acknowledges: Callable[[p.BaseFrame], bool] = lambda _: True,
+        curve: tuple[bytes, bytes] | None = None,
+        answers_chunks: bool = True,
+    ) -> None:
+        self.memory = memory
+        self.credit_bytes = credit_bytes
+        self.acknowledges = acknowledges
+        self.answers_chunks = answers_chunks
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        if curve is not None:
+            self._socket.curve_server = True
+            self._socket.curve_publickey, self._socket.curve_secretkey = curve
+        self.port = port or self._socket.bind_to_random_port("tcp://127.0.0.1")
+        if port:
+            self._bind(port)
+        self._greeted: dict[bytes, str] = {}
+        self._outgoing: list[list[bytes]] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._socket.close(0)
+        self._context.term()
+
+    def ask(self, packet: p.Packet) -> None:
+        """Send on the control connection as soon as there is one."""
+        self.say(packet.to_frames())
+
+    def say(self, frames: list[bytes]) -> None:
+        with self._lock:
+            self._outgoing.append(frames)
+
+    def _bind(self, port: int) -> None:
+        for _ in range(100):  # the port may still be in the hands of the gateway that was stopped
+            try:
+                self._socket.bind(f"tcp://127.0.0.1:{port}")
+                return
+            except zmq.ZMQError:
+                time.sleep(0.02)
+        raise AssertionError(f"port {port} stays busy")
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            if self._socket.poll(10):
+                who, *frames = self._socket.recv_multipart()
+                for answer in self._answers(who, p.parse(frames)):
+                    self._socket.send_multipart([who, *answer.to_frames()])
+            controls = [who for who, channel in self._greeted.items() if channel == "control"]
+            with self._lock:
+                while controls and self._outgoing:
+                    self._socket.send_multipart([controls[-1], *self._outgoing.pop(0)])
+
+    def _answers(self, who: bytes, packet: p.Packet) -> list[p.Packet]:
+        memory = self.memory
+        if isinstance(packet, p.Hello):
+            memory.hellos.append(packet)
+            self._greeted[who] = packet.channel
+            safe = memory.safe.setdefault(packet.boot_id, Received())
+            return [p.Welcome(packet.boot_id, safe.cumulative, self.credit_bytes)]
+        if who not in self._greeted:
+            return [p.Fault("hello-first", "say hello")]
+        if isinstance(packet, p.BaseFrame):
+            memory.arrivals[packet.boot_id, packet.seq] += 1
+            if not self.acknowledges(packet):
+                return []
+            memory.frames[packet.boot_id, packet.seq] = packet
+            return [self._ack(packet.boot_id, packet.seq, packet.seq)]
+        if isinstance(packet, p.Tombstone):
+            memory.tombstones.append(packet)
+            return [self._ack(packet.boot_id, packet.first_seq, packet.last_seq)]
+        memory.control.append(packet)
+        if isinstance(packet, p.Chunk) and self.answers_chunks:
+            return [p.ChunkCredit(packet.request_id, packet.offset + len(packet.payload))]
+        return [p.Pong(time.time_ns())] if isinstance(packet, p.Ping) else []
+
+    def _ack(self, boot_id: str, first: int, last: int) -> p.Ack:
+        safe = self.memory.safe[boot_id]
+        safe.add(first, last)
+        return p.Ack(boot_id, safe.cumulative, safe.selective(8), self.credit_bytes)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for `condition`; fail when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

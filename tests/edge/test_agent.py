@@ -1,0 +1,226 @@
+"""The agent as a whole: real capture, spool and sockets; the codec is a small one of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.agent import Agent
+from edge.camera import Frame
+from edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
+from edge.encode import FrameEncoder
+from shared.codec import Encoded, Key, Layers
+from shared.errors import ConfigError, SourceEmpty, StoreBusy, Unwritable
+from tests.edge.gateway import Memory, SmallGateway, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+class PlainCodec:
+    """Both layers are the frame, deflated; a delta is marked as such."""
+
+    def encode(
+        self, image: np.ndarray, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
+    ) -> Encoded:
+        size = (image.shape[1], image.shape[0])
+        if key is not None and key.size != size:
+            key = None
+        nothing = np.zeros(0, np.float32)
+        layers = Layers(b"D" if key else b"K", zlib.compress(image.tobytes()))
+        return Encoded(layers, key or Key(sequence, base_quality, quality, size, *[nothing] * 3), 1.0)
+
+
+def still(width: int = 64) -> Frame:
+    return Frame(np.zeros((48, width, 3), np.uint8), 5)
+
+
+def test_keys_come_at_their_interval_and_when_the_size_changes() -> None:
+    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4))
+    frames = [encoder.encode(still(width)) for width in (64, 64, 64, 32, 32, 32)]
+    assert [frame.seq for frame in frames] == list(range(6))
+    assert [frame.key_seq for frame in frames] == [None, 0, 0, None, None, 4]
+    assert [frame.base for frame in frames] == [b"K", b"D", b"D", b"K", b"K", b"D"]
+    assert (frames[3].width, frames[3].height, frames[3].captured_ns) == (32, 48, 5)
+
+
+def test_encoding_times_are_kept() -> None:
+    encoder = FrameEncoder(PlainCodec(), CodecConfig())
+    assert (encoder.milliseconds(0.5), encoder.frames_per_second()) == (None, None)
+    encoder._milliseconds.extend(range(1, 101))
+    assert (encoder.milliseconds(0.5), encoder.milliseconds(0.95)) == (50, 95)
+    assert encoder.frames_per_second() == pytest.approx(1000 / 50.5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "images"
+    path.mkdir()
+    for number in range(7):
+        cv2.imwrite(str(path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
+    return path
+
+
+def config(tmp_path: Path, folder: Path, gateway: str, **settings: object) -> EdgeConfig:
+    return EdgeConfig(
+        "gate",
+        SourceConfig(str(folder)),
+        data_dir=tmp_path / "edge",
+        spool=SpoolConfig(min_free_bytes=0),
+        link=LinkConfig(gateway=gateway, retry_min_seconds=0.02, retry_max_seconds=0.1),
+        **settings,
+    )
+
+
+def status(tmp_path: Path) -> dict[str, object]:
+    found = json.loads((tmp_path / "edge" / "status.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> None:
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    agent = Agent(config(tmp_path, folder, gateway.address, exit_when_acknowledged=True), PlainCodec())
+    agent.run(threading.Event())
+    gateway.stop()
+    assert memory.arrivals == {(agent.boot_id, seq): 1 for seq in range(7)}
+    found = status(tmp_path)
+    encode_ms = found.pop("encode_ms")
+    assert isinstance(encode_ms, dict) and encode_ms["p50"] <= encode_ms["p95"]
+    rate = found.pop("encode_fps")
+    assert isinstance(rate, float) and rate > 1
+    assert found.pop("bytes_enhancement_stored") == sum(
+        frame.enhancement_bytes for frame in memory.frames.values()
+    )
+    assert found == {
+        "edge_id": "gate",
+        "boot_id": agent.boot_id,
+        "camera": "camera",
+        "pid": os.getpid(),
+        "captured": 7,
+        "encoded": 7,
+        "spooled": 7,
+        "acknowledged": 7,
+        "tombstoned": 0,
+        "bytes_base": 7,
+        "bytes_enhancement_sent": 0,
+        "source": "ended",
+        "link": "down",
+    }
+
+
+def test_captured_frames_are_recorded(tmp_path: Path, folder: Path) -> None:
+    gateway = SmallGateway(Memory())
+    plain = config(tmp_path, folder, gateway.address, exit_when_acknowledged=True)
+    agent = Agent(
+        replace(plain, source=replace(plain.source, frames=3, record_dir=tmp_path / "kept")), PlainCodec()
+    )
+    agent.run(threading.Event())
+    gateway.stop()
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert names == [f"{agent.boot_id}-{seq:08d}.png" for seq in range(3)]
+    assert (cv2.imread(str(tmp_path / "kept" / names[2])) == 40).all()
+
+
+def test_without_a_gateway_frames_wait_on_disk_for_the_next_start(tmp_path: Path, folder: Path) -> None:
+    stop = threading.Event()
+    offline = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    running = threading.Thread(target=offline.run, args=(stop,))
+    running.start()
+    wait_until(lambda: offline._spooled == 7)
+    stop.set()
+    running.join()
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    online = Agent(config(tmp_path, folder, gateway.address, exit_when_acknowledged=True), PlainCodec())
+    online.run(threading.Event())
+    gateway.stop()
+    assert sorted(memory.arrivals) == sorted(
+        (boot, seq) for boot in (offline.boot_id, online.boot_id) for seq in range(7)
+    )
+    assert status(tmp_path)["acknowledged"] == 14
+
+
+def test_a_source_that_fails_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(SourceEmpty):
+        Agent(config(tmp_path, tmp_path / "empty.mp4", "tcp://127.0.0.1:9"), PlainCodec()).run(
+            threading.Event()
+        )
+
+
+def test_a_second_agent_is_kept_out_of_the_folder(tmp_path: Path, folder: Path) -> None:
+    stop = threading.Event()
+    first = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    running = threading.Thread(target=first.run, args=(stop,))
+    running.start()
+    wait_until(lambda: first._spooled == 7)
+    with pytest.raises(StoreBusy, match="another edge agent"):
+        Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec()).run(stop)
+    stop.set()
+    running.join()
+
+
+def test_an_unwritable_data_folder_is_named(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "edge").write_text("in the way")
+    with pytest.raises(Unwritable, match="edge"):
+        Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec()).run(threading.Event())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"edge_id": "Gate"}, {"edge_id": ""}, {"camera": "a\nb"}, {"linger_seconds": -1.0}],
+)
+def test_settings_are_checked(tmp_path: Path, folder: Path, change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        replace(config(tmp_path, folder, "tcp://127.0.0.1:9"), **change)
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    code = (
+        "import argparse, sys\nfrom edge.main import register\nfrom shared.errors import SecondlookError\n"
+        "if __name__ == '__main__':\n"
+        "    parser = argparse.ArgumentParser()\n    register(parser.add_subparsers())\n"
+        "    args = parser.parse_args()\n"
+        "    try:\n        sys.exit(args.run(args))\n"
+        "    except SecondlookError as error:\n        sys.exit(f'secondlook: error: {error}')\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "edge", *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+@pytest.mark.skipif(not (ROOT / "exported_models/lite/manifest.json").exists(), reason="no codec model here")
+def test_the_command_delivers_with_the_real_codec_and_stops_on_sigterm(tmp_path: Path, folder: Path) -> None:
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    settings = tmp_path / "edge.toml"
+    settings.write_text(f'edge_id = "gate"\ndata_dir = "edge"\n[link]\ngateway = "{gateway.address}"\n')
+    with command(
+        "--config", str(settings), "--source", str(folder), "--resize", "32", "--frames", "4"
+    ) as agent:
+        wait_until(lambda: len(memory.arrivals) == 4, 60.0)
+        agent.send_signal(signal.SIGTERM)
+        _, complaints = agent.communicate(timeout=20)
+    gateway.stop()
+    assert agent.returncode == 0, complaints
+    assert {(frame.width, frame.height) for frame in memory.frames.values()} == {(32, 24)}
+    assert status(tmp_path)["acknowledged"] == 4
+
+
+def test_the_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
+    with command("--edge-id", "gate", "--source", "demo:", "--fps", "-1") as agent:
+        _, complaints = agent.communicate(timeout=20)
+    assert agent.returncode == 1
+    assert complaints == "secondlook: error: source.fps is -1, it must be above 0 and at most 1000\n"

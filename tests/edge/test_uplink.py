@@ -1,0 +1,251 @@
+"""The uplink against a real ROUTER on loopback: delivery, restarts, enhancement requests, keys."""
+
+from __future__ import annotations
+
+import random
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zmq
+import zmq.auth
+
+from edge.config import LinkConfig, SpoolConfig
+from edge.keys import load_keys
+from edge.spool import Spool
+from edge.spoolrows import SpooledFrame
+from edge.uplink import Speaker, Uplink
+from shared import packet as p
+from shared.errors import ConfigError, KeyRejected
+from tests.edge.gateway import Memory, SmallGateway, wait_until
+
+BOOT, EARLIER = "a" * 32, "b" * 32
+LARGE = bytes(range(256)) * 1500  # an enhancement of six chunks
+QUICK = LinkConfig(retry_min_seconds=0.02, retry_max_seconds=0.1, hello_seconds=0.2, resend_seconds=0.5)
+FAR = 2**62
+
+
+def frame(seq: int, enhancement: bytes = b"e" * 50) -> SpooledFrame:
+    return SpooledFrame(seq, 7, 64, 48, None, bytes([seq]) * 2000, enhancement)
+
+
+class Edge:
+    """A spool with an uplink at `address`."""
+
+    def __init__(self, folder: Path, config: LinkConfig, spool: Spool | None = None) -> None:
+        self.spool = spool or Spool(folder, SpoolConfig(min_free_bytes=0), BOOT, 0)
+        self.uplink = Uplink(config, Speaker("gate", BOOT, "door"), self.spool, random.Random(1))
+        self.uplink.start()
+
+    def put(self, *frames: SpooledFrame) -> None:
+        self.spool.put(frames, 0)
+        self.uplink.wake()
+
+    def all_safe(self) -> bool:
+        return self.spool.undelivered_boots() == []
+
+    def stop(self) -> None:
+        self.uplink.stop()
+        self.spool.close()
+        assert self.uplink.failure is None
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def gateway(memory: Memory) -> Iterator[SmallGateway]:
+    gateway = SmallGateway(memory)
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture
+def edge(tmp_path: Path, gateway: SmallGateway) -> Iterator[Edge]:
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    yield edge
+    edge.stop()
+
+
+def test_frames_arrive_once_and_become_safe(edge: Edge, memory: Memory) -> None:
+    edge.put(*(frame(seq) for seq in range(10)))
+    edge.put(frame(10))
+    wait_until(edge.all_safe)
+    assert memory.arrivals == {(BOOT, seq): 1 for seq in range(11)}
+    assert memory.frames[BOOT, 3] == p.BaseFrame(BOOT, 3, 7, 64, 48, None, 50, bytes([3]) * 2000)
+    wait_until(lambda: edge.uplink.acknowledged == 11)
+    assert edge.uplink.state == "up"
+    assert {hello.channel for hello in memory.hellos} == {"bulk", "control"}
+    assert all((hello.edge_id, hello.camera) == ("gate", "door") for hello in memory.hellos)
+
+
+def test_a_restarted_gateway_gets_the_rest_and_nothing_twice(tmp_path: Path, memory: Memory) -> None:
+    first = SmallGateway(memory)
+    edge = Edge(tmp_path, replace(QUICK, gateway=first.address))
+    edge.put(*(frame(seq) for seq in range(5)))
+    wait_until(edge.all_safe)
+    first.stop()
+    edge.put(*(frame(seq) for seq in range(5, 20)))
+    wait_until(lambda: edge.uplink.state == "down")
+    assert not edge.all_safe()
+    second = SmallGateway(memory, first.port)
+    wait_until(edge.all_safe)
+    assert memory.arrivals == {(BOOT, seq): 1 for seq in range(20)}
+    edge.stop()
+    second.stop()
+
+
+def test_unacknowledged_frames_are_sent_again_in_time_and_after_a_restart(
+    tmp_path: Path, memory: Memory
+) -> None:
+    deaf = SmallGateway(memory, acknowledges=lambda it: it.seq not in (2, 3) or memory.arrivals[BOOT, 2] > 2)
+    edge = Edge(tmp_path, replace(QUICK, gateway=deaf.address))
+    edge.put(*(frame(seq) for seq in range(6)))
+    wait_until(edge.all_safe)
+    assert memory.arrivals[BOOT, 2] == 3
+    assert {memory.arrivals[BOOT, seq] for seq in (0, 1, 4, 5)} == {1}, (
+        "what was acknowledged is not repeated"
+    )
+    edge.stop()
+    deaf.stop()
+
+
+def test_credit_limits_what_is_in_flight(tmp_path: Path, memory: Memory) -> None:
+    gateway = SmallGateway(memory, credit_bytes=4500, acknowledges=lambda _: False)
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, resend_seconds=60.0))
+    edge.put(*(frame(seq) for seq in range(10)))
+    wait_until(lambda: len(memory.arrivals) == 2)
+    time.sleep(0.3)
+    assert sorted(memory.arrivals) == [(BOOT, 0), (BOOT, 1)]
+    edge.stop()
+    gateway.stop()
+
+
+def test_without_credit_the_edge_waits_and_asks_again(tmp_path: Path, memory: Memory) -> None:
+    gateway = SmallGateway(memory, credit_bytes=0)
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    edge.put(frame(0))
+    wait_until(lambda: sum(hello.channel == "bulk" for hello in memory.hellos) >= 2)
+    assert not memory.arrivals
+    gateway.credit_bytes = 1 << 20
+    wait_until(edge.all_safe)
+    edge.stop()
+    gateway.stop()
+
+
+def test_earlier_boots_and_tombstones_are_delivered(
+    tmp_path: Path, gateway: SmallGateway, memory: Memory
+) -> None:
+    before = Spool(tmp_path, SpoolConfig(min_free_bytes=0, max_bytes=7000), EARLIER, 0)
+    before.put([frame(seq) for seq in range(5)], 0)
+    before.close()
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    wait_until(edge.all_safe)
+    assert sorted(memory.arrivals) == [(EARLIER, 2), (EARLIER, 3), (EARLIER, 4)]
+    assert memory.tombstones == [p.Tombstone(EARLIER, 0, 1, "spool-full")]
+    hello = next(hello for hello in memory.hellos if hello.boot_id == EARLIER)
+    assert (hello.channel, hello.oldest_seq, hello.next_seq) == ("bulk", 0, 5)
+    edge.stop()
+
+
+def chunks(memory: Memory) -> list[p.Chunk]:
+    return [packet for packet in memory.control if isinstance(packet, p.Chunk)]
+
+
+def test_a_requested_enhancement_comes_in_chunks(edge: Edge, gateway: SmallGateway, memory: Memory) -> None:
+    edge.put(frame(0, LARGE), frame(1))
+    wait_until(edge.all_safe)
+    gateway.ask(p.EnhancementRequest(9, BOOT, 0, FAR, 50))
+    wait_until(lambda: sum(len(chunk.payload) for chunk in chunks(memory)) == len(LARGE))
+    assert b"".join(chunk.payload for chunk in chunks(memory)) == LARGE
+    assert {(chunk.request_id, chunk.total, chunk.crc32) for chunk in chunks(memory)} == {
+        (9, len(LARGE), zlib.crc32(LARGE))
+    }
+    assert edge.uplink.enhancement_bytes_sent == len(LARGE)
+
+
+def test_at_most_four_chunks_go_unconfirmed(edge: Edge, gateway: SmallGateway, memory: Memory) -> None:
+    gateway.answers_chunks = False
+    edge.put(frame(0, LARGE))
+    gateway.ask(p.EnhancementRequest(9, BOOT, 0, FAR, 50))
+    wait_until(lambda: len(chunks(memory)) == 4)
+    time.sleep(0.25)
+    assert len(chunks(memory)) == 4
+    gateway.ask(p.ChunkCredit(9, 4 * 65536))
+    wait_until(lambda: len(chunks(memory)) == 6)
+
+
+@pytest.mark.parametrize(
+    ("request_packet", "reason"),
+    [
+        (p.EnhancementRequest(4, BOOT, 0, 1, 50), "expired"),
+        (p.EnhancementRequest(4, BOOT, 77, FAR, 50), "unknown"),
+        (p.EnhancementRequest(4, EARLIER, 0, FAR, 50), "unknown"),
+    ],
+)
+def test_requests_that_cannot_be_answered_are_refused(
+    edge: Edge, gateway: SmallGateway, memory: Memory, request_packet: p.EnhancementRequest, reason: str
+) -> None:
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    gateway.ask(request_packet)
+    wait_until(lambda: p.Refusal(4, reason) in memory.control)
+    assert chunks(memory) == []
+
+
+def test_a_gateway_that_forgot_us_is_greeted_again(edge: Edge, gateway: SmallGateway, memory: Memory) -> None:
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    gateway._greeted.clear()
+    edge.put(frame(1))
+    wait_until(edge.all_safe)
+
+
+def test_rubbish_from_the_gateway_is_ignored(edge: Edge, gateway: SmallGateway, memory: Memory) -> None:
+    gateway.say([b"rubbish", b"", b"and more"])
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    gateway.ask(p.EnhancementRequest(4, BOOT, 0, FAR, 50))
+    wait_until(lambda: len(chunks(memory)) == 1)
+
+
+def test_an_encrypted_link(tmp_path: Path, memory: Memory) -> None:
+    zmq.auth.create_certificates(tmp_path, "gateway")
+    zmq.auth.create_certificates(tmp_path, "edge")
+    public, secret = zmq.auth.load_certificate(tmp_path / "gateway.key_secret")
+    assert secret is not None
+    gateway = SmallGateway(memory, curve=(public, secret))
+    config = replace(
+        QUICK,
+        gateway=gateway.address,
+        server_public_key_file=tmp_path / "gateway.key",
+        secret_key_file=tmp_path / "edge.key_secret",
+    )
+    edge = Edge(tmp_path, config)
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    edge.stop()
+    gateway.stop()
+
+
+def test_keys_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    zmq.auth.create_certificates(tmp_path, "edge")
+    public = tmp_path / "edge.key"
+    for server, own, complaint in (
+        (tmp_path / "nowhere", public, "cannot read the key file .*nowhere"),
+        (public, public, "holds no secret key"),
+        (Path(__file__), public, "holds no public key"),
+    ):
+        with pytest.raises(KeyRejected, match=complaint):
+            load_keys(replace(QUICK, server_public_key_file=server, secret_key_file=own))
+
+
+@pytest.mark.parametrize("address", ["tcp://192.0.2.1:7601", "tcp://gateway.example:7601", "ipc://x"])
+def test_a_plain_link_stays_on_this_machine(address: str) -> None:
+    with pytest.raises(ConfigError):
+        LinkConfig(gateway=address)
