@@ -85,7 +85,10 @@ def _add_reads(
 def _add_writes(router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, now_ns: Callable[[], int]) -> None:
     @router.post("/reviews/{review_id}/verdicts")
     def give_verdict(review_id: Id, body: schema.VerdictIn) -> schema.ReviewDetail:
-        """Store a verdict; answers the review as it then stands. 409: not to be judged, or not shown."""
+        """Store a verdict; answers the review as it then stands.
+
+        409 when the review cannot be judged yet, or when no picture of it has the hash that was shown.
+        """
         if not _was_shown(catalogue, blobs, review_id, body.shown_sha256):
             raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
         record_verdict(catalogue, review_id, body.as_verdict(), now_ns=now_ns())

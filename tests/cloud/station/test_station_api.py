@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
+from cloud.station import app
 from cloud.station.app import create_app
 from cloud.station.queries import decisions_per_hour
 from tests.cloud.station.seed import SECOND, START, seed
 from tests.cloud.station.server import client_of
 
+STATIC = Path(app.__file__).parent / "static"
 STATES = ("ready", "ready", "expired", "leased", "due")
 
 
@@ -35,8 +38,8 @@ def clock() -> Clock:
 @pytest.fixture
 def client(tmp_path: Path, clock: Clock) -> Iterator[httpx.Client]:
     seeded = seed(tmp_path, STATES)
-    app = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url, now_ns=clock)
-    with client_of(app) as client:
+    station = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url, now_ns=clock)
+    with client_of(station) as client:
         yield client
 
 
@@ -325,14 +328,25 @@ def test_other_host_names_are_let_in_when_told(tmp_path: Path) -> None:
 
 
 def test_the_pages_use_nothing_from_outside() -> None:
-    folder = Path(create_app.__code__.co_filename).parent / "static"
-    for path in folder.iterdir():
+    for path in STATIC.iterdir():
         text = path.read_text()
         foreign = [part for part in ("http://", "https://") if part in text.replace("http://www.w3.org/", "")]
         assert not foreign, path.name
         assert "innerHTML" not in text, path.name
         if path.suffix == ".html":
             assert "<script>" not in text and " style=" not in text and " onclick" not in text
+
+
+def test_every_key_is_on_the_page_about_the_station() -> None:
+    table = (STATIC / "keys.js").read_text().partition("export const KEYS")[2].partition("];")[0]
+    keys = [key for group in re.findall(r"keys: \[(.+?)\]", table) for key in re.findall(r'"(.+?)"', group)]
+    names = {" ": "Space", "Escape": "Esc", "Shift+Tab": "Shift Tab"} | {
+        f"Arrow{name}": arrow for name, arrow in (("Down", "↓"), ("Right", "→"), ("Up", "↑"), ("Left", "←"))
+    }
+    guide = (Path(__file__).parents[3] / "docs/station.md").read_text()
+    assert len(keys) > 25
+    # "=" is "+" without Shift.
+    assert [key for key in keys if f"`{names.get(key, key)}`" not in guide] == ["="]
 
 
 def test_the_api_describes_itself(untouched: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -193,23 +194,39 @@ def test_full_quality_appears_when_it_arrives(open_page: Callable[..., Page]) ->
     page.browser.wait_for(f"{notice} === ''")
 
 
+def test_a_refused_verdict_brings_the_frame_back(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    # Without its pictures the server cannot know what was shown.
+    shutil.rmtree(tmp_path / "blobs/image/1")
+    page.browser.press("a")
+    page.browser.wait_for("document.getElementById('toasts').textContent.includes('was not stored')")
+    page.expect(1)
+    assert page.standing(1) == []
+
+
 def test_the_next_frame_is_there_at_once(open_page: Callable[..., Page]) -> None:
     page = open_page(*["ready"] * 4)
     page.expect(1)
     page.browser.wait_for(
         "performance.getEntriesByType('resource').filter((e) => e.name.includes('/images/')).length >= 8"
     )
-    # From the key to the next picture on the canvas, as the page itself sees it.
-    took = page.browser.run(
+    # The best of three: other work on the machine can only make it slower.
+    assert min(switch_ms(page.browser, review_id) for review_id in (2, 3, 4)) < SWITCH_MS
+
+
+def switch_ms(browser: Browser, next_id: int) -> float:
+    """From the verdict key to the next picture on the canvas, as the page itself sees it."""
+    took: float = browser.run(
         f"""new Promise((resolve) => {{
             const start = performance.now();
-            const look = () => ({CURRENT}) === '2' && {TAG} === 'Refined'
+            const look = () => ({CURRENT}) === '{next_id}' && {TAG} === 'Refined'
                 ? requestAnimationFrame(() => resolve(performance.now() - start)) : requestAnimationFrame(look);
             document.body.dispatchEvent(new KeyboardEvent('keydown', {{ key: 'a', bubbles: true }}));
             look();
         }})"""
     )
-    assert took < SWITCH_MS
+    return took
 
 
 def test_nothing_breaks_the_content_policy(open_page: Callable[..., Page]) -> None:
