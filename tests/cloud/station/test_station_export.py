@@ -81,7 +81,7 @@ def test_the_last_standing_verdict_wins(client: httpx.Client) -> None:
     ]
 
 
-def test_a_tool_for_coco_can_read_it(client: httpx.Client) -> None:
+def test_the_file_is_a_coco_data_set(client: httpx.Client) -> None:
     give(client, 1, "missed_object", label="fox", box=[0, 0, 5, 5])
     give(client, 1, "confirm")
     data = exported(client)
