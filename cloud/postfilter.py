@@ -1,0 +1,71 @@
+"""The RRDB post-filter at run time: overlapping tiles, so memory is bounded and no seam shows.
+
+A tile is read with a margin of the network's receptive radius and only its core is kept. Every pixel then has the
+surroundings it would have had in the whole picture, so tiling changes nothing but float rounding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import ConfigError, ModelCorrupt
+from shared.inference import Session, open_session
+from shared.models import MODELS_ROOT, find_model
+
+U8Image = npt.NDArray[np.uint8]
+DEFAULT_TILE = 384
+
+
+class PostFilter:
+    """Refines decoded pictures. `name` and `model_hash` identify the weights."""
+
+    def __init__(
+        self, session: Session, *, name: str, model_hash: bytes, radius: int, multiple: int, tile: int
+    ) -> None:
+        """`radius`: receptive radius in pixels; `multiple`: sides must be multiples of it; `tile`: core side."""
+        self.name, self.model_hash = name, model_hash
+        self._session, self._multiple = session, multiple
+        self._margin = -(-radius // multiple) * multiple
+        self._tile = max(tile // multiple, 1) * multiple
+
+    def apply(self, image: U8Image) -> U8Image:
+        """Decoded uint8[H,W,3] RGB -> refined uint8[H,W,3]. Raises ConfigError on another shape or dtype."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ConfigError(f"a picture is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
+        height, width = image.shape[:2]
+        m = self._multiple
+        padded = cv2.copyMakeBorder(image, 0, -height % m, 0, -width % m, cv2.BORDER_REPLICATE)
+        rows, columns = padded.shape[:2]
+        out = np.empty((rows, columns, 3), np.uint8)
+        for top in range(0, rows, self._tile):
+            for left in range(0, columns, self._tile):
+                bottom, right = min(top + self._tile, rows), min(left + self._tile, columns)
+                y0, x0 = max(top - self._margin, 0), max(left - self._margin, 0)
+                y1, x1 = min(bottom + self._margin, rows), min(right + self._margin, columns)
+                piece = np.ascontiguousarray(padded[y0:y1, x0:x1])[None]
+                refined = self._session.run({"image": piece})["refined"][0]
+                out[top:bottom, left:right] = refined[top - y0 : bottom - y0, left - x0 : right - x0]
+        return out[:height, :width].copy()
+
+
+def load_postfilter(
+    model: str | Path,
+    *,
+    threads: int = 0,
+    tile: int = DEFAULT_TILE,
+    gpu: bool = False,
+    root: Path = MODELS_ROOT,
+) -> PostFilter:
+    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout. Raises ModelNotFound or ModelCorrupt."""
+    folder = find_model(model, kind="postfilter", root=root)
+    radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
+    if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
+        raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
+    session = open_session(folder.file("filter.onnx"), threads, gpu=gpu)
+    return PostFilter(
+        session, name=folder.name, model_hash=folder.model_hash, radius=radius, multiple=multiple, tile=tile
+    )

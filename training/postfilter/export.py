@@ -1,0 +1,51 @@
+"""Export a trained post-filter: ONNX of dynamic size, weights, manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from shared.models import describe_files, model_hash
+from training.onnx_files import export_onnx
+from training.postfilter.model import PostFilter
+
+SIZE = {1: "height", 2: "width"}
+
+
+class Served(nn.Module):
+    """decoded uint8[1,H,W,3] -> refined uint8[1,H,W,3]."""
+
+    def __init__(self, net: PostFilter) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        refined = self.net(image.permute(0, 3, 1, 2).float() / 255)
+        return torch.round(refined.clamp(0, 1) * 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def export_postfilter(net: PostFilter, folder: Path, facts: dict[str, Any]) -> None:
+    """Write `folder`. `facts` goes into the manifest (licence, training, figures)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net = net.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, folder / "weights.safetensors")
+    export_onnx(
+        Served(net),
+        [torch.zeros(1, 16, 24, 3, dtype=torch.uint8)],
+        folder / "filter.onnx",
+        inputs=["image"],
+        outputs=["refined"],
+        dynamic={"image": SIZE, "refined": SIZE},
+    )
+    files = describe_files(folder, ["filter.onnx"])
+    manifest = {
+        "name": folder.name, "kind": "postfilter", "format": 1, "files": files, "model_hash": model_hash(files).hex(),
+        "radius": net.radius, "multiple": net.unshuffle,
+        "weights": describe_files(folder, ["weights.safetensors"]), **facts,
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
