@@ -37,11 +37,13 @@ class SmallGateway:
         acknowledges: Callable[[p.BaseFrame], bool] = lambda _: True,
         curve: tuple[bytes, bytes] | None = None,
         answers_chunks: bool = True,
+        forgets_tombstones: bool = False,
     ) -> None:
         self.memory = memory
         self.credit_bytes = credit_bytes
         self.acknowledges = acknowledges
         self.answers_chunks = answers_chunks
+        self.forgets_tombstones = forgets_tombstones
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -113,6 +115,8 @@ class SmallGateway:
             return [self._ack(packet.boot_id, packet.seq, packet.seq)]
         if isinstance(packet, p.Tombstone):
             memory.tombstones.append(packet)
+            if self.forgets_tombstones:
+                return []
             return [self._ack(packet.boot_id, packet.first_seq, packet.last_seq)]
         memory.control.append(packet)
         if isinstance(packet, p.Chunk) and self.answers_chunks:

@@ -161,6 +161,21 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_half_written(tmp_path: Pa
     assert store.put([frame(1)], 0) == 0
 
 
+def test_a_batch_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = spool(tmp_path)
+    answers = [SimpleNamespace(free=10**9)]
+
+    def disk_usage(_: Path) -> SimpleNamespace:
+        if not answers:
+            raise OSError(5, "the disk is gone")
+        return answers.pop()
+
+    monkeypatch.setattr("edge.spool.shutil.disk_usage", disk_usage)
+    with pytest.raises(Unwritable, match="the disk is gone"):
+        store.put([frame(0), frame(1)], 0)
+    assert (held(store), store.size_bytes, store.bounds(BOOT)) == ([], 0, (0, 0))
+
+
 def test_a_folder_that_cannot_be_made_is_unwritable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Unwritable):

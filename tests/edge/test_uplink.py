@@ -153,6 +153,25 @@ def test_earlier_boots_and_tombstones_are_delivered(
     edge.stop()
 
 
+@pytest.mark.parametrize("restarts", [True, False])
+def test_unconfirmed_tombstones_are_sent_again(tmp_path: Path, memory: Memory, restarts: bool) -> None:
+    gateway = SmallGateway(memory, forgets_tombstones=True)
+    spool = Spool(tmp_path, SpoolConfig(min_free_bytes=0, max_bytes=7000), BOOT, 0)
+    patience = 60.0 if restarts else 0.3
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, resend_seconds=patience), spool)
+    edge.put(*(frame(seq) for seq in range(5)))
+    wait_until(lambda: len(memory.tombstones) == 1)
+    if restarts:
+        gateway.stop()
+        gateway = SmallGateway(memory, gateway.port)
+    else:
+        gateway.forgets_tombstones = False
+    wait_until(edge.all_safe)
+    assert memory.tombstones == [p.Tombstone(BOOT, 0, 1, "spool-full")] * 2
+    edge.stop()
+    gateway.stop()
+
+
 def chunks(memory: Memory) -> list[p.Chunk]:
     return [packet for packet in memory.control if isinstance(packet, p.Chunk)]
 
@@ -178,6 +197,23 @@ def test_at_most_four_chunks_go_unconfirmed(edge: Edge, gateway: SmallGateway, m
     assert len(chunks(memory)) == 4
     gateway.ask(p.ChunkCredit(9, 4 * 65536))
     wait_until(lambda: len(chunks(memory)) == 6)
+
+
+def test_after_a_restart_only_what_is_asked_again_is_answered(tmp_path: Path, memory: Memory) -> None:
+    gateway = SmallGateway(memory, answers_chunks=False)
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    edge.put(frame(0, LARGE), frame(1))
+    gateway.ask(p.EnhancementRequest(9, BOOT, 0, FAR, 50))
+    wait_until(lambda: len(chunks(memory)) == 4)
+    gateway.stop()
+    gateway = SmallGateway(memory, gateway.port)
+    gateway.ask(p.EnhancementRequest(10, BOOT, 1, FAR, 50))
+    gateway.ask(p.ChunkCredit(9, 4 * 65536))
+    wait_until(lambda: len(chunks(memory)) == 5)
+    time.sleep(0.25)
+    assert [chunk.request_id for chunk in chunks(memory)] == [9, 9, 9, 9, 10]
+    edge.stop()
+    gateway.stop()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,9 @@ def test_credit_bounds_what_is_in_flight_but_one_large_frame_may_go() -> None:
     assert sender.next_read() is None
     sender.acknowledged("a", -1, ((1, 1),), 100)
     assert sender.in_flight_bytes == 60
+    read = sender.next_read()
+    assert read is not None
+    assert read.from_seq == 2, "an acknowledgement never rewinds"
 
 
 def test_only_the_overdue_is_sent_again() -> None:
@@ -104,6 +107,7 @@ def test_a_new_connection_forgets_what_was_in_flight() -> None:
     sender.sent("a", 0, 0, 10, 0.0)
     sender.connected()
     assert sender.in_flight_bytes == 0
+    assert sender.overdue(99.0) == []
     assert sender.next_read() is None
     assert sender.hellos(["a"], 0.0) == ["a"]
 
