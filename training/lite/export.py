@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.numpy import save_file
-from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file as save_weights
 from scipy.special import erf
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from shared.entropy import TABLE_BITS
 from shared.models import describe_files, model_hash
 from training.lite.model import SIGMA_HIGH, SIGMA_LEVELS, SIGMA_LOW, LayerEntropy, LiteCodec
 from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv
+from training.lite.weights import load_weights
 from training.onnx_files import export_onnx
 
 SKIP_BELOW = 2  # σ < 0.135: a symbol other than 0 has a probability under 2e-4
@@ -210,7 +210,7 @@ def gaussian_tables() -> dict[str, npt.NDArray[Any]]:
         edges = (np.arange(-r, r + 2) - 0.5) / (sigma * np.sqrt(2))
         mass = np.diff(0.5 * (1 + erf(edges)))
         counts = np.maximum(np.round(mass * (1 << TABLE_BITS)), 8).astype(np.int32)
-        escape = max(int(round((1 - mass.sum()) * (1 << TABLE_BITS))), 64)
+        escape = max(round(float(1 - mass.sum()) * (1 << TABLE_BITS)), 64)
         frequencies[level, : 2 * r + 2] = np.append(counts, escape)
     return {"frequencies": frequencies, "reach": reach, "skip_below": np.array([SKIP_BELOW], np.int32)}
 
@@ -260,5 +260,5 @@ def export_lite(codec: LiteCodec, folder: Path, facts: dict[str, Any]) -> None:
 def load_lite(folder: Path) -> LiteCodec:
     """The torch model of a model folder, to go on training from."""
     codec = LiteCodec()
-    codec.load_state_dict({k: v.float() for k, v in load_weights(folder / "weights.safetensors").items()})
+    codec.load_state_dict(load_weights(folder))
     return codec

@@ -22,6 +22,7 @@ from training.data import CropSampler, fits, list_images, read_rgb
 from training.edges import masks_for
 from training.lite.model import LOG_STEP, SIGMA_LOW, LiteCodec, edge_weighted_error, lambda_of
 from training.lite.scale_network import KNOTS, QUALITIES
+from training.lite.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,21 @@ def load_sampler(data: Path, work: Path, config: TrainConfig) -> CropSampler:
     )
 
 
-def train(data: Path, work: Path, minutes: float, config: TrainConfig, *, resume: bool, threads: int) -> Path:
-    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
+def train(
+    data: Path,
+    work: Path,
+    minutes: float,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    threads: int,
+    start_from: Path | None = None,
+) -> Path:
+    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path.
+
+    Starts from the checkpoint when `resume` is set and it exists, else from the weights in the model folder
+    `start_from`, else from the DCT.
+    """
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
@@ -143,6 +157,8 @@ def train(data: Path, work: Path, minutes: float, config: TrainConfig, *, resume
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
         sampler.rng = np.random.default_rng(config.seed + step)
+    elif start_from is not None:
+        model.load_state_dict(load_weights(start_from))
     else:
         start_scales(model, sampler)
     images = evaluation_images(data / "val", 8)

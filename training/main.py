@@ -1,0 +1,226 @@
+"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`. Heavy imports happen when one runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.detector import cli as detector
+
+DEFAULT_WORK = Path("runs")
+DEFAULT_MODELS = Path("exported_models")
+POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+Subparsers = argparse._SubParsersAction
+
+
+def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the four commands to the `secondlook` parser."""
+    train = _group(subparsers, "train", "train a model; resumable, within a time you set")
+    _train_parsers(train)
+    _detector(train, "train")
+    export = _group(subparsers, "export", "write a trained checkpoint as a model folder")
+    _export_parsers(export)
+    _detector(export, "export")
+    evaluate = _group(subparsers, "evaluate", "judge a model on data it was not trained on")
+    _detector(evaluate, "evaluate")
+    bench = _group(subparsers, "bench", "measure beside peers, in one run")
+    _bench_parsers(bench)
+
+
+def _group(
+    subparsers: Subparsers[argparse.ArgumentParser], name: str, text: str
+) -> Subparsers[argparse.ArgumentParser]:
+    parser = subparsers.add_parser(name, help=text, description=text)
+    return parser.add_subparsers(title="what", metavar="WHAT", dest="what", required=True)
+
+
+def _add(
+    group: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser = group.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _detector(group: Subparsers[argparse.ArgumentParser], verb: str) -> None:
+    declare, text = detector.COMMANDS[verb]
+    declare(_add(group, "detector", text, detector.runner(verb)))
+    if verb == "train":
+        declare, text = detector.COMMANDS["decoded"]
+        declare(_add(group, "detector-frames", text, detector.runner("decoded")))
+
+
+def _training_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with train/images, train/boundaries and val"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=DEFAULT_WORK, help="folder for checkpoints (default %(default)s)"
+    )
+    parser.add_argument("--minutes", type=float, required=True, help="stop after this time, at a checkpoint")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
+
+
+def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+    edges = _add(group, "edges", "the boundary network behind the SA-ICM masks", _train_edges)
+    _training_flags(edges)
+    lite = _add(group, "lite", "the layered codec", _train_lite)
+    _training_flags(lite)
+    lite.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
+    lite.add_argument(
+        "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
+    )
+    lite.add_argument("--steps", type=int, help="length of the learning-rate schedule")
+    postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
+    postfilter.add_argument("name", choices=POSTFILTERS)
+    _training_flags(postfilter)
+    postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
+    postfilter.add_argument(
+        "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
+    )
+
+
+def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+    lite = _add(group, "lite", "the layered codec", _export_lite)
+    postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
+    postfilter.add_argument("name", choices=POSTFILTERS)
+    for parser in (lite, postfilter):
+        parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
+        parser.add_argument(
+            "--out",
+            type=Path,
+            default=DEFAULT_MODELS,
+            help="where the model folder goes (default %(default)s)",
+        )
+        parser.add_argument("--note", default="", help="how it was trained, for the manifest")
+
+
+def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+    codec = _add(group, "codec", "rate, quality and time of both layers beside still codecs", _bench_codec)
+    codec.add_argument("--images", type=Path, required=True, help="folder of images")
+    codec.add_argument("--limit", type=int, help="only the first so many images")
+    codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    codec.add_argument(
+        "--peers", nargs="*", choices=("jpeg", "webp", "avif"), default=["jpeg", "webp", "avif"]
+    )
+    codec.add_argument(
+        "--filters", nargs="*", choices=POSTFILTERS, default=[], help="post-filters to judge as well"
+    )
+    codec.add_argument(
+        "--threads", type=int, default=2, help="CPU threads of our codec (default %(default)s)"
+    )
+    codec.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
+    codec.add_argument("--plot", type=Path, metavar="OUT.png", help="write the curves")
+
+
+def _train_edges(args: argparse.Namespace) -> int:
+    from training.edges import train_edges
+
+    train = args.data / "train"
+    loss = train_edges(
+        train / "images", train / "boundaries", args.work / "edges.pt", args.minutes, args.threads
+    )
+    print(f"loss {loss:.4f}")
+    return 0
+
+
+def _train_lite(args: argparse.Namespace) -> int:
+    from training.lite.train import TrainConfig, train
+
+    config = TrainConfig(total_steps=args.steps) if args.steps else TrainConfig()
+    print(
+        train(
+            args.data,
+            args.work,
+            args.minutes,
+            config,
+            resume=args.resume,
+            threads=args.threads,
+            start_from=args.from_model,
+        )  # fmt: skip
+    )
+    return 0
+
+
+def _train_postfilter(args: argparse.Namespace) -> int:
+    from training.postfilter.train import train
+
+    print(
+        train(
+            args.name,
+            args.data,
+            args.model,
+            args.work,
+            args.minutes,
+            resume=args.resume,
+            threads=args.threads,
+        )
+    )
+    return 0
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    import torch
+
+    from shared.errors import ModelNotFound
+
+    if not path.exists():
+        raise ModelNotFound(f"no checkpoint {path}: train first, or give --work")
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def _facts(note: str, steps: int) -> dict[str, Any]:
+    return {
+        "licence": "Apache-2.0",
+        "training": {
+            "data": "949 ImageNet sample images and BSDS500 train+val (research use); none of it is contained here",
+            "steps": steps,
+            "note": note,
+        },
+    }
+
+
+def _export_lite(args: argparse.Namespace) -> int:
+    from training.lite.export import export_lite
+    from training.lite.model import LiteCodec
+
+    state = _checkpoint(args.work / "lite.pt")
+    codec = LiteCodec()
+    codec.load_state_dict(state["model"])
+    export_lite(codec, args.out / "lite", _facts(args.note, state["step"]))
+    print(args.out / "lite")
+    return 0
+
+
+def _export_postfilter(args: argparse.Namespace) -> int:
+    from training.postfilter.export import export_postfilter
+    from training.postfilter.train import build
+
+    state = _checkpoint(args.work / f"{args.name}.pt")
+    net = build(args.name, args.work)
+    net.load_state_dict(state["model"])
+    export_postfilter(net, args.out / args.name, _facts(args.note, state["step"]))
+    print(args.out / args.name)
+    return 0
+
+
+def _bench_codec(args: argparse.Namespace) -> int:
+    from training.bench import bench_codec, plot, report, write_json
+
+    result = bench_codec(
+        args.images,
+        model=args.model,
+        peers=args.peers,
+        filters=args.filters,
+        limit=args.limit,
+        threads=args.threads,
+    )
+    print(report(result))
+    if args.json:
+        write_json(result, args.json)
+    if args.plot:
+        plot(result, args.plot)
+    return 0
