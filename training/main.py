@@ -130,17 +130,8 @@ def _train_lite(args: argparse.Namespace) -> int:
     from training.lite.train import TrainConfig, train
 
     config = TrainConfig(total_steps=args.steps) if args.steps else TrainConfig()
-    print(
-        train(
-            args.data,
-            args.work,
-            args.minutes,
-            config,
-            resume=args.resume,
-            threads=args.threads,
-            start_from=args.from_model,
-        )  # fmt: skip
-    )
+    start = {"resume": args.resume, "start_from": args.from_model}
+    print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0
 
 
