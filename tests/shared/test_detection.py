@@ -1,0 +1,140 @@
+"""The arithmetic around detectors: placing frames, reading raw numbers, suppressing duplicates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.detection import (
+    COCO_CLASSES,
+    Detection,
+    Letterbox,
+    Raw,
+    decode_end_to_end,
+    decode_yolov5,
+    decode_yolov8,
+    decode_yolox,
+    letterbox,
+    suppress,
+    to_detections,
+    yolox_cells,
+)
+from shared.errors import DetectorError
+
+
+def raw(boxes: list[tuple[float, float, float, float]], scores: list[float], classes: list[int]) -> Raw:
+    return Raw(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(classes, np.int64))
+
+
+def test_the_class_names_are_those_of_coco() -> None:
+    assert len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
+    assert COCO_CLASSES[0] == "person" and COCO_CLASSES[2] == "car" and COCO_CLASSES[79] == "toothbrush"
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_wide_frame_fills_the_width_and_is_grey_elsewhere(centred: bool) -> None:
+    frame = np.full((100, 200, 3), 255, np.uint8)
+    canvas, place = letterbox(frame, 64, 64, centred=centred)
+    white = np.flatnonzero((canvas == 255).all(axis=(1, 2)))
+    assert canvas.shape == (64, 64, 3)
+    assert white.tolist() == list(range(16, 48) if centred else range(32))
+    assert (np.delete(canvas, white, axis=0) == 114).all()
+    assert place == Letterbox(0.32, 0.0, 16.0 if centred else 0.0)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.booleans(), st.floats(0, 0.45), st.floats(0.55, 1))
+def test_a_box_comes_back_to_where_it_was(
+    rows: int, columns: int, centred: bool, low: float, high: float
+) -> None:
+    _, place = letterbox(np.zeros((rows, columns, 3), np.uint8), 96, 160, centred=centred)
+    frame_box = np.array([low * columns, low * rows, high * columns, high * rows])
+    offset = np.array([place.left, place.top, place.left, place.top])
+    back = place.to_frame((frame_box * place.scale + offset)[None].astype(np.float32))
+    np.testing.assert_allclose(back[0], frame_box, atol=0.05 * max(1.0, 1 / place.scale))
+
+
+def test_yolox_rows_are_cells_of_three_strides() -> None:
+    assert yolox_cells(416, 416) == 3549
+    output = np.zeros((yolox_cells(64, 96), 7), np.float32)
+    output[12 * 3 + 5] = [0.5, 0.25, np.log(2), np.log(3), 0.5, 0.2, 0.8]  # stride 8: row 3, column 5
+    output[96 + 6 * 1 + 2] = [0, 0, 0, 0, 1, 0.4, 0.1]  # stride 16: row 1, column 2
+    found = decode_yolox(output, 64, 96)
+    np.testing.assert_allclose(found.boxes[41], [44 - 8, 26 - 12, 44 + 8, 26 + 12], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes[104], [24, 8, 40, 24], rtol=1e-5)
+    assert found.scores[41] == pytest.approx(0.4) and found.classes[41] == 1
+    assert found.scores[104] == pytest.approx(0.4) and found.classes[104] == 0
+
+
+def test_yolox_rows_must_fit_the_input() -> None:
+    with pytest.raises(DetectorError, match="do not fit"):
+        decode_yolox(np.zeros((10, 7), np.float32), 64, 64)
+
+
+def test_yolov5_multiplies_objectness_and_class() -> None:
+    found = decode_yolov5(np.array([[10, 20, 4, 8, 0.5, 0.1, 0.6]], np.float32))
+    np.testing.assert_allclose(found.boxes, [[8, 16, 12, 24]])
+    assert found.scores[0] == pytest.approx(0.3) and found.classes[0] == 1
+
+
+def test_yolov8_has_candidates_in_columns_and_no_objectness() -> None:
+    found = decode_yolov8(np.array([[10, 20, 4, 8, 0.1, 0.6], [5, 5, 2, 2, 0.7, 0.2]], np.float32).T)
+    np.testing.assert_allclose(found.boxes, [[8, 16, 12, 24], [4, 4, 6, 6]])
+    np.testing.assert_allclose(found.scores, [0.6, 0.7])
+    assert found.classes.tolist() == [1, 0]
+
+
+def test_end_to_end_is_read_as_it_stands() -> None:
+    found = decode_end_to_end(np.array([[1, 2, 3, 4, 0.9, 7]], np.float32))
+    assert found.boxes.tolist() == [[1, 2, 3, 4]] and found.classes.tolist() == [7]
+
+
+def test_duplicates_of_a_class_go_and_the_best_stays() -> None:
+    boxes = [(0.0, 0.0, 10.0, 10.0), (1.0, 0.0, 11.0, 10.0), (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 60.0, 60.0)]
+    kept = suppress(raw(boxes, [0.6, 0.9, 0.5, 0.3], [0, 0, 1, 0]), 0.5, 100)
+    np.testing.assert_allclose(kept.scores, [0.9, 0.5, 0.3])
+    assert kept.classes.tolist() == [0, 1, 0]
+    assert len(suppress(raw(boxes, [0.6, 0.9, 0.5, 0.3], [0, 0, 1, 0]), 0.5, 2).scores) == 2
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 9), st.integers(0, 1)), max_size=12
+    )
+)
+def test_what_is_kept_does_not_overlap(items: list[tuple[int, int, int, int]]) -> None:
+    boxes = [(float(x), float(y), float(x + size), float(y + size)) for x, y, size, _ in items]
+    scores = [1 / (i + 1) for i in range(len(items))]
+    given_boxes = raw(boxes, scores, [c for *_, c in items])
+    if not items:
+        given_boxes = Raw(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    kept = suppress(given_boxes, 0.5, 100)
+    for i, a in enumerate(kept.boxes):
+        for j in range(i):
+            b = kept.boxes[j]
+            sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+            both = sides.prod()
+            union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - both
+            assert kept.classes[i] != kept.classes[j] or both <= 0.5 * union
+    assert len(items) == 0 or kept.scores[0] == 1.0
+
+
+def test_boxes_are_clipped_to_the_frame_and_dropped_outside() -> None:
+    candidates = raw(
+        [(-5, -5, 20, 20), (200, 200, 300, 300), (1, 1, 5, 5), (np.nan, 0, 5, 5)],
+        [0.75, 0.5, 0.5, 0.5],
+        [0, 0, 9, 0],
+    )
+    found = to_detections(candidates, Letterbox(1.0, 0.0, 0.0), (10, 15, 3), ("person", "car"))
+    assert found == [Detection("person", 0.75, (0.0, 0.0, 15.0, 10.0))]
+
+
+@pytest.mark.parametrize(
+    ("score", "box"), [(1.5, (0, 0, 1, 1)), (0.5, (1, 0, 1, 1)), (float("nan"), (0, 0, 1, 1))]
+)
+def test_a_detection_that_makes_no_sense_is_refused(
+    score: float, box: tuple[float, float, float, float]
+) -> None:
+    with pytest.raises(ValueError, match=r"box|score"):
+        Detection("car", score, box)

@@ -1,0 +1,1 @@
+"""Training of the detector that ships: a small student distilled from a YOLOX teacher."""

@@ -1,0 +1,82 @@
+"""The flags of the detector's commands, and their verbs of `secondlook`.
+
+Nothing heavy is imported here: a command's module is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def _train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of training images")
+    parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
+    parser.add_argument("--teacher", type=Path, required=True, help="the YOLOX-nano ONNX export")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--decoded", type=Path, help="folder made by training.detector.decoded")
+    parser.add_argument(
+        "--minutes", type=float, required=True, help="time for the whole run, resumed parts included"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
+
+
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--work", type=Path, required=True, help="folder with the checkpoint")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="training images; those kept back set the threshold"
+    )
+    parser.add_argument("--teacher", type=Path, required=True, help="the YOLOX-nano ONNX export")
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--minutes", type=float, required=True, help="what the run was given")
+    parser.add_argument("--command-line", default="", help="the training command, for the record")
+
+
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, help="folder of the annotated images")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO instances file")
+    parser.add_argument("--detector", default="builtin", help="as for the worker")
+    parser.add_argument("--against", help="a second detector, judged beside it")
+    parser.add_argument("--codec", help="also judge on base layers of this codec model")
+    parser.add_argument("--base-quality", type=int, action="append", default=[], help="0..63; may repeat")
+    parser.add_argument("--quality", type=int, default=40, help="of the enhancement that goes with it, 0..63")
+    parser.add_argument("--record", type=Path, help="a manifest to write the figures into")
+
+
+def _decoded_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of training images")
+    parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--codec", default="lite", help="name or folder of a codec model")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th image")
+    parser.add_argument("--seed", type=int, default=11)
+
+
+Declare = Callable[[argparse.ArgumentParser], None]
+
+COMMANDS: dict[str, tuple[Declare, str]] = {
+    "train": (_train_flags, "distil the small detector from a YOLOX teacher"),
+    "export": (_export_flags, "write a trained detector as a model folder"),
+    "evaluate": (_evaluate_flags, "average precision of detectors on COCO-style data"),
+    "decoded": (_decoded_flags, "send a detector's training images through a codec's base layer"),
+}
+
+
+def parse(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line of one of the modules, run by itself."""
+    declare, text = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"python -m training.detector.{name}", description=text)
+    declare(parser)
+    return parser.parse_args(arguments)
+
+
+def runner(name: str) -> Callable[[argparse.Namespace], int]:
+    """What `secondlook VERB detector` runs: the `run` of that module, imported when it is called."""
+
+    def run(args: argparse.Namespace) -> int:
+        return int(importlib.import_module(f"training.detector.{name}").run(args))
+
+    return run

@@ -1,0 +1,126 @@
+"""Average precision of detectors on COCO-style annotations, on the images and on decoded base layers.
+
+python -m training.detector.evaluate --images DIR --annotations FILE [--against FILE] [--codec lite]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cloud.detectors import load_detector
+from shared.codec import load_codec
+from shared.detection import Detector, U8Image
+from shared.errors import ConfigError
+from training.detector.classes import SHIPPED_CLASSES
+from training.detector.cli import parse
+
+Change = Callable[[U8Image], U8Image]
+LOWEST_SCORE = 0.01  # average precision needs the weak detections too
+
+
+class BaseLayer:
+    """Images through the codec's base layer; counts the bytes."""
+
+    def __init__(self, model: str, base_quality: int, quality: int) -> None:
+        self._codec = load_codec(model, threads=1)
+        self._base_quality, self._quality = base_quality, quality
+        self.bits, self.pixels = 0, 0
+
+    def __call__(self, image: U8Image) -> U8Image:
+        encoded = self._codec.encode(image, base_quality=self._base_quality, quality=self._quality)
+        self.bits += 8 * len(encoded.layers.base)
+        self.pixels += image.shape[0] * image.shape[1]
+        return self._codec.decode_base(encoded.layers.base)
+
+
+def average_precision(detector: Detector, truth: Any, folder: Path, change: Change) -> dict[str, float]:
+    """AP (IoU 0.5 to 0.95), AP50 and each class's AP50 over the shipped classes, in percent."""
+    from pycocotools.cocoeval import COCOeval
+
+    ids = {c["name"]: c["id"] for c in truth.dataset["categories"] if c["name"] in SHIPPED_CLASSES}
+    results = []
+    for image_id, entry in truth.imgs.items():
+        bgr = cv2.imread(str(folder / entry["file_name"]), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise ConfigError(f"cannot read {folder / entry['file_name']}")
+        image = change(np.ascontiguousarray(bgr[:, :, ::-1]).astype(np.uint8))
+        for found in detector.detect(image):
+            if found.label in ids:
+                x0, y0, x1, y1 = found.box
+                box = [x0, y0, x1 - x0, y1 - y0]
+                results.append(
+                    {"image_id": image_id, "category_id": ids[found.label], "bbox": box, "score": found.score}
+                )
+    with contextlib.redirect_stdout(io.StringIO()):
+        scored = COCOeval(truth, truth.loadRes(results), "bbox")
+        scored.params.catIds = sorted(ids.values())
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    figures = {"AP": round(100 * scored.stats[0], 1), "AP50": round(100 * scored.stats[1], 1)}
+    precision = scored.eval["precision"][0, :, :, 0, 2]
+    for column, category in enumerate(scored.params.catIds):
+        values = precision[:, column]
+        if (values > -1).any():
+            label = truth.cats[category]["name"]
+            figures[f"AP50 {label}"] = round(100 * float(values[values > -1].mean()), 1)
+    return figures
+
+
+def milliseconds(spec: str, threads: int, runs: int = 20) -> float:
+    """Median time of one 768x432 frame, letterbox and suppression included."""
+    detector = load_detector(spec, threads=threads)
+    frame = np.random.default_rng(0).integers(0, 256, (432, 768, 3), np.uint8)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        detector.detect(frame)
+        times.append(time.perf_counter() - start)
+    return round(1000 * float(np.median(times)), 1)
+
+
+def load_truth(path: Path) -> Any:
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def run(args: argparse.Namespace) -> int:
+    truth = load_truth(args.annotations)
+    specs = [args.detector, *([args.against] if args.against else [])]
+    detectors = {spec: load_detector(spec, threads=1, min_score=LOWEST_SCORE) for spec in specs}
+    figures: dict[str, Any] = {}
+    for spec, detector in detectors.items():
+        role = "detector" if spec == args.detector else "against " + Path(spec).stem
+        figures[f"{role}, images"] = average_precision(detector, truth, args.images, lambda image: image)
+    for base_quality in args.base_quality if args.codec else ():
+        for spec, detector in detectors.items():
+            role = "detector" if spec == args.detector else "against " + Path(spec).stem
+            layer = BaseLayer(args.codec, base_quality, args.quality)
+            scored = average_precision(detector, truth, args.images, layer)
+            figures[f"{role}, base {base_quality}"] = {**scored, "bpp": round(layer.bits / layer.pixels, 4)}
+    for threads in (1, 2):
+        figures[f"ms a 768x432 frame, {threads} thread{'s' * (threads > 1)}"] = milliseconds(
+            args.detector, threads
+        )
+    print(json.dumps(figures, indent=2))
+    if args.record:
+        manifest = json.loads(args.record.read_text())
+        manifest["figures"].update(figures)
+        args.record.write_text(json.dumps(manifest, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(parse("evaluate")))

@@ -1,0 +1,303 @@
+"""Distil the student from the teacher for a given number of minutes.
+
+    python -m training.detector.train --data DIR --teacher FILE --work DIR --minutes 75 [--resume]
+
+First every stage learns the teacher's next map from the teacher's map before it, all stages at
+once; then from the student's own maps, so that each makes up for those before it; then all are
+trained as one. In the last third, where decoded base layers are given, the student sees those while the teacher
+sees the original. The share of the time used so far decides all of this, so that a run can stop and
+resume anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import enum
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shared.detection import COCO_CLASSES
+from shared.errors import ConfigError
+from training.detector.classes import SHIPPED_CLASSES
+from training.detector.cli import parse
+from training.detector.distil import LossConfig, map_errors, output_errors, total_error
+from training.detector.model import Student, calibrate, parameters
+from training.detector.muon import Muon, pointwise_weights
+from training.detector.teacher import Teacher
+from training.detector.views import (
+    Sample,
+    ViewConfig,
+    ViewMaker,
+    is_validation,
+    letterboxed,
+    load_images,
+    load_video,
+)
+
+CHECKPOINT = "checkpoint.pt"
+TRAINED_SHARE_OF_VIDEO = 0.85
+SHIPPED_INDICES = tuple(COCO_CLASSES.index(name) for name in SHIPPED_CLASSES)
+
+
+class Mode(enum.Enum):
+    """Whose maps the stages read, and how far errors travel."""
+
+    FORCED = "forced"  # the teacher's maps: every stage learns by itself, all at once
+    APART = "apart"  # the student's own, but errors stay within a stage
+    JOINED = "joined"  # the student's own, errors travel through all of it
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    minutes: float
+    batch: int = 8
+    peak_rate: float = 2e-3
+    final_rate: float = 2e-5
+    matrix_rate_ratio: float = 3.0  # rate of pointwise weights over that of the others
+    weight_decay: float = 1e-2
+    apart_from: float = 0.32  # shares of the time after which the modes begin
+    joined_from: float = 0.55
+    decoded_from: float = 0.66  # share of the time after which decoded base layers are mixed in
+    decoded_share: float = 0.5
+    video_share: float = 0.1
+    average_decay: float = 0.999
+    checkpoint_seconds: float = 120.0
+    seed: int = 7
+
+
+def rate_at(progress: float, step: int, config: TrainConfig) -> float:
+    """Cosine from peak to final rate, after a warm-up of 50 steps."""
+    wave = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    rate = config.final_rate + (config.peak_rate - config.final_rate) * wave
+    return rate * min(1.0, (step + 1) / 50)
+
+
+def mode_at(progress: float, config: TrainConfig) -> Mode:
+    if progress < config.apart_from:
+        return Mode.FORCED
+    return Mode.APART if progress < config.joined_from else Mode.JOINED
+
+
+def size_at(progress: float, rng: np.random.Generator) -> int:
+    """Small views while features form, mostly the size in service at the end."""
+    shares = (0.35, 0.5, 0.15) if progress < 0.7 else (0.1, 0.3, 0.6)
+    return int(rng.choice((256, 320, 416), p=shares))
+
+
+@dataclass
+class State:
+    """All that a resumed run needs."""
+
+    student: Student
+    average: Student
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    step: int = 0
+    elapsed_seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "student": self.student.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizers": [o.state_dict() for o in self.optimizers],
+                "step": self.step,
+                "elapsed_seconds": self.elapsed_seconds,
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        self.student.load_state_dict(stored["student"])
+        self.average.load_state_dict(stored["average"])
+        for optimizer, kept in zip(self.optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        self.step, self.elapsed_seconds = stored["step"], stored["elapsed_seconds"]
+
+
+def fresh_state(config: TrainConfig) -> State:
+    torch.manual_seed(config.seed)
+    student = Student().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(student).eval().requires_grad_(False)
+    matrices = pointwise_weights(student)
+    chosen = {id(p) for p in matrices}
+    others = [p for p in student.parameters() if id(p) not in chosen]
+    return State(
+        student,
+        average,
+        (
+            Muon(matrices, config.peak_rate * config.matrix_rate_ratio, config.weight_decay),
+            torch.optim.AdamW(others, lr=config.peak_rate, weight_decay=0.0),
+        ),
+    )
+
+
+def set_rate(state: State, rate: float, config: TrainConfig) -> None:
+    for optimizer, ratio in zip(state.optimizers, (config.matrix_rate_ratio, 1.0), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * ratio
+
+
+def follow(average: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move the average towards the student."""
+    with torch.no_grad():
+        for kept, new in zip(average.parameters(), student.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+
+
+def load_samples(
+    data: Path, videos: Sequence[Path], decoded: Path | None
+) -> tuple[list[Sample], list[Sample]]:
+    """(stills, video frames) for training, without what is kept for validation."""
+    stills = [s for s in load_images(data) if not is_validation(s.name)]
+    if not stills:
+        raise ConfigError(f"no images to train on in {data}")
+    frames: list[Sample] = []
+    for path in videos:
+        every = load_video(path, step=6)
+        if not every:
+            raise ConfigError(f"no frame can be read from {path}")
+        frames += every[: int(len(every) * TRAINED_SHARE_OF_VIDEO)]
+    if decoded is not None:
+        stills = [with_decoded(sample, decoded) for sample in stills]
+        frames = [with_decoded(sample, decoded) for sample in frames]
+    return stills, frames
+
+
+def with_decoded(sample: Sample, folder: Path) -> Sample:
+    """Attach `folder/<stem>@<anything>.png`; these have the size of the sample."""
+    found = load_images(folder / Path(sample.name).stem) if (folder / Path(sample.name).stem).is_dir() else []
+    return Sample(sample.name, sample.image, tuple(s.image for s in found))
+
+
+def draw_weights(
+    stills: Sequence[Sample], frames: Sequence[Sample], wanted: set[str], share: float
+) -> list[float]:
+    """Stills the teacher finds our classes in count three times; all video frames together `share`."""
+    weights = [3.0 if s.name in wanted else 1.0 for s in stills]
+    if frames:
+        each = sum(weights) * share / (1 - share) / len(frames)
+        weights += [each] * len(frames)
+    return weights
+
+
+def names_with_objects(teacher: Teacher, samples: Sequence[Sample], classes: Sequence[int]) -> set[str]:
+    """Names of the images in which the teacher sees one of the classes with a score above 0.35."""
+    names = set()
+    for sample in samples:
+        view = letterboxed(sample.image, 416)
+        maps = teacher.maps(np.ascontiguousarray(view.transpose(2, 0, 1)[None], np.float32))
+        for stride in (8, 16, 32):
+            score = _sigmoid(maps[f"obj{stride}"]) * _sigmoid(maps[f"cls{stride}"][:, list(classes)])
+            if score.max() > 0.35:
+                names.add(sample.name)
+    return names
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def batch_of(
+    maker: ViewMaker, teacher: Teacher, config: ViewConfig, count: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Student images (N, 3, S, S) in 0..255, and the teacher's maps of the clean views."""
+    pairs = [maker.pair(config) for _ in range(count)]
+    clean = np.stack([p[0] for p in pairs]).transpose(0, 3, 1, 2)
+    seen = np.stack([p[1] for p in pairs]).transpose(0, 3, 1, 2)
+    targets = teacher.maps(np.ascontiguousarray(clean, np.float32))
+    images = torch.from_numpy(np.ascontiguousarray(seen)).float()
+    return (
+        images.contiguous(memory_format=torch.channels_last),
+        {k: torch.from_numpy(v).contiguous(memory_format=torch.channels_last) for k, v in targets.items()},
+    )
+
+
+def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, config: TrainConfig) -> None:
+    """Step until the minutes are used, saving to `work` as it goes."""
+    loss_config = LossConfig()
+    budget = config.minutes * 60
+    has_decoded = any(s.decoded for s in maker.samples)
+    saved = last = time.monotonic()
+    state.student.train()
+    while state.elapsed_seconds < budget:
+        progress = state.elapsed_seconds / budget
+        late = has_decoded and progress >= config.decoded_from
+        view = ViewConfig(
+            size=size_at(progress, maker.rng), decoded_share=config.decoded_share if late else 0.0
+        )
+        images, targets = batch_of(maker, teacher, view, config.batch)
+        set_rate(state, rate_at(progress, state.step, config), config)
+        mode = mode_at(progress, config)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = state.student(
+                images, targets if mode is Mode.FORCED else None, apart=mode is not Mode.JOINED
+            )
+        maps, heads = map_errors(outputs, targets), output_errors(outputs, targets)
+        error = total_error(maps, heads, loss_config)
+        state.student.zero_grad(set_to_none=True)
+        error.backward()
+        norm = nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
+        if torch.isfinite(norm):
+            for optimizer in state.optimizers:
+                optimizer.step()
+        follow(state.average, state.student, min(config.average_decay, (1 + state.step) / (10 + state.step)))
+        now = time.monotonic()
+        state.elapsed_seconds += now - last
+        last = now
+        state.step += 1
+        if state.step % 25 == 0:
+            report(state, progress, mode, maps, heads)
+        if now - saved > config.checkpoint_seconds:
+            state.save(work / CHECKPOINT)
+            saved = now
+    state.save(work / CHECKPOINT)
+
+
+def report(
+    state: State, progress: float, mode: Mode, maps: dict[str, Tensor], heads: dict[str, Tensor]
+) -> None:
+    line: dict[str, object] = {"step": state.step, "progress": round(progress, 4), "mode": mode.value}
+    line.update({name: round(value.item(), 4) for name, value in {**heads, **maps}.items()})
+    print(json.dumps(line), flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    torch.set_num_threads(args.threads)
+    config = TrainConfig(minutes=args.minutes)
+    args.work.mkdir(parents=True, exist_ok=True)
+    state = fresh_state(config)
+    checkpoint = args.work / CHECKPOINT
+    if args.resume and checkpoint.is_file():
+        state.restore(checkpoint)
+    teacher = Teacher(args.teacher, threads=args.threads)
+    stills, frames = load_samples(args.data, args.video, args.decoded)
+    wanted = names_with_objects(teacher, stills, SHIPPED_INDICES)
+    weights = draw_weights(stills, frames, wanted, config.video_share)
+    print(
+        f"{len(stills)} stills ({len(wanted)} with shipped classes), {len(frames)} frames, "
+        f"{parameters(state.student)} parameters, from step {state.step}",
+        flush=True,
+    )
+    maker = ViewMaker(stills + frames, np.array(weights), np.random.default_rng(config.seed + state.step))
+    if state.step == 0:
+        images, targets = batch_of(maker, teacher, ViewConfig(degrade_share=0.0), 24)
+        calibrate(state.student, images, targets)
+        state.average.load_state_dict(state.student.state_dict())
+    train(state, maker, teacher, args.work, config)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(parse("train")))
