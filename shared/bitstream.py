@@ -76,6 +76,9 @@ class Bitstream:
             and self.width * self.height <= MAX_PIXELS
         ):
             raise MalformedBitstream(f"frame size {self.width}x{self.height} is out of range")
+        lower = (self.base_quality, self.base_symbol_crc)
+        if self.layer is Layer.BASE and lower != (self.quality, self.symbol_crc):
+            raise MalformedBitstream("a base layer names another base layer")
         if self.reference is not None and not 0 <= self.reference < 1 << 63:
             raise MalformedBitstream(f"reference {self.reference} is out of range")
         if len(self.payload) > MAX_PAYLOAD_BYTES:
