@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from cloud.catalogue.schema import SCHEMA_VERSION, AuditEntry, Base, SchemaVersion
-from cloud.sqlite import make_folder, prepare, storage_error
+from shared.sqlite import make_folder, prepare, storage_error
 from shared.errors import ConfigError, UnsupportedStore
 
 _BUSY_SECONDS = 15.0

@@ -1,0 +1,150 @@
+"""Settings of the cloud side: one ``cloud.toml`` for the gateway, the workers, the reviewers and the station."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cloud.policy import PolicyConfig
+from cloud.queue import QueueLimits
+from cloud.requests import RequestTimes
+from shared.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class IntakeLimits:
+    """What the gateway lets camera hosts do."""
+
+    window_bytes: int = 4 << 20  # base frames a camera host may have in flight
+    min_window_bytes: int = 64 << 10  # below this share of the queue's room, camera hosts must wait
+    batch_frames: int = 256  # frames stored in one commit, at most
+    batch_bytes: int = 8 << 20  # bytes stored in one commit, about
+    most_sessions: int = 4096  # connections that said hello
+    most_boots: int = 1024  # starts of one agent with undelivered frames
+    stall_seconds: float = 5.0  # after a full disk or queue, nothing is taken for so long
+    probe_seconds: float = 60.0  # a silent connection is tested after this
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) <= 0:
+            raise ConfigError("limits must be above 0")
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """The gateway. Without keys it listens on the loopback interface only."""
+
+    edge_address: str = "tcp://127.0.0.1:7601"  # where camera hosts connect
+    secret_key_file: Path | None = None  # the gateway's CURVE key, made by `secondlook keys new`
+    registry_file: Path | None = None  # the keys that may connect
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    limits: IntakeLimits = field(default_factory=IntakeLimits)
+    requests: RequestTimes = field(default_factory=RequestTimes)
+
+    def __post_init__(self) -> None:
+        if (self.secret_key_file is None) != (self.registry_file is None):
+            raise ConfigError("secret_key_file and registry_file go together")
+        if self.secret_key_file is None and not is_loopback(self.edge_address):
+            raise ConfigError(f"edge_address {self.edge_address} faces a network: keys are needed")
+
+
+@dataclass(frozen=True)
+class BrokerConfig:
+    """How workers reach the gateway. On the loopback interface the connection is plain, elsewhere it has keys."""
+
+    address: str = "tcp://127.0.0.1:7602"  # the gateway listens here, workers and reviewers connect here
+    server_public_key_file: Path | None = None  # of the gateway; wanted by workers elsewhere
+    secret_key_file: Path | None = None  # of this worker; wanted by workers elsewhere
+    timeout_seconds: float = 5.0  # without an answer for so long, a call has failed
+
+    def __post_init__(self) -> None:
+        if self.timeout_seconds <= 0:
+            raise ConfigError("timeout_seconds must be above 0")
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """The machine worker."""
+
+    codec: str = "lite"  # name of an exported codec, or its folder
+    detector: str = "builtin"  # builtin, a path to a YOLO .onnx export, or ultralytics weights by name
+    threads: int = 0  # of each model; 0 leaves it to the runtime
+    batch: int = 4  # frames leased at a time
+    lease_seconds: float = 30.0  # a worker silent for so long loses its frames to another
+    idle_seconds: float = 0.1  # pause before asking an empty queue again
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= 16:
+            raise ConfigError("batch must lie between 1 and 16")
+        if self.threads < 0 or self.lease_seconds <= 0 or self.idle_seconds <= 0:
+            raise ConfigError("threads must not be negative; lease_seconds and idle_seconds must be above 0")
+
+
+@dataclass(frozen=True)
+class ReviewerConfig:
+    """The review worker."""
+
+    codec: str = "lite"  # name of an exported codec, or its folder
+    postfilter: str = "rrdb-l1"  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
+    threads: int = 0  # of each model; 0 leaves it to the runtime
+    lease_seconds: float = 60.0  # a worker silent for so long loses its review to another
+    deadline_seconds: float = 900.0  # a camera host that has not answered by then is given up
+    poll_seconds: float = 0.1  # pause before asking again whether an enhancement has come
+    idle_seconds: float = 0.5  # pause before asking for another review when none was due
+    in_flight: int = 4  # reviews whose enhancements are waited for at a time
+
+    def __post_init__(self) -> None:
+        times = (self.lease_seconds, self.deadline_seconds, self.poll_seconds, self.idle_seconds)
+        if self.threads < 0 or min(times) <= 0 or self.in_flight < 1:
+            raise ConfigError("threads must not be negative; times and in_flight must be above 0")
+
+
+@dataclass(frozen=True)
+class StationConfig:
+    """The review station. It has no log-in: put a proxy that has one before it to open it to a network."""
+
+    host: str = "127.0.0.1"  # interface to listen on
+    port: int = 7600  # 0 takes any free one
+    title: str = "Secondlook"  # shown in the page
+    allowed_hosts: tuple[str, ...] = ()  # further names under which browsers reach it
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError("port must lie between 0 and 65535")
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """The cloud side."""
+
+    data_dir: Path = Path("data/cloud")  # queue, catalogue and blobs, unless said otherwise
+    catalogue: str | None = None  # SQLAlchemy URL; catalogue.db in data_dir without it
+    blobs: str | None = None  # folder or fsspec URL; blobs in data_dir without it
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    broker: BrokerConfig = field(default_factory=BrokerConfig)
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reviewer: ReviewerConfig = field(default_factory=ReviewerConfig)
+    station: StationConfig = field(default_factory=StationConfig)
+
+    @property
+    def database(self) -> Path:
+        """The gateway's own file: queue, ledger and requests."""
+        return self.data_dir / "gateway.db"
+
+    @property
+    def catalogue_url(self) -> str:
+        return self.catalogue or f"sqlite:///{self.data_dir / 'catalogue.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        return self.blobs or str(self.data_dir / "blobs")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a ZeroMQ address can be reached from this machine only."""
+    parts = urlsplit(address)
+    if parts.scheme in ("ipc", "inproc"):
+        return True
+    host = parts.hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,373 @@
+"""The gateway's side of the conversation with camera hosts, without sockets: packets in, packets out.
+
+The owner hands over what arrives (``receive``), commits what has gathered (``flush``, the only place that gives
+acknowledgements), and calls ``tick`` now and then. Each returns the packets to send, with the peer they go to. A peer
+is a ROUTER's name of one connection. Whatever a peer sends, the answer is a packet: at worst a ``Fault``.
+Instants are Unix seconds handed in as ``now``. ``shared/PACKETS.md`` has the rules.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cloud.blobs import Blobs, enhancement_key
+from cloud.config import IntakeLimits
+from cloud.keys import Registry, Role
+from cloud.ledger import BootName, Gap, Ledger
+from cloud.queue import FrameQueue, QueuedFrame
+from cloud.requests import Assemblies, RequestState, RequestTable
+from shared.errors import DiskFull, PacketError, QueueFull, StorageError, StoreBusy
+from shared.packet import (
+    Ack,
+    BaseFrame,
+    Chunk,
+    ChunkCredit,
+    EnhancementRequest,
+    Fault,
+    Hello,
+    Packet,
+    Ping,
+    Pong,
+    Refusal,
+    Tombstone,
+    Welcome,
+    parse,
+)
+from shared.packetfields import MAX_RANGES
+
+log = logging.getLogger(__name__)
+
+Peer = bytes
+Outgoing = tuple[Peer, Packet]
+
+_NANOSECONDS = 1_000_000_000
+_COMPLAINT_SECONDS = 1.0
+_CHANNEL_OF: dict[type[Packet], str] = {
+    BaseFrame: "bulk",
+    Tombstone: "bulk",
+    Chunk: "control",
+    Refusal: "control",
+    Ping: "control",
+}
+
+
+@dataclass
+class _Session:
+    """A connection that said hello."""
+
+    edge_id: str
+    camera: str
+    channel: str
+    heard_at: float
+    boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
+    credit_bytes: int = 0  # what it was granted last
+
+    @property
+    def boot_id(self) -> str:
+        return next(reversed(self.boots))
+
+
+@dataclass
+class _Batch:
+    frames: list[QueuedFrame] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    size_bytes: int = 0
+    peers: dict[tuple[Peer, BootName], None] = field(default_factory=dict)  # who is to hear of it, in order
+
+
+class Intake:
+    """All connections of one gateway. ``registry`` is None on a plain, loopback-only socket."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        queue: FrameQueue,
+        requests: RequestTable,
+        blobs: Blobs,
+        limits: IntakeLimits,
+        registry: Registry | None,
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._requests = requests
+        self._blobs = blobs
+        self._limits = limits
+        self._registry = registry
+        self._assemblies = Assemblies()
+        self._sessions: dict[Peer, _Session] = {}
+        self._batch = _Batch()
+        self._stalled_until = 0.0
+        self._complained_at = 0.0
+
+    @property
+    def batch_is_full(self) -> bool:
+        batch = self._batch
+        many = len(batch.frames) + len(batch.gaps) >= self._limits.batch_frames
+        return many or batch.size_bytes >= self._limits.batch_bytes
+
+    def connected(self) -> dict[str, list[str]]:
+        """Edge ids, each with the channels on which it is connected."""
+        found: dict[str, list[str]] = {}
+        for session in self._sessions.values():
+            channels = found.setdefault(session.edge_id, [])
+            if session.channel not in channels:
+                channels.append(session.channel)
+        return found
+
+    def receive(self, peer: Peer, frames: Sequence[bytes], public_key: str, *, now: float) -> list[Outgoing]:
+        """Take one message. ``public_key`` is the authenticated key of the connection, empty on a plain one."""
+        try:
+            packet = parse(frames)
+        except PacketError as error:
+            return [(peer, self._fault("rejected", str(error), now))]
+        try:
+            return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
+        except (DiskFull, StoreBusy) as error:
+            self._stall(error, now)
+            return []
+
+    def flush(self, *, now: float) -> list[Outgoing]:
+        """Store all that has gathered in one durable step, and acknowledge it."""
+        batch, self._batch = self._batch, _Batch()
+        if not batch.peers:
+            return []
+        try:
+            safe = self._ledger.take(self._queue, batch.frames, batch.gaps, now=now)
+        except (QueueFull, DiskFull, StoreBusy) as error:
+            # Nothing was stored, so nothing is acknowledged; no credit, and the edge tries again later.
+            self._stall(error, now)
+            safe = set()
+        return [
+            (peer, self._ack(session, boot[1], now))
+            for peer, boot in batch.peers
+            if (session := self._sessions.get(peer)) is not None and (boot in safe or self._is_stalled(now))
+        ]
+
+    def tick(self, *, now: float) -> list[Outgoing]:
+        """What time brings: requests to send, deadlines, credit that can be given again, tests of silent peers."""
+        if self._registry is not None:
+            self._registry.refresh()
+        out = self._raised_credit(now) + self._probes(now)
+        try:
+            self._assemblies.drop(self._requests.expire(now=now))
+            out += self._requests_to_send(now)
+        except (DiskFull, StoreBusy) as error:
+            self._stall(error, now)
+        return out
+
+    def lost(self, peer: Peer) -> None:
+        """A packet could not be sent to a peer because its connection is gone."""
+        self._sessions.pop(peer, None)
+
+    def _answers(self, peer: Peer, packet: Packet, public_key: str, now: float) -> list[Packet]:
+        speaks_for = self._name_of(public_key)
+        if speaks_for == "":
+            self._sessions.pop(peer, None)
+            return [self._fault("key-revoked", "this key may no longer connect", now)]
+        if isinstance(packet, Hello):
+            return self._hello(peer, packet, speaks_for, now)
+        session = self._sessions.get(peer)
+        if session is None:
+            return [Fault("hello-first", "this connection has not said hello")]
+        session.heard_at = now
+        channel = _CHANNEL_OF.get(type(packet))
+        if channel != session.channel:
+            name = type(packet).__name__
+            return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
+        if isinstance(packet, BaseFrame | Tombstone):
+            return self._gather(peer, session, packet, now)
+        if isinstance(packet, Chunk):
+            return self._chunk(session, packet, now)
+        if isinstance(packet, Refusal):
+            return self._refusal(session, packet, now)
+        return [Pong(int(now * _NANOSECONDS))]
+
+    def _name_of(self, public_key: str) -> str | None:
+        """The edge id a connection may speak for: None for any, "" for none."""
+        if self._registry is None:
+            return None
+        entry = self._registry.find(public_key, Role.EDGE)
+        return "" if entry is None else entry.name
+
+    def _hello(self, peer: Peer, hello: Hello, speaks_for: str | None, now: float) -> list[Packet]:
+        if speaks_for is not None and hello.edge_id != speaks_for:
+            self._sessions.pop(peer, None)
+            return [self._fault("wrong-edge", f"this key does not belong to {hello.edge_id}", now)]
+        session = self._sessions.get(peer)
+        if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
+            if len(self._sessions) >= self._limits.most_sessions:
+                return [self._fault("too-many-connections", "the gateway serves no more connections", now)]
+            session = _Session(hello.edge_id, hello.camera, hello.channel, now)
+            # A new connection goes last: requests are sent on an edge's latest one.
+            self._sessions.pop(peer, None)
+            self._sessions[peer] = session
+            log.info("%s connected (%s)", hello.edge_id, hello.channel)
+        if hello.boot_id not in session.boots and len(session.boots) >= self._limits.most_boots:
+            return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
+        session.boots.pop(hello.boot_id, None)
+        session.boots[hello.boot_id] = None
+        session.camera, session.heard_at = hello.camera, now
+        self._ledger.see_edge(
+            hello.edge_id, camera=hello.camera, software=hello.software, now_ns=int(now * _NANOSECONDS)
+        )
+        if hello.channel == "control":
+            self._requests.again(hello.edge_id, now=now)
+        session.credit_bytes = self._credit(now)
+        safe = self._ledger.received(hello.edge_id, hello.boot_id)
+        return [Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)]
+
+    def _gather(
+        self, peer: Peer, session: _Session, packet: BaseFrame | Tombstone, now: float
+    ) -> list[Packet]:
+        if packet.boot_id not in session.boots:
+            return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
+        received_ns = int(now * _NANOSECONDS)
+        batch = self._batch
+        if isinstance(packet, Tombstone):
+            batch.gaps.append(
+                Gap(
+                    session.edge_id,
+                    packet.boot_id,
+                    packet.first_seq,
+                    packet.last_seq,
+                    packet.reason,
+                    received_ns,
+                )
+            )
+        elif self._is_stalled(now):
+            return []
+        else:
+            batch.frames.append(
+                QueuedFrame(
+                    edge_id=session.edge_id,
+                    camera=session.camera,
+                    boot_id=packet.boot_id,
+                    seq=packet.seq,
+                    captured_ns=packet.captured_ns,
+                    received_ns=received_ns,
+                    width=packet.width,
+                    height=packet.height,
+                    key_seq=packet.key_seq,
+                    enhancement_bytes=packet.enhancement_bytes,
+                    payload=packet.payload,
+                )
+            )
+            batch.size_bytes += len(packet.payload)
+        batch.peers[peer, (session.edge_id, packet.boot_id)] = None
+        return []
+
+    def _chunk(self, session: _Session, chunk: Chunk, now: float) -> list[Packet]:
+        request = self._requests.get(chunk.request_id)
+        if request is None or request.edge_id != session.edge_id:
+            return [self._fault("unknown-request", f"request {chunk.request_id} is not yours", now)]
+        if request.state is RequestState.DONE:
+            return [ChunkCredit(request.id, chunk.total)]
+        if request.state not in (RequestState.PENDING, RequestState.SENT):
+            return [self._fault("request-ended", f"request {request.id} is {request.state.value}", now)]
+        here = self._assemblies.add(
+            request.id, offset=chunk.offset, total=chunk.total, crc32=chunk.crc32, payload=chunk.payload
+        )
+        if here < chunk.total:
+            self._requests.hold(request, now=now)
+            return [ChunkCredit(request.id, here)]
+        layer = self._assemblies.finish(request.id)
+        if layer is None:
+            log.warning("%s: enhancement of frame %d fails its CRC", request.edge_id, request.seq)
+            self._requests.corrupt(request, now=now)
+            return []
+        key = enhancement_key(request.edge_id, request.boot_id, request.seq)
+        try:
+            self._blobs.put(key, layer)
+        except StorageError as error:
+            log.error("enhancement of frame %d cannot be stored: %s", request.seq, error)
+            self._requests.busy(request.id, now=now)
+            return []
+        self._requests.done(request.id, key)
+        return [ChunkCredit(request.id, chunk.total)]
+
+    def _refusal(self, session: _Session, refusal: Refusal, now: float) -> list[Packet]:
+        request = self._requests.get(refusal.request_id)
+        if request is None or request.edge_id != session.edge_id:
+            return [self._fault("unknown-request", f"request {refusal.request_id} is not yours", now)]
+        self._assemblies.drop([request.id])
+        if refusal.reason == "busy":
+            self._requests.busy(request.id, now=now)
+        else:
+            self._requests.refuse(request.id, refusal.reason)
+        return []
+
+    def _requests_to_send(self, now: float) -> list[Outgoing]:
+        waiting = self._requests.edges_with_work(now)
+        if not waiting:
+            return []
+        control = {
+            session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
+        }
+        return [
+            (
+                control[edge_id],
+                EnhancementRequest(
+                    request.id,
+                    request.boot_id,
+                    request.seq,
+                    int(request.deadline * _NANOSECONDS),
+                    request.priority,
+                ),
+            )
+            for edge_id in waiting
+            if edge_id in control
+            for request in self._requests.to_send(edge_id, now=now)
+        ]
+
+    def _raised_credit(self, now: float) -> list[Outgoing]:
+        """Who was told to wait hears when there is room again."""
+        held_back = [
+            (peer, session)
+            for peer, session in self._sessions.items()
+            if session.channel == "bulk" and session.credit_bytes == 0
+        ]
+        if not held_back or self._credit(now) == 0:
+            return []
+        return [(peer, self._ack(session, session.boot_id, now)) for peer, session in held_back]
+
+    def _probes(self, now: float) -> list[Outgoing]:
+        """A packet for each connection that has long been silent: sending shows whether it is still there."""
+        out: list[Outgoing] = []
+        for peer, session in self._sessions.items():
+            if now - session.heard_at >= self._limits.probe_seconds:
+                session.heard_at = now
+                bulk = session.channel == "bulk"
+                probe = self._ack(session, session.boot_id, now) if bulk else Pong(int(now * _NANOSECONDS))
+                out.append((peer, probe))
+        return out
+
+    def _ack(self, session: _Session, boot_id: str, now: float) -> Ack:
+        session.credit_bytes = self._credit(now)
+        safe = self._ledger.received(session.edge_id, boot_id)
+        return Ack(boot_id, safe.cumulative, safe.selective(MAX_RANGES), session.credit_bytes)
+
+    def _credit(self, now: float) -> int:
+        """The window of each bulk connection: a fair share of the queue's room, or nothing."""
+        if self._is_stalled(now):
+            return 0
+        bulk = sum(session.channel == "bulk" for session in self._sessions.values())
+        share = min(self._limits.window_bytes, self._queue.room_bytes // max(1, bulk))
+        return share if share >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
+
+    def _is_stalled(self, now: float) -> bool:
+        return now < self._stalled_until
+
+    def _stall(self, error: Exception, now: float) -> None:
+        if not self._is_stalled(now):
+            log.error("nothing is taken for %g s: %s", self._limits.stall_seconds, error)
+        self._stalled_until = now + self._limits.stall_seconds
+
+    def _fault(self, code: str, text: str, now: float) -> Fault:
+        printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+        # One line a second at most: a hostile peer must not be able to fill the log.
+        if now - self._complained_at >= _COMPLAINT_SECONDS:
+            self._complained_at = now
+            log.warning("%s: %s", code, printable)
+        return Fault(code, printable)
