@@ -70,7 +70,9 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
     return {
         "data_dir": str(folder / "cloud"),
         "gateway": {"edge_address": f"tcp://127.0.0.1:{ports.gateway}"},
-        "policy": {"audit_every": config.audit_every},
+        "broker": {"address": f"tcp://127.0.0.1:{ports.broker}"},
+        # By count, not by chance: a short run shall have something to show.
+        "policy": {"every_nth": config.audit_every},
         "reviewer": {"postfilter": config.postfilter},
         "station": {"port": ports.station},
     }
