@@ -109,13 +109,12 @@ def _type_name(cls: type[Any], field: dataclasses.Field[Any]) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default_factory is not dataclasses.MISSING:
-        return f"`{field.default_factory()}`"
     if field.default is dataclasses.MISSING:
         return "required"
     if field.default is None:
         return ""
-    return f"`{field.default}`"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _comments(cls: type[Any]) -> dict[str, str]:
