@@ -41,11 +41,12 @@ def sigma_of(index: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Channel counts. `trunk` at 1/8; `latents` of each layer at 1/16; `hyper` of each layer at 1/64."""
+    """Channel counts. `trunk` at 1/8; `deep` and `latents` of each layer at 1/16; `hyper` of each layer at 1/64."""
 
     trunk: int = 128
+    deep: int = 192
     base_latents: int = 64
-    enhancement_latents: int = 128
+    enhancement_latents: int = 192
     base_hyper: int = 32
     enhancement_hyper: int = 48
     base_width: int = 96
@@ -153,22 +154,20 @@ class LiteCodec(nn.Module):
         c = self.config = config
         basis, planes = dct_basis(c.trunk)
         narrow, narrow_planes = dct_basis(c.base_width)
-        choice = haar_choice(planes, 24, 4)
+        choice = haar_choice(planes, 36, 6)
         base_choice = haar_choice(planes, 12, 2)
         self.first = nn.Conv2d(3, c.trunk, 8, 8)
         self.first.weight.data = torch.tensor(basis.reshape(c.trunk, 3, 8, 8), dtype=torch.float32)
-        self.down = nn.Conv2d(c.trunk, c.trunk, 2, 2)
+        self.down = nn.Conv2d(c.trunk, c.deep, 2, 2)
         self.down.weight.data = torch.tensor(haar_down(c.trunk, choice), dtype=torch.float32)
         for conv in (self.first, self.down):
             nn.init.zeros_(conv.bias)
         self.trunk8 = nn.Sequential(DepthConvBlock(c.trunk), DepthConvBlock(c.trunk))
-        selection = np.zeros((c.base_latents, c.trunk))
+        selection = np.zeros((c.base_latents, c.deep))
         for row, pair in enumerate(base_choice):
             selection[row, choice.index(pair)] = 1.0
-        self.base_head = nn.Sequential(DepthConvBlock(c.trunk), conv1x1(selection))
-        self.enhancement_head = nn.Sequential(
-            DepthConvBlock(c.trunk), conv1x1(np.eye(c.enhancement_latents, c.trunk))
-        )
+        self.base_head = nn.Sequential(DepthConvBlock(c.deep), conv1x1(selection))
+        self.enhancement_head = nn.Sequential(DepthConvBlock(c.deep), conv1x1(np.eye(c.enhancement_latents)))
 
         self.base = LayerEntropy(c.base_latents, c.base_hyper, 64)
         self.enhancement = LayerEntropy(c.enhancement_latents, c.enhancement_hyper, 64, base=c.base_latents)
