@@ -20,7 +20,7 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, required=True, help="time for the whole run, resumed parts included"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="cores to use (default 1)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
 
 
@@ -49,10 +49,10 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
 def _decoded_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of training images")
     parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write them to")
     parser.add_argument("--codec", default="lite", help="name or folder of a codec model")
     parser.add_argument("--every", type=int, default=1, help="take every n-th image")
-    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--seed", type=int, default=11, help="of scales and qualities")
 
 
 Declare = Callable[[argparse.ArgumentParser], None]
