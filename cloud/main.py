@@ -1,0 +1,305 @@
+"""The cloud side's commands: gateway, worker, reviewer, station, keys, and the demo."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+import cloud.demo.main
+
+if TYPE_CHECKING:
+    from cloud.config import CloudConfig
+
+_Flag = tuple[str, str, type, str]  # flag, setting, type, meaning
+
+_DATA_DIR: _Flag = ("--data-dir", "data_dir", Path, "folder of queue, catalogue and blobs")
+_STORES: tuple[_Flag, ...] = (
+    _DATA_DIR,
+    ("--catalogue", "catalogue", str, "SQLAlchemy URL of the catalogue"),
+    ("--blobs", "blobs", str, "folder or fsspec URL of the blobs"),
+)
+_BROKER: tuple[_Flag, ...] = (
+    ("--gateway", "broker.address", str, "where the gateway serves workers, tcp://HOST:PORT"),
+    ("--server-public-key", "broker.server_public_key_file", Path, "file with the gateway's public key"),
+    ("--secret-key", "broker.secret_key_file", Path, "file with this worker's key pair"),
+)
+_GATEWAY_FLAGS: tuple[_Flag, ...] = (
+    _DATA_DIR,
+    ("--blobs", "blobs", str, "folder or fsspec URL of the blobs"),
+    ("--listen", "gateway.edge_address", str, "address for camera hosts, tcp://HOST:PORT"),
+    ("--listen-workers", "broker.address", str, "address for workers and reviewers, tcp://HOST:PORT"),
+    ("--secret-key", "gateway.secret_key_file", Path, "file with the gateway's key pair"),
+    ("--registry", "gateway.registry_file", Path, "file with the keys that may connect"),
+)
+_WORKER_FLAGS: tuple[_Flag, ...] = (
+    *_STORES,
+    *_BROKER,
+    ("--model", "worker.codec", str, "codec: name of a model, or a model folder"),
+    ("--detector", "worker.detector", str, "builtin, a YOLO .onnx export, or ultralytics weights by name"),
+    ("--threads", "worker.threads", int, "threads of each model, 0 for one a core"),
+)
+_REVIEWER_FLAGS: tuple[_Flag, ...] = (
+    *_STORES,
+    *_BROKER,
+    ("--model", "reviewer.codec", str, "codec: name of a model, or a model folder"),
+    ("--postfilter", "reviewer.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
+    ("--threads", "reviewer.threads", int, "threads of each model, 0 for one a core"),
+)
+_STATION_FLAGS: tuple[_Flag, ...] = (
+    *_STORES,
+    ("--host", "station.host", str, "interface to listen on"),
+    ("--port", "station.port", int, "port to listen on, 0 for any free one"),
+)
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-commands."""
+    gateway = subparsers.add_parser(
+        "gateway",
+        help="receive frames from camera hosts",
+        description="Receive frames from camera hosts, keep them in a durable queue, and serve workers.",
+    )
+    _add_flags(gateway, _GATEWAY_FLAGS)
+    gateway.set_defaults(run=run_gateway)
+    worker = subparsers.add_parser(
+        "worker",
+        help="look for objects in received frames",
+        description="Decode the base layers of received frames, look for objects, and choose what people review.",
+    )
+    _add_flags(worker, _WORKER_FLAGS)
+    worker.set_defaults(run=run_worker)
+    reviewer = subparsers.add_parser(
+        "reviewer",
+        help="fetch and refine frames for review",
+        description="Fetch the enhancement layers of frames that people shall review, and refine their images.",
+    )
+    _add_flags(reviewer, _REVIEWER_FLAGS)
+    reviewer.set_defaults(run=run_reviewer)
+    station = subparsers.add_parser(
+        "station",
+        help="serve the review station",
+        description="Serve the web page on which people review frames.",
+    )
+    _add_flags(station, _STATION_FLAGS)
+    station.set_defaults(run=run_station)
+    _register_keys(subparsers)
+    cloud.demo.main.register(subparsers)
+
+
+def run_gateway(args: argparse.Namespace) -> int:
+    """Serve until told to stop. Returns 0."""
+    from cloud.gateway import Gateway
+
+    config = _load(args, _GATEWAY_FLAGS, "gateway")
+    stop = _stop_event()
+    with Gateway(config) as gateway:
+        log = logging.getLogger(__name__)
+        log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
+        gateway.run(stop)
+    return 0
+
+
+def run_worker(args: argparse.Namespace) -> int:
+    """Work until told to stop. Returns 0."""
+    from cloud.blobs import open_blobs
+    from cloud.broker_client import BrokerClient
+    from cloud.catalogue import open_catalogue
+    from cloud.detectors import load_detector
+    from cloud.machine import MachineWorker
+    from shared.codec import load_codec
+
+    config = _load(args, _WORKER_FLAGS, "worker")
+    stop = _stop_event()
+    codec = load_codec(config.worker.codec, threads=config.worker.threads)
+    detector = load_detector(config.worker.detector, threads=config.worker.threads)
+    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
+    with BrokerClient(config.broker, _worker_name()) as broker:
+        logging.getLogger(__name__).info("looking for objects with %s", detector.name)
+        MachineWorker(broker, codec, detector, catalogue, blobs, config.policy, config.worker).run(stop)
+    catalogue.close()
+    return 0
+
+
+def run_reviewer(args: argparse.Namespace) -> int:
+    """Work until told to stop. Returns 0."""
+    from cloud.blobs import open_blobs
+    from cloud.broker_client import BrokerClient
+    from cloud.catalogue import open_catalogue
+    from cloud.postfilter import load_postfilter
+    from cloud.review import ReviewWorker
+    from shared.codec import load_codec
+
+    config = _load(args, _REVIEWER_FLAGS, "reviewer")
+    stop = _stop_event()
+    codec = load_codec(config.reviewer.codec, threads=config.reviewer.threads)
+    postfilter = load_postfilter(config.reviewer.postfilter, threads=config.reviewer.threads)
+    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
+    name = _worker_name()
+    with BrokerClient(config.broker, name) as broker:
+        logging.getLogger(__name__).info("refining with %s", postfilter.name)
+        ReviewWorker(name, broker, codec, postfilter, catalogue, blobs, config.reviewer).run(stop)
+    catalogue.close()
+    return 0
+
+
+def run_station(args: argparse.Namespace) -> int:
+    """Serve until told to stop. Returns 0."""
+    import uvicorn
+
+    from cloud.station.app import create_app
+    from cloud.station.security import LOOPBACK_HOSTS
+
+    config = _load(args, _STATION_FLAGS, "station")
+    listener = _listen(config.station.host, config.station.port)
+    app = create_app(
+        catalogue_url=config.catalogue_url,
+        blobs_url=config.blobs_url,
+        title=config.station.title,
+        allowed_hosts=(*LOOPBACK_HOSTS, config.station.host, *config.station.allowed_hosts),
+    )
+    host, port = listener.getsockname()[:2]
+    logging.getLogger(__name__).info("open http://%s:%d/", host, port)
+    # uvicorn raises the signal that stopped it once more when it has ended; this handler then takes it.
+    _stop_event()
+    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
+    return 0
+
+
+def _register_keys(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    keys = subparsers.add_parser(
+        "keys",
+        help="make and register CURVE keys",
+        description="Make CURVE keys, and keep the gateway's registry of those that may connect.",
+    )
+    actions = keys.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    new = actions.add_parser(
+        "new", help="make a key pair", description="Make a key pair: NAME.key and NAME.key_secret."
+    )
+    add = actions.add_parser(
+        "add", help="register a public key", description="Register a public key that was made elsewhere."
+    )
+    listing = actions.add_parser(
+        "list", help="list registered keys", description="List registered keys, revoked ones too."
+    )
+    revoke = actions.add_parser(
+        "revoke", help="revoke a key", description="Revoke a key: its connections are no longer served."
+    )
+    for parser in (new, add, revoke):
+        parser.add_argument("name", metavar="NAME", help="edge id, or name of the worker or gateway")
+    new.add_argument(
+        "--folder", type=Path, default=Path("keys"), help="where the files go (default %(default)s)"
+    )
+    add.add_argument("public_key_file", type=Path, metavar="FILE", help="the file NAME.key")
+    for parser in (new, add):
+        parser.add_argument(
+            "--role",
+            choices=("edge", "worker", "gateway"),
+            default="edge",
+            help="what the key is for; a gateway's is not registered (default %(default)s)",
+        )
+    for parser in (new, add, listing, revoke):
+        parser.add_argument(
+            "--registry",
+            type=Path,
+            default=Path("keys/registry.json"),
+            metavar="FILE",
+            help="the registry (default %(default)s)",
+        )
+    for parser, run in ((new, run_new), (add, run_add), (listing, run_list), (revoke, run_revoke)):
+        parser.set_defaults(run=run, extra="cloud")
+
+
+def run_new(args: argparse.Namespace) -> int:
+    """Make a key pair, and register it unless it is the gateway's own."""
+    from cloud.keys import Registry, Role, create_key_files
+
+    pair = create_key_files(args.folder, args.name)
+    if args.role != Role.GATEWAY:
+        Registry(args.registry).add(args.name, Role(args.role), pair.public.decode())
+    print(args.folder / f"{args.name}.key_secret")
+    return 0
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Register a public key."""
+    from cloud.keys import Registry, Role, read_key_file
+
+    Registry(args.registry).add(
+        args.name, Role(args.role), read_key_file(args.public_key_file).public.decode()
+    )
+    return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print one line a key."""
+    from cloud.keys import Registry
+
+    for entry in Registry(args.registry).entries:
+        print(
+            f"{entry.public_key}  {entry.role:7}  {'revoked' if entry.revoked else 'active':7}  {entry.name}"
+        )
+    return 0
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    """Revoke the key of one name."""
+    from cloud.keys import Registry
+
+    Registry(args.registry).revoke(args.name)
+    return 0
+
+
+def _add_flags(parser: argparse.ArgumentParser, flags: tuple[_Flag, ...]) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; flags win over them")
+    for flag, setting, kind, meaning in flags:
+        parser.add_argument(
+            flag, dest=setting, type=kind, help=meaning, metavar=flag.rpartition("-")[2].upper()
+        )
+
+
+def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> CloudConfig:
+    """Settings of file and flags; log lines begin to flow."""
+    from cloud.config import CloudConfig
+    from shared.config import load
+
+    config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
+    return config
+
+
+def _stop_event() -> Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()[:64]}-{os.getpid()}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises PortBusy, ConfigError."""
+    from shared.errors import ConfigError, PortBusy
+
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        if isinstance(error, socket.gaierror):
+            raise ConfigError(f"station.host {host}: {error.strerror}") from error
+        raise PortBusy(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
