@@ -27,6 +27,7 @@ RangeEncoder = constriction.stream.queue.RangeEncoder
 RangeDecoder = constriction.stream.queue.RangeDecoder
 
 MAX_SYMBOL = 32767
+MAX_LEVELS = 256
 TABLE_BITS = 22
 
 
@@ -46,6 +47,10 @@ class EntropyTables:
     def __post_init__(self) -> None:
         if self.frequencies.ndim != 2 or self.reach.shape != (len(self.frequencies),):
             raise ModelCorrupt("entropy tables: one row of frequencies and one reach for every σ-index")
+        if not 0 <= self.skip_below <= len(self.reach) <= MAX_LEVELS:
+            raise ModelCorrupt(
+                f"entropy tables: {len(self.reach)} σ-indexes, {self.skip_below} of them skipped"
+            )
         if (2 * self.reach + 2 > self.frequencies.shape[1]).any() or (self.reach < 0).any():
             raise ModelCorrupt("entropy tables: a reach exceeds its row")
         totals = self.frequencies.sum(axis=1)
@@ -120,7 +125,9 @@ class SymbolDecoder:
         return symbols
 
     def finish(self) -> None:
-        """Raise MalformedBitstream unless every byte was used."""
+        """Raise MalformedBitstream when bytes are left, as far as a range coder can tell."""
+        if not self._decoder.maybe_exhausted():
+            raise MalformedBitstream("coded words follow the last symbol")
         if self._at != len(self._payload):
             raise MalformedBitstream(f"{len(self._payload) - self._at} bytes follow the last symbol")
 
@@ -135,10 +142,12 @@ class SymbolDecoder:
 def _groups(indexes: Indexes, skip_below: int) -> list[tuple[int, npt.NDArray[np.intp]]]:
     """(σ-index, positions in ascending order) for every index that is coded."""
     order = np.argsort(indexes, kind="stable")
-    counts = np.bincount(indexes, minlength=256)
+    counts = np.bincount(indexes, minlength=MAX_LEVELS)
     starts = np.concatenate([[0], np.cumsum(counts)])
     return [
-        (level, order[starts[level] : starts[level + 1]]) for level in range(skip_below, 256) if counts[level]
+        (level, order[starts[level] : starts[level + 1]])
+        for level in range(skip_below, MAX_LEVELS)
+        if counts[level]
     ]
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from shared.errors import ModelCorrupt
 
 F32 = npt.NDArray[np.float32]
+QUALITIES = 64
 EXACT_LIMIT = 1 << 24
 MAX_ACTIVATION = 255
 Z_CLAMP, Z_GAIN = 31, 4
@@ -40,7 +41,9 @@ class IntegerConv:
         if (
             weight.dtype != np.int8
             or bias.dtype != np.int32
-            or bias.shape != (64, len(weight))
+            or not (weight.ndim == 2 or weight.shape[1:] == (3, 3))
+            or weight.size == 0
+            or bias.shape != (QUALITIES, len(weight))
             or not 0 < shift < 20
         ):
             raise ModelCorrupt(f"scale network: layer {name} has wrong shapes or types")
@@ -91,13 +94,32 @@ class ScaleNetwork:
                 )
             except KeyError as error:
                 raise ModelCorrupt(f"scale network: tensor {error} is missing") from error
+            if shift.size != 1:
+                raise ModelCorrupt(f"scale network: {prefix}.{name}.shift is not one number")
             return IntegerConv.load(f"{prefix}.{name}", weight, bias, int(shift[0]))  # type: ignore[arg-type]
 
         hyper = tensors.get(f"{prefix}.hyper_index")
-        if hyper is None or hyper.dtype != np.uint8 or hyper.ndim != 2 or int(hyper.max()) >= levels:
+        if hyper is None or hyper.dtype != np.uint8 or hyper.size == 0 or int(hyper.max()) >= levels:
             raise ModelCorrupt(f"scale network: {prefix}.hyper_index is missing or out of range")
-        base = layer("base") if f"{prefix}.base.weight" in tensors else None
-        return cls(layer("up1"), layer("up2"), base, layer("spread"), layer("index"), hyper, levels)  # type: ignore[arg-type]
+        base = layer("base") if any(name.startswith(f"{prefix}.base.") for name in tensors) else None
+        network = cls(layer("up1"), layer("up2"), base, layer("spread"), layer("index"), hyper, levels)  # type: ignore[arg-type]
+        if not network._fits():
+            raise ModelCorrupt(f"scale network: the layers of {prefix} do not fit together")
+        return network
+
+    def _fits(self) -> bool:
+        up1, up2, spread, index = (layer.weight for layer in (self.up1, self.up2, self.spread, self.index))
+        wide = len(up2) // 4
+        if self.base is not None:
+            wide += len(self.base.weight)
+        return (
+            self.hyper_index.shape == (QUALITIES, *up1.shape[1:])
+            and (len(up1), len(up2) % 4) == (4 * up2.shape[1], 0)
+            and (self.base is None or self.base.weight.ndim == 2)
+            and spread.shape == (wide, 3, 3)
+            and index.shape[1:] == (wide,)
+            and up2.ndim == 2
+        )
 
     def hyper_indexes(self, quality: int, h: int, w: int) -> npt.NDArray[np.uint8]:
         """uint8[Z,h,w]."""

@@ -1,0 +1,194 @@
+"""Entropy coding: exact bytes of the coder, round trips, and payloads that are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder
+from shared.errors import BitstreamError, MalformedBitstream, ModelCorrupt, TruncatedBitstream
+
+# Rows for reaches 0, 1, 2 and 5; index 0 is skipped. The last row has the size of a trained model's numbers.
+FREQUENCIES = [
+    [9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [8, 100, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+    [5, 50, 200, 50, 5, 3, 0, 0, 0, 0, 0, 0],
+    [8, 1024, 40960, 409600, 1048576, 1194304, 1048576, 409600, 40960, 1024, 8, 64],
+]
+REACH = [0, 1, 2, 5]
+LEVELS = len(REACH)
+SKIP_BELOW = 1
+
+
+def tables(frequencies=FREQUENCIES, reach=REACH, skip_below=SKIP_BELOW):
+    return EntropyTables(np.array(frequencies, np.int32), np.array(reach, np.int32), skip_below)
+
+
+TABLES = tables()
+
+
+def encode(*parts):
+    encoder = SymbolEncoder(TABLES)
+    for symbols, indexes in parts:
+        encoder.put(np.array(symbols, np.int16), np.array(indexes, np.uint8))
+    return encoder.payload()
+
+
+def decode(payload, *indexes):
+    decoder = SymbolDecoder(TABLES, payload)
+    parts = [decoder.take(np.array(part, np.uint8)).tolist() for part in indexes]
+    decoder.finish()
+    return parts
+
+
+# Words, then escapes as varints of zigzags: decoders in the field depend on every bit of these.
+GOLDEN = [
+    ([], "00"),
+    ([([0, 0, 0], [0, 0, 0])], "00"),
+    ([([0, 1, -1, 0], [1, 1, 1, 1])], "01ffea8bdb"),
+    ([([2, -2, 3, -3], [2, 2, 2, 2])], "01e4ab85f90605"),
+    ([([MAX_SYMBOL, -MAX_SYMBOL, 64, -64], [3, 2, 1, 1])], "02ffffffffc8519bf180017ffdff03feff03"),
+    ([([1, 0, -5, 4, 2], [2, 0, 3, 3, 1]), ([-1, 0, 1] * 8, [1, 2, 3] * 8)], "033e3498ffc6f9559ad005b60004"),
+]
+
+
+@pytest.mark.parametrize("parts, expected", GOLDEN, ids=range(len(GOLDEN)))
+def test_exact_bytes(parts, expected):
+    assert encode(*parts).hex() == expected
+    assert decode(bytes.fromhex(expected), *(indexes for _, indexes in parts)) == [s for s, _ in parts]
+
+
+def test_groups_of_equal_index_are_coded_in_ascending_order():
+    mixed = encode(([2, 0, 0, 1], [3, 1, 2, 1]))
+    assert mixed == encode(([0, 1, 0, 2], [1, 1, 2, 3]))
+
+
+def test_skipped_positions_cost_nothing_and_decode_to_zero():
+    coded = encode(([1], [1]))
+    assert encode(([0, 1, 0], [0, 1, 0])) == coded
+    assert decode(coded, [0, 1, 0]) == [[0, 1, 0]]
+    assert TABLES.coded(np.array([0, 1, 3], np.uint8)).tolist() == [False, True, True]
+
+
+def test_rate_is_close_to_the_entropy_of_the_tables():
+    rng = np.random.default_rng(5)
+    counts = np.array(FREQUENCIES[3][:-1], float)
+    p = counts / counts.sum()
+    symbols = rng.choice(np.arange(-5, 6), 20_000, p=p)
+    bits = 8 * len(encode((symbols, np.full(20_000, 3))))
+    ideal = -np.log2(p[symbols + 5]).sum()
+    assert ideal < bits < 1.001 * ideal + 64
+
+
+SYMBOLS = st.one_of(st.integers(-6, 6), st.integers(-MAX_SYMBOL, MAX_SYMBOL))
+
+
+@given(st.lists(st.lists(st.tuples(SYMBOLS, st.integers(0, LEVELS - 1)), max_size=60), max_size=4))
+def test_round_trip(parts):
+    split = [([s if i >= SKIP_BELOW else 0 for s, i in part], [i for _, i in part]) for part in parts]
+    assert decode(encode(*split), *(indexes for _, indexes in split)) == [s for s, _ in split]
+
+
+INDEXES = hnp.arrays(np.uint8, st.integers(0, 300), elements=st.integers(0, LEVELS - 1))
+
+
+def decodes_or_fails(payload, indexes):
+    try:
+        decoder = SymbolDecoder(TABLES, payload)
+        symbols = decoder.take(indexes)
+        decoder.finish()
+    except BitstreamError as error:
+        assert "\n" not in str(error)
+    else:
+        assert symbols.dtype == np.int16 and symbols.shape == indexes.shape
+        assert not symbols[indexes < SKIP_BELOW].any()
+
+
+@given(st.binary(max_size=200), INDEXES)
+def test_arbitrary_payloads(payload, indexes):
+    decodes_or_fails(payload, indexes)
+
+
+@given(st.integers(0, 40), st.binary(max_size=250), INDEXES)
+def test_arbitrary_words(count, rest, indexes):
+    decodes_or_fails(bytes([count]) + rest, indexes)
+
+
+@given(INDEXES.filter(len), st.data())
+def test_altered_payloads(indexes, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    symbols = np.where(indexes >= SKIP_BELOW, rng.integers(-9, 10, len(indexes)), 0)
+    payload = bytearray(encode((symbols, indexes)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    decodes_or_fails(bytes(payload), indexes)
+
+
+def test_a_cut_anywhere_is_reported():
+    indexes = [1, 2, 3] * 40
+    payload = encode(([0, 7, -300] * 40, indexes))
+    for length in range(len(payload)):
+        with pytest.raises(TruncatedBitstream):
+            decode(payload[:length], indexes)
+
+
+def test_bytes_after_the_last_symbol_are_reported():
+    with pytest.raises(MalformedBitstream, match="2 bytes follow"):
+        decode(encode(([1], [1])) + b"\0\0", [1])
+
+
+def test_words_after_the_last_symbol_are_reported():
+    payload = encode(([1, 0, 9], [1, 2, 3]))
+    words = payload[0]
+    padded = bytes([words + 4]) + payload[1 : 1 + 4 * words] + bytes(range(16)) + payload[1 + 4 * words :]
+    with pytest.raises(MalformedBitstream, match="words follow"):
+        decode(padded, [1, 2, 3])
+
+
+def test_words_that_are_no_code_are_reported():
+    """The range coder's interval never contains its very end."""
+    with pytest.raises(MalformedBitstream, match="not a code"):
+        decode(b"\x02" + b"\xff" * 8, [3] * 1000)
+
+
+def test_an_announced_count_is_checked_before_anything_is_read():
+    with pytest.raises(TruncatedBitstream, match="announces 34359738367 words"):
+        SymbolDecoder(TABLES, b"\xff\xff\xff\xff\x7f" + b"\0" * 8)
+
+
+def test_a_number_that_never_ends_is_reported():
+    with pytest.raises(MalformedBitstream, match="too long"):
+        SymbolDecoder(TABLES, b"\x80" * 100)
+
+
+@pytest.mark.parametrize("zigzag", [b"\xff\xff\x03", b"\x80\x80\x04", b"\xff\xff\xff\xff\x7f"])
+def test_escapes_beyond_int16_are_reported(zigzag):
+    """65535, 65536 and 2^35 - 1: the first is -32768, which has no negative."""
+    payload = encode(([MAX_SYMBOL], [1]))
+    assert payload.endswith(b"\xfe\xff\x03")
+    with pytest.raises(MalformedBitstream, match="out of range"):
+        decode(payload[:-3] + zigzag, [1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frequencies": [1, 2, 3]},
+        {"reach": [0, 1, 2]},
+        {"reach": [0, 1, 2, 6]},
+        {"reach": [0, 1, 2, -1]},
+        {"frequencies": [*FREQUENCIES[:3], [0] * 12]},
+        {"frequencies": [*FREQUENCIES[:3], [-1] + [5] * 11]},
+        {"frequencies": [*FREQUENCIES[:3], [1 << 24] + [0] * 11]},
+        {"frequencies": [*FREQUENCIES[:3], [(1 << 31) - 1] * 12]},
+        {"skip_below": -1},
+        {"skip_below": 5},
+        {"frequencies": [[1, 1]] * 257, "reach": [0] * 257},
+    ],
+)
+def test_tables_that_cannot_be_used(change):
+    with pytest.raises(ModelCorrupt):
+        tables(**change)
