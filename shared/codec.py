@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
@@ -26,6 +27,7 @@ from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
 from shared.errors import (
     ConfigError,
     LayerMismatch,
+    ModelCorrupt,
     ModelNotFound,
     ReferenceMissing,
     SymbolMismatch,
@@ -119,7 +121,7 @@ class LiteCodec:
         self.model_hash = folder.model_hash
         self._graphs: dict[str, Session] = {}
         self._folder, self._threads = folder, threads
-        tensors = load_file(folder.file("entropy.safetensors"))
+        tensors = _load_tables(folder)
         levels = len(tensors["frequencies"])
         self._tables = EntropyTables(tensors["frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
         self._base_scales = ScaleNetwork.load(tensors, "base", levels)
@@ -137,11 +139,8 @@ class LiteCodec:
         """
         _check(image, base_quality, quality)
         height, width = image.shape[:2]
-        if key is not None and (key.size, key.base_quality, key.quality) != (
-            (width, height),
-            base_quality,
-            quality,
-        ):
+        wanted = ((width, height), base_quality, quality)
+        if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
         signal = self._run("analysis", image=_pad(image)[None])
         y_base, y_enhancement = signal["y_base"], signal["y_enhancement"]
@@ -262,7 +261,7 @@ class LiteCodec:
 
     def _read_base(self, data: bytes, key: _Latents | None = None) -> _Latents:
         bitstream = self._parse(data, Layer.BASE)
-        _check_reference(bitstream, key)
+        key = _key_of(bitstream, key)
         rows, columns = _grid(bitstream)
         keep, payload = np.ones((rows, columns), bool), bitstream.payload
         if bitstream.reference is not None:
@@ -287,7 +286,7 @@ class LiteCodec:
         )
         if same != (lower.width, lower.height, lower.reference, lower.quality, lower.symbol_crc):
             raise LayerMismatch("this enhancement belongs to another base layer")
-        _check_reference(bitstream, key)
+        key = _key_of(bitstream, key)
         rows, columns = _grid(bitstream)
         keep = np.ones((rows, columns), bool)
         if lower.reference is not None:
@@ -334,6 +333,17 @@ def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MOD
     return LiteCodec(find_model(model, kind="codec", root=root), threads=threads)
 
 
+def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
+    try:
+        tensors = load_file(folder.file("entropy.safetensors"))
+    except SafetensorError as error:
+        raise ModelCorrupt(f"model {folder.name}: its tables cannot be read: {error}") from error
+    missing = {"frequencies", "reach", "skip_below", "change_threshold"} - tensors.keys()
+    if missing:
+        raise ModelCorrupt(f"model {folder.name}: its tables lack {', '.join(sorted(missing))}")
+    return tensors
+
+
 def _check(image: U8Image, base_quality: int, quality: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
@@ -345,18 +355,18 @@ def _check(image: U8Image, base_quality: int, quality: int) -> None:
             raise ConfigError(f"{name} {value} is not in 0..{MAX_QUALITY}")
 
 
-def _check_reference(bitstream: Bitstream, key: _Latents | None) -> None:
+def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:
+    """The key that `bitstream` builds on: the one given for a delta, none for a key."""
     if bitstream.reference is None:
-        return
+        return None
     if key is None:
         raise ReferenceMissing(
             f"this layer is a delta against frame {bitstream.reference}, which was not given"
         )
     other = key.bitstream
-    if other.reference is not None:
-        raise ReferenceMissing("the reference given is itself a delta; a delta refers to a key")
     if (other.width, other.height, other.quality) != (bitstream.width, bitstream.height, bitstream.quality):
         raise LayerMismatch("this delta and its key differ in size or quality")
+    return key
 
 
 def _grid(bitstream: Bitstream) -> tuple[int, int]:

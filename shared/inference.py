@@ -14,6 +14,18 @@ from shared.errors import ModelCorrupt
 
 Array = npt.NDArray[Any]
 
+_states = ort.capi.onnxruntime_pybind11_state
+_REFUSALS = (
+    _states.EPFail,
+    _states.Fail,
+    _states.InvalidArgument,
+    _states.InvalidGraph,
+    _states.InvalidProtobuf,
+    _states.NoSuchFile,
+    _states.NotImplemented,
+    _states.RuntimeException,
+)
+
 
 class Session:
     """An ONNX graph ready to run. Not for concurrent use by threads that need an order of results."""
@@ -31,13 +43,10 @@ class Session:
         return tuple(self._session.get_inputs()[0].shape)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph. Shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt."""
+        """Run the graph. Names, shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt."""
         try:
             values = self._session.run(None, dict(feeds))
-        except (
-            ort.capi.onnxruntime_pybind11_state.Fail,
-            ort.capi.onnxruntime_pybind11_state.InvalidArgument,
-        ) as error:
+        except (*_REFUSALS, ValueError) as error:  # ValueError: an input is missing
             raise ModelCorrupt(
                 f"{self._path.name} cannot run on these inputs: {str(error).splitlines()[0]}"
             ) from error
@@ -58,16 +67,9 @@ def open_session(path: Path, threads: int = 0, *, gpu: bool = False) -> Session:
     providers = ["CPUExecutionProvider"]
     if gpu and "CUDAExecutionProvider" in ort.get_available_providers():
         providers.insert(0, "CUDAExecutionProvider")
-    states = ort.capi.onnxruntime_pybind11_state
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
-    except (
-        states.Fail,
-        states.InvalidProtobuf,
-        states.InvalidGraph,
-        states.NoSuchFile,
-        states.NotImplemented,
-    ) as error:
+    except _REFUSALS as error:
         raise ModelCorrupt(
             f"{path} is not an ONNX graph this runtime can load: {str(error).splitlines()[0]}"
         ) from error

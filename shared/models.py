@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from shared.errors import ModelCorrupt, ModelNotFound
 
 MODELS_ROOT = Path(__file__).resolve().parent.parent / "exported_models"
 HASH_BYTES = 8
+_FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,17 @@ def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path 
     is missing or differs from its hash.
     """
     path = Path(name_or_path)
-    if not path.is_dir():
-        path = root / str(name_or_path)
-    if not (path / "manifest.json").is_file():
-        raise ModelNotFound(f"no model {name_or_path!r}: {path} holds no manifest.json")
+    try:
+        if not path.is_dir():
+            path = root / str(name_or_path)
+        found = (path / "manifest.json").is_file()
+    except OSError as error:
+        raise ModelNotFound(f"no model {str(name_or_path)!r}: {error.strerror}") from error
+    if not found:
+        raise ModelNotFound(f"no model {str(name_or_path)!r}: {str(path)!r} holds no manifest.json")
     folder = _read(path)
     if kind is not None and folder.kind != kind:
-        raise ModelNotFound(f"model {folder.name} is a {folder.kind}, not a {kind}")
+        raise ModelNotFound(f"model {folder.name!r} is a {folder.kind!r}, not a {kind!r}")
     _verify(folder)
     return folder
 
@@ -89,17 +95,19 @@ def _read(path: Path) -> ModelFolder:
         manifest = json.loads((path / "manifest.json").read_text())
         name, kind, files = manifest["name"], manifest["kind"], manifest["files"]
         identity = model_hash(files)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelCorrupt(f"{path / 'manifest.json'} is not a model manifest: {error!r}") from error
-    if not isinstance(name, str) or not isinstance(kind, str):
-        raise ModelCorrupt(f"{path / 'manifest.json'}: name and kind must be text")
+    if not isinstance(name, str) or not isinstance(kind, str) or not isinstance(files, dict):
+        raise ModelCorrupt(f"{path / 'manifest.json'}: name and kind must be text, files a table")
     return ModelFolder(path, name, kind, identity, manifest)
 
 
 def _verify(folder: ModelFolder) -> None:
     for name, entry in folder.manifest["files"].items():
+        if not _FILE_NAME.fullmatch(name):
+            raise ModelCorrupt(f"model {folder.name!r}: {name!r} cannot be the name of one of its files")
         file = folder.path / name
-        if Path(name).name != name or not file.is_file():
-            raise ModelCorrupt(f"model {folder.name}: {name} is missing")
+        if not file.is_file():
+            raise ModelCorrupt(f"model {folder.name!r}: {name} is missing")
         if hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
-            raise ModelCorrupt(f"model {folder.name}: {name} differs from its hash in the manifest")
+            raise ModelCorrupt(f"model {folder.name!r}: {name} differs from its hash in the manifest")
