@@ -42,14 +42,6 @@ F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
 STEP = 64  # sides are padded to multiples of this
-GRAPHS = (
-    "analysis",
-    "quantise",
-    "dequantise_base",
-    "dequantise_enhancement",
-    "synthesis_base",
-    "synthesis_enhanced",
-)
 
 
 @dataclass(frozen=True)
@@ -138,6 +130,8 @@ class LiteCodec:
         not used: the frame becomes a key. Raises ConfigError on arguments out of range.
         """
         _check(image, base_quality, quality)
+        if not 0 <= sequence < 1 << 63:
+            raise ConfigError(f"sequence number {sequence} is not in 0..2^63-1")
         height, width = image.shape[:2]
         wanted = ((width, height), base_quality, quality)
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
