@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class EdgeTotals:
     bytes_enhancement_stored: int = 0
     bytes_enhancement_sent: int = 0
     encode_fps: float | None = None
-    encode_ms: dict[str, float | None] | None = None
+    encode_ms: Mapping[str, float | None] = field(default_factory=dict)  # p50 and p95, once known
     source: str = "starting"
 
 

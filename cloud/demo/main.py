@@ -57,6 +57,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="review every N-th frame, whatever is found in it (default %(default)s)",
     )
     demo.add_argument(
+        "--detector",
+        default="builtin",
+        help="builtin, a YOLO .onnx export, or ultralytics weights by name (default %(default)s)",
+    )
+    demo.add_argument(
         "--postfilter",
         choices=("rrdb-l1", "rrdb-l2", "rrdb-fast"),
         default="rrdb-l1",
@@ -90,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             open_browser=open_browser,
             restart=args.restart,
             audit_every=args.audit_every,
+            detector=args.detector,
             postfilter=args.postfilter,
             stall_seconds=args.stall_seconds,
         )

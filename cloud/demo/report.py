@@ -108,7 +108,7 @@ def make_report(
         },
         "quality_db": _quality(blobs, frames_folder, [(review, frame) for review, frame in refined]),
         "latency_ms": {
-            "encode": edge.encode_ms,
+            "encode": {name: _rounded(edge.encode_ms.get(name), 1) for name in ("p50", "p95")},
             "capture_to_detection": percentiles([detected - captured for captured, detected in times]),
             "request_to_refined": percentiles(
                 [
@@ -119,7 +119,7 @@ def make_report(
             ),
         },
         "fps": {
-            "encode": edge.encode_fps,
+            "encode": _rounded(edge.encode_fps, 2),
             "end_to_end": _rate([captured for captured, _ in times], [detected for _, detected in times]),
         },
     }
@@ -137,6 +137,10 @@ def psnr_db(image: U8Image, original: U8Image) -> float:
     """PSNR of two uint8 images of one shape; 99 dB stands for identical ones."""
     error = np.mean((image.astype(np.float64) - original.astype(np.float64)) ** 2)
     return 99.0 if error == 0 else float(10 * np.log10(255.0**2 / error))
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _rate(captured_ns: Sequence[int], detected_ns: Sequence[int]) -> float | None:

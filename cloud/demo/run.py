@@ -42,7 +42,7 @@ class Demo:
         self._ports = choose_ports(config.port)
         self._children = Children(folder / "logs", restart=config.restart)
         self._edge = EdgeStatus(folder / "edge" / "status.json")
-        self._last_line = 0.0
+        self._shown, self._shown_at = "", 0.0
 
     @property
     def address(self) -> str:
@@ -109,7 +109,7 @@ class Demo:
             if before != (edge, counts):
                 before, moved = (edge, counts), now
             done = _is_done(edge, counts)
-            self._show(edge, counts, now, last=done and self._config.exit_when_done)
+            self._show(_line(edge, counts), now, last=done and self._config.exit_when_done)
             if self._config.exit_when_done:
                 if done:
                     return
@@ -131,12 +131,13 @@ class Demo:
         described = {"station": self.address, "pids": self._children.pids()}
         write_atomically(self._folder / "demo.json", json.dumps(described, indent=2).encode())
 
-    def _show(self, edge: EdgeTotals, counts: Counts, now: float, *, last: bool) -> None:
+    def _show(self, line: str, now: float, *, last: bool) -> None:
+        """Overwrite the status line on a terminal; elsewhere add one now and then, when it says something new."""
         if sys.stdout.isatty():
-            print(f"\r\x1b[K{_line(edge, counts)}", end="\n" if last else "", flush=True)
-        elif last or now - self._last_line >= _LINE_SECONDS:
-            self._last_line = now
-            _say(_line(edge, counts))
+            print(f"\r\x1b[K{line}", end="\n" if last else "", flush=True)
+        elif line != self._shown and (last or now - self._shown_at >= _LINE_SECONDS):
+            self._shown, self._shown_at = line, now
+            _say(line)
 
     def _write_settings(self, name: str, settings: dict[str, Any]) -> Path:
         path = self._folder / name

@@ -29,6 +29,7 @@ class DemoConfig:
     open_browser: bool
     restart: bool
     audit_every: int  # every n-th frame is reviewed, whatever was found in it
+    detector: str
     postfilter: str
     stall_seconds: float
 
@@ -73,6 +74,7 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
         "broker": {"address": f"tcp://127.0.0.1:{ports.broker}"},
         # By count, not by chance: a short run shall have something to show.
         "policy": {"every_nth": config.audit_every},
+        "worker": {"detector": config.detector},
         "reviewer": {"postfilter": config.postfilter},
         "station": {"port": ports.station},
     }
