@@ -41,7 +41,7 @@ check: setup ## lint, types and import contracts
 test: check ## check, then every test
 	$(BIN)/python -m pytest $(ARGS)
 
-vectors: setup ## make the golden bitstreams again and compare them with the kept ones
+vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, for other weights
 	$(BIN)/python -m tests.vectors $(ARGS)
 
 fuzz: setup ## every property test with many more examples

@@ -1,0 +1,87 @@
+"""Golden bitstreams decode to what was kept, and a change would be seen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import pytest
+
+from shared.bitstream import parse
+from shared.codec import load_codec
+from tests import vectors
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return load_codec(threads=1)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the vectors that a test may spoil."""
+    folder = tmp_path / "vectors"
+    shutil.copytree(vectors.FOLDER, folder)
+    return folder
+
+
+def test_vectors_decode_as_kept(codec):
+    assert vectors.problems(codec) == []
+
+
+@pytest.mark.parametrize("name", vectors.RECIPES)
+def test_every_vector_holds_symbols_of_its_kind(name):
+    """Deltas name the key they were made against; checksums are those of real symbols."""
+    layers, recipe = vectors.layers_of(name), vectors.RECIPES[name]
+    base, enhancement = parse(layers.base), parse(layers.enhancement)
+    assert (base.quality, enhancement.quality) == (recipe.base_quality, recipe.quality)
+    assert enhancement.base_symbol_crc == base.symbol_crc
+    number = list(vectors.RECIPES).index(recipe.key) if recipe.key is not None else None
+    assert base.reference == enhancement.reference == number
+
+
+def test_an_altered_layer_is_seen(codec, copied):
+    path = copied / "odd.base.slk"
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    assert [line.split(": ")[:2] for line in vectors.problems(codec, copied)] == [
+        ["odd", "MalformedBitstream"]
+    ]
+
+
+def test_another_picture_is_seen(codec, copied):
+    path = copied / "ramp.enhanced.png"
+    image = vectors.read_png(path)
+    image[:, :20] += 2
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    (line,) = vectors.problems(codec, copied)
+    assert line.startswith("ramp.enhanced: ") and "dB from the kept picture" in line
+
+
+def test_layers_swapped_between_vectors_are_seen(codec, copied):
+    shutil.copy(copied / "photo.base.slk", copied / "odd.base.slk")
+    lines = vectors.problems(codec, copied)
+    assert "odd: its base layer is not the one that was kept" in lines
+    assert any(line.startswith("odd: LayerMismatch") for line in lines)
+
+
+def test_vectors_of_another_model_are_seen(codec, copied):
+    listed = vectors.read_list(copied) | {"model_hash": "0011223344556677"}
+    (copied / "vectors.json").write_text(json.dumps(listed))
+    assert "made with model 0011223344556677" in vectors.problems(codec, copied)[0]
+
+
+def test_writing_again_gives_vectors_that_decode(codec, copied):
+    assert vectors.write(copied) == []
+    assert vectors.problems(codec, copied) == []
+
+
+def test_vectors_are_not_written_over_a_change_of_format(monkeypatch, copied):
+    """As when entropy coding is altered and the version stays."""
+    monkeypatch.setattr("shared.entropy._zigzag", lambda value: 2 * abs(value))
+    monkeypatch.setattr("shared.scale_network.Z_GAIN", 5)
+    lines = vectors.write(copied)
+    assert "raise shared.bitstream.VERSION" in lines[-1]
+    assert any("SymbolMismatch" in line or "Malformed" in line for line in lines)
