@@ -156,18 +156,19 @@ def run_station(args: argparse.Namespace) -> int:
     from cloud.station.security import LOOPBACK_HOSTS
 
     config = _load(args, _STATION_FLAGS, "station")
-    listener = _listen(config.station.host, config.station.port)
-    app = create_app(
-        catalogue_url=config.catalogue_url,
-        blobs_url=config.blobs_url,
-        title=config.station.title,
-        allowed_hosts=(*LOOPBACK_HOSTS, config.station.host, *config.station.allowed_hosts),
-    )
-    host, port = listener.getsockname()[:2]
-    logging.getLogger(__name__).info("open http://%s:%d/", host, port)
-    # uvicorn raises the signal that stopped it once more when it has ended; this handler then takes it.
-    _stop_event()
-    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
+    # The port first: it is what most often fails, and the socket says which one "any" became.
+    with _listen(config.station.host, config.station.port) as listener:
+        app = create_app(
+            catalogue_url=config.catalogue_url,
+            blobs_url=config.blobs_url,
+            title=config.station.title,
+            allowed_hosts=(*LOOPBACK_HOSTS, config.station.host, *config.station.allowed_hosts),
+        )
+        host, port = listener.getsockname()[:2]
+        logging.getLogger(__name__).info("open http://%s:%d/", host, port)
+        # uvicorn raises the signal that stopped it once more when it has ended; this handler then takes it.
+        _stop_event()
+        uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
     return 0
 
 

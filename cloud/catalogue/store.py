@@ -19,8 +19,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from cloud.catalogue.schema import SCHEMA_VERSION, AuditEntry, Base, SchemaVersion
-from shared.sqlite import make_folder, prepare, storage_error
 from shared.errors import ConfigError, UnsupportedStore
+from shared.sqlite import make_folder, prepare, storage_error
 
 _BUSY_SECONDS = 15.0
 

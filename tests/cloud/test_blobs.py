@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cloud.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from shared.errors import ConfigError, StoreCorrupt, Unwritable
+
+
+@pytest.fixture(params=["folder", "url"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    return open_blobs(str(tmp_path / "blobs") if request.param == "folder" else f"memory://{tmp_path}/blobs")
+
+
+def test_put_get_replace_delete(blobs: Blobs) -> None:
+    key = base_key("gate", "ab" * 16, 3)
+    assert not blobs.exists(key)
+    blobs.put(key, b"one")
+    blobs.put(key, b"two")
+    assert blobs.exists(key)
+    assert blobs.get(key) == b"two"
+    blobs.delete(key)
+    blobs.delete(key)
+    with pytest.raises(StoreCorrupt, match=r"3\.slk"):
+        blobs.get(key)
+
+
+@pytest.mark.parametrize("key", ["../secret", "/etc/passwd", "a/../b", "a//b", "", ".hidden", "a\\b", "a/\n"])
+def test_no_key_leads_out_of_the_store(blobs: Blobs, key: str) -> None:
+    with pytest.raises(ValueError, match="not a blob key"):
+        blobs.put(key, b"x")
+
+
+def test_keys() -> None:
+    assert enhancement_key("gate", "ab" * 16, 3) == f"enhancement/gate/{'ab' * 16}/3.slk"
+    assert image_key(5, "refined") == "image/5/refined.png"
+
+
+def test_what_cannot_be_opened_or_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unwritable):
+        open_blobs(str(tmp_path / "file" / "blobs"))
+    with pytest.raises(ConfigError):
+        open_blobs("nonsense://bucket")
+    blobs = open_blobs(str(tmp_path / "blobs"))
+    (tmp_path / "blobs" / "base").write_bytes(b"in the way")
+    with pytest.raises(Unwritable):
+        blobs.put("base/gate/1.slk", b"x")
+
+
+def test_a_folder_never_shows_half_a_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = open_blobs(str(tmp_path))
+    blobs.put("a", b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "the disk broke")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(Unwritable):
+        blobs.put("a", b"new")
+    assert blobs.get("a") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,341 @@
+"""The conversation with camera hosts, without sockets."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud.blobs import open_blobs
+from cloud.config import IntakeLimits
+from cloud.intake import Intake
+from cloud.ledger import MAX_RANGES, Ledger
+from cloud.queue import QueueLimits, SqliteQueue, open_database
+from cloud.requests import RequestState, RequestTable, RequestTimes
+from shared import packet as p
+from tests.cloud.helpers import BOOT, base_frame
+
+LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
+TIMES = RequestTimes(lease_seconds=10, busy_seconds=2, most_sent=2)
+OTHER_BOOT = "cd" * 16
+
+
+@dataclass
+class Room:
+    """An intake with its stores, and one peer that talks to it."""
+
+    db: sqlite3.Connection
+    queue: SqliteQueue
+    ledger: Ledger
+    requests: RequestTable
+    intake: Intake
+    now: float = 1000.0
+
+    def say(self, packet: p.Packet, peer: bytes = b"bulk1") -> list[p.Packet]:
+        heard = self.intake.receive(peer, packet.to_frames(), "", now=self.now)
+        assert all(to == peer for to, _ in heard)
+        return [answer for _, answer in heard]
+
+    def hello(self, channel: str = "bulk", peer: bytes = b"bulk1", edge_id: str = "gate", boot: str = BOOT):
+        (answer,) = self.say(p.Hello(edge_id, boot, channel, "yard", 0, 0, "test"), peer)
+        return answer
+
+    def flush(self) -> list[p.Packet]:
+        return [packet for _, packet in self.intake.flush(now=self.now)]
+
+    def tick(self) -> list[p.Packet]:
+        return [packet for _, packet in self.intake.tick(now=self.now)]
+
+    def queued(self) -> list[int]:
+        leased = self.queue.lease(100, ttl_seconds=1, worker="w", now=self.now)
+        return [item.frame.seq for item in leased]
+
+
+def enter(folder: Path, max_bytes: int = 10_000) -> Room:
+    db = open_database(folder / "gateway.db")
+    queue, ledger = SqliteQueue(db, QueueLimits(max_bytes=max_bytes)), Ledger(db)
+    requests = RequestTable(db, TIMES)
+    return Room(
+        db,
+        queue,
+        ledger,
+        requests,
+        Intake(ledger, queue, requests, open_blobs(str(folder / "blobs")), LIMITS, None),
+    )
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return enter(tmp_path)
+
+
+def test_frames_are_acknowledged_only_after_the_commit(room: Room) -> None:
+    assert room.hello() == p.Welcome(BOOT, -1, 1000)
+    assert room.say(base_frame(0)) == room.say(base_frame(1)) == room.say(base_frame(3)) == []
+    assert room.queue.depth == 0
+    assert room.flush() == [p.Ack(BOOT, 1, ((3, 3),), 1000)]
+    assert room.queue.depth == 3
+    assert room.flush() == []
+
+
+def test_what_comes_twice_is_queued_once_even_after_it_was_worked_off(room: Room) -> None:
+    room.hello()
+    for frame in (base_frame(0), base_frame(1), base_frame(0)):
+        room.say(frame)
+    room.flush()
+    leased = room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)
+    assert [item.frame.seq for item in leased] == [0, 1]
+    room.queue.ack([item.id for item in leased])
+    room.say(base_frame(1))
+    assert room.flush() == [p.Ack(BOOT, 1, (), 1000)]
+    assert room.queue.depth == 0
+    assert room.ledger.totals() == {"received": 2, "redelivered": 2, "tombstones": 0}
+
+
+def test_a_restarted_gateway_tells_where_to_resume(tmp_path: Path) -> None:
+    room = enter(tmp_path)
+    room.hello()
+    for seq in (0, 1, 2, 5):
+        room.say(base_frame(seq))
+    room.flush()
+    again = enter(tmp_path)
+    assert again.hello() == p.Welcome(BOOT, 2, 1000)
+    again.say(base_frame(5))
+    assert again.flush() == [p.Ack(BOOT, 2, ((5, 5),), 1000)]
+    assert again.ledger.totals()["redelivered"] == 1
+
+
+def test_tombstones_close_gaps_and_frames_that_came_are_none(room: Room) -> None:
+    room.hello()
+    room.say(base_frame(0))
+    room.say(base_frame(4))
+    room.say(p.Tombstone(BOOT, 1, 6, "spool-full"))
+    assert room.flush() == [p.Ack(BOOT, 6, (), 1000)]
+    gaps = [(gap.first_seq, gap.last_seq, gap.reason) for _, gap in room.ledger.gaps_after(0, 9)]
+    assert gaps == [(1, 3, "spool-full"), (5, 6, "spool-full")]
+    room.say(p.Tombstone(BOOT, 1, 6, "spool-full"))
+    room.flush()
+    assert room.ledger.totals() == {"received": 2, "redelivered": 0, "tombstones": 5}
+
+
+def test_boots_are_kept_apart_and_must_be_greeted(room: Room) -> None:
+    room.hello()
+    (fault,) = room.say(base_frame(0, boot_id=OTHER_BOOT))
+    assert isinstance(fault, p.Fault) and fault.code == "hello-first"
+    room.hello(boot=OTHER_BOOT)
+    room.say(base_frame(0, boot_id=OTHER_BOOT))
+    room.say(base_frame(0))
+    assert {ack.boot_id for ack in room.flush()} == {BOOT, OTHER_BOOT}
+    assert room.queue.depth == 2
+
+
+def test_two_edges_may_use_the_same_boot_and_sequence(room: Room) -> None:
+    room.hello()
+    room.hello(peer=b"bulk2", edge_id="yard")
+    room.say(base_frame(0))
+    room.say(base_frame(0), peer=b"bulk2")
+    room.flush()
+    assert room.queue.depth == 2
+
+
+def test_a_packet_before_hello_or_on_the_wrong_channel_is_a_fault(room: Room) -> None:
+    (fault,) = room.say(base_frame(0))
+    assert fault.code == "hello-first"
+    room.hello("control", b"control1")
+    (fault,) = room.say(base_frame(0), b"control1")
+    assert fault.code == "rejected"
+    (fault,) = room.say(p.Welcome(BOOT, 1, 1), b"control1")
+    assert fault.code == "rejected"
+    assert isinstance(room.say(p.Ping(1), b"control1")[0], p.Pong)
+
+
+def test_credit_follows_the_room_in_the_queue(tmp_path: Path) -> None:
+    room = enter(tmp_path, max_bytes=1050)
+    assert room.hello().credit_bytes == 1000
+    room.say(base_frame(0, b"x" * 700))
+    assert room.flush()[0].credit_bytes == 350
+    assert room.hello(peer=b"bulk2", edge_id="yard").credit_bytes == 175
+    room.say(base_frame(1, b"x" * 300))
+    assert room.flush()[0] == p.Ack(BOOT, 1, (), 0)
+    assert room.tick() == []
+    room.queue.ack([item.id for item in room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)])
+    assert room.tick() == [p.Ack(BOOT, 1, (), 525)]
+    assert room.tick() == []
+
+
+def test_a_queue_that_is_full_acknowledges_nothing_and_recovers(tmp_path: Path) -> None:
+    room = enter(tmp_path, max_bytes=1000)
+    room.hello()
+    room.say(base_frame(0, b"x" * 1001))
+    assert room.flush() == [p.Ack(BOOT, -1, (), 0)]
+    room.say(base_frame(0, b"x" * 500))
+    assert room.flush() == []
+    room.now += LIMITS.stall_seconds
+    assert room.tick() == [p.Ack(BOOT, -1, (), 1000)]
+    room.say(base_frame(0, b"x" * 500))
+    assert room.flush()[0].cumulative == 0
+
+
+def test_a_full_disk_acknowledges_nothing_and_recovers(room: Room) -> None:
+    room.hello()
+    room.say(base_frame(0))
+    room.flush()
+    (pages,) = room.db.execute("PRAGMA page_count").fetchone()
+    room.db.execute(f"PRAGMA max_page_count = {pages + 1}")
+    room.queue._limits = QueueLimits(max_bytes=1 << 30)
+    room.say(base_frame(1, b"y" * 50_000))
+    assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
+    assert room.queue.depth == 1
+    room.db.execute("PRAGMA max_page_count = 100000")
+    room.now += LIMITS.stall_seconds
+    room.tick()
+    room.say(base_frame(1, b"y" * 50_000))
+    assert room.flush()[0].cumulative == 1
+
+
+def test_endless_holes_are_refused_but_honest_frames_still_land(room: Room) -> None:
+    room.hello()
+    for seq in range(2, 2 * MAX_RANGES + 10, 2):
+        room.say(base_frame(seq, b"x"))
+        if room.intake.batch_is_full:
+            room.flush()
+    room.flush()
+    assert len(room.ledger.received("gate", BOOT).selective(10**6)) == MAX_RANGES
+    assert room.queue.depth == MAX_RANGES
+
+
+@pytest.fixture(scope="module")
+def lasting_room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    return enter(tmp_path_factory.mktemp("lasting"))
+
+
+@given(frames=st.lists(st.binary(max_size=60), max_size=4), greeted=st.booleans())
+def test_any_bytes_are_answered_with_a_fault(lasting_room: Room, frames: list[bytes], greeted: bool) -> None:
+    if greeted:
+        lasting_room.hello()
+    heard = lasting_room.intake.receive(b"bulk1", frames, "", now=lasting_room.now)
+    assert [type(answer) for _, answer in heard] == [p.Fault]
+    assert lasting_room.flush() == []
+
+
+LAYER = bytes(range(256)) * 600
+
+
+def chunks(request_id: int, layer: bytes = LAYER, crc32: int | None = None) -> list[p.Chunk]:
+    crc = zlib.crc32(layer) if crc32 is None else crc32
+    step = 64 << 10
+    return [
+        p.Chunk(request_id, offset, len(layer), crc, layer[offset : offset + step])
+        for offset in range(0, len(layer), step)
+    ]
+
+
+def ask(room: Room, seq: int, priority: int = 5, deadline: float = 2000.0) -> int:
+    return room.requests.ask(
+        "gate", BOOT, seq, deadline=deadline, priority=priority, blob_gone=False, now=room.now
+    )
+
+
+def state(room: Room, id_: int) -> tuple[RequestState, str]:
+    request = room.requests.get(id_)
+    assert request is not None
+    return request.state, request.reason
+
+
+def test_a_request_is_sent_and_its_chunks_become_a_blob(room: Room, tmp_path: Path) -> None:
+    id_ = ask(room, 7)
+    assert ask(room, 7) == id_
+    assert room.tick() == []
+    room.hello("control", b"control1")
+    (request,) = room.tick()
+    assert request == p.EnhancementRequest(id_, BOOT, 7, 2000 * 10**9, 5)
+    assert room.tick() == []
+    parts = chunks(id_)
+    assert [room.say(part, b"control1") for part in parts] == [
+        [p.ChunkCredit(id_, part.offset + len(part.payload))] for part in parts
+    ]
+    assert state(room, id_)[0] is RequestState.DONE
+    assert (tmp_path / "blobs" / "enhancement" / "gate" / BOOT / "7.slk").read_bytes() == LAYER
+    assert room.say(parts[-1], b"control1") == [p.ChunkCredit(id_, len(LAYER))]
+    assert ask(room, 7) == id_
+
+
+def test_a_chunk_behind_a_hole_or_repeated_earns_no_further_credit(room: Room) -> None:
+    id_ = ask(room, 7)
+    room.hello("control", b"control1")
+    room.tick()
+    first, second, *_ = chunks(id_)
+    assert room.say(second, b"control1") == [p.ChunkCredit(id_, 0)]
+    assert room.say(first, b"control1") == room.say(first, b"control1") == [p.ChunkCredit(id_, 64 << 10)]
+
+
+def test_a_wrong_crc_is_asked_for_again_and_then_given_up(room: Room) -> None:
+    id_ = ask(room, 7)
+    room.hello("control", b"control1")
+    for attempt in range(3):
+        assert [packet.request_id for packet in room.tick()] == [id_], attempt
+        for part in chunks(id_, crc32=1):
+            room.say(part, b"control1")
+    assert state(room, id_) == (RequestState.REFUSED, "corrupt")
+    assert room.tick() == []
+
+
+def test_refusals(room: Room) -> None:
+    gone, busy = ask(room, 7), ask(room, 8)
+    room.hello("control", b"control1")
+    room.tick()
+    assert room.say(p.Refusal(gone, "expired"), b"control1") == []
+    assert room.say(p.Refusal(busy, "busy"), b"control1") == []
+    assert state(room, gone) == (RequestState.REFUSED, "expired")
+    assert room.tick() == []
+    room.now += TIMES.busy_seconds
+    assert [packet.request_id for packet in room.tick()] == [busy]
+    assert ask(room, 7) != gone
+
+
+def test_requests_are_repeated_after_a_lease_and_after_hello_and_end_at_the_deadline(room: Room) -> None:
+    id_ = ask(room, 7, deadline=1030.0)
+    room.hello("control", b"control1")
+    assert len(room.tick()) == 1
+    room.now += TIMES.lease_seconds
+    assert len(room.tick()) == 1
+    room.hello("control", b"control2")
+    assert len(room.tick()) == 1
+    room.now = 1030.0
+    assert room.tick() == []
+    assert state(room, id_) == (RequestState.EXPIRED, "deadline")
+    (fault,) = room.say(chunks(id_)[0], b"control2")
+    assert fault.code == "request-ended"
+
+
+def test_urgent_requests_go_first_and_only_so_many_at_a_time(room: Room) -> None:
+    low, high, middle = ask(room, 1, 10), ask(room, 2, 90), ask(room, 3, 50)
+    room.hello("control", b"control1")
+    assert [packet.request_id for packet in room.tick()] == [high, middle]
+    room.say(p.Refusal(high, "unknown"), b"control1")
+    assert [packet.request_id for packet in room.tick()] == [low]
+    assert room.tick() == []
+
+
+def test_another_edge_cannot_answer_a_request(room: Room) -> None:
+    id_ = ask(room, 7)
+    room.hello("control", b"other", edge_id="other")
+    for answer in (chunks(id_)[0], p.Refusal(id_, "expired"), p.Refusal(id_ + 1, "expired")):
+        (fault,) = room.say(answer, b"other")
+        assert fault.code == "unknown-request"
+    assert state(room, id_)[0] is RequestState.PENDING
+
+
+def test_silent_connections_are_tested_and_forgotten(room: Room) -> None:
+    room.hello()
+    room.hello("control", b"control1")
+    assert room.intake.connected() == {"gate": ["bulk", "control"]}
+    room.now += LIMITS.probe_seconds
+    assert sorted(type(packet).__name__ for packet in room.tick()) == ["Ack", "Pong"]
+    room.intake.lost(b"bulk1")
+    assert room.intake.connected() == {"gate": ["control"]}
