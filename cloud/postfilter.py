@@ -34,7 +34,7 @@ class PostFilter:
 
     def apply(self, image: U8Image) -> U8Image:
         """Decoded uint8[H,W,3] RGB -> refined uint8[H,W,3]. Raises ConfigError on another shape or dtype."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ConfigError(f"a picture is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
         height, width = image.shape[:2]
         m = self._multiple
@@ -66,6 +66,8 @@ def load_postfilter(
     if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
         raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
     session = open_session(folder.file("filter.onnx"), threads, gpu=gpu)
+    if (session.inputs, session.outputs) != (("image",), ("refined",)):
+        raise ModelCorrupt(f"post-filter {folder.name}: its graph does not turn `image` into `refined`")
     return PostFilter(
         session, name=folder.name, model_hash=folder.model_hash, radius=radius, multiple=multiple, tile=tile
     )
