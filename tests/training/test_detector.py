@@ -122,7 +122,7 @@ def test_the_schedule_goes_through_its_modes_and_the_rate_falls() -> None:
     modes = [mode_at(p, config) for p in (0.0, 0.4, 0.9)]
     assert modes == [Mode.FORCED, Mode.APART, Mode.JOINED]
     rates = [rate_at(p, 1000, config) for p in (0.0, 0.5, 1.0)]
-    assert rates[0] == config.peak_rate and rates[2] == pytest.approx(config.final_rate)
+    assert rates[0] == config.peak_rate and rates[2] == pytest.approx(config.final_rate * config.joined_rate_ratio)
     assert rates[0] > rates[1] > rates[2] and rate_at(0, 0, config) < 0.1 * config.peak_rate
 
 

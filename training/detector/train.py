@@ -65,19 +65,22 @@ class TrainConfig:
     matrix_rate_ratio: float = 3.0  # rate of pointwise weights over that of the others
     weight_decay: float = 1e-2
     apart_from: float = 0.32  # shares of the time after which the modes begin
-    joined_from: float = 0.55
+    joined_from: float = 0.42
+    joined_rate_ratio: float = 0.7
     decoded_from: float = 0.66  # share of the time after which decoded base layers are mixed in
     decoded_share: float = 0.5
     video_share: float = 0.1
-    average_decay: float = 0.999
+    average_decay: float = 0.998
     checkpoint_seconds: float = 120.0
     seed: int = 7
 
 
 def rate_at(progress: float, step: int, config: TrainConfig) -> float:
-    """Cosine from peak to final rate, after a warm-up of 50 steps."""
+    """Cosine from peak to final rate, after a warm-up of 50 steps; lower once the stages are joined."""
     wave = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     rate = config.final_rate + (config.peak_rate - config.final_rate) * wave
+    if mode_at(progress, config) is Mode.JOINED:
+        rate *= config.joined_rate_ratio
     return rate * min(1.0, (step + 1) / 50)
 
 
