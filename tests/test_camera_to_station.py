@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FRAMES = 12
+FRAMES = 24
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,8 +30,8 @@ def scene(tmp_path_factory):
     ground = np.clip(cv2.resize(grain, (256, 192), interpolation=cv2.INTER_CUBIC) + 120, 0, 255)
     for index in range(FRAMES):
         frame = ground.astype(np.uint8)
-        cv2.rectangle(frame, (10 + 12 * index, 60), (60 + 12 * index, 130), (30, 200, 240), -1)
-        cv2.circle(frame, (35 + 12 * index, 95), 15, (200, 40, 40), 3)
+        cv2.rectangle(frame, (10 + 7 * index, 60), (60 + 7 * index, 130), (30, 200, 240), -1)
+        cv2.circle(frame, (35 + 7 * index, 95), 15, (200, 40, 40), 3)
         cv2.imwrite(str(folder / f"{index:03d}.png"), frame)
     return folder
 
@@ -66,6 +66,11 @@ def wait_for(condition, what: str, seconds: float = 120.0) -> None:
 
 def processes_of(data: Path) -> dict[str, int]:
     return json.loads((data / "demo.json").read_text())["pids"]
+
+
+def acknowledged(data: Path) -> int:
+    status = data / "edge" / "status.json"
+    return json.loads(status.read_text())["acknowledged"] if status.exists() else 0
 
 
 def alive(pids) -> list[int]:
@@ -126,7 +131,7 @@ def test_a_killed_process_loses_and_doubles_nothing(scene, tmp_path, role):
         wait_for(
             lambda: (data / "demo.json").exists() and "edge" in processes_of(data), "the demo never started"
         )
-        wait_for((data / "edge" / "status.json").exists, "the agent never started")
+        wait_for(lambda: acknowledged(data) >= 2, "no frame was acknowledged")
         os.kill(processes_of(data)[role], signal.SIGKILL)
         assert demo.wait(240) == 0, log.read_text()
     assert f"the {role} was killed and is started again" in log.read_text()
