@@ -24,8 +24,9 @@ from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
 from cloud.ledger import Ledger
 from cloud.queue import SqliteQueue, open_database
 from cloud.requests import RequestTable
-from shared.errors import ConfigError, PortBusy
+from shared.errors import ConfigError, KeyRejected, PortBusy
 from shared.packetfields import MAX_MESSAGE_BYTES
+from shared.sqlite import named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 _Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -53,6 +54,7 @@ class Gateway:
         if not plain_workers and keys is None:
             raise ConfigError(f"broker.address {config.broker.address} faces a network: keys are needed")
         self._registry = registry
+        self._path = config.database
         self._database = open_database(config.database)
         ledger = Ledger(self._database)
         queue = SqliteQueue(self._database, gateway.queue)
@@ -99,16 +101,18 @@ class Gateway:
         for socket in (self._zap, self._edges, self._workers):
             poller.register(socket, zmq.POLLIN)
         ticked_at = 0.0
-        while not stop.is_set():
-            ready = dict(poller.poll(_POLL_MS))
-            if self._zap in ready:
-                self._answer_zap()
-            if self._edges in ready:
-                self._serve_edges()
-            served = self._workers in ready and self._serve_workers()
-            if served or self._clock() - ticked_at >= _TICK_SECONDS:
-                ticked_at = self._clock()
-                self._send(self._intake.tick(now=ticked_at))
+        with named_errors(self._path):
+            while not stop.is_set():
+                ready = dict(poller.poll(_POLL_MS))
+                if self._zap in ready:
+                    self._answer_zap()
+                if self._edges in ready:
+                    self._serve_edges()
+                served = self._workers in ready and self._serve_workers()
+                if served or self._clock() - ticked_at >= _TICK_SECONDS:
+                    ticked_at = self._clock()
+                    self._refresh_registry()
+                    self._send(self._intake.tick(now=ticked_at))
 
     def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
@@ -133,11 +137,19 @@ class Gateway:
     def _answer_zap(self) -> None:
         if self._registry is None:
             return
-        self._registry.refresh()
+        self._refresh_registry()
         while (frames := _receive(self._zap)) is not None:
             # The REQ inside ZeroMQ puts an empty frame before its request.
             peer, empty, *request = frames
             self._zap.send_multipart([peer, empty, *answer_zap(request, self._registry)])
+
+    def _refresh_registry(self) -> None:
+        """Take in what was registered or revoked meanwhile; a file that cannot be read changes nothing."""
+        if self._registry is not None:
+            try:
+                self._registry.refresh()
+            except KeyRejected as error:
+                log.error("the keys stay as they were: %s", error)
 
     def _serve_edges(self) -> None:
         now = self._clock()

@@ -147,8 +147,6 @@ class Intake:
 
     def tick(self, *, now: float) -> list[Outgoing]:
         """What time brings: requests to send, deadlines, credit that can be given again, tests of silent peers."""
-        if self._registry is not None:
-            self._registry.refresh()
         out = self._raised_credit(now) + self._probes(now)
         try:
             self._assemblies.drop(self._requests.expire(now=now))

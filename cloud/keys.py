@@ -96,21 +96,22 @@ class Registry:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the file again if it has changed. Raises KeyRejected."""
+        """Read the file again if it has changed. Raises KeyRejected, and keeps to what it knew before."""
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp == self._stamp:
                 return
+            # Noted before it is understood: a file that makes no sense is complained of once.
+            self._stamp = stamp
             listed = json.loads(self._path.read_text(encoding="utf-8"))
             entries = tuple(Entry(**{**item, "role": Role(item["role"])}) for item in listed["keys"])
         except FileNotFoundError:
-            stamp, entries = None, ()
+            self._stamp, entries = None, ()
         except OSError as error:
             raise KeyRejected(f"cannot read the key registry {self._path}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise KeyRejected(f"{self._path} is not a key registry") from error
-        self._stamp = stamp
         self._take(entries)
 
     def find(self, public_key: str, role: Role) -> Entry | None:

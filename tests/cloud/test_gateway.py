@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import zmq
 from cloud.broker_client import BrokerClient
 from cloud.config import BrokerConfig, CloudConfig, GatewayConfig
 from cloud.gateway import Gateway
+from cloud.intake import Intake
 from cloud.keys import Registry, Role, create_key_files, read_key_file, read_secret_key_file
 from cloud.queue import QueueLimits
 from cloud.requests import RequestState
@@ -27,6 +30,7 @@ from shared.errors import (
     PacketMalformed,
     PortBusy,
     RequestRefused,
+    StoreCorrupt,
 )
 from tests.cloud.helpers import BOOT, Edge, base_frame, running, settings, wait_until
 
@@ -243,6 +247,30 @@ def test_revoking_a_key_silences_its_open_connection(keyed: CloudConfig, tmp_pat
         with Edge(gateway.edge_address, "gate", curve(keys, "gate")) as again:
             again.send(p.Hello("gate", BOOT, "bulk", "yard", 0, 0, "test"))
             assert again.hear(seconds=0.4) is None
+
+
+def test_a_registry_that_makes_no_sense_leaves_the_keys_as_they_were(
+    keyed: CloudConfig, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    with running(keyed) as gateway:
+        (keys / "registry.json").write_text("{")
+        with Edge(gateway.edge_address, "gate", curve(keys, "gate")) as edge:
+            assert isinstance(edge.hello(), p.Welcome)
+
+
+def test_a_database_that_breaks_ends_the_gateway_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.db").write_bytes(b"no database, only text " * 100)
+    config = settings(tmp_path)
+
+    def read_damaged(*_: object, **__: object) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "text.db")) as damaged:
+            damaged.execute("SELECT * FROM queue")
+
+    with pytest.raises(StoreCorrupt, match=r"gateway\.db"), running(config):
+        monkeypatch.setattr(Intake, "tick", read_damaged)
 
 
 def test_key_files_are_private_and_never_overwritten(tmp_path: Path) -> None:
