@@ -47,7 +47,7 @@ vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, f
 fuzz: setup ## every property test with many more examples
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
 
-bench: setup ## measure this machine: codec, transport, stores
+bench: setup ## measure beside peers: ARGS="codec --images FOLDER"
 	$(BIN)/secondlook bench $(ARGS)
 
 demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
