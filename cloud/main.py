@@ -150,10 +150,9 @@ def run_reviewer(args: argparse.Namespace) -> int:
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
-    import uvicorn
-
     from cloud.station.app import create_app
     from cloud.station.security import LOOPBACK_HOSTS
+    from cloud.station.server import serve
 
     config = _load(args, _STATION_FLAGS, "station")
     # The port first: it is what most often fails, and the socket says which one "any" became.
@@ -166,9 +165,8 @@ def run_station(args: argparse.Namespace) -> int:
         )
         host, port = listener.getsockname()[:2]
         logging.getLogger(__name__).info("open http://%s:%d/", host, port)
-        # uvicorn raises the signal that stopped it once more when it has ended; this handler then takes it.
         _stop_event()
-        uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
+        serve(app, listener)
     return 0
 
 
