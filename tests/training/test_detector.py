@@ -13,12 +13,13 @@ pytest.importorskip("onnxscript", reason="onnxscript is in the training extra")
 
 # ruff: noqa: E402 - what follows needs the packages looked for above
 from cloud.detectors import OnnxDetector, load_detector
-from shared.detection import Detection
+from shared.detection import Detection, decode_yolox
 from shared.errors import DetectorError
 from shared.inference import open_session
 from training.detector import cli
 from training.detector.classes import SHIPPED_CLASSES
 from training.detector.distil import LossConfig, map_errors, output_errors, total_error
+from training.detector.drawn import DrawnConfig, drawn_view, write_targets
 from training.detector.export import verify, write_onnx
 from training.detector.model import Student, calibrate, parameters
 from training.detector.muon import Muon, orthogonal, pointwise_weights
@@ -122,7 +123,9 @@ def test_the_schedule_goes_through_its_modes_and_the_rate_falls() -> None:
     modes = [mode_at(p, config) for p in (0.0, 0.4, 0.9)]
     assert modes == [Mode.FORCED, Mode.APART, Mode.JOINED]
     rates = [rate_at(p, 1000, config) for p in (0.0, 0.5, 1.0)]
-    assert rates[0] == config.peak_rate and rates[2] == pytest.approx(config.final_rate * config.joined_rate_ratio)
+    assert rates[0] == config.peak_rate and rates[2] == pytest.approx(
+        config.final_rate * config.joined_rate_ratio
+    )
     assert rates[0] > rates[1] > rates[2] and rate_at(0, 0, config) < 0.1 * config.peak_rate
 
 
@@ -172,6 +175,48 @@ def test_decoded_images_are_for_the_student_only() -> None:
 def test_a_letterboxed_view_lies_top_left_on_grey() -> None:
     view = letterboxed(np.full((30, 60, 3), 200, np.uint8), 64)
     assert (view[:31, :63] == 200).all() and (view[34:] == 114).all()
+
+
+def test_drawn_cars_carry_their_own_targets() -> None:
+    rng = np.random.default_rng(4)
+    found = 0
+    for _ in range(8):
+        view, boxes = drawn_view(rng, np.full((192, 192, 3), 90, np.uint8), DrawnConfig())
+        assert view.shape == (192, 192, 3)
+        sides = {s: 192 // s for s in (8, 16, 32)}
+        shapes = {"obj": 1, "cls": 80, "reg": 4}
+        targets = {
+            f"{n}{s}": np.zeros((2, c, k, k), np.float32) for s, k in sides.items() for n, c in shapes.items()
+        }
+        write_targets(targets, 1, boxes)
+        assert all((value[0] == 0).all() for value in targets.values())  # the other view is left alone
+        rows = []
+        for s in sides:
+            values = [
+                targets[f"reg{s}"],
+                1 / (1 + np.exp(-targets[f"obj{s}"])),
+                1 / (1 + np.exp(-targets[f"cls{s}"])),
+            ]
+            rows.append(np.concatenate(values, 1)[1].reshape(85, -1).T)
+        raw = decode_yolox(np.concatenate(rows), 192, 192).at_least(0.6)
+        assert set(raw.classes.tolist()) <= {2}
+        for box in boxes:
+            assert 0 <= box[0] < box[2] <= 192 and 0 <= box[1] < box[3] <= 192
+            assert np.abs(raw.boxes - np.array(box)).max(1).min() < 0.01
+        found += len(boxes)
+    assert found >= 8
+
+
+def test_a_drawn_car_fills_its_box() -> None:
+    ground = np.full((256, 256, 3), 90, np.uint8)
+    view, boxes = drawn_view(
+        np.random.default_rng(1), ground, DrawnConfig(road_share=0, most_cars=1, shortest=90)
+    )
+    (box,) = boxes
+    changed = np.abs(view.astype(int) - 90).max(2) > 40
+    x0, y0, x1, y1 = (int(v) for v in box)
+    assert changed[y0:y1, x0:x1].mean() > 0.3
+    assert changed.sum() < 1.6 * changed[y0:y1, x0:x1].sum()
 
 
 def test_some_images_are_kept_back_and_always_the_same() -> None:

@@ -21,14 +21,22 @@ class LossConfig:
     boxes: float = 3.0
 
 
-def map_errors(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """For each map, squared error over the teacher's own spread: 1 means nothing learned, 0 equal."""
+def map_errors(
+    student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], views: Tensor | None = None
+) -> dict[str, Tensor]:
+    """For each map, squared error over the teacher's own spread: 1 means nothing learned, 0 equal.
+
+    `views`: bool (N,), which of the batch to look at, at least one; None for all.
+    """
     errors = {}
     for name in MAPS:
-        target = _squash(teacher[name])
+        target, guess = teacher[name], student[name].float()
+        if views is not None:
+            target, guess = target[views], guess[views]
+        target = _squash(target)
         spread = target.var(dim=(0, 2, 3), keepdim=True)
         spread = torch.maximum(spread, 0.1 * spread.mean())
-        errors[name] = ((_squash(student[name].float()) - target) ** 2 / spread).mean()
+        errors[name] = ((_squash(guess) - target) ** 2 / spread).mean()
     return errors
 
 

@@ -2,11 +2,11 @@
 
     python -m training.detector.train --data DIR --teacher FILE --work DIR --minutes 75 [--resume]
 
-First every stage learns the teacher's next map from the teacher's map before it, all stages at
-once; then from the student's own maps, so that each makes up for those before it; then all are
-trained as one. In the last third, where decoded base layers are given, the student sees those while the teacher
-sees the original. The share of the time used so far decides all of this, so that a run can stop and
-resume anywhere.
+First every stage learns the teacher's next map from the teacher's map before it, all stages at once;
+then from the student's own maps, so that each makes up for those before it; then all are trained as one,
+with cars drawn from above among the views, which the teacher does not know. In the last third, where
+decoded base layers are given, the student sees those while the teacher sees the original. The share of
+the time used so far decides all of this, so that a run can stop and resume anywhere.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from shared.errors import ConfigError
 from training.detector.classes import SHIPPED_CLASSES
 from training.detector.cli import parse
 from training.detector.distil import LossConfig, map_errors, output_errors, total_error
+from training.detector.drawn import DrawnConfig, drawn_view, write_targets
 from training.detector.model import Student, calibrate, parameters
 from training.detector.muon import Muon, pointwise_weights
 from training.detector.teacher import Teacher
@@ -69,6 +70,7 @@ class TrainConfig:
     joined_rate_ratio: float = 0.7
     decoded_from: float = 0.66  # share of the time after which decoded base layers are mixed in
     decoded_share: float = 0.5
+    drawn_share: float = 0.15  # of views, once the stages are joined
     video_share: float = 0.1
     average_decay: float = 0.998
     checkpoint_seconds: float = 120.0
@@ -92,7 +94,7 @@ def mode_at(progress: float, config: TrainConfig) -> Mode:
 
 def size_at(progress: float, rng: np.random.Generator) -> int:
     """Small views while features form, mostly the size in service at the end."""
-    shares = (0.35, 0.5, 0.15) if progress < 0.7 else (0.1, 0.3, 0.6)
+    shares = (0.35, 0.5, 0.15) if progress < 0.7 else (0.1, 0.45, 0.45)
     return int(rng.choice((256, 320, 416), p=shares))
 
 
@@ -212,18 +214,37 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Student images (N, 3, S, S) in 0..255, the teacher's maps of the clean views, and which views are drawn."""
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    drawn: Tensor  # bool (N,): targets are of logits only, the teacher's maps mean nothing there
+
+
 def batch_of(
-    maker: ViewMaker, teacher: Teacher, config: ViewConfig, count: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Student images (N, 3, S, S) in 0..255, and the teacher's maps of the clean views."""
-    pairs = [maker.pair(config) for _ in range(count)]
-    clean = np.stack([p[0] for p in pairs]).transpose(0, 3, 1, 2)
-    seen = np.stack([p[1] for p in pairs]).transpose(0, 3, 1, 2)
-    targets = teacher.maps(np.ascontiguousarray(clean, np.float32))
-    images = torch.from_numpy(np.ascontiguousarray(seen)).float()
-    return (
+    maker: ViewMaker, teacher: Teacher, config: ViewConfig, count: int, drawn_share: float = 0.0
+) -> Batch:
+    clean, seen, boxes = [], [], []
+    for _ in range(count):
+        for_teacher, for_student = maker.pair(config)
+        cars = None
+        if maker.rng.random() < drawn_share:
+            for_student, cars = drawn_view(maker.rng, for_teacher, DrawnConfig())
+            for_teacher = for_student
+        clean.append(for_teacher)
+        seen.append(for_student)
+        boxes.append(cars)
+    targets = teacher.maps(np.ascontiguousarray(np.stack(clean).transpose(0, 3, 1, 2), np.float32))
+    for index, cars in enumerate(boxes):
+        if cars is not None:
+            write_targets(targets, index, cars)
+    images = torch.from_numpy(np.stack(seen).transpose(0, 3, 1, 2).astype(np.float32))
+    return Batch(
         images.contiguous(memory_format=torch.channels_last),
         {k: torch.from_numpy(v).contiguous(memory_format=torch.channels_last) for k, v in targets.items()},
+        torch.tensor([cars is not None for cars in boxes]),
     )
 
 
@@ -240,14 +261,16 @@ def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, config: 
         view = ViewConfig(
             size=size_at(progress, maker.rng), decoded_share=config.decoded_share if late else 0.0
         )
-        images, targets = batch_of(maker, teacher, view, config.batch)
+        drawn = config.drawn_share if mode_at(progress, config) is Mode.JOINED else 0.0
+        batch = batch_of(maker, teacher, view, config.batch, drawn)
         set_rate(state, rate_at(progress, state.step, config), config)
         mode = mode_at(progress, config)
         with torch.autocast("cpu", torch.bfloat16):
             outputs = state.student(
-                images, targets if mode is Mode.FORCED else None, apart=mode is not Mode.JOINED
+                batch.images, batch.targets if mode is Mode.FORCED else None, apart=mode is not Mode.JOINED
             )
-        maps, heads = map_errors(outputs, targets), output_errors(outputs, targets)
+        maps = map_errors(outputs, batch.targets, ~batch.drawn)
+        heads = output_errors(outputs, batch.targets)
         error = total_error(maps, heads, loss_config)
         state.student.zero_grad(set_to_none=True)
         error.backward()
@@ -295,8 +318,8 @@ def run(args: argparse.Namespace) -> int:
     )
     maker = ViewMaker(stills + frames, np.array(weights), np.random.default_rng(config.seed + state.step))
     if state.step == 0:
-        images, targets = batch_of(maker, teacher, ViewConfig(degrade_share=0.0), 24)
-        calibrate(state.student, images, targets)
+        first = batch_of(maker, teacher, ViewConfig(degrade_share=0.0), 24)
+        calibrate(state.student, first.images, first.targets)
         state.average.load_state_dict(state.student.state_dict())
     train(state, maker, teacher, args.work, config)
     return 0
