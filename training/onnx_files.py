@@ -49,13 +49,18 @@ def export_onnx(
 
 
 def store_half(model: onnx.ModelProto) -> None:
-    """Keep large float32 initialisers as float16 with a Cast behind each: half the file, folded again on loading."""
+    """Keep large float32 initialisers as float16 with a Cast behind each: half the file, folded again on loading.
+
+    Raises ValueError when a weight is too large for that.
+    """
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
             continue
-        name, values = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(numpy_helper.from_array(values, f"{name}__half"))
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise ValueError(f"weights {name} leave the range of float16")
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}__half"))
         casts.append(helper.make_node("Cast", [f"{name}__half"], [name], to=TensorProto.FLOAT))
     for cast in reversed(casts):
         model.graph.node.insert(0, cast)

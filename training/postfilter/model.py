@@ -52,7 +52,7 @@ class PostFilter(nn.Module):
 
     def __init__(self, length: int, *, unshuffle: int = 1, features: int = 64, growth: int = 32) -> None:
         super().__init__()
-        self.length, self.unshuffle = length, unshuffle
+        self.length, self.unshuffle, self.features, self.growth = length, unshuffle, features, growth
         channels = 3 * unshuffle**2
         self.first = nn.Conv2d(channels, features, 3, padding=1)
         self.body = nn.Sequential(*(Rrdb(features, growth) for _ in range(length)))
@@ -75,7 +75,8 @@ class PostFilter(nn.Module):
 
 def lengthen(short: PostFilter) -> PostFilter:
     """A filter with one more RRDB that computes what `short` computes: where training of l + 1 starts."""
-    long = PostFilter(short.length + 1, unshuffle=short.unshuffle)
+    sizes = {"unshuffle": short.unshuffle, "features": short.features, "growth": short.growth}
+    long = PostFilter(short.length + 1, **sizes)
     state = short.state_dict()
     long.load_state_dict(state, strict=False)
     for block in long.body[-1].blocks:
