@@ -128,80 +128,76 @@ def load_sampler(data: Path, work: Path, config: TrainConfig) -> CropSampler:
     )
 
 
-def train(
-    data: Path,
-    work: Path,
-    minutes: float,
-    config: TrainConfig,
-    *,
-    resume: bool,
-    threads: int,
-    start_from: Path | None = None,
-) -> Path:
-    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path.
+class Run:
+    """A training run: model, optimiser, data and the step it is at."""
 
-    Starts from the checkpoint when `resume` is set and it exists, else from the weights in the model folder
-    `start_from`, else from the DCT.
-    """
+    def __init__(self, data: Path, work: Path, config: TrainConfig) -> None:
+        self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
+        self.sampler = load_sampler(data, work, config)
+        self.model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+
+    def start(self, *, resume: bool, start_from: Path | None) -> None:
+        """From the checkpoint if `resume` and there is one, else from a model folder's weights, else from the DCT."""
+        if resume and self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step = state["step"]
+            self.sampler.rng = np.random.default_rng(self.config.seed + self.step)
+        elif start_from is not None:
+            self.model.load_state_dict(load_weights(start_from))
+        else:
+            start_scales(self.model, self.sampler)
+
+    def save(self) -> None:
+        part = self.checkpoint.with_suffix(".part")
+        state = {
+            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "step": self.step, "config": asdict(self.config),
+        }  # fmt: skip
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+
+    def advance(self) -> dict[str, float]:
+        """One step of the optimiser; its figures."""
+        config = self.config
+        decay = max(0.0, (self.step / config.total_steps - 0.55) / 0.45)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (self.step + 1) / 200)
+        x, mask = (torch.from_numpy(a).float() / 255 for a in self.sampler.batch(config.batch))
+        x = x.to(memory_format=torch.channels_last)
+        base_quality, quality = draw_qualities(config.batch, self.sampler.rng)
+        out = self.model(x, base_quality, quality)
+        loss, facts = loss_of(out, x, mask, base_quality, quality, config.mask_floor)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+        self.optimiser.step()
+        self.step += 1
+        return {**facts, "loss": loss.item()}
+
+
+def train(
+    data: Path, work: Path, minutes: float, config: TrainConfig,
+    *, resume: bool, threads: int, start_from: Path | None = None,
+) -> Path:  # fmt: skip
+    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
-    checkpoint = work / "lite.pt"
-    sampler = load_sampler(data, work, config)
-    model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
-    step = 0
-    if resume and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
-        sampler.rng = np.random.default_rng(config.seed + step)
-    elif start_from is not None:
-        model.load_state_dict(load_weights(start_from))
-    else:
-        start_scales(model, sampler)
+    run = Run(data, work, config)
+    run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)
     deadline = time.monotonic() + 60 * minutes
     mean: dict[str, float] = {}
-    while step < config.total_steps and time.monotonic() < deadline:
-        decay = max(0.0, (step / config.total_steps - 0.55) / 0.45)
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (step + 1) / 200)
-        x, mask = (torch.from_numpy(a).float() / 255 for a in sampler.batch(config.batch))
-        x = x.to(memory_format=torch.channels_last)
-        base_quality, quality = draw_qualities(config.batch, sampler.rng)
-        loss, facts = loss_of(
-            model(x, base_quality, quality), x, mask, base_quality, quality, config.mask_floor
-        )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimiser.step()
-        step += 1
-        facts["loss"] = loss.item()
-        mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in facts.items()}
-        if step % 100 == 0:
-            print(json.dumps({"step": step, **{k: round(v, 4) for k, v in mean.items()}}), flush=True)
-        if step % 500 == 0:
-            save(checkpoint, model, optimiser, step, config)
-        if step % 2000 == 0 or step == 500:
-            print(json.dumps(evaluate(model, images, [(16, 25), (16, 36), (32, 48)])), flush=True)
-    save(checkpoint, model, optimiser, step, config)
-    return checkpoint
-
-
-def save(
-    path: Path, model: LiteCodec, optimiser: torch.optim.Optimizer, step: int, config: TrainConfig
-) -> None:
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "step": step,
-            "config": asdict(config),
-        },
-        part,
-    )
-    part.replace(path)
+    while run.step < config.total_steps and time.monotonic() < deadline:
+        mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance().items()}
+        if run.step % 100 == 0:
+            print(json.dumps({"step": run.step, **{k: round(v, 4) for k, v in mean.items()}}), flush=True)
+        if run.step % 500 == 0:
+            run.save()
+        if run.step % 2000 == 0:
+            print(json.dumps(evaluate(run.model, images, [(16, 25), (16, 36), (32, 48)])), flush=True)
+    run.save()
+    return run.checkpoint
