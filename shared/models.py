@@ -95,7 +95,7 @@ def _read(path: Path) -> ModelFolder:
         manifest = json.loads((path / "manifest.json").read_text())
         name, kind, files = manifest["name"], manifest["kind"], manifest["files"]
         identity = model_hash(files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelCorrupt(f"{path / 'manifest.json'} is not a model manifest: {error!r}") from error
     if not isinstance(name, str) or not isinstance(kind, str) or not isinstance(files, dict):
         raise ModelCorrupt(f"{path / 'manifest.json'}: name and kind must be text, files a table")

@@ -129,6 +129,7 @@ def test_files_outside_the_folder(tmp_path, name):
         b'{"name": "m", "kind": "codec", "files": []}',
         b'{"name": "m", "kind": "codec", "files": ""}',
         b'{"name": "m", "kind": "codec", "files": ["a.onnx"]}',
+        b'{"name": "m", "kind": "codec", "files": [1]}',
         b'{"name": "m", "kind": "codec", "files": {"a.onnx": "deadbeef"}}',
         b'{"name": "m", "kind": "codec", "files": {"a.onnx": {"bytes": 5}}}',
         b'{"name": "m", "kind": "codec", "files": {"a.onnx": {"sha256": 5, "bytes": 5}}}',
