@@ -25,7 +25,7 @@ _HEAD = struct.Struct(
     "<4sBBBBBx8sHHI"
 )  # magic version codec layer flags quality . hash width height symbol_crc
 _ENHANCEMENT = struct.Struct("<BxxxI")  # base quality, symbol CRC of the base layer
-_REFERENCE = struct.Struct("<Q")
+_REFERENCE = struct.Struct("<QI")  # sequence of the key, symbol CRC of its layer of the same kind
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")
 _FLAG_DELTA = 1
@@ -47,8 +47,8 @@ class Codec(enum.IntEnum):
 class Bitstream:
     """One layer of one frame.
 
-    `reference`: sequence number of the key frame a delta refers to, None for a key. `symbol_crc`: CRC-32 of the
-    decoded symbols. `base_quality` and `base_symbol_crc` tell an enhancement's base layer; in a base layer they
+    `reference`: sequence number of the key frame a delta refers to, None for a key; `reference_crc`: symbol CRC of
+    the key's layer of the same kind, 0 for a key. `symbol_crc`: CRC-32 of the decoded symbols. `base_quality` and `base_symbol_crc` tell an enhancement's base layer; in a base layer they
     repeat its own.
     """
 
@@ -60,6 +60,7 @@ class Bitstream:
     width: int
     height: int
     reference: int | None
+    reference_crc: int
     symbol_crc: int
     base_symbol_crc: int
     payload: bytes
@@ -81,6 +82,8 @@ class Bitstream:
             raise MalformedBitstream("a base layer names another base layer")
         if self.reference is not None and not 0 <= self.reference < 1 << 63:
             raise MalformedBitstream(f"reference {self.reference} is out of range")
+        if self.reference is None and self.reference_crc != 0:
+            raise MalformedBitstream("a key refers to no other frame")
         if len(self.payload) > MAX_PAYLOAD_BYTES:
             raise MalformedBitstream(f"payload of {len(self.payload)} bytes is over {MAX_PAYLOAD_BYTES}")
 
@@ -94,7 +97,7 @@ class Bitstream:
         if self.layer is Layer.ENHANCEMENT:
             parts.append(_ENHANCEMENT.pack(self.base_quality, self.base_symbol_crc))
         if self.reference is not None:
-            parts.append(_REFERENCE.pack(self.reference))
+            parts.append(_REFERENCE.pack(self.reference, self.reference_crc))
         parts += [_LENGTH.pack(len(self.payload)), self.payload]
         body = b"".join(parts)
         return body + _CRC.pack(zlib.crc32(body))
@@ -130,7 +133,9 @@ def parse(data: bytes) -> Bitstream:
     base_quality, base_symbol_crc = quality, symbol_crc
     if layer == Layer.ENHANCEMENT:
         base_quality, base_symbol_crc = reader.unpack(_ENHANCEMENT, "header")
-    reference = reader.unpack(_REFERENCE, "reference")[0] if flags & _FLAG_DELTA else None
+    reference, reference_crc = None, 0
+    if flags & _FLAG_DELTA:
+        reference, reference_crc = reader.unpack(_REFERENCE, "reference")
     (length,) = reader.unpack(_LENGTH, "payload length")
     if length > MAX_PAYLOAD_BYTES:
         raise MalformedBitstream(f"payload of {length} bytes is over {MAX_PAYLOAD_BYTES}")
@@ -143,7 +148,7 @@ def parse(data: bytes) -> Bitstream:
         raise MalformedBitstream("the layer fails its checksum: it was altered or damaged")
     parsed = Bitstream(
         Codec(codec), model_hash, Layer(layer), quality, base_quality, width, height,
-        reference, symbol_crc, base_symbol_crc, payload,
+        reference, reference_crc, symbol_crc, base_symbol_crc, payload,
     )  # fmt: skip
     if parsed.to_bytes() != data:
         raise MalformedBitstream("reserved bytes are not zero")

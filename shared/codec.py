@@ -63,6 +63,7 @@ class Key:
     base_quality: int
     quality: int
     size: tuple[int, int]
+    symbol_crcs: tuple[int, int]  # of base and enhancement
     latents_base: F32
     latents_enhancement: F32
     signal: F32
@@ -150,12 +151,11 @@ class LiteCodec:
             **_conditions(keep, key.latents_base if key else np.zeros_like(y_base)),
             reference_enhancement=key.latents_enhancement if key else np.zeros_like(y_enhancement),
         )  # fmt: skip
-        common = (width, height, key.sequence if key is not None else None)
-        base, base_symbols = self._write_base(coded, keep, base_quality, *common)
-        enhancement = self._write_enhancement(coded, keep, base, base_symbols, quality, *common)
+        base, base_symbols = self._write_base(coded, keep, base_quality, width, height, key)
+        enhancement = self._write_enhancement(coded, keep, base, base_symbols, quality, key)
         if key is None:
             key = Key(
-                sequence, base_quality, quality, (width, height),
+                sequence, base_quality, quality, (width, height), (base.symbol_crc, enhancement.symbol_crc),
                 coded["latents_base"], coded["latents_enhancement"], y_enhancement,
             )  # fmt: skip
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
@@ -183,33 +183,31 @@ class LiteCodec:
         return _crop(picture, upper.bitstream)
 
     def _write_base(
-        self,
-        coded: dict[str, Any],
-        keep: npt.NDArray[np.bool_],
-        quality: int,
-        width: int,
-        height: int,
-        reference: int | None,
-    ) -> tuple[Bitstream, I16]:
+        self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], quality: int, width: int, height: int,
+        key: Key | None,
+    ) -> tuple[Bitstream, I16]:  # fmt: skip
         y, scales = coded["symbols_base"][0], self._base_scales
         z, hyper_indexes = self._hyper_symbols(coded["z_base"][0], scales, quality)
-        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality), keep, reference)
+        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality), keep)
+        reference, reference_crc = (None, 0) if key is None else (key.sequence, key.symbol_crcs[0])
         crc = _symbol_crc(z, y)
         return Bitstream(
-            Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height, reference, crc, crc, payload
+            Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height,
+            reference, reference_crc, crc, crc, payload if key is None else pack_map(keep) + payload,
         ), y  # fmt: skip
 
     def _write_enhancement(
         self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], base: Bitstream, base_symbols: I16,
-        quality: int, width: int, height: int, reference: int | None,
+        quality: int, key: Key | None,
     ) -> Bitstream:  # fmt: skip
         y, scales = coded["symbols_enhancement"][0], self._enhancement_scales
         z, hyper_indexes = self._hyper_symbols(coded["z_enhancement"][0], scales, quality)
         # The map of changed positions travels in the base layer only.
-        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality, base_symbols), keep, None)
+        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality, base_symbols), keep)
+        reference_crc = 0 if key is None else key.symbol_crcs[1]
         return Bitstream(
-            Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, width, height, reference,
-            _symbol_crc(z, y), base.symbol_crc, payload,
+            Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, base.width, base.height,
+            base.reference, reference_crc, _symbol_crc(z, y), base.symbol_crc, payload,
         )  # fmt: skip
 
     def _hyper_symbols(self, z: I16, scales: ScaleNetwork, quality: int) -> tuple[I16, npt.NDArray[np.uint8]]:
@@ -219,7 +217,7 @@ class LiteCodec:
 
     def _pack(
         self, z: I16, y: I16, hyper_indexes: npt.NDArray[np.uint8], indexes: npt.NDArray[np.uint8],
-        keep: npt.NDArray[np.bool_], reference: int | None,
+        keep: npt.NDArray[np.bool_],
     ) -> tuple[bytes, I16]:  # fmt: skip
         """Payload, and the latent symbols as a decoder will see them (0 where they are not coded)."""
         y = np.where(self._tables.coded(indexes) & keep, y, 0).astype(np.int16)
@@ -228,8 +226,7 @@ class LiteCodec:
         encoder.put(z[hyper_keep], hyper_indexes[hyper_keep])
         latent_keep = np.broadcast_to(keep, y.shape)
         encoder.put(y[latent_keep], indexes[latent_keep])
-        payload = encoder.payload()
-        return (pack_map(keep) + payload if reference is not None else payload), y
+        return encoder.payload(), y
 
     def _unpack(
         self,
@@ -360,6 +357,8 @@ def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:
     other = key.bitstream
     if (other.width, other.height, other.quality) != (bitstream.width, bitstream.height, bitstream.quality):
         raise LayerMismatch("this delta and its key differ in size or quality")
+    if other.symbol_crc != bitstream.reference_crc:
+        raise LayerMismatch(f"this delta builds on frame {bitstream.reference}, and another key was given")
     return key
 
 

@@ -29,13 +29,13 @@ from shared.errors import (
 
 HASH = bytes.fromhex("0123456789abcdef")
 BASE = Bitstream(
-    Codec.LITE, HASH, Layer.BASE, 16, 16, 768, 432, None, 0xDEADBEEF, 0xDEADBEEF, b"payload"
+    Codec.LITE, HASH, Layer.BASE, 16, 16, 768, 432, None, 0, 0xDEADBEEF, 0xDEADBEEF, b"payload"
 )  # fmt: skip
 ENHANCEMENT = dataclasses.replace(
     BASE, layer=Layer.ENHANCEMENT, quality=36, symbol_crc=0xCAFEF00D, payload=b"more"
 )
-DELTA = dataclasses.replace(BASE, reference=7)
-ENHANCEMENT_OF_DELTA = dataclasses.replace(ENHANCEMENT, reference=7)
+DELTA = dataclasses.replace(BASE, reference=7, reference_crc=0x600DCAFE)
+ENHANCEMENT_OF_DELTA = dataclasses.replace(ENHANCEMENT, reference=7, reference_crc=0xFEEDF00D)
 
 # Split as FORMAT.md lists the fields: a change here is a change of the format and needs another version.
 GOLDEN = {
@@ -53,15 +53,15 @@ GOLDEN = {
     ),
     "delta": (
         DELTA,
-        "89534c4b 01 01 01 01 10 00 0123456789abcdef 0003 b001 efbeadde 0700000000000000 07000000",
+        "89534c4b 01 01 01 01 10 00 0123456789abcdef 0003 b001 efbeadde 0700000000000000 feca0d60 07000000",
         b"payload",
-        "b1a39004",
+        "0ec46e57",
     ),
     "enhancement of a delta": (
         ENHANCEMENT_OF_DELTA,
-        "89534c4b 01 01 02 01 24 00 0123456789abcdef 0003 b001 0df0feca 10 000000 efbeadde 0700000000000000 04000000",
+        "89534c4b 01 01 02 01 24 00 0123456789abcdef 0003 b001 0df0feca 10 000000 efbeadde 0700000000000000 0df0edfe 04000000",
         b"more",
-        "ac21898e",
+        "6ce50178",
     ),
 }
 
@@ -217,6 +217,7 @@ def test_a_failed_checksum_is_malformed():
         ({"width": 0}, "size"),
         ({"reference": -1}, "reference"),
         ({"reference": 1 << 63}, "reference"),
+        ({"reference_crc": 1}, "key"),
         ({"base_quality": 15}, "base"),
         ({"base_symbol_crc": 1}, "base"),
     ],
@@ -237,6 +238,7 @@ SIZES = st.tuples(st.integers(1, MAX_SIDE), st.integers(1, MAX_SIDE)).filter(
 def layers(draw):
     layer, quality, crc = draw(st.sampled_from(Layer)), draw(QUALITIES), draw(WORDS)
     lower = (draw(QUALITIES), draw(WORDS)) if layer is Layer.ENHANCEMENT else (quality, crc)
+    reference = draw(st.none() | st.integers(0, (1 << 63) - 1))
     return Bitstream(
         codec=draw(st.sampled_from(Codec)),
         model_hash=draw(st.binary(min_size=8, max_size=8)),
@@ -245,7 +247,8 @@ def layers(draw):
         base_quality=lower[0],
         width=(size := draw(SIZES))[0],
         height=size[1],
-        reference=draw(st.none() | st.integers(0, (1 << 63) - 1)),
+        reference=reference,
+        reference_crc=0 if reference is None else draw(WORDS),
         symbol_crc=crc,
         base_symbol_crc=lower[1],
         payload=draw(st.binary(max_size=100)),

@@ -187,6 +187,14 @@ def test_a_delta_without_its_key(codec, delta):
         codec.decode_enhanced(*layers(delta))
 
 
+def test_another_key_of_the_same_size_and_quality(codec, picture, delta):
+    other = encode(codec, picture[::-1].copy(), sequence=5)
+    with pytest.raises(LayerMismatch, match="another key"):
+        codec.decode_base(delta.layers.base, key=other.layers.base)
+    with pytest.raises(LayerMismatch, match="another key"):
+        codec.decode_enhanced(*layers(delta), key=other.layers)
+
+
 def test_a_delta_is_no_key(codec, delta):
     with pytest.raises(ReferenceMissing):
         codec.decode_base(delta.layers.base, key=delta.layers.base)

@@ -21,7 +21,7 @@ from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEP
 from training.lite.weights import load_weights
 from training.onnx_files import export_onnx
 
-SKIP_BELOW = 2  # σ < 0.135: a symbol other than 0 has a probability under 2e-4
+SKIP_BELOW = 0  # skipping σ < 0.13 saved no time here and cost up to 0.5 dB on pictures with sharp outliers
 CHANGE_THRESHOLD = 0.02
 LATENT = {2: "h16", 3: "w16"}
 HYPER = {2: "h64", 3: "w64"}

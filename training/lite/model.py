@@ -250,13 +250,16 @@ def noisy(v: Tensor, training: bool) -> Tensor:
     return v + torch.rand_like(v) - 0.5 if training else v
 
 
-def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
-    """Bits float[B] of `v` under zero-mean Gaussians integrated over unit bins."""
-    v = v.abs()
-    scale = 1 / (sigma * math.sqrt(2))
+def likelihood_of(v: Tensor, sigma: Tensor) -> Tensor:
+    """Mass of a zero-mean Gaussian on the unit bin around `v`."""
+    v, scale = v.abs(), 1 / (sigma * math.sqrt(2))
     # mirrored to the tail so that the difference keeps its precision far from the mean
-    likelihood = 0.5 * (torch.erfc((v - 0.5) * scale) - torch.erfc((v + 0.5) * scale))
-    return -torch.log2(torch.clamp(likelihood, min=1e-9)).flatten(1).sum(1)
+    return 0.5 * (torch.erfc((v - 0.5) * scale) - torch.erfc((v + 0.5) * scale))
+
+
+def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:
+    """Bits float[B] of `v`."""
+    return -torch.log2(torch.clamp(likelihood_of(v, sigma), min=1e-9)).flatten(1).sum(1)
 
 
 def edge_weighted_error(x: Tensor, x_hat: Tensor, mask: Tensor, floor: float) -> Tensor:

@@ -25,7 +25,7 @@ NAMES = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 CODED_CROP, BORDER = 128, 16
 QUALITY_RANGE = (18, 58)
 BASE_QUALITY_RANGE = (2, 30)
-LR, LR_END = 4e-4, 1e-5
+LR, LR_END = 2e-4, 5e-6
 
 
 def build(name: str, work: Path) -> PostFilter:
@@ -80,7 +80,7 @@ def validation_pairs(codec: LiteCodec, folder: Path, count: int) -> list[tuple[T
 
 
 def train(
-    name: str, data: Path, model: Path, work: Path, minutes: float, *, resume: bool, threads: int, batch: int = 12
+    name: str, data: Path, model: Path, work: Path, minutes: float, *, resume: bool, threads: int, batch: int = 6
 ) -> Path:  # fmt: skip
     """Train filter `name` for the codec in folder `model`; checkpoint to `work/NAME.pt`. Returns its path."""
     torch.set_num_threads(threads)
