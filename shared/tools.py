@@ -64,7 +64,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="base layer, and enhancement when decoding one, of the key that a delta refers to",
     )
     decode.add_argument("--postfilter", choices=POSTFILTERS, help="clean the picture with this network")
-    decode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    decode.add_argument(
+        "--model", help="codec name or folder (default: the shipped model that the layer names)"
+    )
     decode.set_defaults(run=run_decode)
 
     inspect = subparsers.add_parser(
@@ -100,13 +102,15 @@ def run_encode(args: argparse.Namespace) -> int:
 
 def run_decode(args: argparse.Namespace) -> int:
     """Write the decoded image, or nothing."""
+    from shared.bitstream import parse
     from shared.codec import Layers, load_codec
+    from shared.models import find_by_hash
 
     if len(args.key) > 2:
         raise ConfigError("--key takes the base layer of a key and at most its enhancement")
     base = read_layer(args.base)
     key = [read_layer(path) for path in args.key]
-    codec = load_codec(args.model)
+    codec = load_codec(args.model or find_by_hash(parse(base).model_hash).path)
     if args.enhancement is None:
         image = codec.decode_base(base, key=key[0] if key else None)
     else:
