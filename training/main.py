@@ -74,7 +74,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     )
     lite.add_argument("--steps", type=int, help="length of the learning-rate schedule")
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
-    postfilter.add_argument("name", choices=POSTFILTERS)
+    postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
     _training_flags(postfilter)
     postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     postfilter.add_argument(
@@ -85,7 +85,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
 def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
-    postfilter.add_argument("name", choices=POSTFILTERS)
+    postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
     for parser in (lite, postfilter):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
         parser.add_argument(
@@ -103,7 +103,11 @@ def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     codec.add_argument("--limit", type=int, help="only the first so many images")
     codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
     codec.add_argument(
-        "--peers", nargs="*", choices=("jpeg", "webp", "avif"), default=["jpeg", "webp", "avif"]
+        "--peers",
+        nargs="*",
+        choices=("jpeg", "webp", "avif"),
+        default=["jpeg", "webp", "avif"],
+        help="codecs to measure beside ours (default: all)",
     )
     codec.add_argument(
         "--filters", nargs="*", choices=POSTFILTERS, default=[], help="post-filters to judge as well"
