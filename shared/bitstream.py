@@ -48,8 +48,8 @@ class Bitstream:
     """One layer of one frame.
 
     `reference`: sequence number of the key frame a delta refers to, None for a key; `reference_crc`: symbol CRC of
-    the key's layer of the same kind, 0 for a key. `symbol_crc`: CRC-32 of the decoded symbols. `base_quality` and `base_symbol_crc` tell an enhancement's base layer; in a base layer they
-    repeat its own.
+    the key's layer of the same kind, 0 for a key. `symbol_crc`: CRC-32 of the decoded symbols. `base_quality` and
+    `base_symbol_crc` tell an enhancement's base layer; in a base layer they repeat its own.
     """
 
     codec: Codec
