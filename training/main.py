@@ -78,6 +78,9 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     _training_flags(postfilter)
     postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     postfilter.add_argument(
+        "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
+    )
+    postfilter.add_argument(
         "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
     )
 
@@ -142,17 +145,11 @@ def _train_lite(args: argparse.Namespace) -> int:
 def _train_postfilter(args: argparse.Namespace) -> int:
     from training.postfilter.train import train
 
-    print(
-        train(
-            args.name,
-            args.data,
-            args.model,
-            args.work,
-            args.minutes,
-            resume=args.resume,
-            threads=args.threads,
-        )
-    )
+    checkpoint = train(
+        args.name, args.data, args.model, args.work, args.minutes,
+        resume=args.resume, threads=args.threads, more=args.more,
+    )  # fmt: skip
+    print(checkpoint)
     return 0
 
 

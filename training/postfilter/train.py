@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ NAMES = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 CODED_CROP, BORDER = 128, 16
 QUALITY_RANGE = (18, 58)
 BASE_QUALITY_RANGE = (2, 30)
+EASY_ERROR = 1e-5  # 50 dB: patches better than this count less
 LR, LR_END = 2e-4, 5e-6
 
 
@@ -57,6 +59,15 @@ def draw(sampler: CropSampler, codec: LiteCodec, batch: int, crop: int) -> tuple
     return y[window], x[window]
 
 
+def error_ratio(refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """MSE behind the filter over MSE before it, a patch, then the mean: what mean PSNR rewards.
+
+    A plain MSE over a batch would be ruled by its noisiest patch, and smooth camera frames would teach nothing.
+    """
+    after, before = ((a - x).square().flatten(1).mean(1) for a in (refined, y))
+    return (after / (before + EASY_ERROR)).mean()
+
+
 @torch.no_grad()
 def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     """PSNR gain in dB for each (decoded, original) pair."""
@@ -80,13 +91,18 @@ def validation_pairs(codec: LiteCodec, folder: Path, count: int) -> list[tuple[T
 
 
 def train(
-    name: str, data: Path, model: Path, work: Path, minutes: float, *, resume: bool, threads: int, batch: int = 6
+    name: str, data: Path, model: Path, work: Path, minutes: float,
+    *, resume: bool, threads: int, more: Sequence[Path] = (), batch: int = 6,
 ) -> Path:  # fmt: skip
-    """Train filter `name` for the codec in folder `model`; checkpoint to `work/NAME.pt`. Returns its path."""
+    """Train filter `name` for the codec in folder `model`; checkpoint to `work/NAME.pt`. Returns its path.
+
+    Patches come from `data/train/images` and from the folders in `more`, camera frames say.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(3)
     codec = load_lite(model).eval()
-    images = [i for i in (read_rgb(p) for p in list_images(data / "train" / "images")) if fits(i, CODED_CROP)]
+    paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
+    images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
     sampler = CropSampler(images, None, CODED_CROP, np.random.default_rng(int(time.time())))
     checkpoint = work / f"{name}.pt"
     net = build(name, work)
@@ -107,7 +123,7 @@ def train(
         y, x = draw(sampler, codec, batch, crop)
         with torch.autocast("cpu", torch.bfloat16):
             refined = net(y.to(memory_format=torch.channels_last))
-        loss = (refined - x).square().mean() / (y - x).square().mean()
+        loss = error_ratio(refined, y, x)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
