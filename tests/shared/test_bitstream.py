@@ -59,8 +59,10 @@ GOLDEN = {
     ),
     "enhancement of a delta": (
         ENHANCEMENT_OF_DELTA,
-        "89534c4b 01 01 02 01 24 00 0123456789abcdef 0003 b001 0df0feca 10 000000 efbeadde"
-        " 0700000000000000 0df0edfe 04000000",
+        (
+            "89534c4b 01 01 02 01 24 00 0123456789abcdef 0003 b001 0df0feca 10 000000 efbeadde"
+            " 0700000000000000 0df0edfe 04000000"
+        ),
         b"more",
         "6ce50178",
     ),
