@@ -38,7 +38,7 @@ class PlainCodec:
             key = None
         nothing = np.zeros(0, np.float32)
         layers = Layers(b"D" if key else b"K", zlib.compress(image.tobytes()))
-        return Encoded(layers, key or Key(sequence, base_quality, quality, size, *[nothing] * 3), 1.0)
+        return Encoded(layers, key or Key(sequence, base_quality, quality, size, (0, 0), *[nothing] * 3), 1.0)
 
 
 def still(width: int = 64) -> Frame:
