@@ -73,6 +73,9 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
     lite.add_argument("--steps", type=int, help="length of the learning-rate schedule")
+    _training_flags(
+        _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
+    )
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
     postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
     _training_flags(postfilter)
@@ -139,6 +142,13 @@ def _train_lite(args: argparse.Namespace) -> int:
     config = TrainConfig(total_steps=args.steps) if args.steps else TrainConfig()
     start = {"resume": args.resume, "start_from": args.from_model}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
+    return 0
+
+
+def _train_scales(args: argparse.Namespace) -> int:
+    from training.lite.fit_scales import fit_scales
+
+    print(fit_scales(args.data, args.work, args.minutes, threads=args.threads))
     return 0
 
 

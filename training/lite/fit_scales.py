@@ -68,14 +68,14 @@ def bits_of(model: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor) 
     return bits[0], bits[1]
 
 
-def fit_scales(data: Path, work: Path, minutes: float, *, threads: int) -> Path:
+def fit_scales(data: Path, work: Path, minutes: float, *, threads: int, crop: int = CROP) -> Path:
     """Fit the scale networks of the checkpoint `work/lite.pt` in place. Returns its path."""
     torch.set_num_threads(threads)
     checkpoint = work / "lite.pt"
     state = torch.load(checkpoint, weights_only=True)
     model = LiteCodec()
     model.load_state_dict(state["model"])
-    sampler = load_sampler(data, work, TrainConfig(crop=CROP))
+    sampler = load_sampler(data, work, TrainConfig(crop=crop))
     sampler.rng = np.random.default_rng(int(state["step"]))
     optimiser = torch.optim.Adam(scale_parameters(model), lr=LR)
     start, step = time.monotonic(), 0
@@ -85,7 +85,7 @@ def fit_scales(data: Path, work: Path, minutes: float, *, threads: int) -> Path:
             group["lr"] = LR * (LR_END / LR) ** spent
         x = torch.from_numpy(sampler.batch(BATCH)[0]).float() / 255
         base, enhancement = bits_of(model, x, *draw_qualities(BATCH, sampler.rng))
-        pixels = BATCH * CROP**2
+        pixels = BATCH * crop**2
         optimiser.zero_grad(set_to_none=True)
         ((base + enhancement) / pixels).backward()
         optimiser.step()
