@@ -47,8 +47,9 @@ vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, f
 fuzz: setup ## every property test with many more examples
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
 
-bench: setup ## measure beside peers: ARGS="codec --images FOLDER"
-	$(BIN)/secondlook bench $(ARGS)
+bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
+	$(MAKE) setup EXTRAS=$(EXTRAS),training
+	$(BIN)/secondlook bench $(or $(ARGS),codec)
 
 demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
 	$(BIN)/secondlook demo $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from cloud.postfilter import PostFilter, load_postfilter
 from shared.codec import LiteCodec, load_codec
+from shared.errors import SourceNotFound
 from training.data import U8, list_images, read_rgb
 from training.lite.model import LAMBDA_HIGH, LAMBDA_LOW
 from training.lite.scale_network import QUALITIES
@@ -22,6 +24,14 @@ PAPER_LAMBDAS = (0.005, 0.010, 0.020, 0.030)
 BASE_QUALITY = 8
 COMMON_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 Row = dict[str, Any]
+
+
+def photographs() -> Path:
+    """The folder of photographs that the ultralytics package carries. Raises SourceNotFound."""
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceNotFound("the package ultralytics is not installed: name a folder with --images")
+    return Path(spec.submodule_search_locations[0]) / "assets"
 
 
 def quality_of(lam: float) -> int:

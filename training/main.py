@@ -105,7 +105,11 @@ def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     codec = _add(group, "codec", "rate, quality and time of both layers beside still codecs", _bench_codec)
-    codec.add_argument("--images", type=Path, required=True, help="folder of images")
+    codec.add_argument(
+        "--images",
+        type=Path,
+        help="folder of images (default: the photographs inside the ultralytics package)",
+    )
     codec.add_argument("--limit", type=int, help="only the first so many images")
     codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
     codec.add_argument(
@@ -210,7 +214,7 @@ def _export_postfilter(args: argparse.Namespace) -> int:
 
 
 def _bench_codec(args: argparse.Namespace) -> int:
-    from training.bench import bench_codec, plot, report, write_json
+    from training.bench import bench_codec, photographs, plot, report, write_json
 
     result = bench_codec(
         args.images,
