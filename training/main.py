@@ -217,7 +217,7 @@ def _bench_codec(args: argparse.Namespace) -> int:
     from training.bench import bench_codec, photographs, plot, report, write_json
 
     result = bench_codec(
-        args.images,
+        args.images or photographs(),
         model=args.model,
         peers=args.peers,
         filters=args.filters,
