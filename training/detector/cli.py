@@ -32,6 +32,12 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", type=Path, required=True, help="the YOLOX-nano ONNX export")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--minutes", type=float, required=True, help="what the run was given")
+    parser.add_argument(
+        "--weights",
+        choices=("average", "last"),
+        default="average",
+        help="averaged over steps, or as last stepped",
+    )
     parser.add_argument("--command-line", default="", help="the training command, for the record")
 
 
