@@ -36,7 +36,7 @@ def build(name: str, work: Path) -> PostFilter:
         short = PostFilter(1)
         short.load_state_dict(torch.load(work / "rrdb-l1.pt", weights_only=True)["model"])
         return lengthen(short)
-    return PostFilter(1, unshuffle=4 if name == "rrdb-fast" else 1)
+    return PostFilter(1, unshuffle=2 if name == "rrdb-fast" else 1)
 
 
 @torch.no_grad()
