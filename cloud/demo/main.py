@@ -57,6 +57,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="review every N-th frame, whatever is found in it (default %(default)s)",
     )
     demo.add_argument(
+        "--key-interval",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="one key frame in N, the others deltas: what a fixed camera should use (default %(default)s)",
+    )
+    demo.add_argument(
         "--detector",
         default="builtin",
         help="builtin, a YOLO .onnx export, or ultralytics weights by name (default %(default)s)",
@@ -95,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
             open_browser=open_browser,
             restart=args.restart,
             audit_every=args.audit_every,
+            key_interval=args.key_interval,
             detector=args.detector,
             postfilter=args.postfilter,
             stall_seconds=args.stall_seconds,

@@ -29,6 +29,7 @@ class DemoConfig:
     open_browser: bool
     restart: bool
     audit_every: int  # every n-th frame is reviewed, whatever was found in it
+    key_interval: int  # 1: every frame is a key
     detector: str
     postfilter: str
     stall_seconds: float
@@ -62,6 +63,7 @@ def edge_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, A
             "realtime": not config.exit_when_done,
             "record_dir": str(folder / "frames") if config.records_frames else None,
         },
+        "codec": {"key_interval": config.key_interval},
         "link": {"gateway": f"tcp://127.0.0.1:{ports.gateway}"},
     }
 
