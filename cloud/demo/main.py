@@ -48,6 +48,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=None,
         help="open the station in a browser (default: on a terminal, without --exit)",
     )
+    _choices(demo)
+    demo.set_defaults(run=run)
+
+
+def _choices(demo: argparse.ArgumentParser) -> None:
+    """What the processes of the demo shall do differently."""
     demo.add_argument("--restart", action="store_true", help="start a process again when something kills it")
     demo.add_argument(
         "--audit-every",
@@ -80,7 +86,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=180.0,
         help="with --exit, give up when nothing moves for so long (default %(default)g)",
     )
-    demo.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
