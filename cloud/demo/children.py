@@ -1,7 +1,9 @@
 """The processes of a demo: started, watched, restarted on request, and never left behind.
 
-Each child leads a session of its own, so that Ctrl-C reaches only the demo, which then stops them in the
-order of the pipeline; and the kernel ends them should the demo itself be killed.
+Each child leads a process group of its own, so that Ctrl-C reaches only the demo, which then stops them in the
+order of the pipeline; and the kernel ends them should the demo itself be killed. They stay in one session, since
+Linux weighs priorities within a session only: on one machine the agent, which has a host to itself in the field,
+goes before the workers.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shared.errors import ChildEnded
@@ -22,6 +25,7 @@ _CODE = Path(__file__).parents[2]  # children run the very code that runs this
 # -P: not what happens to be called `shared` in the present folder
 SECONDLOOK = (sys.executable, "-P", "-m", "shared.main")
 _PR_SET_PDEATHSIG = 1
+_NICENESS = {"worker": 5, "reviewer": 15}
 
 
 @dataclass
@@ -66,8 +70,8 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 no threads here
+                process_group=0,
+                preexec_fn=partial(_before_exec, _NICENESS.get(role, 0)),  # noqa: PLW1509 no threads here
             )
         self._children[role] = Child(role, tuple(arguments), log, process)
 
@@ -107,13 +111,15 @@ def _describe(status: int) -> str:
 
 
 def _end_group(leader: int) -> None:
-    """Kill what a child left in its session, such as a capture process of an agent that was itself killed."""
+    """Kill what a child left in its group, such as a capture process of an agent that was itself killed."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         return
 
 
-def _die_with_parent() -> None:
-    """Between fork and exec: ask Linux to terminate this process when the demo dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _before_exec(niceness: int) -> None:
+    """Between fork and exec: take the priority of the role, and ask Linux for an end when the demo dies."""
+    os.nice(niceness)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
