@@ -70,8 +70,9 @@ def test_an_unwritable_data_folder_is_one_line_and_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for command in ("gateway", "station"):
-        assert main([command, "--data-dir", str(tmp_path / "file" / "data")]) == 1
+    any_port = ["--listen", "tcp://127.0.0.1:0", "--listen-workers", "tcp://127.0.0.1:0"]
+    for command in (["gateway", *any_port], ["station", "--port", "0"]):
+        assert main([*command, "--data-dir", str(tmp_path / "file" / "data")]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("secondlook: error: ")
         assert "cannot create this folder" in line
