@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.errors import ConfigError, LeaseLost, QueueFull
-from shared.sqlite import make_folder, named_errors, prepare
+from shared.sqlite import immediate, make_folder, named_errors, prepare
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue (
@@ -167,15 +167,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     if nested:
         yield
         return
-    with named_errors("gateway database"):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        finally:
-            # SQLite may have rolled back by itself already, as it does when the disk is full.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+    with named_errors("gateway database"), immediate(connection):
+        yield
 
 
 _COLUMNS = "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes, payload"

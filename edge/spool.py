@@ -23,7 +23,7 @@ from edge.config import SpoolConfig
 from edge.spoolrows import SCHEMA, SCHEMA_VERSION, Grave, PendingBase, Safe, SpooledFrame
 from shared.errors import StoreCorrupt, Unwritable
 from shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
-from shared.sqlite import make_folder, named_errors, prepare
+from shared.sqlite import immediate, make_folder, named_errors, prepare
 
 _BUSY_SECONDS = 10.0
 _AGED_ROWS = 64  # rows looked at for their age at each commit
@@ -54,7 +54,7 @@ class Spool:
 
     def _open(self, now_ns: int) -> None:
         prepare(self._db, busy_seconds=_BUSY_SECONDS)
-        with self._transaction():
+        with immediate(self._db):
             version = self._one("PRAGMA user_version")
             if version == 0:
                 for statement in SCHEMA.split(";\n"):
@@ -85,7 +85,7 @@ class Spool:
         for them (older ones or some of them, by policy), each now under a tombstone."""
         before = self._bytes
         try:
-            with self._lock, named_errors(self._path), self._transaction():
+            with self._lock, named_errors(self._path), immediate(self._db):
                 dropped = self._drop_aged(now_ns)
                 for frame in frames:
                     dropped += self._put(frame)
@@ -218,7 +218,7 @@ class Spool:
 
     def mark_safe(self, news: Sequence[Safe]) -> int:
         """Take in what the gateway holds durably; returns how many frames became safe by it."""
-        with self._lock, named_errors(self._path), self._transaction():
+        with self._lock, named_errors(self._path), immediate(self._db):
             marked = 0
             for safe in news:
                 for first, last in ((0, safe.cumulative), *safe.selective):
@@ -312,14 +312,3 @@ class Spool:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, named_errors(self._path):
             yield self._db
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise

@@ -48,6 +48,19 @@ def named_errors(where: str | Path) -> Iterator[None]:
         raise ours from error
 
 
+@contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that holds the write lock from its start: committed at the end, or rolled back whole."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # SQLite may have rolled back by itself already, as it does when the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 def make_folder(folder: Path) -> None:
     """Create ``folder`` and its parents. Raises Unwritable."""
     try:
