@@ -1,4 +1,4 @@
-"""`secondlook bench codec`: rate, quality and time of our layers beside JPEG, WebP and AVIF, in one run."""
+"""`secondlook bench codec`: rate, quality and time of our layers beside JPEG, WebP, AVIF, x264 and x265, in one run."""
 
 from __future__ import annotations
 

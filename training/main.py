@@ -12,6 +12,7 @@ from training.detector import cli as detector
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265")
 Subparsers = argparse._SubParsersAction
 
 
@@ -115,8 +116,8 @@ def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     codec.add_argument(
         "--peers",
         nargs="*",
-        choices=("jpeg", "webp", "avif"),
-        default=["jpeg", "webp", "avif"],
+        choices=PEER_NAMES,
+        default=list(PEER_NAMES),
         help="codecs to measure beside ours (default: all)",
     )
     codec.add_argument(
