@@ -1,4 +1,4 @@
-"""`secondlook bench codec`: rate, quality and time of our layers beside JPEG, WebP, AVIF, x264 and x265, in one run."""
+"""`secondlook bench codec`: rate, quality and time of our layers beside still and learned codecs, in one run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from shared.errors import SourceNotFound
 from training.data import U8, list_images, read_rgb
 from training.lite.model import LAMBDA_HIGH, LAMBDA_LOW
 from training.lite.scale_network import QUALITIES
-from training.rate_distortion import PEERS, Point, bd_rate, bpp, psnr, psnr_at
+from training.published import KODAK_CURVES, is_kodak
+from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
+from training.speed import compare_speed
 
+LEARNED_PEERS = tuple(KODAK_CURVES)
+DEFAULT_QUALITY = 40  # of both layers, as an edge agent has it
 PAPER_LAMBDAS = (0.005, 0.010, 0.020, 0.030)
 BASE_QUALITY = 8
 COMMON_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -43,7 +47,7 @@ def measure_ours(
     codec: LiteCodec, images: Sequence[U8], base_quality: int, quality: int, filters: dict[str, PostFilter]
 ) -> Row:
     """Means over the images at one pair of qualities; times in milliseconds a frame."""
-    totals: list[list[float]] = []
+    totals: list[list[float | None]] = []
     gains: dict[str, list[float]] = {name: [] for name in filters}
     for image in images:
         start = time.perf_counter()
@@ -56,31 +60,39 @@ def measure_ours(
         rates = bpp(len(layers.base), image), bpp(len(layers.base) + len(layers.enhancement), image)
         times = (1e3 * (encoded - start), 1e3 * (based - encoded), 1e3 * (done - based))
         plain = psnr(image, enhanced)
-        totals.append([*rates, psnr(image, base), plain, *times])
+        totals.append([*rates, psnr(image, base), plain, ms_ssim(image, enhanced), *times])
         for name, postfilter in filters.items():
             gains[name].append(psnr(image, postfilter.apply(enhanced)) - plain)
-    names = ("bpp_base", "bpp", "psnr_base", "psnr", "encode_ms", "decode_base_ms", "decode_ms")
-    row: Row = dict(zip(names, np.mean(totals, 0).tolist(), strict=True))
+    names = ("bpp_base", "bpp", "psnr_base", "psnr", "ms_ssim", "encode_ms", "decode_base_ms", "decode_ms")
+    row: Row = dict(zip(names, means(totals), strict=True))
     return {
         "codec": "lite", "base_quality": base_quality, "quality": quality, **row,
         "gain_db": {name: float(np.mean(values)) for name, values in gains.items()},
     }  # fmt: skip
 
 
+def means(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """The mean of each column; None where a row has none."""
+    return [
+        None if None in column else float(np.mean(np.array(column, float)))
+        for column in zip(*rows, strict=True)
+    ]
+
+
 def measure_peer(name: str, images: Sequence[U8]) -> list[Row]:
     peer, rows = PEERS[name], []
     for quality in peer.qualities:
-        totals = []
+        totals: list[list[float | None]] = []
         for image in images:
             start = time.perf_counter()
             data = peer.encode(image, quality)
             encoded = time.perf_counter()
             decoded = peer.decode(data)
             done = time.perf_counter()
-            totals.append(
-                [bpp(len(data), image), psnr(image, decoded), 1e3 * (encoded - start), 1e3 * (done - encoded)]
-            )
-        row = dict(zip(("bpp", "psnr", "encode_ms", "decode_ms"), np.mean(totals, 0).tolist(), strict=True))
+            quality_figures = (psnr(image, decoded), ms_ssim(image, decoded))
+            times = (1e3 * (encoded - start), 1e3 * (done - encoded))
+            totals.append([bpp(len(data), image), *quality_figures, *times])
+        row = dict(zip(("bpp", "psnr", "ms_ssim", "encode_ms", "decode_ms"), means(totals), strict=True))
         rows.append({"codec": name, "quality": quality, "bpp_base": None, **row})
     return rows
 
@@ -116,19 +128,40 @@ def bench_codec(
         measure_ours(codec, images, min(BASE_QUALITY, quality), quality, loaded if quality in presets else {})
         for quality in sorted({0, 6, 12, 18, 63, *presets})
     ]
-    for name in peers:
+    learned = tuple(name for name in peers if name in LEARNED_PEERS)
+    still = [name for name in peers if name not in learned]
+    for name in still:
         rows += measure_peer(name, images)
+    ours_rows = [row for row in rows if row["codec"] == "lite"]
     ours = curve(rows, "lite")
-    over = {name: [difference(ours, curve(rows, name), rate) for rate in COMMON_RATES] for name in peers}
+    over = {name: [difference(ours, curve(rows, name), rate) for rate in COMMON_RATES] for name in still}
+    theirs: dict[str, Sequence[Point]] = {name: curve(rows, name) for name in still}
+    if is_kodak([image.shape[:2] for image in images]):
+        theirs |= {name: KODAK_CURVES[name] for name in learned}
+    speed = compare_speed(
+        codec, images[0], base_quality=BASE_QUALITY, quality=DEFAULT_QUALITY, threads=threads, peers=learned
+    )
+    mean = speed.get("mbt2018-mean q4", {})
     return {
-        "images": len(images), "model": codec.model_hash.hex(), "rows": rows,
-        "bd_rate_percent": {name: bd_rate(ours, curve(rows, name)) for name in peers},
+        "images": len(images), "model": codec.model_hash.hex(), "threads": threads, "rows": rows,
+        "bd_rate_percent": {key(name): bd_rate(ours, points) for name, points in theirs.items()},
+        "published": {name: [[p.bpp, p.psnr] for p in theirs[name]] for name in learned if name in theirs},
+        "speedup": {
+            "encode_vs_mbt2018_mean": mean.get("encode_ratio"),
+            "decode_base_vs_mbt2018_mean": mean.get("decode_base_ratio"),
+        },
+        "times": speed,
         "psnr_over_peer_db": {"bpp": list(COMMON_RATES), **over},
         "rrdb_gain_db": {
-            name: [row["gain_db"][name] for row in rows if row["codec"] == "lite" and row["quality"] in presets]
+            name.removeprefix("rrdb-"): [row["gain_db"][name] for row in ours_rows if row["quality"] in presets]
             for name in filters
         },
     }  # fmt: skip
+
+
+def key(name: str) -> str:
+    """A peer's name as JSON has it."""
+    return name.replace("-", "_")
 
 
 def difference(ours: Sequence[Point], theirs: Sequence[Point], rate: float) -> float | None:
@@ -155,9 +188,20 @@ def plot(result: dict[str, Any], path: Path) -> None:
             lw=2 if name == "lite" else 1,
             label=label,
         )
-    axes.set(
-        xlabel="bits a pixel", ylabel="PSNR (dB)", xlim=(0, 2), title=f"Mean of {result['images']} images"
+    for name, points in result["published"].items():
+        axes.plot(*zip(*points, strict=True), "--", color="0.5", lw=1, label=f"{name} (published)")
+    base = [r for r in result["rows"] if r["codec"] == "lite"]
+    axes.plot(
+        [r["bpp_base"] for r in base],
+        [r["psnr_base"] for r in base],
+        "s",
+        ms=4,
+        label="lite, base layer alone",
     )
+    axes.set(
+        xlabel="bits a pixel, of real bytes", ylabel="PSNR (dB)", xlim=(0, 1.6), ylim=(22, 40),
+        title=f"Mean of {result['images']} images",
+    )  # fmt: skip
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
@@ -166,25 +210,31 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def report(result: dict[str, Any]) -> str:
     """The figures as a table of text."""
-    lines = [
-        f"{'codec':6} {'quality':>7} {'base bpp':>9} {'bpp':>7} {'PSNR dB':>8} {'enc ms':>7} {'dec ms':>7}"
-    ]
+    titles = f"{'codec':6} {'quality':>7} {'base bpp':>9} {'bpp':>7} {'PSNR dB':>8} {'MS-SSIM':>8}"
+    lines = [f"{titles} {'enc ms':>7} {'dec ms':>7}"]
     for row in result["rows"]:
         base = f"{row['bpp_base']:.4f}" if row["bpp_base"] is not None else "-"
+        similarity = f"{row['ms_ssim']:.4f}" if row["ms_ssim"] is not None else "-"
         lines.append(
             f"{row['codec']:6} {row['quality']:>7} {base:>9} {row['bpp']:>7.4f} {row['psnr']:>8.3f} "
-            f"{row['encode_ms']:>7.1f} {row['decode_ms']:>7.1f}"
+            f"{similarity:>8} {row['encode_ms']:>7.1f} {row['decode_ms']:>7.1f}"
         )
     for name, percent in result["bd_rate_percent"].items():
         lines.append(f"BD-rate against {name}: {percent:+.1f} %")
     rates = result["psnr_over_peer_db"]["bpp"]
-    for name in result["bd_rate_percent"]:
+    for name in result["psnr_over_peer_db"].keys() - {"bpp"}:
         shown = ", ".join(
             f"{d:+.2f} at {r}"
             for r, d in zip(rates, result["psnr_over_peer_db"][name], strict=True)
             if d is not None
         )
         lines.append(f"PSNR over {name} in dB, at equal bits a pixel: {shown}")
+    for name, times in result["times"].items():
+        if "encode_ratio" in times:
+            lines.append(
+                f"{name}: compress {times['encode_ms']:.0f} ms, {times['encode_ratio']:.1f} times our encoding of both "
+                f"layers; decompress {times['decode_ms']:.0f} ms, {times['decode_base_ratio']:.1f} times our base layer"
+            )
     for name, gains in result["rrdb_gain_db"].items():
         shown = ", ".join(f"{g:+.3f} at λ {lam}" for lam, g in zip(PAPER_LAMBDAS, gains, strict=True))
         lines.append(f"{name} gains in dB: {shown}")

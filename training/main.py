@@ -12,7 +12,7 @@ from training.detector import cli as detector
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
-PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265")
+PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
 Subparsers = argparse._SubParsersAction
 
 
@@ -73,7 +73,9 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
-    lite.add_argument("--steps", type=int, help="length of the learning-rate schedule")
+    lite.add_argument("--steps", type=int, default=15000, help="length of the schedule (default %(default)s)")
+    lite.add_argument("--batch", type=int, default=8, help="crops a step (default %(default)s)")
+    lite.add_argument("--crop", type=int, default=128, help="side of a crop (default %(default)s)")
     _training_flags(
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
@@ -144,7 +146,7 @@ def _train_edges(args: argparse.Namespace) -> int:
 def _train_lite(args: argparse.Namespace) -> int:
     from training.lite.train import TrainConfig, train
 
-    config = TrainConfig(total_steps=args.steps) if args.steps else TrainConfig()
+    config = TrainConfig(total_steps=args.steps, batch=args.batch, crop=args.crop)
     start = {"resume": args.resume, "start_from": args.from_model}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0

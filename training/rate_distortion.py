@@ -12,6 +12,8 @@ from itertools import pairwise
 import av
 import numpy as np
 import numpy.typing as npt
+import pytorch_msssim
+import torch
 from av.video.reformatter import ColorRange
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
@@ -31,6 +33,14 @@ def psnr(image: U8, other: U8) -> float:
     """PSNR in dB over all channels; infinite for equal images."""
     error = float(np.mean(np.square(image.astype(np.float64) - other)))
     return 10 * math.log10(255**2 / error) if error > 0 else math.inf
+
+
+def ms_ssim(image: U8, other: U8) -> float | None:
+    """MS-SSIM over RGB (Wang et al. 2003, five scales); None below 161 pixels a side, where a scale is lost."""
+    if min(image.shape[:2]) <= 160:
+        return None
+    pair = (torch.from_numpy(a.transpose(2, 0, 1)[None].copy()).float() for a in (image, other))
+    return float(pytorch_msssim.ms_ssim(*pair, data_range=255))
 
 
 def bpp(size: int, image: U8) -> float:

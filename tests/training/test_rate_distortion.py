@@ -7,14 +7,15 @@ import pytest
 
 from tests.pictures import photo
 from training.main import PEER_NAMES
-from training.rate_distortion import PEERS, Point, bd_rate, bpp, psnr
+from training.published import KODAK_CURVES, is_kodak
+from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr
 
 
 def test_the_command_offers_every_peer() -> None:
-    assert tuple(PEERS) == PEER_NAMES
+    assert (*PEERS, *KODAK_CURVES) == PEER_NAMES
 
 
-@pytest.mark.parametrize("name", PEER_NAMES)
+@pytest.mark.parametrize("name", PEERS)
 def test_a_peer_spends_more_bits_on_higher_quality(name: str) -> None:
     peer, image = PEERS[name], photo(192, 128)
     low, high = (peer.encode(image, quality) for quality in (peer.qualities[0], peer.qualities[-1]))
@@ -28,3 +29,22 @@ def test_a_peer_spends_more_bits_on_higher_quality(name: str) -> None:
 def test_half_the_bits_at_every_quality_is_a_bd_rate_of_minus_fifty_percent() -> None:
     theirs = [Point(rate, 30 + 4 * step) for step, rate in enumerate((0.2, 0.5, 1.0, 1.9))]
     assert bd_rate([Point(p.bpp / 2, p.psnr) for p in theirs], theirs) == pytest.approx(-50)
+
+
+def test_ms_ssim_falls_with_noise_and_needs_five_scales() -> None:
+    image = photo(192, 176)
+    rng = np.random.default_rng(1)
+    little, much = (
+        np.clip(image + rng.normal(0, sigma, image.shape), 0, 255).astype(np.uint8) for sigma in (5, 30)
+    )
+    a, b, c = (ms_ssim(image, other) for other in (image, little, much))
+    assert a is not None and b is not None and c is not None
+    assert a == pytest.approx(1) and a > b > c > 0
+    assert ms_ssim(image[:160], image[:160]) is None
+
+
+def test_published_curves_rise_and_stand_beside_the_whole_set_only() -> None:
+    for points in KODAK_CURVES.values():
+        assert sorted(points, key=lambda p: p.bpp) == sorted(points, key=lambda p: p.psnr) == list(points)
+    assert is_kodak([(512, 768)] * 18 + [(768, 512)] * 6)
+    assert not is_kodak([(512, 768)] * 23) and not is_kodak([(100, 100)] * 24)

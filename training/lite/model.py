@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.lite.layers import DepthConvBlock, conv1x1, dct_basis, haar_choice, haar_down, haar_up
+from training.lite.layers import F64, DepthConvBlock, conv1x1, dct_basis, haar_choice, haar_down, haar_up
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, ScaleNetwork, bounded, round_ste
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
@@ -41,7 +41,10 @@ def sigma_of(index: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Channel counts. `trunk` at 1/8; `deep` and `latents` of each layer at 1/16; `hyper` of each layer at 1/64."""
+    """Channel counts. `trunk` at 1/8; `deep` and `latents` of each layer at 1/16; `hyper` of each layer at 1/64.
+
+    The two `_blocks` are the blocks of each synthesis at 1/16 and at 1/8: the decoder carries more than the encoder.
+    """
 
     trunk: int = 128
     deep: int = 192
@@ -50,6 +53,8 @@ class LiteConfig:
     base_hyper: int = 32
     enhancement_hyper: int = 48
     base_width: int = 96
+    base_blocks: tuple[int, int] = (2, 4)
+    enhancement_blocks: tuple[int, int] = (3, 6)
 
 
 class Coded(NamedTuple):
@@ -128,6 +133,21 @@ class MeanQuantiser(nn.Module):
         return torch.cat([first, second], 1)
 
 
+class Synthesis(nn.Module):
+    """Latents float[B,C,h,w] -> picture float[B,3,16h,16w]: blocks at 1/16, Haar up, blocks at 1/8, DCT up."""
+
+    def __init__(self, latents: int, width: int, blocks: tuple[int, int], up: F64, out: F64) -> None:
+        super().__init__()
+        self.deep = nn.Sequential(*(DepthConvBlock(latents) for _ in range(blocks[0])))
+        self.up = conv1x1(up)
+        self.wide = nn.Sequential(*(DepthConvBlock(width) for _ in range(blocks[1])))
+        self.out = conv1x1(out)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        wide = self.wide(F.pixel_shuffle(self.up(self.deep(latents)), 2))
+        return F.pixel_shuffle(self.out(wide), 8)
+
+
 class LayerEntropy(nn.Module):
     """Gains, hyperprior, means and σ-indexes of one layer."""
 
@@ -175,17 +195,14 @@ class LiteCodec(nn.Module):
         self.prior = conv1x1(selection.T.copy())
 
         narrow_choice = haar_choice(narrow_planes, 12, 2)
-        self.base_synthesis = nn.Sequential(
-            DepthConvBlock(c.base_latents), conv1x1(haar_up(c.base_width, narrow_choice)), nn.PixelShuffle(2),
-            DepthConvBlock(c.base_width), DepthConvBlock(c.base_width),
-            conv1x1(np.linalg.pinv(narrow)), nn.PixelShuffle(8),
+        self.base_synthesis = Synthesis(
+            c.base_latents, c.base_width, c.base_blocks,
+            haar_up(c.base_width, narrow_choice), np.linalg.pinv(narrow),
         )  # fmt: skip
         self.fusion = conv1x1(cin=c.base_latents, cout=c.enhancement_latents)
-        self.enhancement_synthesis = nn.Sequential(
-            DepthConvBlock(c.enhancement_latents), DepthConvBlock(c.enhancement_latents),
-            conv1x1(haar_up(c.trunk, choice)), nn.PixelShuffle(2),
-            DepthConvBlock(c.trunk), DepthConvBlock(c.trunk), DepthConvBlock(c.trunk),
-            conv1x1(np.linalg.pinv(basis)), nn.PixelShuffle(8),
+        self.enhancement_synthesis = Synthesis(
+            c.enhancement_latents, c.trunk, c.enhancement_blocks,
+            haar_up(c.trunk, choice), np.linalg.pinv(basis),
         )  # fmt: skip
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.edges import masks_for
+from training.lite.layers import DepthConvBlock
 from training.lite.model import LOG_STEP, SIGMA_LOW, LiteCodec, edge_weighted_error, lambda_of
 from training.lite.scale_network import KNOTS, QUALITIES
 from training.lite.weights import load_weights
@@ -27,7 +29,10 @@ from training.lite.weights import load_weights
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Learning rate decays from `lr` to `lr_end` over the last 45% of `total_steps`."""
+    """Learning rate decays from `lr` to `lr_end` over the last 45% of `total_steps`.
+
+    `averaging` is the decay a step of the exponential moving average of the weights, which is what is exported.
+    """
 
     crop: int = 128
     batch: int = 8
@@ -36,6 +41,7 @@ class TrainConfig:
     total_steps: int = 15000
     mask_floor: float = 0.2
     seed: int = 7
+    averaging: float = 0.999
 
 
 def draw_qualities(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -128,8 +134,15 @@ def load_sampler(data: Path, work: Path, config: TrainConfig) -> CropSampler:
     )
 
 
+def halve_precision(model: LiteCodec) -> None:
+    """Run the blocks in bfloat16. Their residual paths, and with them means and symbols, stay float32."""
+    for module in model.modules():
+        if isinstance(module, DepthConvBlock):
+            module.forward = torch.autocast("cpu", torch.bfloat16)(module.forward)  # type: ignore[method-assign]
+
+
 class Run:
-    """A training run: model, optimiser, data and the step it is at."""
+    """A training run: model, its average, optimiser, data and the step it is at."""
 
     def __init__(self, data: Path, work: Path, config: TrainConfig) -> None:
         self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
@@ -139,22 +152,30 @@ class Run:
 
     def start(self, *, resume: bool, start_from: Path | None) -> None:
         """From the checkpoint if `resume` and there is one, else from a model folder's weights, else from the DCT."""
+        average = None
         if resume and self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
-            self.model.load_state_dict(state["model"])
+            self.model.load_state_dict(state["live"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.step = state["step"]
+            self.step, average = state["step"], state["model"]
             self.sampler.rng = np.random.default_rng(self.config.seed + self.step)
         elif start_from is not None:
             self.model.load_state_dict(load_weights(start_from))
         else:
             start_scales(self.model, self.sampler)
+        self.average = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging), use_buffers=True
+        )
+        if average is not None:
+            self.average.module.load_state_dict(average)
+            self.average.n_averaged.fill_(self.step)
+        halve_precision(self.model)
 
     def save(self) -> None:
         part = self.checkpoint.with_suffix(".part")
         state = {
-            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "step": self.step, "config": asdict(self.config),
+            "model": self.average.module.state_dict(), "live": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "config": asdict(self.config),
         }  # fmt: skip
         torch.save(state, part)
         part.replace(self.checkpoint)
@@ -174,6 +195,7 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimiser.step()
+        self.average.update_parameters(self.model)
         self.step += 1
         return {**facts, "loss": loss.item()}
 
@@ -198,6 +220,8 @@ def train(
         if run.step % 500 == 0:
             run.save()
         if run.step % 2000 == 0:
-            print(json.dumps(evaluate(run.model, images, [(16, 25), (16, 36), (32, 48)])), flush=True)
+            print(
+                json.dumps(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)])), flush=True
+            )
     run.save()
     return run.checkpoint

@@ -1,0 +1,92 @@
+"""Encoding and decoding time of the `lite` codec beside CompressAI's learned codecs: same run, same threads.
+
+The peers' weights are random, since time does not depend on what they say: every convolution runs at its published
+size, and the range coder visits every latent. Turns are interleaved, and medians are compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import torch
+
+from shared.codec import LiteCodec
+from training.data import U8
+
+SIDES = (768, 512)
+TURNS = 7
+# The models whose published PSNR on Kodak lies around our default quality: 32.95 and 34.97 dB, 33.39 dB.
+LEARNED = {"mbt2018-mean": (4, 5), "cheng2020-anchor": (4,)}
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = call()
+    return 1e3 * (time.perf_counter() - start), result
+
+
+def learned_peer(name: str, quality: int) -> torch.nn.Module:
+    """A CompressAI model of its published size, random weights, ready to code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CompressAI still scripts functions the way torch 2 warns of
+        from compressai.zoo import cheng2020_anchor, mbt2018_mean
+
+        torch.manual_seed(0)
+        build = {"mbt2018-mean": mbt2018_mean, "cheng2020-anchor": cheng2020_anchor}[name]
+        model: torch.nn.Module = build(quality, pretrained=False).eval()
+        model.update()  # type: ignore[operator]
+    return model
+
+
+@torch.no_grad()
+def time_learned(model: Any, image: U8, turns: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of `compress` and of `decompress`, a turn each."""
+    x = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255
+    encode, decode = [], []
+    for _ in range(turns):
+        ms, coded = _timed(lambda: model.compress(x))
+        encode.append(ms)
+        decode.append(_timed(lambda c=coded: model.decompress(c["strings"], c["shape"]))[0])
+    return encode, decode
+
+
+def time_ours(codec: LiteCodec, image: U8, base_quality: int, quality: int) -> tuple[float, float, float]:
+    """Milliseconds of encoding both layers, of decoding the base layer, of decoding both."""
+    encode, coded = _timed(lambda: codec.encode(image, base_quality=base_quality, quality=quality).layers)
+    base = _timed(lambda: codec.decode_base(coded.base))[0]
+    return encode, base, _timed(lambda: codec.decode_enhanced(coded.base, coded.enhancement))[0]
+
+
+def compare_speed(
+    codec: LiteCodec, image: U8, *, base_quality: int, quality: int, threads: int, peers: tuple[str, ...]
+) -> dict[str, Any]:
+    """Median times in ms of an image scaled to 768x512, and ratios peer/ours (above 1: ours is faster)."""
+    image = cv2.resize(image, SIDES, interpolation=cv2.INTER_AREA)
+    torch.set_num_threads(threads)
+    models = {f"{name} q{q}": learned_peer(name, q) for name in peers for q in LEARNED[name]}
+    ours: list[tuple[float, float, float]] = []
+    theirs: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in models}
+    for turn in range(TURNS + 1):
+        ours.append(time_ours(codec, image, base_quality, quality))
+        for name, model in models.items():
+            if turn > 2 and name.startswith("cheng"):
+                continue  # seconds a turn, and far from any bound
+            for kept, new in zip(theirs[name], time_learned(model, image, 1), strict=True):
+                kept.extend(new)
+    encode, base, both = (statistics.median(times) for times in zip(*ours[1:], strict=True))
+    result: dict[str, Any] = {
+        "size": list(SIDES), "threads": threads, "quality": quality,
+        "lite": {"encode_ms": encode, "decode_base_ms": base, "decode_ms": both},
+    }  # fmt: skip
+    for name, times in theirs.items():
+        their_encode, their_decode = (statistics.median(t[1:]) for t in times)
+        result[name] = {
+            "encode_ms": their_encode, "decode_ms": their_decode,
+            "encode_ratio": their_encode / encode, "decode_base_ratio": their_decode / base,
+        }  # fmt: skip
+    return result
