@@ -1,4 +1,7 @@
-"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`. Heavy imports happen when one runs."""
+"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`, `paper`.
+
+Heavy imports happen when one runs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.detector import cli as detector
+from training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
@@ -17,7 +21,7 @@ Subparsers = argparse._SubParsersAction
 
 
 def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add the four commands to the `secondlook` parser."""
+    """Add the five commands to the `secondlook` parser."""
     train = _group(subparsers, "train", "train a model; resumable, within a time you set")
     _train_parsers(train)
     _detector(train, "train")
@@ -28,6 +32,11 @@ def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     _detector(evaluate, "evaluate")
     bench = _group(subparsers, "bench", "measure beside peers, in one run")
     _bench_parsers(bench)
+    figures = _group(
+        subparsers, "paper", "the tables and figures of the paper this project builds on, measured"
+    )
+    for verb, text in paper.VERBS.items():
+        paper.declare(verb, _add(figures, verb, text, paper.run))
 
 
 def _group(

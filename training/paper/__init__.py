@@ -1,0 +1,1 @@
+"""The experiments of "Refining Coded Image in Human Vision Layer Using CNN-Based Post-Processing" with our codec."""
