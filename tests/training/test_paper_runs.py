@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import warnings
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,7 @@ from shared.codec import load_codec
 from shared.main import main
 from tests.pictures import photo, psnr
 from training.paper import cli
+from training.paper.metrics import Lpips
 from training.paper.published import PRESETS, TABLE1
 from training.rate_distortion import PEERS
 
@@ -164,6 +167,27 @@ def test_a_run_goes_on_from_its_records(
     assert capsys.readouterr().err == "lite, quality 52: p1\n"
     assert (out / "table1.csv").read_text() == table
     assert sorted(records.read_text().splitlines()) == sorted(before.splitlines())
+
+
+def test_lpips_asked_for_later_is_added(out: Path, images: Path, tmp_path: Path) -> None:
+    lpips = pytest.importorskip("lpips", reason="the package lpips is not installed")
+    torch.manual_seed(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).state_dict(), tmp_path / "w.pth")
+    shutil.copytree(out, tmp_path / "out")
+    before = read_csv(tmp_path / "out" / "table1.csv")
+    assert main(arguments("table1", images, tmp_path / "out", "--lpips", str(tmp_path / "w.pth"))) == 0
+    after = read_csv(tmp_path / "out" / "table1.csv")
+    assert [row | {"lpips": ""} for row in after] == before
+    codec, distances = load_codec("lite", threads=1), []
+    for i, (height, width) in enumerate(SIDES):
+        image = photo(height, width, seed=i)
+        layers = codec.encode(image, base_quality=BASE_QUALITY, quality=25).layers
+        decoded = codec.decode_enhanced(layers.base, layers.enhancement)
+        distances.append(Lpips(tmp_path / "w.pth")(image, decoded))
+    assert float(after[0]["lpips"]) == pytest.approx(np.mean(distances), rel=1e-5)
+    assert float(after[1]["lpips"]) < float(after[0]["lpips"])  # λ = 0.03
 
 
 def test_records_of_another_version_are_refused(images: Path, tmp_path: Path, capsys) -> None:

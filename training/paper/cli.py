@@ -8,6 +8,7 @@ import io
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=2, metavar="N", help="CPU threads (default %(default)s)"
     )
+    parser.add_argument("--gpu", action="store_true", help="post-filters on an NVIDIA GPU where there is one")
     parser.add_argument(
         "--base-quality",
         type=int,
@@ -131,11 +133,11 @@ def _report(study: Study, args: argparse.Namespace) -> list[Path]:
 
     cells, found, examples = study.table1(), study.fig2(), study.fig3()
     written = [*_table1_files(cells, args), *_fig2_files(found, study, args), *_fig3_files(examples, args)]
-    images = len(study.lab.pictures)
+    images, now = len(study.lab.pictures), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     html = page(
         cells, found, (curves.plot(found, images), curves.plot(found, images, dark=True)), examples,
         [_sheet_path(e, args).read_bytes() for e in examples],
-        facts=study.facts() | {"command": command(args)}, notes=study.notes, gain=args.gain,
+        facts=study.facts() | {"command": command(args), "written": now}, notes=study.notes, gain=args.gain,
     )  # fmt: skip
     return [*written, _write(args.out / "report.html", html.encode())]
 
@@ -183,9 +185,9 @@ def command(args: argparse.Namespace) -> str:
     """The command line that says all of `args`."""
     words = ["secondlook", "paper", args.verb]
     for name, value in vars(args).items():
-        if name in ("command", "what", "verb", "run", "extra") or value is None or value == []:
+        if name in ("command", "what", "verb", "run", "extra") or value in (None, False, []):
             continue
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list) else [] if value is True else [value]
         words += [f"--{name.replace('_', '-')}", *(str(v) for v in values)]
     return shlex.join(words)
 

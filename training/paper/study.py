@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from cloud.postfilter import PostFilter, load_postfilter
 from shared.codec import load_codec
 from shared.errors import ConfigError
 from shared.models import find_model
+from shared.version import __version__
 from training.paper import curves, noise, table
 from training.paper.curves import Curve
 from training.paper.measure import Coder, Lab, Row, mean, read_pictures
@@ -39,6 +41,7 @@ class Plan:
     out: Path
     limit: int | None = None
     threads: int = 2
+    gpu: bool = False  # for the post-filters
     base_quality: int = 8
     l1: str = "rrdb-l1"
     l2: str = "rrdb-l2"
@@ -69,7 +72,7 @@ class Study:
         self._open_peers()
         self.coder = self._coder(plan.codec, plan.base_quality)
         self.filters: dict[str, PostFilter] = {
-            role: load_postfilter(name, threads=plan.threads)
+            role: load_postfilter(name, threads=plan.threads, gpu=plan.gpu)
             for role, name in ((ONE, plan.l1), (TWO, plan.l2))
             if name != "none"
         }
@@ -149,6 +152,7 @@ class Study:
             else "not measured",
             "peers": "; ".join(f"{name}: {made_by}" for name, (_, made_by) in self.peers.items()) or "none",
             "threads": str(self.plan.threads),
+            "software": f"secondlook {__version__}, Python {platform.python_version()}, {platform.machine()}",
         }
 
     def _open_peers(self) -> None:
