@@ -74,7 +74,7 @@ class Camera:
                 self._ended(message)
             elif time.monotonic() > self._deadline:
                 self._failed(SourceStalled(f"source {self._name} delivered no frame in time"))
-        except EOFError:
+        except (EOFError, OSError):  # OSError: it ended in the middle of a message
             self._failed(SourceUnreadable(f"capture from source {self._name} ended unexpectedly"))
         return None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import random
+import struct
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from edge import sources
 from edge.backoff import Backoff
 from edge.camera import Camera, Frame
+from edge.capture import Captured
 from edge.config import SourceConfig, parse_size
 from edge.sources import Shot, demo_shots, fit, is_live, open_source, pick, shown
 from shared.errors import ConfigError, SourceEmpty, SourceNotFound, SourceStalled, SourceUnreadable
@@ -223,6 +226,22 @@ def test_a_capture_that_is_killed_is_reported(video: Path) -> None:
     playing._process.kill()
     with pytest.raises(SourceUnreadable, match="ended unexpectedly"):
         all_frames(playing)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_capture_that_dies_in_the_middle_of_a_frame_is_reported(video: Path, share: float) -> None:
+    playing = camera(video)
+    near, far = multiprocessing.Pipe(duplex=False)
+    far.send(Captured(0, 48, 64))
+    pixels = 64 * 48 * 3
+    if share > 0:  # the length of the message comes first, in network order
+        os.write(far.fileno(), struct.pack("!i", pixels) + bytes(int(share * (pixels - 1))))
+    far.close()
+    playing._pipe = near
+    playing._deadline = time.monotonic() + 5.0
+    with pytest.raises(SourceUnreadable, match="ended unexpectedly"):
+        playing.read(0.2)
+    assert playing.state == "ended"
 
 
 def test_a_live_source_that_worked_is_opened_again(video: Path) -> None:
