@@ -141,7 +141,7 @@ def bench_codec(
     speed = compare_speed(
         codec, images[0], base_quality=BASE_QUALITY, quality=DEFAULT_QUALITY, threads=threads, peers=learned
     )
-    mean = speed.get("mbt2018-mean q4", {})
+    mean = speed["peers"].get("mbt2018-mean q4", {})
     return {
         "images": len(images), "model": codec.model_hash.hex(), "threads": threads, "rows": rows,
         "bd_rate_percent": {key(name): bd_rate(ours, points) for name, points in theirs.items()},
@@ -229,12 +229,11 @@ def report(result: dict[str, Any]) -> str:
             if d is not None
         )
         lines.append(f"PSNR over {name} in dB, at equal bits a pixel: {shown}")
-    for name, times in result["times"].items():
-        if "encode_ratio" in times:
-            lines.append(
-                f"{name}: compress {times['encode_ms']:.0f} ms, {times['encode_ratio']:.1f} times our encoding of both "
-                f"layers; decompress {times['decode_ms']:.0f} ms, {times['decode_base_ratio']:.1f} times our base layer"
-            )
+    for name, times in result["times"]["peers"].items():
+        lines.append(
+            f"{name}: compress {times['encode_ms']:.0f} ms, {times['encode_ratio']:.1f} times our encoding of both "
+            f"layers; decompress {times['decode_ms']:.0f} ms, {times['decode_base_ratio']:.1f} times our base layer"
+        )
     for name, gains in result["rrdb_gain_db"].items():
         shown = ", ".join(f"{g:+.3f} at λ {lam}" for lam, g in zip(PAPER_LAMBDAS, gains, strict=True))
         lines.append(f"{name} gains in dB: {shown}")

@@ -81,11 +81,11 @@ def compare_speed(
     encode, base, both = (statistics.median(times) for times in zip(*ours[1:], strict=True))
     result: dict[str, Any] = {
         "size": list(SIDES), "threads": threads, "quality": quality,
-        "lite": {"encode_ms": encode, "decode_base_ms": base, "decode_ms": both},
+        "lite": {"encode_ms": encode, "decode_base_ms": base, "decode_ms": both}, "peers": {},
     }  # fmt: skip
     for name, times in theirs.items():
         their_encode, their_decode = (statistics.median(t[1:]) for t in times)
-        result[name] = {
+        result["peers"][name] = {
             "encode_ms": their_encode, "decode_ms": their_decode,
             "encode_ratio": their_encode / encode, "decode_base_ratio": their_decode / base,
         }  # fmt: skip

@@ -1,0 +1,57 @@
+"""`secondlook bench codec` from images to its report: the figures a reader sees are those that were measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.pictures import photo
+from training import bench, speed
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> bench.Row:
+    folder = tmp_path_factory.mktemp("images")
+    cv2.imwrite(str(folder / "one.png"), photo(208, 192)[..., ::-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "TURNS", 1)
+        patch.setattr(speed, "LEARNED", {"mbt2018-mean": (4,)})
+        return bench.bench_codec(
+            folder, model="lite", peers=["jpeg", "mbt2018-mean"], filters=["rrdb-fast"], limit=None, threads=1
+        )
+
+
+def test_the_json_has_what_it_promises(result: bench.Row, tmp_path: Path) -> None:
+    bench.write_json(result, tmp_path / "out.json")
+    read = json.loads((tmp_path / "out.json").read_text())
+    ours = [row for row in read["rows"] if row["codec"] == "lite"]
+    for row in ours:
+        assert 0 < row["bpp_base"] < row["bpp"] and row["psnr_base"] < row["psnr"] and row["encode_ms"] > 0
+    rates, qualities = ([row[key] for row in ours] for key in ("bpp", "psnr"))
+    assert rates == sorted(rates) and qualities == sorted(qualities)
+    assert read["images"] == 1 and read["bd_rate_percent"].keys() == {"jpeg"}  # published curves are of Kodak
+    assert len(read["rrdb_gain_db"]["fast"]) == len(bench.PAPER_LAMBDAS)
+    assert (
+        read["speedup"]["encode_vs_mbt2018_mean"] > 1 and read["speedup"]["decode_base_vs_mbt2018_mean"] > 1
+    )
+
+
+def test_the_report_names_every_codec_and_ratio(result: bench.Row) -> None:
+    text = bench.report(result)
+    assert f"BD-rate against jpeg: {result['bd_rate_percent']['jpeg']:+.1f} %" in text
+    assert (
+        f"mbt2018-mean q4: compress {result['times']['peers']['mbt2018-mean q4']['encode_ms']:.0f} ms" in text
+    )
+    assert text.count("\njpeg ") == 10 and "fast gains in dB" in text
+
+
+def test_the_plot_is_a_picture(result: bench.Row, tmp_path: Path) -> None:
+    bench.plot(result, tmp_path / "out.png")
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (600, 840, 3)
+
+
+def test_presets_of_the_paper_are_qualities() -> None:
+    assert [bench.quality_of(lam) for lam in bench.PAPER_LAMBDAS] == [25, 35, 46, 52]
