@@ -1,9 +1,10 @@
 """The `lite` layered codec at run time: frames to layers and back, through ONNX graphs and integer tables.
 
-Encoding:   image -> analysis (ONNX) -> latents -> quantise (ONNX) -> symbols -> range coder -> .slk
+Encoding:   image -> analysis (ONNX) -> latents -> quantise (ONNX) -> symbols, σ-indexes -> range coder -> .slk
 Decoding:   .slk -> range coder -> symbols -> dequantise (ONNX) -> latents -> synthesis (ONNX) -> image
 
-Only the path from symbols to σ-indexes has to be bit-exact between machines; it runs in `shared.scale_network`.
+Only the path from symbols to σ-indexes has to be bit-exact between machines: the integers of `shared.scale_network`,
+which the encoder finds inside its graph, in float32 sums that are exact.
 The float graphs may differ by rounding noise, which moves a picture by as much and nothing else.
 Array layouts: images uint8[H,W,3] RGB; latents float32[1,C,H/16,W/16]; symbols int16[C,h,w]; hyper-latents at 1/64.
 """
@@ -151,8 +152,8 @@ class LiteCodec:
             **_conditions(keep, key.latents_base if key else np.zeros_like(y_base)),
             reference_enhancement=key.latents_enhancement if key else np.zeros_like(y_enhancement),
         )  # fmt: skip
-        base, base_symbols = self._write_base(coded, keep, base_quality, width, height, key)
-        enhancement = self._write_enhancement(coded, keep, base, base_symbols, quality, key)
+        base = self._write_base(coded, keep, base_quality, width, height, key)
+        enhancement = self._write_enhancement(coded, keep, base, quality, key)
         if key is None:
             key = Key(
                 sequence, base_quality, quality, (width, height), (base.symbol_crc, enhancement.symbol_crc),
@@ -185,48 +186,46 @@ class LiteCodec:
     def _write_base(
         self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], quality: int, width: int, height: int,
         key: Key | None,
-    ) -> tuple[Bitstream, I16]:  # fmt: skip
-        y, scales = coded["symbols_base"][0], self._base_scales
-        z, hyper_indexes = self._hyper_symbols(coded["z_base"][0], scales, quality)
-        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality), keep)
+    ) -> Bitstream:  # fmt: skip
+        payload, crc = self._pack(coded, "base", self._base_scales, quality, keep)
         reference, reference_crc = (None, 0) if key is None else (key.sequence, key.symbol_crcs[0])
-        crc = _symbol_crc(z, y)
         return Bitstream(
             Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height,
             reference, reference_crc, crc, crc, payload if key is None else pack_map(keep) + payload,
-        ), y  # fmt: skip
+        )  # fmt: skip
 
     def _write_enhancement(
-        self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], base: Bitstream, base_symbols: I16,
-        quality: int, key: Key | None,
-    ) -> Bitstream:  # fmt: skip
-        y, scales = coded["symbols_enhancement"][0], self._enhancement_scales
-        z, hyper_indexes = self._hyper_symbols(coded["z_enhancement"][0], scales, quality)
+        self,
+        coded: dict[str, Any],
+        keep: npt.NDArray[np.bool_],
+        base: Bitstream,
+        quality: int,
+        key: Key | None,
+    ) -> Bitstream:
         # The map of changed positions travels in the base layer only.
-        payload, y = self._pack(z, y, hyper_indexes, scales.indexes(z, quality, base_symbols), keep)
+        payload, crc = self._pack(coded, "enhancement", self._enhancement_scales, quality, keep)
         reference_crc = 0 if key is None else key.symbol_crcs[1]
         return Bitstream(
             Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, base.width, base.height,
-            base.reference, reference_crc, _symbol_crc(z, y), base.symbol_crc, payload,
+            base.reference, reference_crc, crc, base.symbol_crc, payload,
         )  # fmt: skip
 
-    def _hyper_symbols(self, z: I16, scales: ScaleNetwork, quality: int) -> tuple[I16, npt.NDArray[np.uint8]]:
-        """Hyper-latents as a decoder will see them (0 where they are not coded), and their σ-indexes."""
-        indexes = scales.hyper_indexes(quality, *z.shape[1:])
-        return np.where(self._tables.coded(indexes), z, 0).astype(np.int16), indexes
-
     def _pack(
-        self, z: I16, y: I16, hyper_indexes: npt.NDArray[np.uint8], indexes: npt.NDArray[np.uint8],
+        self,
+        coded: dict[str, Any],
+        layer: str,
+        scales: ScaleNetwork,
+        quality: int,
         keep: npt.NDArray[np.bool_],
-    ) -> tuple[bytes, I16]:  # fmt: skip
-        """Payload, and the latent symbols as a decoder will see them (0 where they are not coded)."""
-        y = np.where(self._tables.coded(indexes) & keep, y, 0).astype(np.int16)
+    ) -> tuple[bytes, int]:
+        """Payload of a layer, and the CRC of its symbols."""
+        z, y = coded[f"z_{layer}"][0], coded[f"symbols_{layer}"][0]
         encoder = SymbolEncoder(self._tables)
-        hyper_keep = np.broadcast_to(_hyper_map(keep), z.shape)
-        encoder.put(z[hyper_keep], hyper_indexes[hyper_keep])
-        latent_keep = np.broadcast_to(keep, y.shape)
-        encoder.put(y[latent_keep], indexes[latent_keep])
-        return encoder.payload(), y
+        encoder.put(
+            _at(z, _hyper_map(keep)), _at(scales.hyper_indexes(quality, *z.shape[1:]), _hyper_map(keep))
+        )
+        encoder.put(_at(y, keep), _at(coded[f"indexes_{layer}"][0], keep))
+        return encoder.payload(), _symbol_crc(z, y)
 
     def _unpack(
         self,
@@ -379,6 +378,11 @@ def _crop(picture: U8Image, bitstream: Bitstream) -> U8Image:
 
 def _scalar(quality: int) -> npt.NDArray[np.int64]:
     return np.array([quality], np.int64)
+
+
+def _at(values: npt.NDArray[Any], places: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """The values [C,h,w] at the places bool[h,w], in order: [C * count]."""
+    return np.ascontiguousarray(values[:, places] if not places.all() else values).ravel()
 
 
 def _hyper_map(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

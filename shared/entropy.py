@@ -79,18 +79,21 @@ class SymbolEncoder:
 
     def put(self, symbols: Symbols, indexes: Indexes) -> None:
         """Code `symbols` int16[N] under `indexes` uint8[N]. Symbols at skipped indexes must be 0."""
-        for level, places in _groups(indexes, self._tables.skip_below):
-            values = symbols[places].astype(np.int32)
-            reach = int(self._tables.reach[level])
-            outside = np.abs(values) > reach
-            if outside.any():
-                self._escaped.append(values[outside].astype(np.int64))
-            shifted = np.where(outside, 2 * reach + 1, values + reach)
-            self._encoder.encode(shifted.astype(np.int32), self._tables.models[level])
+        order, starts = _sorted(indexes)
+        counts = np.diff(starts)
+        reach = np.repeat(self._tables.reach, counts[: len(self._tables.reach)])
+        values = symbols[order].astype(np.int32)
+        outside = np.abs(values) > reach
+        outside[: starts[self._tables.skip_below]] = False
+        self._escaped.append(values[outside].astype(np.int64))
+        shifted = np.where(outside, 2 * reach + 1, values + reach)
+        for level in np.flatnonzero(counts):
+            if level >= self._tables.skip_below:
+                self._encoder.encode(shifted[starts[level] : starts[level + 1]], self._tables.models[level])
 
     def payload(self) -> bytes:
         words = self._encoder.get_compressed().astype("<u4")
-        escaped = np.concatenate(self._escaped) if self._escaped else np.zeros(0, np.int64)
+        escaped = np.concatenate([np.zeros(0, np.int64), *self._escaped])
         head = _varint(len(words))
         tail = b"".join(_varint(_zigzag(int(v))) for v in escaped)
         return b"".join([head, words.tobytes(), tail])
@@ -139,15 +142,20 @@ class SymbolDecoder:
         return symbol
 
 
-def _groups(indexes: Indexes, skip_below: int) -> list[tuple[int, npt.NDArray[np.intp]]]:
-    """(σ-index, positions in ascending order) for every index that is coded."""
+def _sorted(indexes: Indexes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Positions ordered by σ-index, then by position; and where each index starts among them, [MAX_LEVELS + 1]."""
     order = np.argsort(indexes, kind="stable")
     counts = np.bincount(indexes, minlength=MAX_LEVELS)
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    return order, np.concatenate([[0], np.cumsum(counts)])
+
+
+def _groups(indexes: Indexes, skip_below: int) -> list[tuple[int, npt.NDArray[np.intp]]]:
+    """(σ-index, positions in ascending order) for every index that is coded."""
+    order, starts = _sorted(indexes)
     return [
         (level, order[starts[level] : starts[level + 1]])
         for level in range(skip_below, MAX_LEVELS)
-        if counts[level]
+        if starts[level + 1] > starts[level]
     ]
 
 

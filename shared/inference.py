@@ -61,8 +61,8 @@ def open_session(path: Path, threads: int = 0, *, gpu: bool = False) -> Session:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning workers would steal the cores that capture and delivery need between frames.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Workers spin between the nodes of a graph; between frames, capture and delivery need the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
     if gpu and "CUDAExecutionProvider" in ort.get_available_providers():

@@ -57,6 +57,9 @@ def _add(
 def _detector(group: Subparsers[argparse.ArgumentParser], verb: str) -> None:
     declare, text = detector.COMMANDS[verb]
     declare(_add(group, "detector", text, detector.runner(verb)))
+    if verb == "evaluate":
+        declare, text = detector.COMMANDS["base_layers"]
+        declare(_add(group, "base", text, detector.runner("base_layers")))
     if verb == "train":
         declare, text = detector.COMMANDS["decoded"]
         declare(_add(group, "detector-frames", text, detector.runner("decoded")))
@@ -85,6 +88,25 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite.add_argument("--steps", type=int, default=15000, help="length of the schedule (default %(default)s)")
     lite.add_argument("--batch", type=int, default=8, help="crops a step (default %(default)s)")
     lite.add_argument("--crop", type=int, default=128, help="side of a crop (default %(default)s)")
+    lite.add_argument("--lr", type=float, default=5e-4, help="first learning rate (default %(default)s)")
+    lite.add_argument(
+        "--detector",
+        type=Path,
+        metavar="FILE",
+        help="a YOLOX-nano ONNX export whose features the base layer keeps",
+    )
+    lite.add_argument(
+        "--feature-weight", type=float, default=0.002, metavar="F",
+        help="squared error that a unit of feature distance is worth, with --detector (default %(default)s)",
+    )  # fmt: skip
+    lite.add_argument(
+        "--mask-floor", type=float, default=0.2, metavar="W",
+        help="weight of errors outside object boundaries in the base layer, 1 for plain MSE (default %(default)s)",
+    )  # fmt: skip
+    lite.add_argument(
+        "--base-skew", type=float, default=1.4, metavar="S",
+        help="draw base qualities as 64 u^S (default %(default)s)",
+    )  # fmt: skip
     _training_flags(
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
@@ -155,8 +177,11 @@ def _train_edges(args: argparse.Namespace) -> int:
 def _train_lite(args: argparse.Namespace) -> int:
     from training.lite.train import TrainConfig, train
 
-    config = TrainConfig(total_steps=args.steps, batch=args.batch, crop=args.crop)
-    start = {"resume": args.resume, "start_from": args.from_model}
+    config = TrainConfig(
+        total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
+        feature_weight=args.feature_weight, base_skew=args.base_skew,
+    )  # fmt: skip
+    start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0
 

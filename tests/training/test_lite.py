@@ -92,6 +92,31 @@ def test_blocks_start_near_the_identity():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("quality", [0, 40, 63])
+def test_the_encoders_graph_finds_the_indexes_of_the_integer_network(quality):
+    """Float sums of integers in ONNX Runtime, integers in numpy: one wrong index and nothing decodes."""
+    codec = load_codec("lite", threads=2)
+    noise = np.random.default_rng(quality).integers(0, 256, (128, 192, 3), np.uint8)
+    latents = codec._run("analysis", image=noise[None])
+    zeros = {f"reference_{name.removeprefix('y_')}": np.zeros_like(y) for name, y in latents.items()}
+    feeds = {**latents, **zeros, "keep": np.ones((1, 1, 8, 12), np.float32)}
+    coded = codec._run("quantise", base_quality=np.array([quality]), quality=np.array([quality]), **feeds)
+    base = codec._base_scales.indexes(coded["z_base"][0], quality)
+    enhancement = codec._enhancement_scales.indexes(
+        coded["z_enhancement"][0], quality, coded["symbols_base"][0]
+    )
+    assert len(np.unique(base)) > 8 and len(np.unique(enhancement)) > 8
+    assert np.array_equal(coded["indexes_base"][0], base)
+    assert np.array_equal(coded["indexes_enhancement"][0], enhancement)
+
+
+def test_dead_zones_shrink_as_symbols_grow_likely():
+    zones = lite.dead_zones()
+    assert len(zones) == lite.SIGMA_LEVELS and zones[-1] < 0.01 and zones.max() < 0.3
+    assert (zones.diff() <= 0).all()
+
+
+@torch.no_grad()
 def test_qualities_run_from_knot_to_knot():
     weights = knot_weights()
     assert weights.shape == (QUALITIES, KNOTS)

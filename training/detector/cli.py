@@ -52,6 +52,24 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=Path, help="a manifest to write the figures into")
 
 
+def _base_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, help="folder of the annotated images")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO instances file")
+    parser.add_argument("--detector", action="append", default=[], help="as for the worker; may repeat")
+    parser.add_argument("--model", action="append", default=[], help="codec name or folder; may repeat")
+    parser.add_argument("--base-quality", type=int, action="append", default=[], help="0..63; may repeat")
+    parser.add_argument("--quality", type=int, default=40, help="of the enhancement that goes with it, 0..63")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=("avif", "jpeg"),
+        default=["avif", "jpeg"],
+        help="still codecs beside it",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads of each detector (default 1)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
+
+
 def _decoded_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of training images")
     parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
@@ -67,6 +85,7 @@ COMMANDS: dict[str, tuple[Declare, str]] = {
     "train": (_train_flags, "distil the small detector from a YOLOX teacher"),
     "export": (_export_flags, "write a trained detector as a model folder"),
     "evaluate": (_evaluate_flags, "average precision of detectors on COCO-style data"),
+    "base_layers": (_base_flags, "average precision on base layers beside still codecs, at equal bits"),
     "decoded": (_decoded_flags, "send a detector's training images through a codec's base layer"),
 }
 

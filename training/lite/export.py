@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ from safetensors.torch import save_file as save_weights
 from scipy.special import erf
 from torch import Tensor, nn
 
-from shared.entropy import TABLE_BITS
+from shared.entropy import MAX_SYMBOL, TABLE_BITS
 from shared.models import describe_files, model_hash
-from training.lite.model import SIGMA_HIGH, SIGMA_LEVELS, SIGMA_LOW, LayerEntropy, LiteCodec
-from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv
+from training.lite.model import (
+    SIGMA_HIGH,
+    SIGMA_LEVELS,
+    SIGMA_LOW,
+    LayerEntropy,
+    LiteCodec,
+    dead_zones,
+)
+from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv, activation
 from training.lite.weights import load_weights
 from training.onnx_files import export_onnx
 
@@ -34,9 +42,51 @@ class Analysis(nn.Module):
     def __init__(self, codec: LiteCodec) -> None:
         super().__init__()
         self.codec = codec
+        # The scaling to -0.5..0.5 is a part of the first convolution's weights: a pass over the frame less.
+        self.first = deepcopy(codec.first)
+        self.first.weight.data /= 255
+        assert self.first.bias is not None
+        self.first.bias.data -= 0.5 * codec.first.weight.data.sum((1, 2, 3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.codec.analyse(image.permute(0, 3, 1, 2).float() / 255)
+        return self.codec.analyse_trunk(self.first(image.permute(0, 3, 1, 2).float()))
+
+
+class IntegerScales(nn.Module):
+    """The integer network of `scale_network` inside the encoder's graph: float32 holds each of its sums exactly."""
+
+    def __init__(self, layer: LayerEntropy) -> None:
+        super().__init__()
+        self.network = layer.scale
+        self.levels = layer.scale.levels
+        self.weights = nn.ParameterDict()
+        self.shifts: dict[str, int] = {}
+        for name, conv in layer.scale.named_children():
+            assert isinstance(conv, IntegerConv)
+            self.weights[name] = nn.Parameter(conv.integer_weight().detach().clone(), requires_grad=False)
+            table = torch.round(conv.bias.table() * (WEIGHT_STEPS * ACTIVATION_STEPS))
+            self.register_buffer(
+                f"bias_{name}", table.to(torch.int32)
+            )  # as int32, since float16 could not hold it
+            self.shifts[name] = conv.shift
+
+    def layer(self, name: str, a: Tensor, quality: Tensor) -> Tensor:
+        weight, shift = self.weights[name], self.shifts[name]
+        groups = weight.shape[0] if weight.shape[1:] == (1, 3, 3) else 1
+        acc = nn.functional.conv2d(a, weight, padding=weight.shape[2] // 2, groups=groups)
+        bias = self.get_buffer(f"bias_{name}")[quality].float()[:, :, None, None]
+        return torch.floor((acc + bias + (1 << (shift - 1))) * 2.0**-shift)
+
+    def forward(self, z: Tensor, quality: Tensor, base: Tensor | None = None) -> Tensor:
+        """σ-indexes float[1,C,4h,4w], integer-valued, as `shared.scale_network.ScaleNetwork.indexes` has them."""
+        a = torch.clamp(z, -31, 31) * 4
+        for name in ("up1", "up2"):
+            a = nn.functional.pixel_shuffle(activation(self.layer(name, a, quality)), 2)
+        if base is not None:
+            magnitude = torch.clamp(base.abs(), max=15) * 16
+            a = torch.cat([a, activation(self.layer("base", magnitude, quality))], 1)
+        a = activation(self.layer("spread", a, quality))
+        return torch.clamp(self.layer("index", a, quality), 0, self.levels - 1)
 
 
 def condition(layer: LayerEntropy, z: Tensor, features: Tensor | None) -> Tensor:
@@ -46,15 +96,17 @@ def condition(layer: LayerEntropy, z: Tensor, features: Tensor | None) -> Tensor
 
 def hyper_symbols(layer: LayerEntropy, residual: Tensor, keep: Tensor) -> Tensor:
     covered = nn.functional.max_pool2d(keep, 4)
-    return torch.round(layer.hyper_analysis(residual * keep)) * covered
+    return (torch.round(layer.hyper_analysis(residual * keep)) * covered).clamp(-MAX_SYMBOL, MAX_SYMBOL)
 
 
 class Quantise(nn.Module):
-    """Latents to symbols of both layers; see `MeanQuantiser`."""
+    """Latents to symbols and σ-indexes of both layers; see `MeanQuantiser`."""
 
     def __init__(self, codec: LiteCodec) -> None:
         super().__init__()
         self.codec = codec
+        self.scales = nn.ModuleList(IntegerScales(layer) for layer in (codec.base, codec.enhancement))
+        self.register_buffer("dead_zones", dead_zones())
 
     def forward(
         self, y_base: Tensor, y_enhancement: Tensor, keep: Tensor, reference_base: Tensor,
@@ -63,6 +115,7 @@ class Quantise(nn.Module):
         codec = self.codec
         y = y_base * torch.exp(codec.base.log_gain(base_quality))
         z_b = hyper_symbols(codec.base, y, keep)
+        index_b = self.scales[0](z_b, base_quality)
         s_b, latents_b, _ = codec.base.quantiser.quantise(
             y, condition(codec.base, z_b, None), torch.zeros_like(y), keep, reference_base
         )
@@ -70,10 +123,14 @@ class Quantise(nn.Module):
         prior = codec.enhancement_prior(features, quality)
         y = y_enhancement * torch.exp(codec.enhancement.log_gain(quality))
         z_e = hyper_symbols(codec.enhancement, y - prior, keep)
+        index_e = self.scales[1](z_e, quality, s_b)
         s_e, latents_e, _ = codec.enhancement.quantiser.quantise(
-            y, condition(codec.enhancement, z_e, features), prior, keep, reference_enhancement
-        )
-        return (*(s.clamp(-32767, 32767).to(torch.int16) for s in (z_b, s_b, z_e, s_e)), latents_b, latents_e)
+            y, condition(codec.enhancement, z_e, features), prior, keep, reference_enhancement,
+            self.get_buffer("dead_zones")[index_e.long()],
+        )  # fmt: skip
+        symbols = (s.clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int16) for s in (z_b, s_b, z_e, s_e))
+        indexes = (index.to(torch.uint8) for index in (index_b, index_e))
+        return (*symbols, *indexes, latents_b, latents_e)
 
 
 class DequantiseBase(nn.Module):
@@ -140,6 +197,7 @@ def bake_qualities(codec: LiteCodec) -> None:
             del module._parameters["knots"]
             module.register_buffer("tabled", table)
             module.forward = lambda quality, t=table: t[quality][:, :, None, None]
+            module.table = lambda t=table: t
 
 
 def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
@@ -161,7 +219,8 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
                 "y_base": y_b, "y_enhancement": y_e, "keep": keep, "reference_base": y_b,
                 "reference_enhancement": y_e, "base_quality": q_b, "quality": q_e,
             },
-            ["z_base", "symbols_base", "z_enhancement", "symbols_enhancement", "latents_base", "latents_enhancement"],
+            ["z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
+             "indexes_base", "indexes_enhancement", "latents_base", "latents_enhancement"],
         ),
         "dequantise_base": (
             DequantiseBase(codec),

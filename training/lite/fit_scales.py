@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.lite.model import LayerEntropy, LiteCodec, likelihood_of, sigma_of
+from training.lite.model import LayerEntropy, LiteCodec, dead_zones, likelihood_of, sigma_of
 from training.lite.scale_network import round_ste
 from training.lite.train import TrainConfig, draw_qualities, load_sampler
 
@@ -31,7 +31,12 @@ def real_bits(symbols: Tensor, sigma: Tensor) -> Tensor:
 
 @torch.no_grad()
 def code_layer(
-    layer: LayerEntropy, y: Tensor, quality: Tensor, prior: Tensor, features: Tensor | None
+    layer: LayerEntropy,
+    y: Tensor,
+    quality: Tensor,
+    prior: Tensor,
+    features: Tensor | None,
+    base: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(hyper symbols, symbols, latents) as the encoder has them."""
     y = y * torch.exp(layer.log_gain(quality))
@@ -39,8 +44,9 @@ def code_layer(
     context = layer.hyper_mean(z)
     if features is not None:
         context = torch.cat([context, features], 1)
+    dead_zone = None if base is None else dead_zones()[layer.scale(z, quality, base).long()]
     symbols, latents, _ = layer.quantiser.quantise(
-        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y)
+        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y), dead_zone
     )
     return z, symbols, latents
 
@@ -54,10 +60,12 @@ def bits_of(model: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor) 
     """Real bits float[] of (base, enhancement), with gradients into the scale networks only."""
     with torch.no_grad():
         y_b, y_e = model.analyse(x)
-        z_b, s_b, latents_b = code_layer(model.base, y_b, base_quality, torch.zeros(()).expand_as(y_b), None)
+        z_b, s_b, latents_b = code_layer(
+            model.base, y_b, base_quality, torch.zeros(()).expand_as(y_b), None, None
+        )
         _, features = model.base_latents(latents_b, base_quality)
         prior = model.enhancement_prior(features, quality)
-        z_e, s_e, _ = code_layer(model.enhancement, y_e, quality, prior, features)
+        z_e, s_e, _ = code_layer(model.enhancement, y_e, quality, prior, features, s_b)
     bits = []
     for layer, z, s, q, base in (
         (model.base, z_b, s_b, base_quality, None),

@@ -1,7 +1,8 @@
 """Train the `lite` codec: both layers, all qualities, one run. Resumable and time-boxed.
 
 Loss a sample, with λ drawn through the quality of each layer:
-    R_b + λ_b·255²·mean(w·(x - x̂_b)²) + R_e + λ_e·255²·mean((x - x̂)²),  w from the edge masks (SA-ICM).
+    R_b + λ_b·255²·D_b + R_e + λ_e·255²·mean((x - x̂)²)
+    D_b = mean(w·(x - x̂_b)²) + f·d(x, x̂_b),  w from the edge masks (SA-ICM), d the distance of a detector's features.
 Samples are weighted by λ_e^-0.25, so that the high qualities do not drown the low ones.
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.data import CropSampler, fits, list_images, read_rgb
+from training.detector.features import STRIDE, FeatureDistance
 from training.edges import masks_for
 from training.lite.layers import DepthConvBlock
 from training.lite.model import LOG_STEP, SIGMA_LOW, LiteCodec, edge_weighted_error, lambda_of
@@ -32,6 +34,8 @@ class TrainConfig:
     """Learning rate decays from `lr` to `lr_end` over the last 45% of `total_steps`.
 
     `averaging` is the decay a step of the exponential moving average of the weights, which is what is exported.
+    `feature_weight`: squared error (0..1 scale) that one unit of feature distance is worth in the base layer.
+    `base_skew`: base qualities are drawn as 64·u^base_skew, so that more of them are low, where base layers live.
     """
 
     crop: int = 128
@@ -40,21 +44,23 @@ class TrainConfig:
     lr_end: float = 2e-5
     total_steps: int = 15000
     mask_floor: float = 0.2
+    feature_weight: float = 0.0
+    base_skew: float = 1.4
     seed: int = 7
     averaging: float = 0.999
 
 
-def draw_qualities(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(base, enhancement) qualities int64[n]; base ones lean to the low end, where base layers live."""
-    base = np.floor(QUALITIES * rng.random(n) ** 1.4).astype(np.int64)
+def draw_qualities(n: int, rng: np.random.Generator, skew: float = 1.4) -> tuple[Tensor, Tensor]:
+    """(base, enhancement) qualities int64[n]; base ones lean to the low end with `skew` above 1."""
+    base = np.floor(QUALITIES * rng.random(n) ** skew).astype(np.int64)
     return torch.from_numpy(base), torch.from_numpy(rng.integers(0, QUALITIES, n))
 
 
 def loss_of(
-    out: dict[str, Tensor], x: Tensor, mask: Tensor, base_quality: Tensor, quality: Tensor, floor: float
+    out: dict[str, Tensor], x: Tensor, base_error: Tensor, base_quality: Tensor, quality: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
+    """`base_error`: D_b float[B]. Returns the loss and figures for the log."""
     lam_b, lam_e = lambda_of(base_quality), lambda_of(quality)
-    base_error = edge_weighted_error(x, out["base"], mask, floor)
     error = (out["enhanced"] - x).square().flatten(1).mean(1)
     each = out["bpp_base"] + lam_b * 255**2 * base_error + out["bpp_enhancement"] + lam_e * 255**2 * error
     weight = (lam_e / 0.01) ** -0.25
@@ -144,8 +150,9 @@ def halve_precision(model: LiteCodec) -> None:
 class Run:
     """A training run: model, its average, optimiser, data and the step it is at."""
 
-    def __init__(self, data: Path, work: Path, config: TrainConfig) -> None:
+    def __init__(self, data: Path, work: Path, config: TrainConfig, detector: Path | None = None) -> None:
         self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
+        self.distance = FeatureDistance(detector) if detector is not None else None
         self.sampler = load_sampler(data, work, config)
         self.model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr)
@@ -188,27 +195,34 @@ class Run:
             group["lr"] = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (self.step + 1) / 200)
         x, mask = (torch.from_numpy(a).float() / 255 for a in self.sampler.batch(config.batch))
         x = x.to(memory_format=torch.channels_last)
-        base_quality, quality = draw_qualities(config.batch, self.sampler.rng)
+        base_quality, quality = draw_qualities(config.batch, self.sampler.rng, config.base_skew)
         out = self.model(x, base_quality, quality)
-        loss, facts = loss_of(out, x, mask, base_quality, quality, config.mask_floor)
+        base_error = edge_weighted_error(x, out["base"], mask, config.mask_floor)
+        seen = torch.zeros(())
+        if self.distance is not None:
+            # Detectors mostly look at frames scaled down; at times they see every pixel.
+            side = config.crop * int(self.sampler.rng.integers(2, 4)) // 3 // STRIDE * STRIDE
+            seen = self.distance(x, out["base"], side)
+            base_error = base_error + config.feature_weight * seen
+        loss, facts = loss_of(out, x, base_error, base_quality, quality)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimiser.step()
         self.average.update_parameters(self.model)
         self.step += 1
-        return {**facts, "loss": loss.item()}
+        return {**facts, "features": seen.mean().item(), "loss": loss.item()}
 
 
 def train(
     data: Path, work: Path, minutes: float, config: TrainConfig,
-    *, resume: bool, threads: int, start_from: Path | None = None,
+    *, resume: bool, threads: int, start_from: Path | None = None, detector: Path | None = None,
 ) -> Path:  # fmt: skip
     """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
-    run = Run(data, work, config)
+    run = Run(data, work, config, detector)
     run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)
     deadline = time.monotonic() + 60 * minutes

@@ -1,0 +1,89 @@
+"""Accuracy at equal bits: the arithmetic of the comparison, and the distance that base layers are trained by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training is not installed")
+
+# ruff: noqa: E402 - what follows needs torch
+from shared.errors import DetectorError
+from tests.pictures import photo
+from training.detector.base_layers import Kept, Point, Still, accuracy_at, bits_for, compare, report
+from training.detector.features import FeatureDistance
+
+TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
+needs_teacher = pytest.mark.skipif(not TEACHER.exists(), reason="the YOLOX-nano export is not there")
+
+OURS = [Point(0, 0.08, {"d": 20.0}), Point(8, 0.16, {"d": 30.0}), Point(16, 0.32, {"d": 34.0})]
+AVIF = [Point(15, 0.09, {"d": 18.0}), Point(30, 0.21, {"d": 30.0})]
+
+
+def test_accuracy_is_linear_in_the_logarithm_of_the_rate():
+    assert accuracy_at(OURS, "d", 0.16) == pytest.approx(30)
+    assert accuracy_at(OURS, "d", (0.08 * 0.16) ** 0.5) == pytest.approx(25)
+    assert accuracy_at(OURS, "d", 0.05) is None and accuracy_at(OURS, "d", 0.4) is None
+
+
+def test_bits_for_an_accuracy_are_found_where_the_curve_crosses_it():
+    assert bits_for(OURS, "d", 25) == pytest.approx((0.08 * 0.16) ** 0.5)
+    assert bits_for(OURS, "d", 35) is None and bits_for(OURS, "d", 19) is None
+
+
+def test_half_of_avifs_bits_read_as_half():
+    halved = [Point(p.quality, p.bpp / 2, p.ap) for p in AVIF]
+    shares = compare({"lite": halved, "avif": AVIF}, ["d"])["share_of_avif_bits_at_equal_ap"]["lite"]["d"]
+    assert [shares[key] for key in ("0.1", "0.15", "0.2")] == pytest.approx([0.5] * 3)
+
+
+def test_the_report_shows_every_point_and_what_is_never_reached():
+    curves = {"lite": OURS, "avif": [Point(p.quality, p.bpp, {"d": 50.0 + p.quality}) for p in AVIF]}
+    result = {
+        "originals": {"d": 40.0},
+        "curves": {name: [vars(p) for p in points] for name, points in curves.items()},
+        **compare(curves, ["d"]),
+    }
+    text = report(result)
+    assert "lite 16" in text and "0.3200" in text and "never reached" in text
+
+
+def test_detectors_judge_the_same_pictures_and_bytes_count_once():
+    still = Still("jpeg", 30)
+    kept = Kept(still)
+    image = photo(96, 64)
+    first, bits = kept(image), still.bits
+    assert kept.rewind()(image) is first and still.bits == bits > 0 and still.pixels == 96 * 64
+    kept(image)
+    assert still.bits == 2 * bits
+
+
+def test_another_file_is_no_detector(tmp_path):
+    with pytest.raises(DetectorError, match="no detector at"):
+        FeatureDistance(tmp_path / "missing.onnx")
+    (tmp_path / "text.onnx").write_bytes(b"text")
+    with pytest.raises(DetectorError, match="not the YOLOX-nano export"):
+        FeatureDistance(tmp_path / "text.onnx")
+
+
+@needs_teacher
+def test_the_distance_grows_with_damage_and_passes_gradients():
+    from training.detector.teacher import Teacher
+
+    distance = FeatureDistance(TEACHER)
+    x = torch.from_numpy(photo(128, 128).transpose(2, 0, 1)[None].copy()).float() / 255
+    little, much = (
+        (x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+        for sigma in (0.02, 0.2)
+    )
+    much.requires_grad_()
+    values = [distance(x, other) for other in (x, little, much)]
+    assert values[0].item() == 0 and 0 < values[1].item() < values[2].item()
+    assert distance(x, little, 96).item() > 0
+    values[2].sum().backward()
+    assert much.grad is not None and much.grad.abs().max() > 0
+    maps = Teacher(TEACHER).maps((x.flip(1) * 255).numpy())
+    for name, ours in zip(("s8", "p32"), (distance.features(x)[0], distance.features(x)[-1]), strict=True):
+        assert np.allclose(ours.detach().numpy(), maps[name], atol=1e-3)

@@ -1,0 +1,165 @@
+"""Detection accuracy at equal bits: base layers beside AVIF and JPEG, for any number of detectors.
+
+    secondlook evaluate base --images DIR --annotations FILE [--detector D ...] [--model M ...]
+
+Average precision (COCO, IoU 0.5 to 0.95) over all of the classes a detector has. Bits are those of real bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloud.detectors import load_detector
+from training.detector.evaluate import LOWEST_SCORE, BaseLayer, Change, average_precision, load_truth
+from training.rate_distortion import PEERS, U8
+
+BASE_QUALITIES = (0, 4, 8, 12, 16, 24)
+PEER_QUALITIES = {"avif": (15, 22, 28, 35, 42, 50, 58), "jpeg": (8, 12, 18, 25, 35, 50)}
+RATES = (0.10, 0.15, 0.20)  # bits a pixel at which accuracies are compared
+
+
+@dataclass(frozen=True)
+class Point:
+    """Bits a pixel, and AP in percent by detector."""
+
+    quality: int
+    bpp: float
+    ap: dict[str, float]
+
+
+class Still:
+    """Images through a still codec; counts the bytes."""
+
+    def __init__(self, name: str, quality: int) -> None:
+        self._peer, self._quality = PEERS[name], quality
+        self.bits, self.pixels = 0, 0
+
+    def __call__(self, image: U8) -> U8:
+        data = self._peer.encode(image, self._quality)
+        self.bits += 8 * len(data)
+        self.pixels += image.shape[0] * image.shape[1]
+        return self._peer.decode(data)
+
+
+class Kept:
+    """What a codec made of each image, so that several detectors judge the same pictures."""
+
+    def __init__(self, change: Change) -> None:
+        self._change, self._pictures, self._next = change, list[U8](), 0
+
+    def __call__(self, image: U8) -> U8:
+        if self._next == len(self._pictures):
+            self._pictures.append(self._change(image))
+        self._next += 1
+        return self._pictures[self._next - 1]
+
+    def rewind(self) -> Kept:
+        self._next = 0
+        return self
+
+
+def measure(
+    codec: BaseLayer | Still, quality: int, detectors: dict[str, Any], truth: Any, images: Path
+) -> Point:
+    kept = Kept(codec)
+    ap = {
+        name: average_precision(detector, truth, images, kept.rewind())["AP"]
+        for name, detector in detectors.items()
+    }
+    return Point(quality, codec.bits / codec.pixels, ap)
+
+
+def accuracy_at(points: Sequence[Point], detector: str, rate: float) -> float | None:
+    """AP at `rate` bits a pixel, linear in the logarithm of the rate; None outside the curve."""
+    line = sorted(points, key=lambda p: p.bpp)
+    if not line[0].bpp <= rate <= line[-1].bpp:
+        return None
+    return float(np.interp(np.log(rate), [np.log(p.bpp) for p in line], [p.ap[detector] for p in line]))
+
+
+def bits_for(points: Sequence[Point], detector: str, accuracy: float) -> float | None:
+    """The least rate from which a curve reaches `accuracy`; None where it never does or always has."""
+    line = sorted(points, key=lambda p: p.bpp)
+    for low, high in pairwise(line):
+        a, b = low.ap[detector], high.ap[detector]
+        if a < accuracy <= b:
+            share = (accuracy - a) / (b - a)
+            return float(np.exp(np.log(low.bpp) * (1 - share) + np.log(high.bpp) * share))
+    return None
+
+
+def compare(curves: dict[str, list[Point]], detectors: Sequence[str]) -> dict[str, Any]:
+    """AP of every curve at the common rates, and the share of AVIF's bits that reaches AVIF's accuracy there."""
+    at = {
+        name: {d: {str(rate): accuracy_at(points, d, rate) for rate in RATES} for d in detectors}
+        for name, points in curves.items()
+    }
+    share: dict[str, Any] = {}
+    for name, points in curves.items():
+        if name in PEER_QUALITIES or "avif" not in curves:
+            continue
+        share[name] = {d: {} for d in detectors}
+        for d in detectors:
+            for rate in RATES:
+                wanted = at["avif"][d][str(rate)]
+                needed = bits_for(points, d, wanted) if wanted is not None else None
+                share[name][d][str(rate)] = needed / rate if needed is not None else None
+    return {"ap_at_bpp": at, "share_of_avif_bits_at_equal_ap": share}
+
+
+def report(result: dict[str, Any]) -> str:
+    """The figures as text."""
+    detectors = list(result["originals"])
+    titles = "".join(f"{name[:14]:>16}" for name in detectors)
+    lines = [f"{'':24}{'bpp':>8}{titles}   (AP)"]
+    lines.append(f"{'originals':24}{'':>8}" + "".join(f"{result['originals'][d]:>16.1f}" for d in detectors))
+    for name, points in result["curves"].items():
+        for point in points:
+            aps = "".join(f"{point['ap'][d]:>16.1f}" for d in detectors)
+            lines.append(f"{name + ' ' + str(point['quality']):24}{point['bpp']:>8.4f}{aps}")
+    for name, by_detector in result["ap_at_bpp"].items():
+        for d, values in by_detector.items():
+            shown = ", ".join(f"{v:.1f} at {rate}" for rate, v in values.items() if v is not None)
+            lines.append(f"AP of {d} on {name}: {shown}")
+    for name, by_detector in result["share_of_avif_bits_at_equal_ap"].items():
+        for d, values in by_detector.items():
+            shown = ", ".join(f"{100 * v:.0f} % at {rate}" for rate, v in values.items() if v is not None)
+            lines.append(f"{name}, {d}: bits for AVIF's AP in percent of AVIF's: {shown or 'never reached'}")
+    return "\n".join(lines)
+
+
+def run(args: argparse.Namespace) -> int:
+    truth = load_truth(args.annotations)
+    specs = args.detector or ["builtin"]
+    detectors = {Path(s).stem: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE) for s in specs}
+    originals = {
+        name: average_precision(detector, truth, args.images, lambda image: image)["AP"]
+        for name, detector in detectors.items()
+    }
+    curves: dict[str, list[Point]] = {}
+    for model in args.model or ["lite"]:
+        curves[Path(model).name] = [
+            measure(BaseLayer(model, q, args.quality), q, detectors, truth, args.images)
+            for q in args.base_quality or BASE_QUALITIES
+        ]
+    for peer in args.peers:
+        curves[peer] = [
+            measure(Still(peer, q), q, detectors, truth, args.images) for q in PEER_QUALITIES[peer]
+        ]
+    result = {
+        "images": len(truth.imgs), "originals": originals,
+        "curves": {name: [vars(p) for p in points] for name, points in curves.items()},
+        **compare(curves, list(detectors)),
+    }  # fmt: skip
+    print(report(result))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
