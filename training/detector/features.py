@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import torch
 import torch.nn.functional as F
+from google.protobuf.message import DecodeError
 from onnx.utils import extract_model
 from onnx2torch import convert
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class FeatureDistance(nn.Module):
             try:
                 outputs = [TAPS[name] for name in LAYERS]
                 extract_model(str(path), str(part), [AFTER_FOCUS], outputs, check_model=False)
-            except (ValueError, onnx.checker.ValidationError) as error:
+            except (ValueError, DecodeError, onnx.checker.ValidationError) as error:
                 raise DetectorError(f"{path} is not the YOLOX-nano export expected: {error}") from error
             self.net = convert(str(part)).eval().requires_grad_(False)
 
