@@ -192,6 +192,7 @@ class UltralyticsDetector:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DetectorError(f"cannot load ultralytics weights {weights!r}: {reason}") from error
         self.name = Path(weights).stem
+        self.classes = tuple(self._labels.values())
         self.min_score = min_score
 
     def detect(self, image: U8Image) -> list[Detection]:

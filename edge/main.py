@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-_FLAGS: tuple[tuple[str, str, type, str], ...] = (
+from shared.quality import parse_quality
+
+_FLAGS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
     (
         "--source",
         "source.address",
@@ -24,8 +27,13 @@ _FLAGS: tuple[tuple[str, str, type, str], ...] = (
     ("--data-dir", "data_dir", Path, "folder of the spool and status.json"),
     ("--linger-seconds", "linger_seconds", float, "answer enhancement requests this long before that exit"),
     ("--model", "codec.model", str, "codec: name of a model, or a model folder"),
-    ("--base-quality", "codec.base_quality", int, "quality of the base layer, 0 to 63"),
-    ("--quality", "codec.quality", int, "quality of both layers together, 0 to 63"),
+    ("--base-quality", "codec.base_quality", parse_quality, "quality of the base layer, 0 to 63"),
+    (
+        "--quality",
+        "codec.quality",
+        parse_quality,
+        "quality of both layers together, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030",
+    ),
     ("--key-interval", "codec.key_interval", int, "one key frame in this many"),
     ("--threads", "codec.threads", int, "threads of the network, 0 for one a core"),
     ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),

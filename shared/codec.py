@@ -1,6 +1,6 @@
 """The `lite` layered codec at run time: frames to layers and back, through ONNX graphs and integer tables.
 
-Encoding:   image -> analysis (ONNX) -> latents -> quantise (ONNX) -> symbols, σ-indexes -> range coder -> .slk
+Encoding:   image -> encode (ONNX) -> symbols, σ-indexes -> range coder -> .slk
 Decoding:   .slk -> range coder -> symbols -> dequantise (ONNX) -> latents -> synthesis (ONNX) -> image
 
 Only the path from symbols to σ-indexes has to be bit-exact between machines: the integers of `shared.scale_network`,
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
-from shared.delta import changed_positions, pack_map, unpack_map
+from shared.delta import pack_map, unpack_map
 from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
 from shared.errors import (
     ConfigError,
@@ -103,6 +103,19 @@ class _Latents:
     latents: F32
 
 
+@dataclass(frozen=True)
+class _LayerModel:
+    """The integers of one layer: which table codes a symbol, and the tables."""
+
+    scales: ScaleNetwork
+    tables: EntropyTables
+
+    @classmethod
+    def load(cls, tensors: dict[str, npt.NDArray[Any]], layer: str) -> _LayerModel:
+        tables = _tables(tensors, layer)
+        return cls(ScaleNetwork.load(tensors, layer, len(tables.reach)), tables)
+
+
 class LiteCodec:
     """The `lite` codec. One object serves one thread at a time.
 
@@ -116,10 +129,8 @@ class LiteCodec:
         self._graphs: dict[str, Session] = {}
         self._folder, self._threads = folder, threads
         tensors = _load_tables(folder)
-        levels = len(tensors["frequencies"])
-        self._tables = EntropyTables(tensors["frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
-        self._base_scales = ScaleNetwork.load(tensors, "base", levels)
-        self._enhancement_scales = ScaleNetwork.load(tensors, "enhancement", levels)
+        self._hyper_tables = _tables(tensors, "hyper")
+        self._layers = {name: _LayerModel.load(tensors, name) for name in ("base", "enhancement")}
         self._change_threshold = float(tensors["change_threshold"][0])
 
     def encode(
@@ -138,28 +149,34 @@ class LiteCodec:
         wanted = ((width, height), base_quality, quality)
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
-        signal = self._run("analysis", image=_pad(image)[None])
-        y_base, y_enhancement = signal["y_base"], signal["y_enhancement"]
-        rows, columns = y_base.shape[2:]
-        keep = np.ones((rows, columns), bool)
-        if key is not None:
-            keep = changed_positions(
-                y_enhancement, key.signal, self._change_threshold * 2.0 ** (-quality / 10.7)
-            )
         coded = self._run(
-            "quantise", y_base=y_base, y_enhancement=y_enhancement,
+            "encode", image=_pad(image)[None], **self._against(key, _grid(width, height), quality),
             base_quality=_scalar(base_quality), quality=_scalar(quality),
-            **_conditions(keep, key.latents_base if key else np.zeros_like(y_base)),
-            reference_enhancement=key.latents_enhancement if key else np.zeros_like(y_enhancement),
         )  # fmt: skip
+        keep = coded["changed"][0, 0]
         base = self._write_base(coded, keep, base_quality, width, height, key)
         enhancement = self._write_enhancement(coded, keep, base, quality, key)
         if key is None:
             key = Key(
                 sequence, base_quality, quality, (width, height), (base.symbol_crc, enhancement.symbol_crc),
-                coded["latents_base"], coded["latents_enhancement"], y_enhancement,
+                coded["latents_base"], coded["latents_enhancement"], coded["signal"],
             )  # fmt: skip
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
+
+    def _against(self, key: Key | None, grid: tuple[int, int], quality: int) -> dict[str, F32]:
+        """What the encoder's graph needs to know of the key; without one, that every position is coded."""
+        if key is not None:
+            threshold = self._change_threshold * 2.0 ** (-quality / 10.7)
+            signal, latents = key.signal, (key.latents_base, key.latents_enhancement)
+        else:
+            threshold = -1.0
+            channels = [len(self._layers[name].scales.index.weight) for name in ("base", "enhancement")]
+            base, signal = (np.zeros((1, c, *grid), np.float32) for c in channels)
+            latents = (base, signal)
+        return {
+            "key_signal": signal, "reference_base": latents[0], "reference_enhancement": latents[1],
+            "threshold": np.array([threshold], np.float32),
+        }  # fmt: skip
 
     def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image:
         """Decode a base layer to uint8[H,W,3]; a delta needs its key's base layer."""
@@ -187,7 +204,7 @@ class LiteCodec:
         self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], quality: int, width: int, height: int,
         key: Key | None,
     ) -> Bitstream:  # fmt: skip
-        payload, crc = self._pack(coded, "base", self._base_scales, quality, keep)
+        payload, crc = self._pack(coded, "base", quality, keep)
         reference, reference_crc = (None, 0) if key is None else (key.sequence, key.symbol_crcs[0])
         return Bitstream(
             Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height,
@@ -203,7 +220,7 @@ class LiteCodec:
         key: Key | None,
     ) -> Bitstream:
         # The map of changed positions travels in the base layer only.
-        payload, crc = self._pack(coded, "enhancement", self._enhancement_scales, quality, keep)
+        payload, crc = self._pack(coded, "enhancement", quality, keep)
         reference_crc = 0 if key is None else key.symbol_crcs[1]
         return Bitstream(
             Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, base.width, base.height,
@@ -211,58 +228,53 @@ class LiteCodec:
         )  # fmt: skip
 
     def _pack(
-        self,
-        coded: dict[str, Any],
-        layer: str,
-        scales: ScaleNetwork,
-        quality: int,
-        keep: npt.NDArray[np.bool_],
+        self, coded: dict[str, Any], layer: str, quality: int, keep: npt.NDArray[np.bool_]
     ) -> tuple[bytes, int]:
         """Payload of a layer, and the CRC of its symbols."""
-        z, y = coded[f"z_{layer}"][0], coded[f"symbols_{layer}"][0]
-        encoder = SymbolEncoder(self._tables)
-        encoder.put(
-            _at(z, _hyper_map(keep)), _at(scales.hyper_indexes(quality, *z.shape[1:]), _hyper_map(keep))
-        )
-        encoder.put(_at(y, keep), _at(coded[f"indexes_{layer}"][0], keep))
+        z, y, model = coded[f"z_{layer}"][0], coded[f"symbols_{layer}"][0], self._layers[layer]
+        hyper_keep, hyper_indexes = _hyper_map(keep), model.scales.hyper_indexes(quality, *z.shape[1:])
+        encoder = SymbolEncoder()
+        encoder.put(_at(z, hyper_keep), _at(hyper_indexes, hyper_keep), self._hyper_tables)
+        encoder.put(_at(y, keep), _at(coded[f"indexes_{layer}"][0], keep), model.tables)
         return encoder.payload(), _symbol_crc(z, y)
 
     def _unpack(
         self,
         payload: bytes,
-        scales: ScaleNetwork,
+        layer: str,
         quality: int,
         keep: npt.NDArray[np.bool_],
         base_symbols: I16 | None,
     ) -> tuple[I16, I16]:
         """Hyper-latent and latent symbols of a payload."""
-        decoder = SymbolDecoder(self._tables, payload)
+        decoder, model = SymbolDecoder(payload), self._layers[layer]
         hyper_keep = _hyper_map(keep)
-        hyper_indexes = scales.hyper_indexes(quality, *hyper_keep.shape)
+        hyper_indexes = model.scales.hyper_indexes(quality, *hyper_keep.shape)
         z = np.zeros(hyper_indexes.shape, np.int16)
         places = np.broadcast_to(hyper_keep, z.shape)
-        z[places] = decoder.take(hyper_indexes[places])
-        indexes = scales.indexes(z, quality, base_symbols)
+        z[places] = decoder.take(hyper_indexes[places], self._hyper_tables)
+        indexes = model.scales.indexes(z, quality, base_symbols)
         y = np.zeros(indexes.shape, np.int16)
         places = np.broadcast_to(keep, y.shape)
-        y[places] = decoder.take(indexes[places])
+        y[places] = decoder.take(indexes[places], model.tables)
         decoder.finish()
         return z, y
 
     def _read_base(self, data: bytes, key: _Latents | None = None) -> _Latents:
         bitstream = self._parse(data, Layer.BASE)
         key = _key_of(bitstream, key)
-        rows, columns = _grid(bitstream)
+        rows, columns = _grid(bitstream.width, bitstream.height)
         keep, payload = np.ones((rows, columns), bool), bitstream.payload
         if bitstream.reference is not None:
             keep, payload = unpack_map(payload, rows, columns)
-        z, y = self._unpack(payload, self._base_scales, bitstream.quality, keep, None)
+        z, y = self._unpack(payload, "base", bitstream.quality, keep, None)
         if _symbol_crc(z, y) != bitstream.symbol_crc:
             raise SymbolMismatch("base layer: decoded symbols fail their checksum")
         reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
         latents = self._run(
-            "dequantise_base", z_base=z[None], symbols_base=y[None], **_conditions(keep, reference)
-        )["latents_base"]
+            "dequantise_base", z_base=z[None], symbols_base=y[None], keep=_as_floats(keep),
+            reference_base=reference,
+        )["latents_base"]  # fmt: skip
         return _Latents(bitstream, y, latents)
 
     def _read_enhancement(self, data: bytes, base: _Latents, key: _Latents | None = None) -> _Latents:
@@ -277,20 +289,18 @@ class LiteCodec:
         if same != (lower.width, lower.height, lower.reference, lower.quality, lower.symbol_crc):
             raise LayerMismatch("this enhancement belongs to another base layer")
         key = _key_of(bitstream, key)
-        rows, columns = _grid(bitstream)
+        rows, columns = _grid(bitstream.width, bitstream.height)
         keep = np.ones((rows, columns), bool)
         if lower.reference is not None:
             keep, _ = unpack_map(lower.payload, rows, columns)
-        z, y = self._unpack(
-            bitstream.payload, self._enhancement_scales, bitstream.quality, keep, base.symbols
-        )
+        z, y = self._unpack(bitstream.payload, "enhancement", bitstream.quality, keep, base.symbols)
         if _symbol_crc(z, y) != bitstream.symbol_crc:
             raise SymbolMismatch("enhancement layer: decoded symbols fail their checksum")
         reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
         latents = self._run(
             "dequantise_enhancement", z_enhancement=z[None], symbols_enhancement=y[None], latents_base=base.latents,
             base_quality=_scalar(lower.quality), quality=_scalar(bitstream.quality),
-            keep=keep[None, None].astype(np.float32), reference_enhancement=reference,
+            keep=_as_floats(keep), reference_enhancement=reference,
         )["latents_enhancement"]  # fmt: skip
         return _Latents(bitstream, y, latents)
 
@@ -328,10 +338,15 @@ def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
         tensors = load_file(folder.file("entropy.safetensors"))
     except SafetensorError as error:
         raise ModelCorrupt(f"model {folder.name}: its tables cannot be read: {error}") from error
-    missing = {"frequencies", "reach", "skip_below", "change_threshold"} - tensors.keys()
+    wanted = {f"{name}.frequencies" for name in ("hyper", "base", "enhancement")}
+    missing = {*wanted, "reach", "skip_below", "change_threshold"} - tensors.keys()
     if missing:
         raise ModelCorrupt(f"model {folder.name}: its tables lack {', '.join(sorted(missing))}")
     return tensors
+
+
+def _tables(tensors: dict[str, npt.NDArray[Any]], name: str) -> EntropyTables:
+    return EntropyTables(tensors[f"{name}.frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
 
 
 def _check(image: U8Image, base_quality: int, quality: int) -> None:
@@ -361,9 +376,9 @@ def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:
     return key
 
 
-def _grid(bitstream: Bitstream) -> tuple[int, int]:
+def _grid(width: int, height: int) -> tuple[int, int]:
     """Rows and columns of the latents of a frame."""
-    return (-(-bitstream.height // STEP) * STEP // 16, -(-bitstream.width // STEP) * STEP // 16)
+    return -(-height // STEP) * STEP // 16, -(-width // STEP) * STEP // 16
 
 
 def _pad(image: U8Image) -> U8Image:
@@ -391,8 +406,8 @@ def _hyper_map(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(keep.reshape(rows // 4, 4, columns // 4, 4).any(axis=(1, 3)))
 
 
-def _conditions(keep: npt.NDArray[np.bool_], reference: F32) -> dict[str, npt.NDArray[Any]]:
-    return {"keep": keep[None, None].astype(np.float32), "reference_base": reference}
+def _as_floats(keep: npt.NDArray[np.bool_]) -> F32:
+    return keep[None, None].astype(np.float32)
 
 
 def _symbol_crc(z: I16, y: I16) -> int:

@@ -17,17 +17,6 @@ from shared.errors import MalformedBitstream, TruncatedBitstream
 _LENGTH = struct.Struct("<H")
 
 
-def changed_positions(
-    signal: npt.NDArray[np.float32], key_signal: npt.NDArray[np.float32], threshold: float
-) -> npt.NDArray[np.bool_]:
-    """bool[h,w]: where the mean squared change over the channels of float32[1,C,h,w] exceeds `threshold`.
-
-    A position counts as changed as well when one channel alone changed by 32 thresholds: a small sharp object.
-    """
-    change = np.square(signal[0] - key_signal[0])
-    return np.asarray((change.mean(axis=0) > threshold) | (change.max(axis=0) > 32 * threshold))
-
-
 def pack_map(keep: npt.NDArray[np.bool_]) -> bytes:
     packed = zlib.compress(np.packbits(keep.ravel()).tobytes(), 9)
     return _LENGTH.pack(len(packed)) + packed

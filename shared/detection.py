@@ -55,6 +55,11 @@ class Detector(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of everything it can find."""
+        ...
+
     def detect(self, image: U8Image) -> list[Detection]: ...
 
 

@@ -64,46 +64,42 @@ class EntropyTables:
         ]
         object.__setattr__(self, "models", tuple(models))
 
-    def coded(self, indexes: Indexes) -> npt.NDArray[np.bool_]:
-        """Where a symbol is coded at all (σ-skip)."""
-        return indexes >= self.skip_below
-
 
 class SymbolEncoder:
     """Collects symbol arrays, then gives one payload."""
 
-    def __init__(self, tables: EntropyTables) -> None:
-        self._tables = tables
+    def __init__(self) -> None:
         self._encoder = RangeEncoder()
-        self._escaped: list[npt.NDArray[np.int64]] = []
+        self._escaped: list[npt.NDArray[np.int32]] = []
 
-    def put(self, symbols: Symbols, indexes: Indexes) -> None:
+    def put(self, symbols: Symbols, indexes: Indexes, tables: EntropyTables) -> None:
         """Code `symbols` int16[N] under `indexes` uint8[N]. Symbols at skipped indexes must be 0."""
         order, starts = _sorted(indexes)
-        counts = np.diff(starts)
-        reach = np.repeat(self._tables.reach, counts[: len(self._tables.reach)])
-        values = symbols[order].astype(np.int32)
-        outside = np.abs(values) > reach
-        outside[: starts[self._tables.skip_below]] = False
-        self._escaped.append(values[outside].astype(np.int64))
-        shifted = np.where(outside, 2 * reach + 1, values + reach)
-        for level in np.flatnonzero(counts):
-            if level >= self._tables.skip_below:
-                self._encoder.encode(shifted[starts[level] : starts[level + 1]], self._tables.models[level])
+        first = starts[tables.skip_below]
+        reach = np.repeat(tables.reach, np.diff(starts)[: len(tables.reach)])[first:]
+        shifted = symbols[order[first:]].astype(np.int32)
+        shifted += reach
+        reach *= 2
+        outside = shifted.view(np.uint32) > reach.view(np.uint32)  # negative ones are large as well
+        if outside.any():
+            self._escaped.append(shifted[outside] - reach[outside] // 2)
+            np.copyto(shifted, reach + 1, where=outside)
+        starts = starts - first
+        for level in range(tables.skip_below, len(tables.reach)):
+            if starts[level + 1] > starts[level]:
+                self._encoder.encode(shifted[starts[level] : starts[level + 1]], tables.models[level])
 
     def payload(self) -> bytes:
         words = self._encoder.get_compressed().astype("<u4")
-        escaped = np.concatenate([np.zeros(0, np.int64), *self._escaped])
         head = _varint(len(words))
-        tail = b"".join(_varint(_zigzag(int(v))) for v in escaped)
+        tail = b"".join(_varint(_zigzag(int(value))) for part in self._escaped for value in part)
         return b"".join([head, words.tobytes(), tail])
 
 
 class SymbolDecoder:
     """Gives back, in the same order, what a SymbolEncoder was fed."""
 
-    def __init__(self, tables: EntropyTables, payload: bytes) -> None:
-        self._tables = tables
+    def __init__(self, payload: bytes) -> None:
         count, at = _read_varint(payload, 0)
         end = at + 4 * count
         if end > len(payload):
@@ -111,15 +107,19 @@ class SymbolDecoder:
         self._decoder = RangeDecoder(np.frombuffer(payload[at:end], "<u4").astype(np.uint32))
         self._payload, self._at = payload, end
 
-    def take(self, indexes: Indexes) -> Symbols:
+    def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
         symbols = np.zeros(len(indexes), np.int16)
-        for level, places in _groups(indexes, self._tables.skip_below):
+        order, starts = _sorted(indexes)
+        for level in range(tables.skip_below, len(tables.reach)):
+            places = order[starts[level] : starts[level + 1]]
+            if not len(places):
+                continue
             try:
-                shifted = self._decoder.decode(self._tables.models[level], len(places))
+                shifted = self._decoder.decode(tables.models[level], len(places))
             except AssertionError as error:
                 raise MalformedBitstream("payload is not a code of this entropy model") from error
-            reach = int(self._tables.reach[level])
+            reach = int(tables.reach[level])
             values = shifted - reach
             escapes = np.flatnonzero(shifted == 2 * reach + 1)
             for place in escapes:
@@ -147,16 +147,6 @@ def _sorted(indexes: Indexes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp
     order = np.argsort(indexes, kind="stable")
     counts = np.bincount(indexes, minlength=MAX_LEVELS)
     return order, np.concatenate([[0], np.cumsum(counts)])
-
-
-def _groups(indexes: Indexes, skip_below: int) -> list[tuple[int, npt.NDArray[np.intp]]]:
-    """(σ-index, positions in ascending order) for every index that is coded."""
-    order, starts = _sorted(indexes)
-    return [
-        (level, order[starts[level] : starts[level + 1]])
-        for level in range(skip_below, MAX_LEVELS)
-        if starts[level + 1] > starts[level]
-    ]
 
 
 def _zigzag(value: int) -> int:

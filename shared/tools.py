@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import ConfigError, SourceNotFound, SourceUnreadable
+from shared.quality import parse_quality
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +38,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="writes OUT.base.slk and OUT.enh.slk (default: named after the image, in this folder)",
     )
     encode.add_argument(
-        "--base-quality", type=quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
+        "--base-quality", type=parse_quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
     )
     encode.add_argument(
-        "--quality", type=quality, default=40, help="both layers, 0 to 63 (default %(default)s)"
+        "--quality",
+        type=parse_quality,
+        default=40,
+        help="both layers, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030 (default %(default)s)",
     )
     encode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
     encode.set_defaults(run=run_encode)
@@ -174,13 +178,6 @@ def write_image(path: Path, image: U8Image) -> None:
     except cv2.error as cause:
         raise ConfigError(f"no image format is known by the name {path.suffix}") from cause
     write_atomically(path, data.tobytes())
-
-
-def quality(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 63:
-        raise argparse.ArgumentTypeError("a quality is 0 to 63")
-    return value
 
 
 def _plain(value: Any) -> Any:

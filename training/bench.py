@@ -14,17 +14,16 @@ import numpy as np
 
 from cloud.postfilter import PostFilter, load_postfilter
 from shared.codec import LiteCodec, load_codec
-from shared.errors import SourceNotFound
+from shared.errors import ConfigError, SourceNotFound
+from shared.files import write_atomically
+from shared.quality import PRESETS
 from training.data import U8, list_images, read_rgb
-from training.lite.model import LAMBDA_HIGH, LAMBDA_LOW
-from training.lite.scale_network import QUALITIES
 from training.published import KODAK_CURVES, is_kodak
 from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
 from training.speed import compare_speed
 
 LEARNED_PEERS = tuple(KODAK_CURVES)
 DEFAULT_QUALITY = 40  # of both layers, as an edge agent has it
-PAPER_LAMBDAS = (0.005, 0.010, 0.020, 0.030)
 BASE_QUALITY = 8
 COMMON_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 Row = dict[str, Any]
@@ -36,11 +35,6 @@ def photographs() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise SourceNotFound("the package ultralytics is not installed: name a folder with --images")
     return Path(spec.submodule_search_locations[0]) / "assets"
-
-
-def quality_of(lam: float) -> int:
-    """The integer quality nearest to λ (inverse of `training.lite.model.lambda_of`)."""
-    return round((QUALITIES - 1) * np.log(lam / LAMBDA_LOW) / np.log(LAMBDA_HIGH / LAMBDA_LOW))
 
 
 def measure_ours(
@@ -122,7 +116,7 @@ def bench_codec(
     codec.decode_enhanced(
         *vars(codec.encode(images[0], base_quality=BASE_QUALITY, quality=32).layers).values()
     )
-    presets = [quality_of(lam) for lam in PAPER_LAMBDAS]
+    presets = list(PRESETS.values())
     loaded = {name: load_postfilter(name, threads=threads) for name in filters}
     rows = [
         measure_ours(codec, images, min(BASE_QUALITY, quality), quality, loaded if quality in presets else {})
@@ -235,9 +229,64 @@ def report(result: dict[str, Any]) -> str:
             f"layers; decompress {times['decode_ms']:.0f} ms, {times['decode_base_ratio']:.1f} times our base layer"
         )
     for name, gains in result["rrdb_gain_db"].items():
-        shown = ", ".join(f"{g:+.3f} at λ {lam}" for lam, g in zip(PAPER_LAMBDAS, gains, strict=True))
+        shown = ", ".join(f"{g:+.3f} at {preset}" for preset, g in zip(PRESETS, gains, strict=True))
         lines.append(f"{name} gains in dB: {shown}")
     return "\n".join(lines)
+
+
+README_MARKS = "<!-- bench codec -->", "<!-- end of bench codec -->"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Our curve, and the peers beside it, as two tables of Markdown."""
+    rows = [row for row in result["rows"] if row["codec"] == "lite"]
+    lines = [
+        f"Mean of {result['images']} images, model `{result['model']}`, {result['threads']} threads.",
+        "",
+        "| quality | base, bpp | both, bpp | PSNR, dB | MS-SSIM | encode, ms | decode base, ms | decode both, ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        similarity = f"{row['ms_ssim']:.4f}" if row["ms_ssim"] is not None else "-"
+        times = (row["encode_ms"], row["decode_base_ms"], row["decode_ms"])
+        cells = (f"{row['bpp_base']:.3f}", f"{row['bpp']:.3f}", f"{row['psnr']:.2f}", similarity)
+        lines.append(f"| {' | '.join([str(row['quality']), *cells, *(f'{ms:.0f}' for ms in times)])} |")
+    lines += [
+        "",
+        "| peer | BD-rate of both layers against it | encode, ms | decode, ms |",
+        "|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row["codec"] for row in result["rows"] if row["codec"] != "lite"):
+        percent = result["bd_rate_percent"].get(key(name))
+        theirs = [row for row in result["rows"] if row["codec"] == name]
+        spans = [
+            f"{min(values):.0f} to {max(values):.0f}"
+            for values in ([row[kind] for row in theirs] for kind in ("encode_ms", "decode_ms"))
+        ]
+        lines.append(f"| {name} | {shown_percent(percent)} | {' | '.join(spans)} |")
+    for name, times in result["times"]["peers"].items():
+        percent = result["bd_rate_percent"].get(key(name.split(" ")[0]))
+        lines.append(
+            f"| {name}, a 768x512 picture (rate: published curve) | {shown_percent(percent)} | "
+            f"{times['encode_ms']:.0f}: ours {times['encode_ratio']:.1f} times faster | "
+            f"{times['decode_ms']:.0f}: our base layer {times['decode_base_ratio']:.1f} times faster |"
+        )
+    return "\n".join(lines)
+
+
+def shown_percent(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:+.1f} %"
+
+
+def write_table(result: dict[str, Any], path: Path) -> None:
+    """Put `table` between the marks of a Markdown file. Raises ConfigError where they are missing."""
+    text = path.read_text()
+    first, last = README_MARKS
+    before, found, rest = text.partition(first)
+    _, ended, after = rest.partition(last)
+    if not found or not ended:
+        raise ConfigError(f"{path} has no lines {first} and {last}")
+    write_atomically(path, f"{before}{first}\n{table(result)}\n{last}{after}".encode())
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:

@@ -107,6 +107,10 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         "--base-skew", type=float, default=1.4, metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
     )  # fmt: skip
+    lite.add_argument(
+        "--single-layer", action="store_true",
+        help="leave the base layer empty: the reference for what two layers cost",
+    )  # fmt: skip
     _training_flags(
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
@@ -161,6 +165,9 @@ def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     )
     codec.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
     codec.add_argument("--plot", type=Path, metavar="OUT.png", help="write the curves")
+    codec.add_argument(
+        "--readme", type=Path, metavar="FILE.md", help="put the tables between the marks of this file"
+    )
 
 
 def _train_edges(args: argparse.Namespace) -> int:
@@ -179,7 +186,7 @@ def _train_lite(args: argparse.Namespace) -> int:
 
     config = TrainConfig(
         total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
-        feature_weight=args.feature_weight, base_skew=args.base_skew,
+        feature_weight=args.feature_weight, base_skew=args.base_skew, single_layer=args.single_layer,
     )  # fmt: skip
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
@@ -233,7 +240,8 @@ def _export_lite(args: argparse.Namespace) -> int:
     state = _checkpoint(args.work / "lite.pt")
     codec = LiteCodec()
     codec.load_state_dict(state["model"])
-    export_lite(codec, args.out / "lite", _facts(args.note, state["step"]))
+    counts = state["counts"].numpy() if "counts" in state else None
+    export_lite(codec, args.out / "lite", _facts(args.note, state["step"]), counts)
     print(args.out / "lite")
     return 0
 
@@ -251,7 +259,7 @@ def _export_postfilter(args: argparse.Namespace) -> int:
 
 
 def _bench_codec(args: argparse.Namespace) -> int:
-    from training.bench import bench_codec, photographs, plot, report, write_json
+    from training.bench import bench_codec, photographs, plot, report, write_json, write_table
 
     result = bench_codec(
         args.images or photographs(),
@@ -266,4 +274,6 @@ def _bench_codec(args: argparse.Namespace) -> int:
         write_json(result, args.json)
     if args.plot:
         plot(result, args.plot)
+    if args.readme:
+        write_table(result, args.readme)
     return 0

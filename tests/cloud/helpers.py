@@ -142,6 +142,7 @@ def grey(level: int) -> bytes:
 
 class OneBox:
     name = "one-box"
+    classes = ("cat",)
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         return [Detection("cat", 0.4, (1.0, 1.0, 5.0, 4.0))]

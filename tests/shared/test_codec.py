@@ -329,7 +329,7 @@ def test_symbol_checksums_are_those_of_the_format(codec, key):
     """CRC-32 of hyper-latents, then latents, as little-endian int16."""
     bitstream = parse(key.layers.base)
     everywhere = np.ones((8, 12), bool)
-    z, y = codec._unpack(bitstream.payload, codec._base_scales, BASE_QUALITY, everywhere, None)
+    z, y = codec._unpack(bitstream.payload, "base", BASE_QUALITY, everywhere, None)
     assert z.any() and y.any()
     symbols = np.concatenate([z.ravel(), y.ravel()]).astype("<i2").tobytes()
     assert zlib.crc32(symbols) == bitstream.symbol_crc

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared.delta import changed_positions, pack_map, unpack_map
+from shared.delta import pack_map, unpack_map
 from shared.errors import BitstreamError, MalformedBitstream, TruncatedBitstream
 
 MAP = np.array([[1, 0, 0, 0, 0, 0, 0, 1], [0, 1, 1, 0, 0, 0, 0, 0]], bool)
@@ -92,19 +92,3 @@ def test_arbitrary_payloads(payload):
 @given(st.binary(max_size=12), st.binary(max_size=12))
 def test_arbitrary_maps(bits, rest):
     unpacks_or_fails(packed(bits) + rest)
-
-
-def test_nothing_changed_in_equal_signals():
-    signal = np.random.default_rng(2).normal(size=(1, 8, 4, 4)).astype(np.float32)
-    assert not changed_positions(signal, signal, 0.02).any()
-
-
-def test_positions_that_changed():
-    """One position over all channels just above the threshold, one just below, one in a single channel."""
-    key = np.zeros((1, 64, 4, 4), np.float32)
-    signal = key.copy()
-    signal[0, :, 0, 0] = np.sqrt(0.021)
-    signal[0, :, 1, 1] = np.sqrt(0.019)
-    signal[0, 5, 2, 2] = np.sqrt(33 * 0.02)  # its mean over the channels is half the threshold
-    signal[0, 5, 3, 3] = np.sqrt(31 * 0.02)
-    assert np.argwhere(changed_positions(signal, key, 0.02)).tolist() == [[0, 0], [2, 2]]

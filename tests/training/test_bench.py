@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from shared.errors import ConfigError
+from shared.quality import PRESETS
 from tests.pictures import photo
 from training import bench, speed
 
@@ -33,7 +35,7 @@ def test_the_json_has_what_it_promises(result: bench.Row, tmp_path: Path) -> Non
     rates, qualities = ([row[key] for row in ours] for key in ("bpp", "psnr"))
     assert rates == sorted(rates) and qualities == sorted(qualities)
     assert read["images"] == 1 and read["bd_rate_percent"].keys() == {"jpeg"}  # published curves are of Kodak
-    assert len(read["rrdb_gain_db"]["fast"]) == len(bench.PAPER_LAMBDAS)
+    assert len(read["rrdb_gain_db"]["fast"]) == len(PRESETS)
     assert (
         read["speedup"]["encode_vs_mbt2018_mean"] > 1 and read["speedup"]["decode_base_vs_mbt2018_mean"] > 1
     )
@@ -53,5 +55,16 @@ def test_the_plot_is_a_picture(result: bench.Row, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "out.png")).shape == (600, 840, 3)
 
 
-def test_presets_of_the_paper_are_qualities() -> None:
-    assert [bench.quality_of(lam) for lam in bench.PAPER_LAMBDAS] == [25, 35, 46, 52]
+def test_the_table_goes_between_the_marks_and_nowhere_else(result: bench.Row, tmp_path: Path) -> None:
+    first, last = bench.README_MARKS
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{first}\nold\n{last}\nafter\n")
+    bench.write_table(result, page)
+    text = page.read_text()
+    assert text.startswith(f"before\n{first}\n") and text.endswith(f"\n{last}\nafter\n") and "old" not in text
+    ours = [row for row in result["rows"] if row["codec"] == "lite"]
+    assert f"| {ours[0]['quality']} | {ours[0]['bpp_base']:.3f} | {ours[0]['bpp']:.3f} |" in text
+    assert f"| jpeg | {result['bd_rate_percent']['jpeg']:+.1f} % |" in text
+    page.write_text("no marks")
+    with pytest.raises(ConfigError, match="has no lines"):
+        bench.write_table(result, page)

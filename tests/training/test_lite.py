@@ -18,7 +18,7 @@ from shared.models import find_model
 from tests.pictures import photo, psnr
 from training.edges import EdgeNet, dilate, masks_for
 from training.lite import model as lite
-from training.lite.export import bake_qualities, export_lite, gaussian_tables, load_lite
+from training.lite.export import bake_qualities, entropy_tables, export_lite, load_lite
 from training.lite.fit_scales import bits_of, fit_scales
 from training.lite.layers import HAAR, DepthConvBlock, dct_basis
 from training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
@@ -91,18 +91,24 @@ def test_blocks_start_near_the_identity():
     assert (DepthConvBlock(16)(x) - x).abs().max() < 0.1
 
 
+def encode_graph(codec, image, quality, **key):
+    """The encoder's graph alone: all positions coded, but for what `key` says."""
+    height, width = image.shape[:2]
+    numbers = {name: np.array([quality]) for name in ("base_quality", "quality")}
+    return codec._run(
+        "encode", image=image[None], **codec._against(None, (height // 16, width // 16), 0) | key, **numbers
+    )
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("quality", [0, 40, 63])
 def test_the_encoders_graph_finds_the_indexes_of_the_integer_network(quality):
     """Float sums of integers in ONNX Runtime, integers in numpy: one wrong index and nothing decodes."""
     codec = load_codec("lite", threads=2)
     noise = np.random.default_rng(quality).integers(0, 256, (128, 192, 3), np.uint8)
-    latents = codec._run("analysis", image=noise[None])
-    zeros = {f"reference_{name.removeprefix('y_')}": np.zeros_like(y) for name, y in latents.items()}
-    feeds = {**latents, **zeros, "keep": np.ones((1, 1, 8, 12), np.float32)}
-    coded = codec._run("quantise", base_quality=np.array([quality]), quality=np.array([quality]), **feeds)
-    base = codec._base_scales.indexes(coded["z_base"][0], quality)
-    enhancement = codec._enhancement_scales.indexes(
+    coded = encode_graph(codec, noise, quality)
+    base = codec._layers["base"].scales.indexes(coded["z_base"][0], quality)
+    enhancement = codec._layers["enhancement"].scales.indexes(
         coded["z_enhancement"][0], quality, coded["symbols_base"][0]
     )
     assert len(np.unique(base)) > 8 and len(np.unique(enhancement)) > 8
@@ -110,9 +116,36 @@ def test_the_encoders_graph_finds_the_indexes_of_the_integer_network(quality):
     assert np.array_equal(coded["indexes_enhancement"][0], enhancement)
 
 
+def test_positions_count_as_changed_by_their_mean_or_by_one_channel():
+    """One position just above the threshold over all channels, one just below, two in a single channel."""
+    codec, image = load_codec("lite", threads=1), photo(64, 64)
+    signal = encode_graph(codec, image, 30)["signal"]
+    key = signal.copy()
+    key[0, :, 0, 0] += np.sqrt(0.021)
+    key[0, :, 1, 1] += np.sqrt(0.019)
+    key[0, 5, 2, 2] += np.sqrt(33 * 0.02)  # its mean over the channels is below the threshold
+    key[0, 5, 3, 3] += np.sqrt(31 * 0.02)
+    coded = encode_graph(codec, image, 30, key_signal=key, threshold=np.array([0.02], np.float32))
+    assert np.argwhere(coded["changed"][0, 0]).tolist() == [[0, 0], [2, 2]]
+    again = encode_graph(codec, image, 30, key_signal=signal, threshold=np.array([0.02], np.float32))
+    assert not again["changed"].any() and not again["symbols_enhancement"].any()
+
+
+@torch.no_grad()
+def test_a_silent_base_leaves_a_codec_of_one_layer():
+    model = load_lite(find_model("lite", kind="codec").path)
+    lite.silence_base(model)
+    model.eval()
+    out = model(as_tensor(photo(128, 128)), qualities(40), qualities(40))
+    assert out["bpp_base"].item() < 0.002 and out["bpp_enhancement"].item() > 0.1
+    assert psnr(as_image(out["enhanced"]), photo(128, 128)) > 25
+    assert not any(p.requires_grad for p in model.base.parameters())
+    assert all(p.requires_grad for p in model.enhancement.parameters())
+
+
 def test_dead_zones_shrink_as_symbols_grow_likely():
     zones = lite.dead_zones()
-    assert len(zones) == lite.SIGMA_LEVELS and zones[-1] < 0.01 and zones.max() < 0.3
+    assert len(zones) == lite.SIGMA_LEVELS and zones[-1] < 0.01 and zones.max() < 0.5
     assert (zones.diff() <= 0).all()
 
 
@@ -157,11 +190,11 @@ def test_drawn_qualities_are_in_range():
 
 
 def test_tables_hold_every_scale():
-    tables = gaussian_tables()
-    made = EntropyTables(tables["frequencies"], tables["reach"], int(tables["skip_below"][0]))
+    tables = entropy_tables(None)
+    made = EntropyTables(tables["base.frequencies"], tables["reach"], int(tables["skip_below"][0]))
     assert len(made.models) == lite.SIGMA_LEVELS
     for level, reach in enumerate(tables["reach"]):
-        row = tables["frequencies"][level]
+        row = tables["base.frequencies"][level]
         assert (row[: 2 * reach + 2] > 0).all() and not row[2 * reach + 2 :].any()
         assert np.array_equal(row[: 2 * reach + 1], row[: 2 * reach + 1][::-1])
         # the cost of a zero is what training counts on
@@ -274,27 +307,22 @@ def test_baking_changes_nothing(checkpoint):
         assert torch.allclose(a[name], b[name], atol=1e-4), name
 
 
-def check_estimate(folder, image, base_quality, quality):
+def check_estimate(folder, image, base_quality, quality, fewest):
     """Real bytes against the bits training counts, and the served pictures against the trained ones.
 
-    Training knows no skipped positions, so they are coded here; then skipping must save bits at little loss.
+    `fewest`: the least share of the estimate that real bytes may be; tables of real symbols save some.
     """
     model, codec = load_lite(folder).eval(), load_codec(folder, threads=1)
-    skipping = codec.encode(image, base_quality=base_quality, quality=quality).layers
-    with_skips = codec.decode_enhanced(skipping.base, skipping.enhancement)
-    codec._tables = EntropyTables(codec._tables.frequencies, codec._tables.reach, 0)
     coded = codec.encode(image, base_quality=base_quality, quality=quality).layers
     with torch.no_grad():
         out = model(as_tensor(image), qualities(base_quality), qualities(quality))
     pixels = image.shape[0] * image.shape[1]
     for name, layer in (("bpp_base", coded.base), ("bpp_enhancement", coded.enhancement)):
-        payload = 8 * len(parse(layer).payload)
-        assert payload == pytest.approx(out[name].item() * pixels, rel=0.03), name
+        share = 8 * len(parse(layer).payload) / (out[name].item() * pixels)
+        assert fewest < share < 1.03, name
     served = codec.decode_enhanced(coded.base, coded.enhancement)
     assert psnr(served, as_image(out["enhanced"])) > 45
     assert psnr(codec.decode_base(coded.base), as_image(out["base"])) > 45
-    assert len(skipping.base + skipping.enhancement) <= len(coded.base + coded.enhancement)
-    assert psnr(with_skips, image) > psnr(served, image) - 1
 
 
 POINTS = [(8, 35), (32, 55)]
@@ -302,12 +330,12 @@ POINTS = [(8, 35), (32, 55)]
 
 @pytest.mark.parametrize("base_quality, quality", POINTS)
 def test_bits_and_pictures_of_a_fresh_export(folder, base_quality, quality):
-    check_estimate(folder, photo(256, 384), base_quality, quality)
+    check_estimate(folder, photo(256, 384), base_quality, quality, 0.97)
 
 
 @pytest.mark.parametrize("base_quality, quality", POINTS)
 def test_bits_and_pictures_of_the_shipped_model(base_quality, quality):
-    check_estimate(find_model("lite", kind="codec").path, photo(448, 640), base_quality, quality)
+    check_estimate(find_model("lite", kind="codec").path, photo(448, 640), base_quality, quality, 0.85)
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from cloud.detectors import load_detector
 from training.detector.evaluate import LOWEST_SCORE, BaseLayer, Change, average_precision, load_truth
 from training.rate_distortion import PEERS, U8
 
-BASE_QUALITIES = (0, 4, 8, 12, 16, 24)
-PEER_QUALITIES = {"avif": (15, 22, 28, 35, 42, 50, 58), "jpeg": (8, 12, 18, 25, 35, 50)}
+BASE_QUALITIES = (0, 4, 8, 12, 16, 20, 24)
+PEER_QUALITIES = {"avif": (3, 6, 10, 15, 20, 26, 34), "jpeg": (3, 5, 8, 12, 18, 25)}
 RATES = (0.10, 0.15, 0.20)  # bits a pixel at which accuracies are compared
 
 
@@ -71,7 +71,7 @@ def measure(
 ) -> Point:
     kept = Kept(codec)
     ap = {
-        name: average_precision(detector, truth, images, kept.rewind())["AP"]
+        name: average_precision(detector, truth, images, kept.rewind(), detector.classes)["AP"]
         for name, detector in detectors.items()
     }
     return Point(quality, codec.bits / codec.pixels, ap)
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     specs = args.detector or ["builtin"]
     detectors = {Path(s).stem: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE) for s in specs}
     originals = {
-        name: average_precision(detector, truth, args.images, lambda image: image)["AP"]
+        name: average_precision(detector, truth, args.images, lambda image: image, detector.classes)["AP"]
         for name, detector in detectors.items()
     }
     curves: dict[str, list[Point]] = {}

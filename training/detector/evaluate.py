@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ class BaseLayer:
         return self._codec.decode_base(encoded.layers.base)
 
 
-def average_precision(detector: Detector, truth: Any, folder: Path, change: Change) -> dict[str, float]:
-    """AP (IoU 0.5 to 0.95), AP50 and each class's AP50 over the shipped classes, in percent."""
+def average_precision(
+    detector: Detector, truth: Any, folder: Path, change: Change, classes: Sequence[str] = SHIPPED_CLASSES
+) -> dict[str, float]:
+    """AP (IoU 0.5 to 0.95), AP50 and each class's AP50 over `classes`, in percent."""
     from pycocotools.cocoeval import COCOeval
 
-    ids = {c["name"]: c["id"] for c in truth.dataset["categories"] if c["name"] in SHIPPED_CLASSES}
+    ids = {c["name"]: c["id"] for c in truth.dataset["categories"] if c["name"] in classes}
     results = []
     for image_id, entry in truth.imgs.items():
         bgr = cv2.imread(str(folder / entry["file_name"]), cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""Export a trained `lite` codec: six ONNX graphs, the integer tables, weights and a manifest."""
+"""Export a trained `lite` codec: seven ONNX graphs, the integer tables, weights and a manifest."""
 
 from __future__ import annotations
 
@@ -17,20 +17,15 @@ from torch import Tensor, nn
 
 from shared.entropy import MAX_SYMBOL, TABLE_BITS
 from shared.models import describe_files, model_hash
-from training.lite.model import (
-    SIGMA_HIGH,
-    SIGMA_LEVELS,
-    SIGMA_LOW,
-    LayerEntropy,
-    LiteCodec,
-    dead_zones,
-)
+from training.lite.layers import F64
+from training.lite.model import SIGMA_LEVELS, LayerEntropy, LiteCodec, dead_zones, sigma_of
 from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv, activation
 from training.lite.weights import load_weights
 from training.onnx_files import export_onnx
 
 SKIP_BELOW = 0  # skipping σ < 0.13 saved no time here and cost up to 0.5 dB on pictures with sharp outliers
 CHANGE_THRESHOLD = 0.02
+PRIOR_SYMBOLS = 3000  # what the Gaussian weighs beside symbols that were counted
 LATENT = {2: "h16", 3: "w16"}
 HYPER = {2: "h64", 3: "w64"}
 IMAGE = {1: "height", 2: "width"}
@@ -100,7 +95,11 @@ def hyper_symbols(layer: LayerEntropy, residual: Tensor, keep: Tensor) -> Tensor
 
 
 class Quantise(nn.Module):
-    """Latents to symbols and σ-indexes of both layers; see `MeanQuantiser`."""
+    """Latents to symbols and σ-indexes of both layers; see `MeanQuantiser`.
+
+    A position is coded (`keep` 1) where the mean over the channels of the squared change since `key_signal` is above
+    `threshold`, or one channel alone changed by 32 thresholds: a small sharp object. A threshold below 0 codes all.
+    """
 
     def __init__(self, codec: LiteCodec) -> None:
         super().__init__()
@@ -109,16 +108,20 @@ class Quantise(nn.Module):
         self.register_buffer("dead_zones", dead_zones())
 
     def forward(
-        self, y_base: Tensor, y_enhancement: Tensor, keep: Tensor, reference_base: Tensor,
-        reference_enhancement: Tensor, base_quality: Tensor, quality: Tensor,
+        self, y_base: Tensor, y_enhancement: Tensor, key_signal: Tensor, reference_base: Tensor,
+        reference_enhancement: Tensor, threshold: Tensor, base_quality: Tensor, quality: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        codec = self.codec
+        codec, zones = self.codec, self.get_buffer("dead_zones")
+        change = (y_enhancement - key_signal).square()
+        changed = (change.mean(1, keepdim=True) > threshold) | (change.amax(1, keepdim=True) > 32 * threshold)
+        keep = changed.float()
         y = y_base * torch.exp(codec.base.log_gain(base_quality))
         z_b = hyper_symbols(codec.base, y, keep)
         index_b = self.scales[0](z_b, base_quality)
         s_b, latents_b, _ = codec.base.quantiser.quantise(
-            y, condition(codec.base, z_b, None), torch.zeros_like(y), keep, reference_base
-        )
+            y, condition(codec.base, z_b, None), torch.zeros_like(y), keep, reference_base,
+            zones[index_b.long()],
+        )  # fmt: skip
         _, features = codec.base_latents(latents_b, base_quality)
         prior = codec.enhancement_prior(features, quality)
         y = y_enhancement * torch.exp(codec.enhancement.log_gain(quality))
@@ -126,11 +129,30 @@ class Quantise(nn.Module):
         index_e = self.scales[1](z_e, quality, s_b)
         s_e, latents_e, _ = codec.enhancement.quantiser.quantise(
             y, condition(codec.enhancement, z_e, features), prior, keep, reference_enhancement,
-            self.get_buffer("dead_zones")[index_e.long()],
+            zones[index_e.long()],
         )  # fmt: skip
         symbols = (s.clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int16) for s in (z_b, s_b, z_e, s_e))
         indexes = (index.to(torch.uint8) for index in (index_b, index_e))
-        return (*symbols, *indexes, latents_b, latents_e)
+        return (*symbols, *indexes, latents_b, latents_e, changed)
+
+
+class Encode(nn.Module):
+    """The whole encoder: image uint8[1,H,W,3] to symbols and σ-indexes, and what later deltas compare with."""
+
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.analysis, self.quantise = Analysis(codec), Quantise(codec)
+
+    def forward(
+        self, image: Tensor, key_signal: Tensor, reference_base: Tensor, reference_enhancement: Tensor,
+        threshold: Tensor, base_quality: Tensor, quality: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        y_base, y_enhancement = self.analysis(image)
+        coded = self.quantise(
+            y_base, y_enhancement, key_signal, reference_base, reference_enhancement,
+            threshold, base_quality, quality,
+        )  # fmt: skip
+        return (*coded, y_enhancement)
 
 
 class DequantiseBase(nn.Module):
@@ -200,27 +222,33 @@ def bake_qualities(codec: LiteCodec) -> None:
             module.table = lambda t=table: t
 
 
+CODED = [
+    "z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
+    "indexes_base", "indexes_enhancement", "latents_base", "latents_enhancement", "changed",
+]  # fmt: skip
+
+
 def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
-    """Write the six graphs; return their file names."""
+    """Write the seven graphs; return their file names.
+
+    `encode` is `analysis` and `quantise` in one, for frames that need no tiles.
+    """
     c = codec.config
     h, w = 4, 8
     image = torch.zeros(1, 16 * h, 16 * w, 3, dtype=torch.uint8)
     y_b, y_e = torch.zeros(1, c.base_latents, h, w), torch.zeros(1, c.enhancement_latents, h, w)
-    z_b, z_e = (
-        torch.zeros(1, c.base_hyper, h // 4, w // 4).short(),
-        torch.zeros(1, c.enhancement_hyper, h // 4, w // 4).short(),
-    )
-    keep, q_b, q_e = torch.ones(1, 1, h, w), torch.tensor([16]), torch.tensor([32])
+    z_b, z_e = (torch.zeros(1, z, h // 4, w // 4).short() for z in (c.base_hyper, c.enhancement_hyper))
+    keep = torch.ones(1, 1, h, w)
+    q_b, q_e = {"base_quality": torch.tensor([16])}, {"quality": torch.tensor([32])}
+    key = {
+        "key_signal": y_e, "reference_base": y_b, "reference_enhancement": y_e, "threshold": torch.tensor([0.1]),
+    }  # fmt: skip
+    latents = {"latents_base": y_b, "latents_enhancement": y_e}
     plans: dict[str, tuple[nn.Module, dict[str, Tensor], list[str]]] = {
+        "encode": (Encode(codec), {"image": image} | key | q_b | q_e, [*CODED, "signal"]),
         "analysis": (Analysis(codec), {"image": image}, ["y_base", "y_enhancement"]),
         "quantise": (
-            Quantise(codec),
-            {
-                "y_base": y_b, "y_enhancement": y_e, "keep": keep, "reference_base": y_b,
-                "reference_enhancement": y_e, "base_quality": q_b, "quality": q_e,
-            },
-            ["z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
-             "indexes_base", "indexes_enhancement", "latents_base", "latents_enhancement"],
+            Quantise(codec), {"y_base": y_b, "y_enhancement": y_e} | key | q_b | q_e, CODED,
         ),
         "dequantise_base": (
             DequantiseBase(codec),
@@ -231,47 +259,60 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
             DequantiseEnhancement(codec),
             {
                 "z_enhancement": z_e, "symbols_enhancement": y_e.short(), "latents_base": y_b, "keep": keep,
-                "reference_enhancement": y_e, "base_quality": q_b, "quality": q_e,
-            },
+                "reference_enhancement": y_e,
+            } | q_b | q_e,
             ["latents_enhancement"],
         ),
-        "synthesis_base": (SynthesisBase(codec), {"latents_base": y_b, "base_quality": q_b}, ["image"]),
-        "synthesis_enhanced": (
-            SynthesisEnhanced(codec),
-            {"latents_base": y_b, "latents_enhancement": y_e, "base_quality": q_b, "quality": q_e},
-            ["image"],
-        ),
+        "synthesis_base": (SynthesisBase(codec), {"latents_base": y_b} | q_b, ["image"]),
+        "synthesis_enhanced": (SynthesisEnhanced(codec), latents | q_b | q_e, ["image"]),
     }  # fmt: skip
     for name, (module, feeds, outputs) in plans.items():
-        names = [*feeds, *outputs]
         dynamic = {
             n: IMAGE if n == "image" else HYPER if n.startswith("z_") else LATENT
-            for n in names
-            if not n.endswith("quality")
+            for n in [*feeds, *outputs]
+            if not n.endswith("quality") and n != "threshold"
         }
-        export_onnx(
-            module,
-            list(feeds.values()),
-            folder / f"{name}.onnx",
-            inputs=list(feeds),
-            outputs=outputs,
-            dynamic=dynamic,
-        )
+        path = folder / f"{name}.onnx"
+        export_onnx(module, list(feeds.values()), path, inputs=list(feeds), outputs=outputs, dynamic=dynamic)
     return [f"{name}.onnx" for name in plans]
 
 
-def gaussian_tables() -> dict[str, npt.NDArray[Any]]:
-    """Integer frequencies of the discretised Gaussians: `frequencies`, `reach`, `skip_below` of `EntropyTables`."""
-    sigmas = SIGMA_LOW * (SIGMA_HIGH / SIGMA_LOW) ** (np.arange(SIGMA_LEVELS) / (SIGMA_LEVELS - 1))
+def gaussian_masses() -> tuple[F64, npt.NDArray[np.int32]]:
+    """Discretised Gaussians float64[levels, width], a row the mass of -reach..reach, then the rest; and reaches."""
+    sigmas = sigma_of(torch.arange(SIGMA_LEVELS)).double().numpy()
     reach = np.clip(np.ceil(4.5 * sigmas), 2, 255).astype(np.int32)
-    frequencies = np.zeros((SIGMA_LEVELS, 2 * int(reach.max()) + 2), np.int32)
-    for level, (sigma, r) in enumerate(zip(sigmas, reach, strict=True)):
+    masses = np.zeros((SIGMA_LEVELS, 2 * int(reach.max()) + 2))
+    for row, sigma, r in zip(masses, sigmas, reach, strict=True):
         edges = (np.arange(-r, r + 2) - 0.5) / (sigma * np.sqrt(2))
-        mass = np.diff(0.5 * (1 + erf(edges)))
-        counts = np.maximum(np.round(mass * (1 << TABLE_BITS)), 8).astype(np.int32)
-        escape = max(round(float(1 - mass.sum()) * (1 << TABLE_BITS)), 64)
-        frequencies[level, : 2 * r + 2] = np.append(counts, escape)
-    return {"frequencies": frequencies, "reach": reach, "skip_below": np.array([SKIP_BELOW], np.int32)}
+        row[: 2 * r + 1] = np.diff(0.5 * (1 + erf(edges)))
+        row[2 * r + 1] = 1 - row.sum()
+    return masses, reach
+
+
+def frequencies(masses: F64, reach: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Integer frequencies int32[levels, width] of masses that sum to 1 a row; nothing in an alphabet is impossible."""
+    table = np.round(masses * (1 << TABLE_BITS)).astype(np.int32)
+    for row, r in zip(table, reach, strict=True):
+        np.maximum(row[: 2 * r + 1], 8, out=row[: 2 * r + 1])
+        row[2 * r + 1] = max(row[2 * r + 1], 64)
+    return table
+
+
+def entropy_tables(counts: npt.NDArray[np.int64] | None) -> dict[str, npt.NDArray[Any]]:
+    """The tables of `EntropyTables`, by name of what they code.
+
+    `counts`: how often each symbol was coded under each index, in the layout of `gaussian_masses`, int64[2, levels,
+    width] for base and enhancement (`training.lite.fit_scales.count_symbols`). Without them both are Gaussian.
+    """
+    masses, reach = gaussian_masses()
+    tables = {"hyper": masses, "base": masses, "enhancement": masses}
+    for name, seen in zip(("base", "enhancement"), () if counts is None else counts, strict=False):
+        mixed = seen + PRIOR_SYMBOLS * masses
+        tables[name] = mixed / mixed.sum(axis=1, keepdims=True)
+    return {f"{name}.frequencies": frequencies(mass, reach) for name, mass in tables.items()} | {
+        "reach": reach,
+        "skip_below": np.array([SKIP_BELOW], np.int32),
+    }
 
 
 @torch.no_grad()
@@ -293,14 +334,16 @@ def integer_layers(layer: LayerEntropy, prefix: str) -> dict[str, npt.NDArray[An
     return tensors
 
 
-def export_lite(codec: LiteCodec, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the model folder. `facts` goes into the manifest (licence, training, figures)."""
+def export_lite(
+    codec: LiteCodec, folder: Path, facts: dict[str, Any], counts: npt.NDArray[np.int64] | None = None
+) -> None:
+    """Write the model folder. `facts` go into the manifest; `counts` as for `entropy_tables`."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(
         {k: v.half().contiguous() for k, v in codec.state_dict().items()}, folder / "weights.safetensors"
     )
     tensors = (
-        gaussian_tables()
+        entropy_tables(counts)
         | integer_layers(codec.base, "base")
         | integer_layers(codec.enhancement, "enhancement")
     )

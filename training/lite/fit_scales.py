@@ -1,8 +1,9 @@
-"""Last stage of training: fit the integer scale networks to the symbols that are really coded.
+"""Last stage of training: fit the integer scale networks, then the tables, to the symbols that are really coded.
 
 During joint training rates come from latents with uniform noise. Here everything but the scale networks stands still,
 so pictures and symbols do not change; the loss is the cross-entropy of the rounded symbols, floored as the
-integer tables floor it. What is saved is bits alone.
+integer tables floor it. Then symbols are counted under each σ-index; tables of what occurs, with its dead zone and
+its tails, take the place of Gaussians. What is saved is bits alone.
 """
 
 from __future__ import annotations
@@ -10,18 +11,32 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.lite.model import LayerEntropy, LiteCodec, dead_zones, likelihood_of, sigma_of
+from training.data import CropSampler
+from training.lite.export import gaussian_masses
+from training.lite.model import SIGMA_LEVELS, LayerEntropy, LiteCodec, dead_zones, likelihood_of, sigma_of
 from training.lite.scale_network import round_ste
 from training.lite.train import TrainConfig, draw_qualities, load_sampler
 
 FLOOR = 2.0**-20  # about what a table gives a symbol far outside its Gaussian
 CROP, BATCH = 192, 6
+COUNTED_BATCHES = 150
 LR, LR_END = 4e-4, 2e-5
+
+
+class Coded(NamedTuple):
+    """One layer as the encoder has it; integer-valued floats but for the latents."""
+
+    hyper: Tensor
+    symbols: Tensor
+    latents: Tensor
+    index: Tensor
 
 
 def real_bits(symbols: Tensor, sigma: Tensor) -> Tensor:
@@ -37,18 +52,18 @@ def code_layer(
     prior: Tensor,
     features: Tensor | None,
     base: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(hyper symbols, symbols, latents) as the encoder has them."""
+) -> Coded:
+    """What the encoder makes of `y`."""
     y = y * torch.exp(layer.log_gain(quality))
     z = round_ste(layer.hyper_analysis(y - prior))
     context = layer.hyper_mean(z)
     if features is not None:
         context = torch.cat([context, features], 1)
-    dead_zone = None if base is None else dead_zones()[layer.scale(z, quality, base).long()]
+    index = layer.scale(z, quality, base)
     symbols, latents, _ = layer.quantiser.quantise(
-        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y), dead_zone
+        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y), dead_zones()[index.long()]
     )
-    return z, symbols, latents
+    return Coded(z, symbols, latents, index)
 
 
 def scale_parameters(model: LiteCodec) -> list[nn.Parameter]:
@@ -56,24 +71,50 @@ def scale_parameters(model: LiteCodec) -> list[nn.Parameter]:
     return [p for layer in layers for part in (layer.scale, layer.z_index) for p in part.parameters()]
 
 
+@torch.no_grad()
+def code(model: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor) -> tuple[Coded, Coded]:
+    """Both layers of float[B,3,H,W] as the encoder has them."""
+    y_b, y_e = model.analyse(x)
+    base = code_layer(model.base, y_b, base_quality, torch.zeros(()).expand_as(y_b), None, None)
+    _, features = model.base_latents(base.latents, base_quality)
+    prior = model.enhancement_prior(features, quality)
+    return base, code_layer(model.enhancement, y_e, quality, prior, features, base.symbols)
+
+
 def bits_of(model: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """Real bits float[] of (base, enhancement), with gradients into the scale networks only."""
-    with torch.no_grad():
-        y_b, y_e = model.analyse(x)
-        z_b, s_b, latents_b = code_layer(
-            model.base, y_b, base_quality, torch.zeros(()).expand_as(y_b), None, None
-        )
-        _, features = model.base_latents(latents_b, base_quality)
-        prior = model.enhancement_prior(features, quality)
-        z_e, s_e, _ = code_layer(model.enhancement, y_e, quality, prior, features, s_b)
+    base, enhancement = code(model, x, base_quality, quality)
     bits = []
-    for layer, z, s, q, base in (
-        (model.base, z_b, s_b, base_quality, None),
-        (model.enhancement, z_e, s_e, quality, s_b),
+    for layer, coded, q, below in (
+        (model.base, base, base_quality, None),
+        (model.enhancement, enhancement, quality, base.symbols),
     ):
-        hyper = real_bits(z, sigma_of(layer.hyper_scale_index(q)))
-        bits.append(hyper + real_bits(s, sigma_of(layer.scale(z, q, base))))
+        hyper = real_bits(coded.hyper, sigma_of(layer.hyper_scale_index(q)))
+        bits.append(hyper + real_bits(coded.symbols, sigma_of(layer.scale(coded.hyper, q, below))))
     return bits[0], bits[1]
+
+
+def count_symbols(model: LiteCodec, sampler: CropSampler, batches: int) -> npt.NDArray[np.int64]:
+    """How often base and enhancement code each symbol under each σ-index: int64[2, levels, width].
+
+    The layout is that of `training.lite.export.gaussian_masses`. Means are taken over signs.
+    """
+    _, reach = gaussian_masses()
+    width = 2 * int(reach.max()) + 2
+    counts = np.zeros((2, SIGMA_LEVELS * width), np.int64)
+    for _ in range(batches):
+        x = torch.from_numpy(sampler.batch(BATCH)[0]).float() / 255
+        for row, coded in zip(counts, code(model, x, *draw_qualities(BATCH, sampler.rng)), strict=True):
+            level = coded.index.long().numpy().ravel()
+            symbol, most = coded.symbols.numpy().ravel().astype(np.int64), reach[level]
+            place = np.where(np.abs(symbol) > most, 2 * most + 1, symbol + most)
+            row += np.bincount(level * width + place, minlength=len(row))
+    counts = counts.reshape(2, SIGMA_LEVELS, width)
+    for layer in counts:
+        for row, r in zip(layer, reach, strict=True):
+            both = row[: 2 * r + 1] + row[2 * r :: -1]
+            row[: 2 * r + 1] = both // 2
+    return counts
 
 
 def fit_scales(data: Path, work: Path, minutes: float, *, threads: int, crop: int = CROP) -> Path:
@@ -107,7 +148,8 @@ def fit_scales(data: Path, work: Path, minutes: float, *, threads: int, crop: in
                 ),
                 flush=True,
             )
+    counts = torch.from_numpy(count_symbols(model, sampler, COUNTED_BATCHES))
     part = checkpoint.with_suffix(".part")
-    torch.save({**state, "model": model.state_dict()}, part)
+    torch.save({**state, "model": model.state_dict(), "counts": counts}, part)
     part.replace(checkpoint)
     return checkpoint

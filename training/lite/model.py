@@ -13,6 +13,7 @@ bits; its σ-indexes see the base layer's integer symbols; its synthesis adds ba
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,15 +26,23 @@ from training.lite.layers import F64, DepthConvBlock, conv1x1, dct_basis, haar_c
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, ScaleNetwork, bounded, round_ste
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
+BASE_SHARE = 0.5  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit a pixel
 SIGMA_LEVELS, SIGMA_LOW, SIGMA_HIGH = 64, 0.11, 80.0
 Z_INDEX_STEPS = 8  # one learned unit is 8 σ-indexes, so that Adam moves it as fast as a log σ
-DEAD_ZONE_SHARE = 0.2  # saves 1.0 % of the bits at equal PSNR; 0.4 and more lose it again
+DEAD_ZONE_SHARE = (
+    0.3  # of what an optimal encoder would put to 0; training goes through it, so synthesis knows
+)
 LOG_STEP = math.log(SIGMA_HIGH / SIGMA_LOW) / (SIGMA_LEVELS - 1)
 
 
 def lambda_of(quality: Tensor) -> Tensor:
     """λ of L = R + λ·255²·MSE for a quality 0..63 (geometric between the two ends)."""
     return LAMBDA_LOW * (LAMBDA_HIGH / LAMBDA_LOW) ** (quality.float() / (QUALITIES - 1))
+
+
+def base_lambda_of(quality: Tensor) -> Tensor:
+    """λ of the base layer's own loss at a base quality 0..63."""
+    return BASE_SHARE * lambda_of(quality)
 
 
 def sigma_of(index: Tensor) -> Tensor:
@@ -66,9 +75,9 @@ class Coded(NamedTuple):
     hyper: Tensor
 
 
-def gain_knots(channels: int) -> Tensor:
+def gain_knots(channels: int, lambda_at: Callable[[Tensor], Tensor]) -> Tensor:
     """log gain a knot: the step that is optimal at high rate for L = R + λ·255²·MSE, Δ² = 12 / (2 ln 2 · λ · 255²)."""
-    lam = lambda_of(torch.linspace(0, QUALITIES - 1, KNOTS))
+    lam = lambda_at(torch.linspace(0, QUALITIES - 1, KNOTS))
     log_gain = 0.5 * torch.log(2 * math.log(2) * lam * 255**2 / 12)
     return log_gain[:, None].expand(KNOTS, channels).contiguous()
 
@@ -110,7 +119,7 @@ class MeanQuantiser(nn.Module):
 
     def quantise(
         self, y: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor,
-        dead_zone: Tensor | None = None,
+        dead_zone: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return (symbols, latents, means); where `keep` is 0 the latent is the reference's and the symbol 0.
 
@@ -120,9 +129,11 @@ class MeanQuantiser(nn.Module):
         groups = (slice(None, self.half), slice(self.half, None))
         for group in groups:
             mean = self.means(context, prior, latents[0] if latents else None)
-            symbol = round_ste(y[:, group] - mean) * keep
-            if dead_zone is not None:
-                symbol = symbol * ((y[:, group] - mean).abs() > 0.5 + dead_zone[:, group])
+            residual = y[:, group] - mean
+            symbol = torch.round(residual) * (residual.abs() > 0.5 + dead_zone[:, group])
+            if residual.requires_grad:  # which passes straight through, also where a residual was put to 0
+                symbol = residual + (symbol - residual).detach()
+            symbol = symbol * keep
             symbols.append(symbol)
             latents.append((symbol + mean) * keep + reference[:, group] * (1 - keep))
             means.append(mean)
@@ -160,8 +171,9 @@ class LayerEntropy(nn.Module):
 
     def __init__(self, channels: int, z: int, context: int, base: int = 0) -> None:
         super().__init__()
-        self.log_gain = PerQuality(gain_knots(channels))
-        self.log_ungain = PerQuality(-gain_knots(channels))
+        knots = gain_knots(channels, lambda_of if base else base_lambda_of)
+        self.log_gain = PerQuality(knots)
+        self.log_ungain = PerQuality(-knots)
         self.hyper_analysis = HyperAnalysis(channels, z)
         self.hyper_mean = HyperMean(z, context)
         self.quantiser = MeanQuantiser(channels, context + base)
@@ -266,14 +278,31 @@ class LiteCodec(nn.Module):
             context = torch.cat([context, features], 1)
         one = torch.ones_like(y[:, :1])
         index = layer.scale(z_hat, quality, base_symbols.detach() if base_symbols is not None else None)
-        dead_zone = None if self.training or base_symbols is None else dead_zones()[index.long()]
         symbols, latents, means = layer.quantiser.quantise(
-            y, context, prior, one, torch.zeros_like(y), dead_zone
+            y, context, prior, one, torch.zeros_like(y), dead_zones()[index.detach().long()]
         )
         residual, hyper = (y - means, z) if self.training else (symbols, z_hat)
         bits = gaussian_bits(noisy(residual, self.training), sigma_of(index))
         bits = bits + gaussian_bits(noisy(hyper, self.training), sigma_of(layer.hyper_scale_index(quality)))
         return Coded(symbols, latents, z_hat), bits
+
+
+@torch.no_grad()
+def silence_base(model: LiteCodec) -> None:
+    """Make the codec a single-layer one of the same size: base latents are 0 for good and cost next to nothing.
+
+    What two layers cost is measured against such a codec, trained alike.
+    """
+    layer = model.base
+    for conv in (
+        model.base_head[-1], layer.hyper_analysis[-1], layer.quantiser.first[-1], layer.quantiser.second[-1],
+        layer.scale.index,
+    ):  # fmt: skip
+        for parameter in conv.parameters():
+            parameter.zero_()
+    layer.z_index.knots.zero_()
+    for part in (layer, model.base_head, model.base_synthesis):
+        part.requires_grad_(False)
 
 
 def noisy(v: Tensor, training: bool) -> Tensor:

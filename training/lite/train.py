@@ -24,7 +24,15 @@ from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
 from training.edges import masks_for
 from training.lite.layers import DepthConvBlock
-from training.lite.model import LOG_STEP, SIGMA_LOW, LiteCodec, edge_weighted_error, lambda_of
+from training.lite.model import (
+    LOG_STEP,
+    SIGMA_LOW,
+    LiteCodec,
+    base_lambda_of,
+    edge_weighted_error,
+    lambda_of,
+    silence_base,
+)
 from training.lite.scale_network import KNOTS, QUALITIES
 from training.lite.weights import load_weights
 
@@ -36,6 +44,7 @@ class TrainConfig:
     `averaging` is the decay a step of the exponential moving average of the weights, which is what is exported.
     `feature_weight`: squared error (0..1 scale) that one unit of feature distance is worth in the base layer.
     `base_skew`: base qualities are drawn as 64·u^base_skew, so that more of them are low, where base layers live.
+    `single_layer`: the base layer is put to silence, and the enhancement is all there is.
     """
 
     crop: int = 128
@@ -46,6 +55,7 @@ class TrainConfig:
     mask_floor: float = 0.2
     feature_weight: float = 0.0
     base_skew: float = 1.4
+    single_layer: bool = False
     seed: int = 7
     averaging: float = 0.999
 
@@ -60,7 +70,7 @@ def loss_of(
     out: dict[str, Tensor], x: Tensor, base_error: Tensor, base_quality: Tensor, quality: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
     """`base_error`: D_b float[B]. Returns the loss and figures for the log."""
-    lam_b, lam_e = lambda_of(base_quality), lambda_of(quality)
+    lam_b, lam_e = base_lambda_of(base_quality), lambda_of(quality)
     error = (out["enhanced"] - x).square().flatten(1).mean(1)
     each = out["bpp_base"] + lam_b * 255**2 * base_error + out["bpp_enhancement"] + lam_e * 255**2 * error
     weight = (lam_e / 0.01) ** -0.25
@@ -170,6 +180,8 @@ class Run:
             self.model.load_state_dict(load_weights(start_from))
         else:
             start_scales(self.model, self.sampler)
+        if self.config.single_layer:
+            silence_base(self.model)
         self.average = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging), use_buffers=True
         )

@@ -5,9 +5,10 @@ Shindo, Tatsumi, Watanabe, Watanabe: "Refining Coded Image in Human Vision Layer
 
 from __future__ import annotations
 
-from training.bench import PAPER_LAMBDAS, quality_of
+from shared.quality import PRESETS as NAMED
 
-PRESETS = {lam: quality_of(lam) for lam in PAPER_LAMBDAS}  # λ of Table I -> quality of our enhancement layer
+# λ of Table I -> quality of our enhancement layer
+PRESETS = {float(name.removeprefix("lambda-")): quality for name, quality in NAMED.items()}
 
 # Roles of a decoded picture: straight from the decoder, or through a filter of one or of two RRDBs.
 PLAIN, ONE, TWO = "plain", "l1", "l2"
@@ -17,9 +18,9 @@ TITLES = {
     TWO: "w/ post-processing (l = 2)",
 }
 
-# Table I: PSNR in dB on the COCO validation set, in the order of PAPER_LAMBDAS.
+# Table I: PSNR in dB on the COCO validation set, in the order of PRESETS.
 TABLE1 = {
-    PLAIN: dict(zip(PAPER_LAMBDAS, (29.76, 31.26, 32.82, 33.81), strict=True)),
-    ONE: dict(zip(PAPER_LAMBDAS, (29.87, 31.40, 33.03, 34.08), strict=True)),
-    TWO: dict(zip(PAPER_LAMBDAS, (29.88, 31.42, 33.05, 34.09), strict=True)),
+    PLAIN: dict(zip(PRESETS, (29.76, 31.26, 32.82, 33.81), strict=True)),
+    ONE: dict(zip(PRESETS, (29.87, 31.40, 33.03, 34.08), strict=True)),
+    TWO: dict(zip(PRESETS, (29.88, 31.42, 33.05, 34.09), strict=True)),
 }
