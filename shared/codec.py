@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
@@ -37,12 +36,18 @@ from shared.errors import (
 from shared.inference import Session, open_session
 from shared.models import MODELS_ROOT, ModelFolder, find_model
 from shared.scale_network import ScaleNetwork
+from shared.tiles import STEP, pad, run_tiled
 
 U8Image = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
-STEP = 64  # sides are padded to multiples of this
+# Receptive radius of each graph in pixels, rounded up to whole hyper-latents. Only `quantise` sees the whole frame: its
+# symbols decide σ-indexes next to them, so they have to agree everywhere.
+MARGINS = {
+    "analysis": 64, "quantise": None, "dequantise_base": 64, "dequantise_enhancement": 64,
+    "synthesis_base": 64, "synthesis_enhanced": 128,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class LiteCodec:
         wanted = ((width, height), base_quality, quality)
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
-        signal = self._run("analysis", image=_pad(image)[None])
+        signal = self._run("analysis", image=pad(image)[None])
         y_base, y_enhancement = signal["y_base"], signal["y_enhancement"]
         rows, columns = y_base.shape[2:]
         keep = np.ones((rows, columns), bool)
@@ -239,6 +244,7 @@ class LiteCodec:
         decoder = SymbolDecoder(self._tables, payload)
         hyper_keep = _hyper_map(keep)
         hyper_indexes = scales.hyper_indexes(quality, *hyper_keep.shape)
+        decoder.expect(hyper_indexes[:, 0, 0], int(hyper_keep.sum()))
         z = np.zeros(hyper_indexes.shape, np.int16)
         places = np.broadcast_to(hyper_keep, z.shape)
         z[places] = decoder.take(hyper_indexes[places])
@@ -315,7 +321,7 @@ class LiteCodec:
         """Run a graph, opening it on first use: an edge never needs synthesis, a worker never analysis."""
         if graph not in self._graphs:
             self._graphs[graph] = open_session(self._folder.file(f"{graph}.onnx"), self._threads)
-        return self._graphs[graph].run(feeds)
+        return run_tiled(self._graphs[graph], feeds, margin=MARGINS[graph])
 
 
 def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LiteCodec:
@@ -364,12 +370,6 @@ def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:
 def _grid(bitstream: Bitstream) -> tuple[int, int]:
     """Rows and columns of the latents of a frame."""
     return (-(-bitstream.height // STEP) * STEP // 16, -(-bitstream.width // STEP) * STEP // 16)
-
-
-def _pad(image: U8Image) -> U8Image:
-    height, width = image.shape[:2]
-    padded = cv2.copyMakeBorder(image, 0, -height % STEP, 0, -width % STEP, cv2.BORDER_REPLICATE)
-    return padded.astype(np.uint8, copy=False)
 
 
 def _crop(picture: U8Image, bitstream: Bitstream) -> U8Image:
