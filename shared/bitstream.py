@@ -20,6 +20,7 @@ MAX_SIDE = 16384
 MAX_PIXELS = 1 << 26
 MAX_QUALITY = 63
 MAX_PAYLOAD_BYTES = 1 << 28
+BLOCK = 64  # sides are padded to multiples of this
 
 _HEAD = struct.Struct(
     "<4sBBBBBx8sHHI"
@@ -29,6 +30,15 @@ _REFERENCE = struct.Struct("<QI")  # sequence of the key, symbol CRC of its laye
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")
 _FLAG_DELTA = 1
+
+
+def most_payload_bytes(width: int, height: int) -> int:
+    """The longest payload that a frame of this size may have: 64 KiB and 8 bytes a pixel of the padded frame.
+
+    Far beyond any real one (a byte a pixel is a lot); it keeps a small frame from bringing a large message.
+    """
+    padded = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
+    return min(MAX_PAYLOAD_BYTES, (1 << 16) + 8 * padded)
 
 
 class Layer(enum.IntEnum):
@@ -84,8 +94,7 @@ class Bitstream:
             raise MalformedBitstream(f"reference {self.reference} is out of range")
         if self.reference is None and self.reference_crc != 0:
             raise MalformedBitstream("a key refers to no other frame")
-        if len(self.payload) > MAX_PAYLOAD_BYTES:
-            raise MalformedBitstream(f"payload of {len(self.payload)} bytes is over {MAX_PAYLOAD_BYTES}")
+        _check_length(len(self.payload), self.width, self.height)
 
     def to_bytes(self) -> bytes:
         parts = [
@@ -101,6 +110,12 @@ class Bitstream:
         parts += [_LENGTH.pack(len(self.payload)), self.payload]
         body = b"".join(parts)
         return body + _CRC.pack(zlib.crc32(body))
+
+
+def _check_length(length: int, width: int, height: int) -> None:
+    most = most_payload_bytes(width, height)
+    if length > most:
+        raise MalformedBitstream(f"payload of {length} bytes is over {most}, too long for {width}x{height}")
 
 
 class _Reader:
@@ -137,14 +152,13 @@ def parse(data: bytes) -> Bitstream:
     if flags & _FLAG_DELTA:
         reference, reference_crc = reader.unpack(_REFERENCE, "reference")
     (length,) = reader.unpack(_LENGTH, "payload length")
-    if length > MAX_PAYLOAD_BYTES:
-        raise MalformedBitstream(f"payload of {length} bytes is over {MAX_PAYLOAD_BYTES}")
+    _check_length(length, width, height)
     payload = reader.take(length, "payload")
     body_end = reader.at
     (crc,) = reader.unpack(_CRC, "checksum")
     if reader.at != len(data):
         raise MalformedBitstream(f"{len(data) - reader.at} bytes follow the layer")
-    if zlib.crc32(data[:body_end]) != crc:
+    if zlib.crc32(memoryview(data)[:body_end]) != crc:
         raise MalformedBitstream("the layer fails its checksum: it was altered or damaged")
     parsed = Bitstream(
         Codec(codec), model_hash, Layer(layer), quality, base_quality, width, height,

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
@@ -37,12 +36,18 @@ from shared.errors import (
 from shared.inference import Session, open_session
 from shared.models import MODELS_ROOT, ModelFolder, find_model
 from shared.scale_network import ScaleNetwork
+from shared.tiles import SIDE, STEP, pad, run_tiled
 
 U8Image = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
-STEP = 64  # sides are padded to multiples of this
+# Receptive radius of each graph in pixels, rounded up to whole hyper-latents. What quantises sees the whole frame: its
+# symbols decide σ-indexes next to them, so they have to agree everywhere.
+MARGINS = {
+    "encode": None, "analysis": 64, "quantise": None, "dequantise_base": 64, "dequantise_enhancement": 64,
+    "synthesis_base": 64, "synthesis_enhanced": 128,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,9 +154,9 @@ class LiteCodec:
         wanted = ((width, height), base_quality, quality)
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
-        coded = self._run(
-            "encode", image=_pad(image)[None], **self._against(key, _grid(width, height), quality),
-            base_quality=_scalar(base_quality), quality=_scalar(quality),
+        coded = self._code(
+            pad(image)[None], base_quality=_scalar(base_quality), quality=_scalar(quality),
+            **self._against(key, _grid(width, height), quality),
         )  # fmt: skip
         keep = coded["changed"][0, 0]
         base = self._write_base(coded, keep, base_quality, width, height, key)
@@ -162,6 +167,13 @@ class LiteCodec:
                 coded["latents_base"], coded["latents_enhancement"], coded["signal"],
             )  # fmt: skip
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
+
+    def _code(self, image: U8Image, **given: npt.NDArray[Any]) -> dict[str, Any]:
+        """All that is coded of uint8[1,H,W,3], and the signal that later deltas compare with."""
+        if max(image.shape[1:3]) <= SIDE:
+            return self._run("encode", image=image, **given)
+        signal = self._run("analysis", image=image)
+        return {**self._run("quantise", **signal, **given), "signal": signal["y_enhancement"]}
 
     def _against(self, key: Key | None, grid: tuple[int, int], quality: int) -> dict[str, F32]:
         """What the encoder's graph needs to know of the key; without one, that every position is coded."""
@@ -250,6 +262,7 @@ class LiteCodec:
         decoder, model = SymbolDecoder(payload), self._layers[layer]
         hyper_keep = _hyper_map(keep)
         hyper_indexes = model.scales.hyper_indexes(quality, *hyper_keep.shape)
+        decoder.expect(hyper_indexes[:, 0, 0], int(hyper_keep.sum()), self._hyper_tables)
         z = np.zeros(hyper_indexes.shape, np.int16)
         places = np.broadcast_to(hyper_keep, z.shape)
         z[places] = decoder.take(hyper_indexes[places], self._hyper_tables)
@@ -325,7 +338,7 @@ class LiteCodec:
         """Run a graph, opening it on first use: an edge never needs synthesis, a worker never analysis."""
         if graph not in self._graphs:
             self._graphs[graph] = open_session(self._folder.file(f"{graph}.onnx"), self._threads)
-        return self._graphs[graph].run(feeds)
+        return run_tiled(self._graphs[graph], feeds, margin=MARGINS[graph])
 
 
 def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LiteCodec:
@@ -379,12 +392,6 @@ def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:
 def _grid(width: int, height: int) -> tuple[int, int]:
     """Rows and columns of the latents of a frame."""
     return -(-height // STEP) * STEP // 16, -(-width // STEP) * STEP // 16
-
-
-def _pad(image: U8Image) -> U8Image:
-    height, width = image.shape[:2]
-    padded = cv2.copyMakeBorder(image, 0, -height % STEP, 0, -width % STEP, cv2.BORDER_REPLICATE)
-    return padded.astype(np.uint8, copy=False)
 
 
 def _crop(picture: U8Image, bitstream: Bitstream) -> U8Image:

@@ -29,6 +29,9 @@ RangeDecoder = constriction.stream.queue.RangeDecoder
 MAX_SYMBOL = 32767
 MAX_LEVELS = 256
 TABLE_BITS = 22
+# A payload may hold a little less than the bits that its symbols cost at least: `fewest_bits` is a float, and the coder
+# rounds probabilities.
+RATE_SLACK = 0.95
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class EntropyTables:
     reach: npt.NDArray[np.int32]
     skip_below: int
     models: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    fewest_bits: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    """float64[MAX_LEVELS]: the bits that a symbol of each σ-index costs at least."""
 
     def __post_init__(self) -> None:
         if self.frequencies.ndim != 2 or self.reach.shape != (len(self.frequencies),):
@@ -63,6 +68,10 @@ class EntropyTables:
             for row, reach in zip(self.frequencies, self.reach, strict=True)
         ]
         object.__setattr__(self, "models", tuple(models))
+        fewest = np.zeros(MAX_LEVELS)
+        fewest[: len(totals)] = np.log2(totals / self.frequencies.max(axis=1))
+        fewest[: self.skip_below] = 0
+        object.__setattr__(self, "fewest_bits", fewest)
 
 
 class SymbolEncoder:
@@ -104,11 +113,29 @@ class SymbolDecoder:
         end = at + 4 * count
         if end > len(payload):
             raise TruncatedBitstream(f"payload announces {count} words and holds {(len(payload) - at) // 4}")
-        self._decoder = RangeDecoder(np.frombuffer(payload[at:end], "<u4").astype(np.uint32))
+        self._decoder = RangeDecoder(np.frombuffer(payload, "<u4", count, at).astype(np.uint32))
         self._payload, self._at = payload, end
+        self._words = count
+        self._bits = 0.0  # what the symbols taken so far cost at least
+
+    def expect(self, indexes: Indexes, times: int, tables: EntropyTables) -> None:
+        """Raise TruncatedBitstream when the payload cannot hold symbols of these σ-indexes, each so many times.
+
+        Asked before anything of the claimed size is made, so that a few bytes cannot claim a huge frame.
+        """
+        self._need(times * float(tables.fewest_bits[indexes].sum()))
+
+    def _need(self, bits: float) -> None:
+        if RATE_SLACK * (self._bits + bits) > 32 * self._words:
+            raise TruncatedBitstream(
+                f"payload of {self._words} words cannot hold symbols of {(self._bits + bits) / 32:.0f} words"
+            )
 
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
+        bits = float(np.bincount(indexes, minlength=MAX_LEVELS) @ tables.fewest_bits)
+        self._need(bits)
+        self._bits += bits
         symbols = np.zeros(len(indexes), np.int16)
         order, starts = _sorted(indexes)
         for level in range(tables.skip_below, len(tables.reach)):

@@ -42,10 +42,17 @@ class Session:
         """Shape of the first input; dynamic sizes are names or None."""
         return tuple(self._session.get_inputs()[0].shape)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph. Names, shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt."""
+    def run(self, feeds: Mapping[str, Array], *, release: bool = False) -> dict[str, Array]:
+        """Run the graph. Names, shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt.
+
+        `release`: give memory back afterwards rather than keep it for the next run. For large frames.
+        """
+        options = None
+        if release:
+            options = ort.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            values = self._session.run(None, dict(feeds))
+            values = self._session.run(None, dict(feeds), options)
         except (*_REFUSALS, ValueError) as error:  # ValueError: an input is missing
             raise ModelCorrupt(
                 f"{self._path.name} cannot run on these inputs: {str(error).splitlines()[0]}"

@@ -150,12 +150,40 @@ def test_words_after_the_last_symbol_are_reported():
 def test_words_that_are_no_code_are_reported():
     """The range coder's interval never contains its very end."""
     with pytest.raises(MalformedBitstream, match="not a code"):
-        decode(b"\x02" + b"\xff" * 8, [3] * 1000)
+        decode(b"\x02" + b"\xff" * 8, [3] * 30)
 
 
 def test_an_announced_count_is_checked_before_anything_is_read():
     with pytest.raises(TruncatedBitstream, match="announces 34359738367 words"):
         SymbolDecoder(b"\xff\xff\xff\xff\x7f" + b"\0" * 8)
+
+
+def test_more_symbols_than_the_words_can_hold_are_reported():
+    """The most frequent symbol of every row: no payload of as many symbols is shorter."""
+    indexes = [1, 2, 3] * 200
+    payload = encode(([0] * 600, indexes))
+    assert decode(payload, indexes) == [[0] * 600]
+    with pytest.raises(TruncatedBitstream, match="cannot hold symbols of"):
+        decode(payload, indexes * 2)
+    decoder = SymbolDecoder(payload)
+    decoder.expect(np.array([1, 2, 3], np.uint8), 200, TABLES)
+    with pytest.raises(TruncatedBitstream, match="cannot hold"):
+        decoder.expect(np.array([1, 2, 3], np.uint8), 1 << 40, TABLES)
+    assert decoder.take(np.array(indexes, np.uint8), TABLES).tolist() == [0] * 600
+    with pytest.raises(TruncatedBitstream, match="cannot hold"):
+        decoder.expect(np.array([3], np.uint8), 200, TABLES)
+
+
+@given(st.integers(0, 1 << 30), st.integers(1, 3000))
+def test_the_cheapest_symbols_there_are_fit_into_their_words(seed, count):
+    """Rows as steep as 24 bits allow, where the rounding of probabilities weighs most."""
+    rng = np.random.default_rng(seed)
+    steep = [[1, (1 << 23) - int(rng.integers(1, 1000)), 1, 1], [8, 4194216, 8, 64], [0, 5, 0, 1]]
+    rows = EntropyTables(np.array(steep, np.int32), np.array([1, 1, 1], np.int32), 0)
+    indexes = np.repeat(rng.integers(0, 3, 3), count).astype(np.uint8)
+    encoder = SymbolEncoder()
+    encoder.put(np.zeros(len(indexes), np.int16), indexes, rows)
+    assert not SymbolDecoder(encoder.payload()).take(indexes, rows).any()
 
 
 def test_a_number_that_never_ends_is_reported():

@@ -1,0 +1,54 @@
+"""`python -m tests.mutations --streams N` hands the decoder N mutated streams; `--start` goes on where a run ended.
+
+Children do the decoding, one at a time, so that a crash, a hang or an endless allocation ends a child and is told
+with the number of its stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from shared.codec import load_codec
+from tests.mutations import Tally
+from tests.mutations.child import run_chunk
+from tests.mutations.streams import corpus
+
+CHUNK = 10_000  # streams a child decodes
+ENOUGH = 20  # failures to stop at
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when every stream ended as it should."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
+    parser.add_argument("--streams", type=int, default=1_000_000, help="how many (default %(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="number of the first (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of all mutations (default %(default)s)")
+    arguments = parser.parse_args(argv)
+    os.environ["OPENBLAS_NUM_THREADS"] = (
+        "1"  # read by children; small products wait for threads longer than they take
+    )
+    streams = corpus(load_codec(threads=1))
+    total, began = Tally(), time.monotonic()
+    number, end = arguments.start, arguments.start + arguments.streams
+    while number < end and len(total.failures) < ENOUGH:
+        tally, number = run_chunk(streams, arguments.seed, number, min(CHUNK, end - number))
+        total.add(tally)
+        for line in tally.failures:
+            print(line, flush=True)
+        done = number - arguments.start
+        print(
+            f"{done} streams, next is {number}; {1000 * (time.monotonic() - began) / done:.2f} ms a stream",
+            flush=True,
+        )
+    for outcome, count in total.outcomes.most_common():
+        print(f"{count:9d}  {outcome}")
+    print(f"slowest {total.slowest:.2f} s of CPU; memory at most {total.largest:.2f} of a good frame's")
+    print(f"{len(total.failures)} streams went wrong (seed {arguments.seed})")
+    return 1 if total.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
