@@ -1,7 +1,6 @@
 """The RRDB post-filter at run time: overlapping tiles, so memory is bounded and no seam shows.
 
-A tile is read with a margin of the network's receptive radius and only its core is kept. Every pixel then has the
-surroundings it would have had in the whole picture, so tiling changes nothing but float rounding.
+The margin of a tile is the network's receptive radius (see `shared.tiles`): tiling changes nothing but float rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from shared.errors import ConfigError, ModelCorrupt
 from shared.inference import Session, open_session
 from shared.models import MODELS_ROOT, find_model
+from shared.tiles import cut
 
 U8Image = npt.NDArray[np.uint8]
 DEFAULT_TILE = 384
@@ -41,14 +41,9 @@ class PostFilter:
         padded = cv2.copyMakeBorder(image, 0, -height % m, 0, -width % m, cv2.BORDER_REPLICATE)
         rows, columns = padded.shape[:2]
         out = np.empty((rows, columns, 3), np.uint8)
-        for top in range(0, rows, self._tile):
-            for left in range(0, columns, self._tile):
-                bottom, right = min(top + self._tile, rows), min(left + self._tile, columns)
-                y0, x0 = max(top - self._margin, 0), max(left - self._margin, 0)
-                y1, x1 = min(bottom + self._margin, rows), min(right + self._margin, columns)
-                piece = np.ascontiguousarray(padded[y0:y1, x0:x1])[None]
-                refined = self._session.run({"image": piece})["refined"][0]
-                out[top:bottom, left:right] = refined[top - y0 : bottom - y0, left - x0 : right - x0]
+        for tile in cut(rows, columns, side=self._tile, margin=self._margin, multiple=m):
+            piece = np.ascontiguousarray(padded[tile.read()])[None]
+            out[tile.kept()] = self._session.run({"image": piece})["refined"][0][tile.inner()]
         return out[:height, :width].copy()
 
 

@@ -20,7 +20,7 @@ from tests.pictures import U8Image, photo
 
 MAX_CPU_SECONDS = 5.0  # of one stream
 MEMORY_FACTOR = 2.0  # of a good frame of the size that a stream claims
-MEASURED_SIDE = 768  # of the frame that tells what a pixel takes
+MEASURED_SIDE = 384  # of the frame that tells what a pixel takes
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""`python -m tests.mutations --streams N` hands the decoder N mutated streams; `--start` goes on where a run ended.
+"""`python -m tests.mutations --streams N` hands the decoder N mutated streams; `--start` goes on where
+a run ended or was stopped.
 
 Children do the decoding, one at a time, so that a crash, a hang or an endless allocation ends a child and is told
 with the number of its stream.
@@ -14,7 +15,7 @@ import time
 from shared.codec import load_codec
 from tests.mutations import Tally
 from tests.mutations.child import run_chunk
-from tests.mutations.streams import corpus
+from tests.mutations.streams import Stream, corpus
 
 CHUNK = 10_000  # streams a child decodes
 ENOUGH = 20  # failures to stop at
@@ -31,23 +32,27 @@ def main(argv: list[str] | None = None) -> int:
         "1"  # read by children; small products wait for threads longer than they take
     )
     streams = corpus(load_codec(threads=1))
-    total, began = Tally(), time.monotonic()
-    number, end = arguments.start, arguments.start + arguments.streams
-    while number < end and len(total.failures) < ENOUGH:
-        tally, number = run_chunk(streams, arguments.seed, number, min(CHUNK, end - number))
-        total.add(tally)
-        for line in tally.failures:
-            print(line, flush=True)
-        done = number - arguments.start
-        print(
-            f"{done} streams, next is {number}; {1000 * (time.monotonic() - began) / done:.2f} ms a stream",
-            flush=True,
-        )
+    total = Tally()
+    try:
+        _attack(streams, arguments.seed, arguments.start, arguments.start + arguments.streams, total)
+    except KeyboardInterrupt:
+        print("stopped: the streams since the last line are not counted")
     for outcome, count in total.outcomes.most_common():
         print(f"{count:9d}  {outcome}")
     print(f"slowest {total.slowest:.2f} s of CPU; memory at most {total.largest:.2f} of a good frame's")
     print(f"{len(total.failures)} streams went wrong (seed {arguments.seed})")
     return 1 if total.failures else 0
+
+
+def _attack(streams: list[Stream], seed: int, start: int, end: int, total: Tally) -> None:
+    number, began = start, time.monotonic()
+    while number < end and len(total.failures) < ENOUGH:
+        tally, number = run_chunk(streams, seed, number, min(CHUNK, end - number))
+        total.add(tally)
+        for line in tally.failures:
+            print(line, flush=True)
+        milliseconds = 1000 * (time.monotonic() - began) / (number - start)
+        print(f"{number - start} streams, next is {number}; {milliseconds:.2f} ms a stream", flush=True)
 
 
 if __name__ == "__main__":
