@@ -100,8 +100,12 @@ def test_slowness_and_memory_are_seen(codec, streams, monkeypatch):
     if not measured:
         pytest.skip("peak memory is read from /proc, which is not here")
 
+    memory = mutations.PeakMemory()
+    memory.restart()
+    too_much = 2 * int(memory.bytes()) + (256 << 20)
+
     def change(picture):
-        np.ones(600 << 20, np.uint8)
+        np.ones(too_much, np.uint8)
         return picture
 
     breaking(codec, monkeypatch, change)
