@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.detector import cli as detector
+from training.masks.choice import DEFAULT_MASKS, MASKS, MaskConfig
 from training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
@@ -103,6 +104,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         "--mask-floor", type=float, default=0.2, metavar="W",
         help="weight of errors outside object boundaries in the base layer, 1 for plain MSE (default %(default)s)",
     )  # fmt: skip
+    _mask_flags(lite)
     lite.add_argument(
         "--base-skew", type=float, default=1.4, metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
@@ -120,6 +122,26 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     postfilter.add_argument(
         "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
     )
+
+
+def _mask_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--masks", choices=MASKS, default=DEFAULT_MASKS.provider,
+        help="where errors count in the base layer: boundaries people drew (the edge network's elsewhere), the edge "
+        "network's, Canny edges, object regions, or edges of Segment Anything (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE",
+        help="COCO instances that --masks regions takes for the images it lists",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mask-detector", default=DEFAULT_MASKS.detector, metavar="FILE",
+        help="detector behind --masks regions: builtin, a model folder or an export (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sam-weights", type=Path, default=DEFAULT_MASKS.sam_weights, metavar="FILE",
+        help="weights of ultralytics for --masks sam, never downloaded (default %(default)s)",
+    )  # fmt: skip
 
 
 def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
@@ -164,7 +186,7 @@ def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _train_edges(args: argparse.Namespace) -> int:
-    from training.edges import train_edges
+    from training.masks.network import train_edges
 
     train = args.data / "train"
     loss = train_edges(
@@ -181,7 +203,8 @@ def _train_lite(args: argparse.Namespace) -> int:
         total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
         feature_weight=args.feature_weight, base_skew=args.base_skew,
     )  # fmt: skip
-    start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector}
+    masks = MaskConfig(args.masks, args.mask_detector, args.annotations, args.sam_weights)
+    start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0
 
