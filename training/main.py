@@ -17,6 +17,7 @@ from training.paper import cli as paper
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+TRAINABLE_FILTERS = (*POSTFILTERS, "rrdb-tiny")
 PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
 Subparsers = argparse._SubParsersAction
 
@@ -113,8 +114,15 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
-    postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
+    _filter_flags(postfilter)
     _training_flags(postfilter)
+    postfilter.add_argument(
+        "--loss", choices=("mse", "features"), default="mse",
+        help="squared error, or the distance of a detector's features (default %(default)s)",
+    )  # fmt: skip
+    postfilter.add_argument(
+        "--detector", type=Path, metavar="FILE", help="the YOLOX-nano ONNX export for --loss features"
+    )
     postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     postfilter.add_argument(
         "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
@@ -122,6 +130,14 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     postfilter.add_argument(
         "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
     )
+
+
+def _filter_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=TRAINABLE_FILTERS, help="its size")
+    parser.add_argument(
+        "--layer", choices=("base", "enhanced"), default="enhanced",
+        help="the pictures it refines: those for machines or those for people (default %(default)s)",
+    )  # fmt: skip
 
 
 def _mask_flags(parser: argparse.ArgumentParser) -> None:
@@ -147,7 +163,7 @@ def _mask_flags(parser: argparse.ArgumentParser) -> None:
 def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
-    postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
+    _filter_flags(postfilter)
     for parser in (lite, postfilter):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
         parser.add_argument(
@@ -217,11 +233,12 @@ def _train_scales(args: argparse.Namespace) -> int:
 
 
 def _train_postfilter(args: argparse.Namespace) -> int:
-    from training.postfilter.train import train
+    from training.postfilter.train import FilterConfig, train
 
     checkpoint = train(
         args.name, args.data, args.model, args.work, args.minutes,
-        resume=args.resume, threads=args.threads, more=args.more,
+        resume=args.resume, threads=args.threads, more=args.more, detector=args.detector,
+        config=FilterConfig(layer=args.layer, loss=args.loss),
     )  # fmt: skip
     print(checkpoint)
     return 0
@@ -263,13 +280,16 @@ def _export_lite(args: argparse.Namespace) -> int:
 
 def _export_postfilter(args: argparse.Namespace) -> int:
     from training.postfilter.export import export_postfilter
-    from training.postfilter.train import build
+    from training.postfilter.train import build, checkpoint_of, filter_name
 
-    state = _checkpoint(args.work / f"{args.name}.pt")
-    net = build(args.name, args.work)
+    state = _checkpoint(checkpoint_of(args.name, args.layer, args.work))
+    net = build(args.name, args.work, args.layer)
     net.load_state_dict(state["model"])
-    export_postfilter(net, args.out / args.name, _facts(args.note, state["step"]))
-    print(args.out / args.name)
+    facts = _facts(args.note, state["step"])
+    facts["training"].update(state.get("config", {}))  # checkpoints of earlier versions hold none
+    folder = args.out / filter_name(args.name, args.layer)
+    export_postfilter(net, folder, facts)
+    print(folder)
     return 0
 
 

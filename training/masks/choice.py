@@ -1,12 +1,15 @@
-"""Which masks a training run uses."""
+"""Which masks a training run uses. The command line reads this, so what is heavy is imported when it is opened."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.errors import ConfigError
-from training.masks.cache import MaskProvider
+
+if TYPE_CHECKING:
+    from training.masks.cache import MaskProvider
 
 MASKS = ("human", "edges", "canny", "regions", "sam")
 
