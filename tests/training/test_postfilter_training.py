@@ -155,7 +155,7 @@ def test_a_short_run_for_machines(data, tmp_path):
     )  # fmt: skip
     state = torch.load(path, weights_only=True)
     assert path.name == "rrdb-tiny-base.pt" and state["step"] > 0
-    assert state["config"] == {"layer": "base", "loss": "features", "batch": 2}
+    assert state["config"] == {"layer": "base", "loss": "features", "batch": 2, "lr": 2e-4}
     net = training.build("rrdb-tiny", tmp_path, "base")
     net.load_state_dict(state["model"])
     assert net.last.weight.abs().max() > 0

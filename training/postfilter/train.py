@@ -40,7 +40,7 @@ BASE_QUALITY_RANGE = (2, 30)
 EASY_ERROR = 1e-5  # 50 dB: patches better than this count less
 EASY_DISTANCE = 0.02  # in units of FeatureDistance, likewise
 PIXEL_SHARE = 0.1  # of the pixel loss beside features, which alone would let colours drift
-LR, LR_END = 2e-4, 5e-6
+LR_END_SHARE = 0.025  # of the first learning rate, where the cosine ends
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (refined, decoded, original) float[B,3,H,W] -> float[]
 
@@ -52,6 +52,7 @@ class FilterConfig:
     layer: str = "enhanced"
     loss: str = "mse"
     batch: int = 6
+    lr: float = 2e-4  # at the start
 
 
 def checkpoint_of(name: str, layer: str, work: Path) -> Path:
@@ -191,7 +192,7 @@ def train(
     sampler = CropSampler(images, None, CODED_CROP, rng)
     checkpoint = checkpoint_of(name, config.layer, work)
     net = build(name, work, config.layer)
-    optimiser = torch.optim.Adam(net.parameters(), lr=LR)
+    optimiser = torch.optim.Adam(net.parameters(), lr=config.lr)
     step = 0
     if resume and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -204,7 +205,8 @@ def train(
     start, mean = time.monotonic(), 0.0
     while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = LR_END + (LR - LR_END) * 0.5 * (1 + math.cos(math.pi * spent))
+            cosine = 0.5 * (1 + math.cos(math.pi * spent))
+            group["lr"] = config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine)
         y, x = draw(sampler, codec, config.batch, crop, config.layer)
         with torch.autocast("cpu", torch.bfloat16):
             refined = net(y.to(memory_format=torch.channels_last))
