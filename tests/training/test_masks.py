@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
 from shared.errors import ConfigError, DetectorError, ModelCorrupt, ModelNotFound
+from shared.main import main
 from shared.models import MODELS_ROOT
 from tests.pictures import photo
 from training.data import read_rgb
@@ -269,6 +270,13 @@ def test_missing_weights_say_what_to_do_and_nothing_is_downloaded(data, monkeypa
             open_masks(MaskConfig("sam", sam_weights=data / name), data, data)
         text = str(caught.value)
         assert name in text and "--sam-weights" in text and "--masks human" in text and "\n" not in text
+
+
+def test_training_with_missing_weights_ends_in_one_line(data, capsys):
+    pytest.importorskip("ultralytics")
+    command = ["train", "lite", "--data", str(data), "--work", str(data), "--minutes", "1"]
+    assert main([*command, "--masks", "sam", "--sam-weights", str(data / "sam_l.pt")]) == 1
+    assert capsys.readouterr().err.startswith("secondlook: error: no Segment Anything weights at ")
 
 
 @pytest.mark.parametrize("name", ["sam_b.pt", "FastSAM-s.pt", "unknown.pt", "mobile_sam.onnx"])

@@ -131,12 +131,12 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
 def load_sampler(data: Path, work: Path, config: TrainConfig, choice: MaskConfig | None) -> CropSampler:
     """Crops of the training images, with their masks unless `choice` is None."""
     paths = list_images(data / "train" / "images")
-    images, masks = [read_rgb(p) for p in paths], None
+    masks = None
     if choice is not None:
-        masks = masks_for(open_masks(choice, data, work), paths, work / "masks")
-        masks = [m for m, image in zip(masks, images, strict=True) if fits(image, config.crop)]
-    kept = [image for image in images if fits(image, config.crop)]
-    return CropSampler(kept, masks, config.crop, np.random.default_rng(config.seed))
+        made = masks_for(open_masks(choice, data, work), paths, work / "masks")
+        masks = [mask for mask in made if fits(mask, config.crop)]
+    images = [image for image in map(read_rgb, paths) if fits(image, config.crop)]
+    return CropSampler(images, masks, config.crop, np.random.default_rng(config.seed))
 
 
 def halve_precision(model: LiteCodec) -> None:
