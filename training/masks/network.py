@@ -50,8 +50,13 @@ class EdgeNet(nn.Module):
         return F.pixel_shuffle(self.head(a), 2)
 
 
-def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threads: int = 2) -> float:
-    """Train on pairs `NAME.*` / `NAME.png` for `minutes`; write a state dict to `out`; return the last mean loss."""
+def train_edges(
+    images: Path, boundaries: Path, out: Path, minutes: float, threads: int = 2, steps: int | None = None
+) -> float:
+    """Train on pairs `NAME.*` / `NAME.png` for `minutes`, or for `steps` where given; write a state dict to `out`.
+
+    Returns the last mean loss. Raises ConfigError where no boundary map belongs to an image.
+    """
     torch.set_num_threads(threads)
     photographs = {p.stem: p for p in list_images(images)}
     names = [p for p in list_images(boundaries) if p.stem in photographs]
@@ -65,7 +70,7 @@ def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threa
     net = EdgeNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     start, step, recent = time.monotonic(), 0, 0.0
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
+    while (spent := step / steps if steps else (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, 2.0 * (1 - spent) + 0.02)
         x, m = sampler.batch(8)
