@@ -153,6 +153,7 @@ def test_canny_marks_the_edge_of_a_square_and_nothing_flat(data):
     assert mask[20:44, 20].min() == 255 and not mask[30:34, 30:34].any() and not mask[:10].any()
 
 
+@pytest.mark.timeout(600)  # seconds of work, but of all cores it can get
 def test_the_edge_network_learns_boundaries(tmp_path):
     """Ellipses on shading: after seconds it must tell boundary from background on a picture it has not seen."""
     (tmp_path / "images").mkdir()
@@ -172,7 +173,7 @@ def test_the_edge_network_learns_boundaries(tmp_path):
         image, boundary = pair(seed)
         cv2.imwrite(str(tmp_path / "images" / f"{seed}.{suffix}"), image)
         cv2.imwrite(str(tmp_path / "boundaries" / f"{seed}.png"), boundary)
-    train_edges(tmp_path / "images", tmp_path / "boundaries", tmp_path / "edges.pt", 1, threads=1, steps=30)
+    train_edges(tmp_path / "images", tmp_path / "boundaries", tmp_path / "edges.pt", 1, threads=1, steps=25)
     image, boundary = pair(4)
     seen = probabilities(load_network(tmp_path / "edges.pt"), image)
     near = cv2.dilate(boundary, np.ones((5, 5), np.uint8)) > 0
