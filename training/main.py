@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from training.detector import cli as detector
+from training.masks.choice import DEFAULT_MASKS, MASKS, MaskConfig
 from training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+TRAINABLE_FILTERS = (*POSTFILTERS, "rrdb-tiny")
 PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
 Subparsers = argparse._SubParsersAction
 
@@ -103,6 +105,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         "--mask-floor", type=float, default=0.2, metavar="W",
         help="weight of errors outside object boundaries in the base layer, 1 for plain MSE (default %(default)s)",
     )  # fmt: skip
+    _mask_flags(lite)
     lite.add_argument(
         "--base-skew", type=float, default=1.4, metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
@@ -115,8 +118,18 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
-    postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
+    _filter_flags(postfilter)
     _training_flags(postfilter)
+    postfilter.add_argument(
+        "--loss", choices=("mse", "features"), default="mse",
+        help="squared error, or the distance of a detector's features (default %(default)s)",
+    )  # fmt: skip
+    postfilter.add_argument(
+        "--detector", type=Path, metavar="FILE", help="the YOLOX-nano ONNX export for --loss features"
+    )
+    postfilter.add_argument(
+        "--lr", type=float, default=2e-4, help="first learning rate (default %(default)s)"
+    )
     postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     postfilter.add_argument(
         "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
@@ -126,10 +139,38 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     )
 
 
+def _filter_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=TRAINABLE_FILTERS, help="its size")
+    parser.add_argument(
+        "--layer", choices=("base", "enhanced"), default="enhanced",
+        help="the pictures it refines: those for machines or those for people (default %(default)s)",
+    )  # fmt: skip
+
+
+def _mask_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--masks", choices=MASKS, default=DEFAULT_MASKS.provider,
+        help="where errors count in the base layer: boundaries people drew (the edge network's elsewhere), the edge "
+        "network's, Canny edges, object regions, or edges of Segment Anything (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE",
+        help="COCO instances that --masks regions takes for the images it lists",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mask-detector", default=DEFAULT_MASKS.detector, metavar="FILE",
+        help="detector behind --masks regions: builtin, a model folder or an export (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sam-weights", type=Path, default=DEFAULT_MASKS.sam_weights, metavar="FILE",
+        help="weights of ultralytics for --masks sam, never downloaded (default %(default)s)",
+    )  # fmt: skip
+
+
 def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
-    postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
+    _filter_flags(postfilter)
     for parser in (lite, postfilter):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
         parser.add_argument(
@@ -171,7 +212,7 @@ def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _train_edges(args: argparse.Namespace) -> int:
-    from training.edges import train_edges
+    from training.masks.network import train_edges
 
     train = args.data / "train"
     loss = train_edges(
@@ -188,7 +229,8 @@ def _train_lite(args: argparse.Namespace) -> int:
         total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
         feature_weight=args.feature_weight, base_skew=args.base_skew, single_layer=args.single_layer,
     )  # fmt: skip
-    start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector}
+    masks = MaskConfig(args.masks, args.mask_detector, args.annotations, args.sam_weights)
+    start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0
 
@@ -201,11 +243,12 @@ def _train_scales(args: argparse.Namespace) -> int:
 
 
 def _train_postfilter(args: argparse.Namespace) -> int:
-    from training.postfilter.train import train
+    from training.postfilter.train import FilterConfig, train
 
     checkpoint = train(
         args.name, args.data, args.model, args.work, args.minutes,
-        resume=args.resume, threads=args.threads, more=args.more,
+        resume=args.resume, threads=args.threads, more=args.more, detector=args.detector,
+        config=FilterConfig(layer=args.layer, loss=args.loss, lr=args.lr),
     )  # fmt: skip
     print(checkpoint)
     return 0
@@ -248,13 +291,16 @@ def _export_lite(args: argparse.Namespace) -> int:
 
 def _export_postfilter(args: argparse.Namespace) -> int:
     from training.postfilter.export import export_postfilter
-    from training.postfilter.train import build
+    from training.postfilter.train import build, checkpoint_of, filter_name
 
-    state = _checkpoint(args.work / f"{args.name}.pt")
-    net = build(args.name, args.work)
+    state = _checkpoint(checkpoint_of(args.name, args.layer, args.work))
+    net = build(args.name, args.work, args.layer)
     net.load_state_dict(state["model"])
-    export_postfilter(net, args.out / args.name, _facts(args.note, state["step"]))
-    print(args.out / args.name)
+    facts = _facts(args.note, state["step"])
+    facts["training"].update(state.get("config", {}))  # checkpoints of earlier versions hold none
+    folder = args.out / filter_name(args.name, args.layer)
+    export_postfilter(net, folder, facts)
+    print(folder)
     return 0
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
+from cloud.postfilter import load_postfilter
+from shared.detection import Detection
 from shared.errors import DetectorError
 from tests.pictures import photo
-from training.detector.base_layers import Kept, Point, Still, accuracy_at, bits_for, compare, report
+from training.detector.base_layers import Kept, Point, Still, accuracy_at, bits_for, compare, measure, report
+from training.detector.evaluate import BaseLayer, average_precision, load_truth
 from training.detector.features import FeatureDistance
 
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
@@ -58,6 +63,58 @@ def test_detectors_judge_the_same_pictures_and_bytes_count_once():
     assert kept.rewind()(image) is first and still.bits == bits > 0 and still.pixels == 96 * 64
     kept(image)
     assert still.bits == 2 * bits
+
+
+class Watcher:
+    """Keeps what it is shown, and finds a person of 20 x 30 pixels in everything, or nothing."""
+
+    def __init__(self, *, finds=True):
+        self.name, self.finds, self.seen = "watcher", finds, []
+
+    def detect(self, image):
+        self.seen.append(image)
+        return [Detection("person", 0.9, (10.0, 10.0, 30.0, 40.0))] if self.finds else []
+
+
+@pytest.fixture
+def truth(tmp_path):
+    """Two pictures with that person in each."""
+    ids = (1, 2)
+    for key in ids:
+        cv2.imwrite(str(tmp_path / f"{key}.png"), photo(64, 96, seed=key))
+    content = {
+        "images": [{"id": key, "file_name": f"{key}.png", "height": 64, "width": 96} for key in ids],
+        "annotations": [
+            {
+                "id": key,
+                "image_id": key,
+                "category_id": 1,
+                "bbox": [10, 10, 20, 30],
+                "area": 600,
+                "iscrowd": 0,
+            }
+            for key in ids
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    return load_truth(tmp_path / "instances.json")
+
+
+def test_a_filter_is_judged_on_the_pictures_it_refined_at_the_same_bits(truth, tmp_path):
+    first, second, refine = Watcher(), Watcher(), load_postfilter("rrdb-fast", threads=1)
+    detectors = {"first": first, "second": second}
+    plain, refined = measure(BaseLayer("lite", 8, 40), 8, detectors, truth, tmp_path, [refine])
+    assert plain.bpp == refined.bpp > 0 and plain.ap == refined.ap == {"first": 100.0, "second": 100.0}
+    assert len(first.seen) == 4
+    for before, after in zip(first.seen[:2], first.seen[2:], strict=True):
+        assert np.array_equal(after, refine.apply(before)) and not np.array_equal(after, before)
+    assert all(np.array_equal(a, b) for a, b in zip(first.seen, second.seen, strict=True))
+
+
+def test_a_detector_that_finds_nothing_has_no_precision(truth, tmp_path):
+    figures = average_precision(Watcher(finds=False), truth, tmp_path, lambda image: image)
+    assert figures == {"AP": 0.0, "AP50": 0.0}
 
 
 def test_another_file_is_no_detector(tmp_path):

@@ -16,7 +16,6 @@ from shared.codec import load_codec
 from shared.entropy import EntropyTables
 from shared.models import find_model
 from tests.pictures import photo, psnr
-from training.edges import EdgeNet, dilate, masks_for
 from training.lite import model as lite
 from training.lite.export import bake_qualities, entropy_tables, export_lite, load_lite
 from training.lite.fit_scales import bits_of, fit_scales
@@ -24,6 +23,7 @@ from training.lite.layers import HAAR, DepthConvBlock, dct_basis
 from training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, bounded, knot_weights
 from training.lite.train import TrainConfig, draw_qualities, evaluate, train
+from training.masks.network import EdgeNet
 
 CONFIG = TrainConfig(crop=64, batch=2, total_steps=3)
 
@@ -250,21 +250,6 @@ def test_a_finished_run_is_not_trained_further(checkpoint, data, work):
     assert all(torch.equal(v, again[k]) for k, v in checkpoint["model"].items())
 
 
-def test_masks_come_from_people_where_they_drew_some(checkpoint, data, work):
-    mask = cv2.imread(str(work / "masks" / "0.png"), cv2.IMREAD_GRAYSCALE)
-    assert mask[:, 40].min() == 255 and mask[:, :30].max() == 0 and mask[:, 50:].max() == 0
-    paths = sorted((data / "train" / "images").iterdir())
-    masks = masks_for(paths, data / "train" / "boundaries", work / "edges.pt", work / "masks")
-    assert [m.shape for m in masks] == [(96, 80)] * 5
-    assert np.array_equal(masks[0], mask)
-
-
-def test_a_wide_boundary_reaches_both_sides():
-    line = np.zeros((21, 21), np.uint8)
-    line[:, 10] = 255
-    assert (dilate(line)[:, 7:14] == 255).all() and not dilate(line)[:, :4].any()
-
-
 @torch.no_grad()
 def trained(checkpoint):
     model = LiteCodec()
@@ -349,8 +334,7 @@ def test_evaluation_speaks_of_all_images(fresh):
 
 
 def test_fitting_the_scales_saves_real_bits_and_moves_nothing_else(checkpoint, data, work, tmp_path):
-    for name in ("lite.pt", "edges.pt"):
-        shutil.copy(work / name, tmp_path)
+    shutil.copy(work / "lite.pt", tmp_path)
     path = fit_scales(data, tmp_path, 0.1, threads=1, crop=64)
     fitted = torch.load(path, weights_only=True)["model"]
     x, points = as_tensor(photo(128, 128, seed=9)), (qualities(8), qualities(45))

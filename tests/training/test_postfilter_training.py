@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +12,17 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
 from cloud.postfilter import load_postfilter
+from shared.codec import load_codec
+from shared.errors import ConfigError, DetectorError, ModelNotFound
 from shared.models import find_model
 from tests.pictures import photo, psnr
+from training.lite.export import load_lite
 from training.postfilter import train as training
 from training.postfilter.export import export_postfilter
 from training.postfilter.model import PostFilter, lengthen
+
+TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
+needs_teacher = pytest.mark.skipif(not TEACHER.exists(), reason="the YOLOX-nano export is not there")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,9 +84,10 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("name", ["rrdb-fast"])
 def test_a_short_run_and_its_resume(data, tmp_path, name):
     model = find_model("lite", kind="codec").path
-    path = training.train(name, data, model, tmp_path, 0.02, resume=False, threads=1, batch=2)
+    few = training.FilterConfig(batch=2)
+    path = training.train(name, data, model, tmp_path, 0.02, resume=False, threads=1, config=few)
     first = torch.load(path, weights_only=True)
-    again = training.train(name, data, model, tmp_path, 0.02, resume=True, threads=1, batch=2)
+    again = training.train(name, data, model, tmp_path, 0.02, resume=True, threads=1, config=few)
     second = torch.load(again, weights_only=True)
     assert path == again == tmp_path / f"{name}.pt"
     assert 0 < first["step"] < second["step"]
@@ -90,12 +99,66 @@ def test_a_short_run_and_its_resume(data, tmp_path, name):
     assert psnr(load_postfilter(tmp_path / name, threads=1).apply(image), image) > 30
 
 
-def test_the_longer_filter_is_built_from_the_shorter_checkpoint(tmp_path):
+def test_filters_are_built_by_name_and_layer(tmp_path):
     short = randomised()
     torch.save({"model": short.state_dict()}, tmp_path / "rrdb-l1.pt")
     assert training.build("rrdb-l2", tmp_path).length == 2
-    assert training.build("rrdb-l1", tmp_path).unshuffle == 1
-    assert training.build("rrdb-fast", tmp_path).unshuffle == 2
+    assert [training.build(f"rrdb-{n}", tmp_path).unshuffle for n in ("l1", "fast", "tiny")] == [1, 2, 4]
+    with pytest.raises(ModelNotFound, match=r"rrdb-l1-base\.pt.*train rrdb-l1 first"):
+        training.build("rrdb-l2", tmp_path, "base")
+
+
+def test_filters_of_the_two_layers_never_share_a_file(tmp_path):
+    paths = {training.checkpoint_of("rrdb-tiny", layer, tmp_path).name for layer in ("base", "enhanced")}
+    assert paths == {"rrdb-tiny.pt", "rrdb-tiny-base.pt"}
+    assert training.filter_name("rrdb-l1", "enhanced") == "rrdb-l1"
+
+
+@torch.no_grad()
+def test_a_filter_for_machines_learns_on_what_the_base_layer_decodes_to():
+    model, image = find_model("lite", kind="codec").path, photo(128, 128)
+    x = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255
+    seen = training.decoded(load_lite(model).eval(), x, torch.tensor([8]), torch.tensor([40]), "base")
+    codec = load_codec(model, threads=1)
+    served = codec.decode_base(codec.encode(image, base_quality=8, quality=40).layers.base)
+    ours = (seen[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    assert psnr(ours, served) > 45 and psnr(ours, image) < 40
+
+
+def test_a_feature_loss_needs_a_detector(tmp_path):
+    rng = np.random.default_rng(1)
+    with pytest.raises(ConfigError, match="needs --detector"):
+        training.open_loss("features", None, rng)
+    with pytest.raises(DetectorError, match="no detector at"):
+        training.open_loss("features", tmp_path / "missing.onnx", rng)
+    assert training.open_loss("mse", None, rng) is training.error_ratio
+
+
+@needs_teacher
+def test_the_feature_loss_falls_as_a_detector_gains():
+    loss = training.open_loss("features", TEACHER, np.random.default_rng(1))
+    x = torch.from_numpy(photo(96, 96).transpose(2, 0, 1)[None].copy()).float() / 255
+    coarse = (x + 0.15 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    halfway = ((x + coarse) / 2).requires_grad_()
+    values = [loss.features(refined, coarse, x) for refined in (coarse, halfway, x)]
+    assert 0.8 < values[0].item() < 1 and values[0] > values[1] > values[2] == 0
+    loss(halfway, coarse, x).backward()
+    assert halfway.grad is not None and halfway.grad.abs().max() > 0
+
+
+@needs_teacher
+def test_a_short_run_for_machines(data, tmp_path):
+    config = training.FilterConfig(layer="base", loss="features", batch=2)
+    path = training.train(
+        "rrdb-tiny", data, find_model("lite", kind="codec").path, tmp_path, 0.02,
+        resume=False, threads=1, detector=TEACHER, config=config,
+    )  # fmt: skip
+    state = torch.load(path, weights_only=True)
+    assert path.name == "rrdb-tiny-base.pt" and state["step"] > 0
+    assert state["config"] == {"layer": "base", "loss": "features", "batch": 2, "lr": 2e-4}
+    net = training.build("rrdb-tiny", tmp_path, "base")
+    net.load_state_dict(state["model"])
+    assert net.last.weight.abs().max() > 0
 
 
 @torch.no_grad()

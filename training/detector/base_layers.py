@@ -1,6 +1,6 @@
 """Detection accuracy at equal bits: base layers beside AVIF and JPEG, for any number of detectors.
 
-    secondlook evaluate base --images DIR --annotations FILE [--detector D ...] [--model M ...]
+    secondlook evaluate base --images DIR --annotations FILE [--detector D ...] [--model M ...] [--postfilter F ...]
 
 Average precision (COCO, IoU 0.5 to 0.95) over all of the classes a detector has. Bits are those of real bytes.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cloud.detectors import load_detector
+from cloud.postfilter import PostFilter, load_postfilter
 from training.detector.evaluate import LOWEST_SCORE, BaseLayer, Change, average_precision, load_truth
 from training.rate_distortion import PEERS, U8
 
@@ -67,14 +68,20 @@ class Kept:
 
 
 def measure(
-    codec: BaseLayer | Still, quality: int, detectors: dict[str, Any], truth: Any, images: Path
-) -> Point:
+    codec: BaseLayer | Still, quality: int, detectors: dict[str, Any], truth: Any, images: Path,
+    filters: Sequence[PostFilter] = (),
+) -> list[Point]:  # fmt: skip
+    """The point of the decoded pictures, then one for each filter behind the decoder, at the same bits."""
     kept = Kept(codec)
-    ap = {
-        name: average_precision(detector, truth, images, kept.rewind(), detector.classes)["AP"]
-        for name, detector in detectors.items()
-    }
-    return Point(quality, codec.bits / codec.pixels, ap)
+    seen = [kept, *(Kept(lambda image, f=f: f.apply(kept(image))) for f in filters)]
+    points = []
+    for pictures in seen:
+        ap = {}
+        for name, detector in detectors.items():
+            kept.rewind()
+            ap[name] = average_precision(detector, truth, images, pictures.rewind(), detector.classes)["AP"]
+        points.append(Point(quality, codec.bits / codec.pixels, ap))
+    return points
 
 
 def accuracy_at(points: Sequence[Point], detector: str, rate: float) -> float | None:
@@ -145,14 +152,20 @@ def run(args: argparse.Namespace) -> int:
         for name, detector in detectors.items()
     }
     curves: dict[str, list[Point]] = {}
+    filters = [load_postfilter(f, threads=args.threads) for f in args.postfilter]
     for model in args.model or ["lite"]:
-        curves[Path(model).name] = [
-            measure(BaseLayer(model, q, args.quality), q, detectors, truth, args.images)
+        rows = [
+            measure(BaseLayer(model, q, args.quality), q, detectors, truth, args.images, filters)
             for q in args.base_quality or BASE_QUALITIES
         ]
+        name = Path(model).name
+        titles = [name, *(f"{name}+{f.name}" for f in filters)]
+        curves.update(
+            {title: list(points) for title, points in zip(titles, zip(*rows, strict=True), strict=True)}
+        )
     for peer in args.peers:
         curves[peer] = [
-            measure(Still(peer, q), q, detectors, truth, args.images) for q in PEER_QUALITIES[peer]
+            measure(Still(peer, q), q, detectors, truth, args.images)[0] for q in PEER_QUALITIES[peer]
         ]
     result = {
         "images": len(truth.imgs), "originals": originals,

@@ -63,6 +63,8 @@ def average_precision(
                 results.append(
                     {"image_id": image_id, "category_id": ids[found.label], "bbox": box, "score": found.score}
                 )
+    if not results:  # which the COCO tools cannot read
+        return {"AP": 0.0, "AP50": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
         scored = COCOeval(truth, truth.loadRes(results), "bbox")
         scored.params.catIds = sorted(ids.values())

@@ -124,7 +124,7 @@ def fit_scales(data: Path, work: Path, minutes: float, *, threads: int, crop: in
     state = torch.load(checkpoint, weights_only=True)
     model = LiteCodec()
     model.load_state_dict(state["model"])
-    sampler = load_sampler(data, work, TrainConfig(crop=crop))
+    sampler = load_sampler(data, work, TrainConfig(crop=crop), None)
     sampler.rng = np.random.default_rng(int(state["step"]))
     optimiser = torch.optim.Adam(scale_parameters(model), lr=LR)
     start, step = time.monotonic(), 0

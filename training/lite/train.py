@@ -22,7 +22,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
-from training.edges import masks_for
 from training.lite.layers import DepthConvBlock
 from training.lite.model import (
     LOG_STEP,
@@ -35,6 +34,8 @@ from training.lite.model import (
 )
 from training.lite.scale_network import KNOTS, QUALITIES
 from training.lite.weights import load_weights
+from training.masks.cache import masks_for
+from training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,15 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
     return rows
 
 
-def load_sampler(data: Path, work: Path, config: TrainConfig) -> CropSampler:
+def load_sampler(data: Path, work: Path, config: TrainConfig, choice: MaskConfig | None) -> CropSampler:
+    """Crops of the training images, with their masks unless `choice` is None."""
     paths = list_images(data / "train" / "images")
-    masks = masks_for(paths, data / "train" / "boundaries", work / "edges.pt", work / "masks")
-    kept = [
-        (image, mask)
-        for image, mask in ((read_rgb(p), m) for p, m in zip(paths, masks, strict=True))
-        if fits(image, config.crop)
-    ]
-    return CropSampler(
-        [k[0] for k in kept], [k[1] for k in kept], config.crop, np.random.default_rng(config.seed)
-    )
+    masks = None
+    if choice is not None:
+        made = masks_for(open_masks(choice, data, work), paths, work / "masks")
+        masks = [mask for mask in made if fits(mask, config.crop)]
+    images = [image for image in map(read_rgb, paths) if fits(image, config.crop)]
+    return CropSampler(images, masks, config.crop, np.random.default_rng(config.seed))
 
 
 def halve_precision(model: LiteCodec) -> None:
@@ -160,10 +159,12 @@ def halve_precision(model: LiteCodec) -> None:
 class Run:
     """A training run: model, its average, optimiser, data and the step it is at."""
 
-    def __init__(self, data: Path, work: Path, config: TrainConfig, detector: Path | None = None) -> None:
+    def __init__(
+        self, data: Path, work: Path, config: TrainConfig, detector: Path | None, masks: MaskConfig
+    ) -> None:
         self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
         self.distance = FeatureDistance(detector) if detector is not None else None
-        self.sampler = load_sampler(data, work, config)
+        self.sampler = load_sampler(data, work, config, masks)
         self.model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr)
 
@@ -229,12 +230,13 @@ class Run:
 def train(
     data: Path, work: Path, minutes: float, config: TrainConfig,
     *, resume: bool, threads: int, start_from: Path | None = None, detector: Path | None = None,
+    masks: MaskConfig = DEFAULT_MASKS,
 ) -> Path:  # fmt: skip
     """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
-    run = Run(data, work, config, detector)
+    run = Run(data, work, config, detector, masks)
     run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)
     deadline = time.monotonic() + 60 * minutes

@@ -1,7 +1,11 @@
-"""Train an RRDB post-filter with MSE on pictures that the `lite` codec decoded. Resumable and time-boxed.
+"""Train an RRDB post-filter on pictures that the `lite` codec decoded. Resumable and time-boxed.
 
 Patches are coded on the fly by the torch model of the shipped weights (symbols rounded as the bitstream has them,
 pictures rounded to 8 bits), at the four λ of the paper and between, with base qualities as edges use them.
+
+For people the filter learns from squared errors on enhanced pictures. For machines it learns on base layers, and from
+the distance of a detector's features between filtered picture and original (Shindo et al., ICALET 2023, "Accuracy
+Improvement of Object Detection in VVC Coded Video Using YOLO-v7 Features").
 """
 
 from __future__ import annotations
@@ -9,49 +13,85 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from shared.errors import ConfigError, ModelNotFound
 from training.data import CropSampler, fits, list_images, read_rgb
+from training.detector.features import STRIDE, FeatureDistance
 from training.lite.export import load_lite
 from training.lite.model import LiteCodec
 from training.lite.train import evaluation_images
 from training.postfilter.model import PostFilter, lengthen
 
-NAMES = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+SIZES = {
+    "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
+    "rrdb-fast": {"unshuffle": 2, "features": 64, "growth": 32},
+    "rrdb-tiny": {"unshuffle": 4, "features": 32, "growth": 16},
+}
 CODED_CROP, BORDER = 128, 16
 QUALITY_RANGE = (18, 58)
 BASE_QUALITY_RANGE = (2, 30)
 EASY_ERROR = 1e-5  # 50 dB: patches better than this count less
-LR, LR_END = 2e-4, 5e-6
+EASY_DISTANCE = 0.02  # in units of FeatureDistance, likewise
+PIXEL_SHARE = 0.1  # of the pixel loss beside features, which alone would let colours drift
+LR_END_SHARE = 0.025  # of the first learning rate, where the cosine ends
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (refined, decoded, original) float[B,3,H,W] -> float[]
 
 
-def build(name: str, work: Path) -> PostFilter:
-    """A fresh filter; l = 2 starts from the l = 1 checkpoint in `work`."""
+@dataclass(frozen=True)
+class FilterConfig:
+    """`layer`: "base", as machines see, or "enhanced", as people do. `loss`: "mse", or "features" of a detector."""
+
+    layer: str = "enhanced"
+    loss: str = "mse"
+    batch: int = 6
+    lr: float = 2e-4  # at the start
+
+
+def checkpoint_of(name: str, layer: str, work: Path) -> Path:
+    """Filters of the two layers never share a file."""
+    return work / f"{filter_name(name, layer)}.pt"
+
+
+def filter_name(name: str, layer: str) -> str:
+    """How the exported folder is called."""
+    return name if layer == "enhanced" else f"{name}-{layer}"
+
+
+def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
+    """A fresh filter; l = 2 starts from the l = 1 checkpoint in `work`. Raises ModelNotFound if that is missing."""
     if name == "rrdb-l2":
-        short = PostFilter(1)
-        short.load_state_dict(torch.load(work / "rrdb-l1.pt", weights_only=True)["model"])
+        start = checkpoint_of("rrdb-l1", layer, work)
+        if not start.exists():
+            raise ModelNotFound(f"rrdb-l2 starts from {start}, which is not there: train rrdb-l1 first")
+        short = PostFilter(1, **SIZES["rrdb-l1"])
+        short.load_state_dict(torch.load(start, weights_only=True)["model"])
         return lengthen(short)
-    return PostFilter(1, unshuffle=2 if name == "rrdb-fast" else 1)
+    return PostFilter(1, **SIZES[name])
 
 
 @torch.no_grad()
-def decoded(codec: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor) -> Tensor:
-    """What a viewer gets of float[B,3,H,W]: enhanced pictures rounded to 8 bits."""
-    out: Tensor = codec(x, base_quality, quality)["enhanced"]
+def decoded(codec: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
+    """What is decoded of float[B,3,H,W] from "base" or for "enhanced", rounded to 8 bits."""
+    out: Tensor = codec(x, base_quality, quality)[layer]
     return torch.round(out.clamp(0, 1) * 255) / 255
 
 
-def draw(sampler: CropSampler, codec: LiteCodec, batch: int, crop: int) -> tuple[Tensor, Tensor]:
+def draw(
+    sampler: CropSampler, codec: LiteCodec, batch: int, crop: int, layer: str = "enhanced"
+) -> tuple[Tensor, Tensor]:
     """(decoded, original) patches float[batch,3,crop,crop], away from the borders of what was coded."""
     rng = sampler.rng
     x = torch.from_numpy(sampler.batch(batch)[0]).float() / 255
     base_quality = torch.from_numpy(rng.integers(*BASE_QUALITY_RANGE, batch))
-    y = decoded(codec, x, base_quality, torch.from_numpy(rng.integers(*QUALITY_RANGE, batch)))
+    y = decoded(codec, x, base_quality, torch.from_numpy(rng.integers(*QUALITY_RANGE, batch)), layer)
     top, left = (
         BORDER + 4 * int(rng.integers(0, (CODED_CROP - 2 * BORDER - crop) // 4 + 1)) for _ in range(2)
     )
@@ -68,6 +108,36 @@ def error_ratio(refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return (after / (before + EASY_ERROR)).mean()
 
 
+class FeatureRatio:
+    """Feature distance behind the filter over that before it, a patch, then the mean; and a share of `error_ratio`."""
+
+    def __init__(self, detector: Path, rng: np.random.Generator) -> None:
+        """`detector`: the YOLOX-nano export. Raises DetectorError for another file."""
+        self._distance, self._rng = FeatureDistance(detector), rng
+
+    def __call__(self, refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        # Detectors mostly look at frames scaled down; at times they see every pixel.
+        side = x.shape[2] * int(self._rng.integers(2, 4)) // 3 // STRIDE * STRIDE
+        return self.features(refined, y, x, side) + PIXEL_SHARE * error_ratio(refined, y, x)
+
+    def features(self, refined: Tensor, y: Tensor, x: Tensor, side: int | None = None) -> Tensor:
+        """The ratio alone, seen at `side` pixels: below 1 where a detector gains."""
+        with torch.no_grad():
+            before = self._distance(x, y, side)
+        return (self._distance(x, refined, side) / (before + EASY_DISTANCE)).mean()
+
+
+def open_loss(loss: str, detector: Path | None, rng: np.random.Generator) -> Loss:
+    """Raises ConfigError where a loss lacks its detector, and DetectorError where that is no usable one."""
+    if loss == "mse":
+        return error_ratio
+    if detector is None:
+        raise ConfigError(
+            "--loss features needs --detector: the YOLOX-nano export whose features it compares"
+        )
+    return FeatureRatio(detector, rng)
+
+
 @torch.no_grad()
 def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     """PSNR gain in dB for each (decoded, original) pair."""
@@ -82,31 +152,47 @@ def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     return result
 
 
-def validation_pairs(codec: LiteCodec, folder: Path, count: int) -> list[tuple[Tensor, Tensor]]:
+@torch.no_grad()
+def judge(net: PostFilter, pairs: list[tuple[Tensor, Tensor]], loss: Loss) -> dict[str, float]:
+    """Figures for the log over (decoded, original) pairs."""
+    facts = {"val_gain_db": float(np.mean(gains(net, pairs)))}
+    if isinstance(loss, FeatureRatio):
+        net.eval()
+        facts["val_feature_ratio"] = float(
+            np.mean([loss.features(net(y).clamp(0, 1), y, x).item() for y, x in pairs])
+        )
+        net.train()
+    return {name: round(value, 4) for name, value in facts.items()}
+
+
+def validation_pairs(codec: LiteCodec, folder: Path, count: int, layer: str) -> list[tuple[Tensor, Tensor]]:
     pairs = []
     for i, x in enumerate(evaluation_images(folder, count)):
-        y = decoded(codec, x, torch.tensor([8]), torch.tensor([(25, 35, 46, 52)[i % 4]]))
+        y = decoded(codec, x, torch.tensor([8]), torch.tensor([(25, 35, 46, 52)[i % 4]]), layer)
         pairs.append((y[..., :192, :192], x[..., :192, :192]))
     return pairs
 
 
 def train(
     name: str, data: Path, model: Path, work: Path, minutes: float,
-    *, resume: bool, threads: int, more: Sequence[Path] = (), batch: int = 6,
+    *, resume: bool, threads: int, more: Sequence[Path] = (), detector: Path | None = None,
+    config: FilterConfig = FilterConfig(),
 ) -> Path:  # fmt: skip
-    """Train filter `name` for the codec in folder `model`; checkpoint to `work/NAME.pt`. Returns its path.
+    """Train filter `name` for the codec in folder `model`; checkpoint to `work`. Returns its path.
 
     Patches come from `data/train/images` and from the folders in `more`, camera frames say.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(3)
+    rng = np.random.default_rng(int(time.time()))
+    loss_of = open_loss(config.loss, detector, rng)
     codec = load_lite(model).eval()
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
-    sampler = CropSampler(images, None, CODED_CROP, np.random.default_rng(int(time.time())))
-    checkpoint = work / f"{name}.pt"
-    net = build(name, work)
-    optimiser = torch.optim.Adam(net.parameters(), lr=LR)
+    sampler = CropSampler(images, None, CODED_CROP, rng)
+    checkpoint = checkpoint_of(name, config.layer, work)
+    net = build(name, work, config.layer)
+    optimiser = torch.optim.Adam(net.parameters(), lr=config.lr)
     step = 0
     if resume and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -114,16 +200,17 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crop = 96 if net.unshuffle > 1 else 48
-    pairs = validation_pairs(codec, data / "val", 8)
+    crop = 48 if net.unshuffle == 1 and config.loss == "mse" else 96
+    pairs = validation_pairs(codec, data / "val", 8, config.layer)
     start, mean = time.monotonic(), 0.0
     while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = LR_END + (LR - LR_END) * 0.5 * (1 + math.cos(math.pi * spent))
-        y, x = draw(sampler, codec, batch, crop)
+            cosine = 0.5 * (1 + math.cos(math.pi * spent))
+            group["lr"] = config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine)
+        y, x = draw(sampler, codec, config.batch, crop, config.layer)
         with torch.autocast("cpu", torch.bfloat16):
             refined = net(y.to(memory_format=torch.channels_last))
-        loss = error_ratio(refined, y, x)
+        loss = loss_of(refined, y, x)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -131,18 +218,20 @@ def train(
         step += 1
         mean = loss.item() if mean == 0 else 0.98 * mean + 0.02 * loss.item()
         if step % 50 == 0:
-            print(json.dumps({"step": step, "error_ratio": round(mean, 4)}), flush=True)
+            print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean, 4)}), flush=True)
         if step % 100 == 0:
-            print(
-                json.dumps({"step": step, "val_gain_db": round(float(np.mean(gains(net, pairs))), 4)}),
-                flush=True,
-            )
-            save(checkpoint, net, optimiser, step)
-    save(checkpoint, net, optimiser, step)
+            print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
+            save(checkpoint, net, optimiser, step, config)
+    save(checkpoint, net, optimiser, step, config)
     return checkpoint
 
 
-def save(path: Path, net: PostFilter, optimiser: torch.optim.Optimizer, step: int) -> None:
+def save(
+    path: Path, net: PostFilter, optimiser: torch.optim.Optimizer, step: int, config: FilterConfig
+) -> None:
     part = path.with_suffix(".part")
-    torch.save({"model": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, part)
+    state = {
+        "model": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "config": asdict(config),
+    }  # fmt: skip
+    torch.save(state, part)
     part.replace(path)

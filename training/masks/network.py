@@ -1,8 +1,7 @@
-"""Object boundaries for the SA-ICM base layer: human ones where they exist, a small network's elsewhere.
+"""A small network that finds object boundaries, trained on those that people drew.
 
-SA-ICM (arXiv 2403.04173) takes the edges of a segmentation and spends distortion only there. The network
-here is a three-level U-Net of 0.1 M parameters, trained on the human boundaries of BSDS500 with a
-class-balanced cross-entropy. `masks_for` dilates the boundary map, since a detector reads both sides of an edge.
+SA-ICM (arXiv 2403.04173) takes the edges of a segmentation. Where there is none, this stands in for it: a three-level
+U-Net of 0.1 M parameters, trained on the human boundaries of BSDS500 with a class-balanced cross-entropy.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.errors import ConfigError
 from training.data import U8, CropSampler, list_images, read_rgb
 
-DILATION_PIXELS = 7
+F32 = npt.NDArray[np.float32]
 
 
 class EdgeNet(nn.Module):
@@ -49,11 +50,19 @@ class EdgeNet(nn.Module):
         return F.pixel_shuffle(self.head(a), 2)
 
 
-def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threads: int = 2) -> float:
-    """Train on pairs `NAME.jpg` / `NAME.png` for `minutes`; write a state dict to `out`; return the last mean loss."""
+def train_edges(
+    images: Path, boundaries: Path, out: Path, minutes: float, threads: int = 2, steps: int | None = None
+) -> float:
+    """Train on pairs `NAME.*` / `NAME.png` for `minutes`, or for `steps` where given; write a state dict to `out`.
+
+    Returns the last mean loss. Raises ConfigError where no boundary map belongs to an image.
+    """
     torch.set_num_threads(threads)
-    names = list_images(boundaries)
-    pictures = [read_rgb(images / (p.stem + ".jpg")) for p in names]
+    photographs = {p.stem: p for p in list_images(images)}
+    names = [p for p in list_images(boundaries) if p.stem in photographs]
+    if not names:
+        raise ConfigError(f"no boundary map in {boundaries} is named like an image in {images}")
+    pictures = [read_rgb(photographs[p.stem]) for p in names]
     truth = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for p in names]
     sampler = CropSampler(
         pictures, [cv2.dilate(t, np.ones((3, 3), np.uint8)) for t in truth], 160, np.random.default_rng(1)
@@ -61,7 +70,7 @@ def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threa
     net = EdgeNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     start, step, recent = time.monotonic(), 0, 0.0
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
+    while (spent := step / steps if steps else (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, 2.0 * (1 - spent) + 0.02)
         x, m = sampler.batch(8)
@@ -83,33 +92,17 @@ def train_edges(images: Path, boundaries: Path, out: Path, minutes: float, threa
     return recent
 
 
-def dilate(boundary: U8) -> U8:
-    """Widen a boundary map uint8[H,W] so that both sides of an edge are inside; stretch it to 0..255."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (DILATION_PIXELS, DILATION_PIXELS))
-    wide = cv2.GaussianBlur(cv2.dilate(boundary, kernel), (5, 5), 0)
-    return np.clip(wide.astype(np.float32) * 1.5, 0, 255).astype(np.uint8)
+def load_network(checkpoint: Path) -> EdgeNet:
+    """The network of a state dict that `train_edges` wrote."""
+    net = EdgeNet()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True))
+    return net.eval()
 
 
 @torch.no_grad()
-def masks_for(paths: list[Path], boundaries: Path | None, checkpoint: Path, cache: Path) -> list[U8]:
-    """Edge masks uint8[H,W] for `paths`, from human boundaries where `boundaries/STEM.png` exists; cached as PNG."""
-    cache.mkdir(parents=True, exist_ok=True)
-    net = EdgeNet()
-    net.load_state_dict(torch.load(checkpoint, weights_only=True))
-    net.eval()
-    masks = []
-    for path in paths:
-        kept = cache / f"{path.stem}.png"
-        if not kept.exists():
-            human = boundaries / f"{path.stem}.png" if boundaries is not None else None
-            if human is not None and human.exists():
-                plane = cv2.imread(str(human), cv2.IMREAD_GRAYSCALE)
-            else:
-                image = read_rgb(path)
-                h, w = image.shape[:2]
-                padded = cv2.copyMakeBorder(image, 0, -h % 8, 0, -w % 8, cv2.BORDER_REFLECT)
-                x = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255
-                plane = (torch.sigmoid(net(x))[0, 0, :h, :w].numpy() * 255).astype(np.uint8)
-            cv2.imwrite(str(kept), dilate(plane))
-        masks.append(cv2.imread(str(kept), cv2.IMREAD_GRAYSCALE))
-    return masks
+def probabilities(net: EdgeNet, image: U8) -> F32:
+    """RGB uint8[H,W,3] of any size -> probability of a boundary, float32[H,W]."""
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, -height % 8, 0, -width % 8, cv2.BORDER_REFLECT)
+    x = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255
+    return np.asarray(torch.sigmoid(net(x))[0, 0, :height, :width].numpy(), np.float32)
