@@ -202,6 +202,9 @@ def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         "--filters", nargs="*", choices=POSTFILTERS, default=[], help="post-filters to judge as well"
     )
     codec.add_argument(
+        "--filter-limit", type=int, metavar="N", help="judge post-filters on only the first so many images"
+    )
+    codec.add_argument(
         "--threads", type=int, default=2, help="CPU threads of our codec (default %(default)s)"
     )
     codec.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
@@ -314,6 +317,7 @@ def _bench_codec(args: argparse.Namespace) -> int:
         filters=args.filters,
         limit=args.limit,
         threads=args.threads,
+        filter_limit=args.filter_limit,
     )
     print(report(result))
     if args.json:
