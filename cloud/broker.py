@@ -17,10 +17,10 @@ from cloud.blobs import Blobs
 from cloud.ledger import Ledger
 from cloud.queue import FrameQueue
 from cloud.requests import RequestState, RequestTable
-from shared.errors import PacketMalformed, RequestRefused, SecondlookError
+from shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
 
-MOST_LEASED = 16
+MOST_LEASED = 64
 MOST_ROWS = 500
 MAX_REQUEST_BYTES = 1 << 20
 _LONGEST_SECONDS = 7 * 86_400.0
@@ -95,12 +95,20 @@ class Broker:
             return _pack([request_id, False, type(error).__name__, str(error)])
         return _pack([request_id, True, result])
 
+    def undone(self, message: bytes, error: StorageError) -> bytes:
+        """The answer to a request whose work was rolled back with that of others."""
+        try:
+            request_id, *_ = _open(message)
+        except PacketMalformed as malformed:
+            return _pack([None, False, "PacketMalformed", str(malformed)])
+        return _pack([request_id, False, type(error).__name__, str(error)])
+
     def lease(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
         n = arguments.whole("n", 1, MOST_LEASED)
         ttl, worker = arguments.seconds("ttl_seconds"), arguments.text("worker", 128)
         arguments.end()
         leased = self.queue.lease(n, ttl_seconds=ttl, worker=worker, now=now)
-        return [{"id": item.id, "attempts": item.attempts, **asdict(item.frame)} for item in leased]
+        return [{"id": item.id, "attempts": item.attempts, **vars(item.frame)} for item in leased]
 
     def ack(self, arguments: _Arguments, now: float) -> int:
         ids = arguments.ids("ids")
