@@ -18,7 +18,7 @@ class IntakeLimits:
 
     window_bytes: int = 4 << 20  # base frames a camera host may have in flight
     min_window_bytes: int = 64 << 10  # below this share of the queue's room, camera hosts must wait
-    batch_frames: int = 256  # frames stored in one commit, at most
+    batch_frames: int = 512  # frames stored in one commit, at most
     batch_bytes: int = 8 << 20  # bytes stored in one commit, about
     most_sessions: int = 4096  # connections that said hello
     most_boots: int = 1024  # starts of one agent with undelivered frames

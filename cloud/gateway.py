@@ -23,11 +23,11 @@ from cloud.config import CloudConfig, is_loopback
 from cloud.intake import Intake, Outgoing
 from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
 from cloud.ledger import Ledger
-from cloud.queue import SqliteQueue, open_database, transaction
+from cloud.queue import SqliteQueue, open_database
 from cloud.requests import RequestTable
 from shared.errors import ConfigError, DiskFull, KeyRejected, PortBusy, StoreBusy
 from shared.packetfields import MAX_MESSAGE_BYTES
-from shared.sqlite import named_errors
+from shared.sqlite import immediate, named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 _Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -124,7 +124,7 @@ class Gateway:
         # commit survives the process, and leases or acknowledgements that a power cut undoes are given again.
         self._database.execute(f"PRAGMA synchronous = {'FULL' if from_edges else 'NORMAL'}")
         try:
-            with transaction(self._database):
+            with named_errors(self._path), immediate(self._database):
                 if from_edges:
                     packets += self._receive_packets(now)
                 answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]

@@ -189,7 +189,9 @@ _LOG_PAGES = 4096
 _CACHE_KB = 32 << 10  # holds the pages of a commit, and those that workers take soon after
 _LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alone has more
 
-_COLUMNS = "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes"
+_COLUMNS = (
+    "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes"
+)
 
 
 class SqliteQueue:

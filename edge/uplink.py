@@ -305,9 +305,13 @@ class Uplink:
     def _take_control(self, packet: Packet) -> None:
         refusal = None
         if isinstance(packet, EnhancementRequest):
+            left_ns = packet.deadline_ns - time.time_ns() - self._clock_offset_ns
+            self._spool.pin(packet.boot_id, packet.seq, left_ns / 1e9)
             refusal = self._responder.request(packet)
         elif isinstance(packet, ChunkCredit):
-            self._responder.confirm(packet)
+            answered = self._responder.confirm(packet)
+            if answered is not None:
+                self._spool.unpin(answered.boot_id, answered.seq)
         elif isinstance(packet, Welcome):
             self._control_hello_at = math.inf
         elif isinstance(packet, Pong):

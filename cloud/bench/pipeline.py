@@ -11,6 +11,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -95,17 +96,15 @@ def report(figures: dict[str, Any]) -> str:
     """The figures for people."""
     engines = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in figures["raw"].items())
     start, end = figures["rss_mb"]
-    return "\n".join(
-        (
-            f"{figures['packets']:,} packets of {figures['packet_bytes']:,} bytes from {figures['edges']} edges,"
-            f" queue {figures['backend']}",
-            f"durable     {figures['packets_per_s']:,.0f} packets/s",
-            f"raw         {engines}; ratio to the slowest {figures['ratio']:.2f}",
-            f"latency     p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, to the acknowledgement",
-            f"gateway     {start:.1f} MB after a tenth of the time, {end:.1f} MB at the end",
-            f"lost {figures['lost']}, duplicated {figures['duplicated']}",
-        )
+    lines = (
+        f"{figures['packets']:,} packets of {figures['packet_bytes']:,} bytes from {figures['edges']} edges",
+        f"durable     {figures['packets_per_s']:,.0f} packets/s, queue {figures['backend']}",
+        f"raw         {engines}; ratio to the slowest {figures['ratio']:.2f}",
+        f"latency     p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, to the acknowledgement",
+        f"gateway     {start:.1f} MB after a tenth of the time, {end:.1f} MB at the end",
+        f"lost {figures['lost']}, duplicated {figures['duplicated']}",
     )
+    return "\n".join(lines)
 
 
 def check(figures: dict[str, Any]) -> None:
@@ -151,7 +150,7 @@ def _loads(plan: Plan, address: str) -> list[Load]:
     bounds = [plan.edges * n // plan.processes for n in range(plan.processes + 1)]
     return [
         Load(address, first, last - first, plan.packets_an_edge, plan.payloads, plan.in_flight)
-        for first, last in zip(bounds, bounds[1:], strict=False)
+        for first, last in pairwise(bounds)
     ]
 
 
