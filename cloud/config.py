@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloud.policy import PolicyConfig
-from cloud.queue import QueueLimits
+from cloud.queue import LONGEST_LEASE_SECONDS, QueueLimits
 from cloud.requests import RequestTimes
 from shared.errors import ConfigError
 
@@ -76,8 +76,11 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 16:
             raise ConfigError("batch must lie between 1 and 16")
-        if self.threads < 0 or self.lease_seconds <= 0 or self.idle_seconds <= 0:
-            raise ConfigError("threads must not be negative; lease_seconds and idle_seconds must be above 0")
+        if self.threads < 0 or not 0 < self.lease_seconds <= LONGEST_LEASE_SECONDS or self.idle_seconds <= 0:
+            raise ConfigError(
+                "threads must not be negative; lease_seconds and idle_seconds must be above 0, "
+                f"lease_seconds at most {LONGEST_LEASE_SECONDS:g}"
+            )
 
 
 @dataclass(frozen=True)

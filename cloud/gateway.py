@@ -57,7 +57,7 @@ class Gateway:
             raise ConfigError(f"broker.address {config.broker.address} faces a network: keys are needed")
         self._registry = registry
         self._path = config.database
-        self._ticked_at = 0.0
+        self._ticked_at = -_TICK_SECONDS  # monotonic
         self._database = open_database(config.database)
         ledger = Ledger(self._database)
         queue = SqliteQueue(self._database, gateway.queue)
@@ -113,11 +113,11 @@ class Gateway:
     def _turn(self, from_edges: bool, from_workers: bool, now: float) -> None:
         """Take in what has arrived and do what time brings, in one commit; then send the answers."""
         calls = self._receive_calls() if from_workers else []
-        due = now - self._ticked_at >= _TICK_SECONDS
+        due = time.monotonic() - self._ticked_at >= _TICK_SECONDS
         if not (from_edges or calls or due):
             return
         if due:
-            self._ticked_at = now
+            self._ticked_at = time.monotonic()
             self._refresh_registry()
         packets: list[Outgoing] = []
         # What camera hosts are told must survive a power cut. What workers do need not wait for the disk: every

@@ -252,7 +252,8 @@ class Intake:
                 )
             )
         elif self._is_stalled(now):
-            return []
+            # Once is enough: it hears when there is credit again.
+            return [self._ack(session, packet.boot_id, 0)] if session.credit_bytes else []
         else:
             batch.frames.append(
                 QueuedFrame(
@@ -351,7 +352,9 @@ class Intake:
         """A packet for each connection that has long been silent: sending shows whether it is still there."""
         out: list[Outgoing] = []
         for peer, session in self._sessions.items():
-            if now - session.heard_at >= self._limits.probe_seconds:
+            if (
+                not 0 <= now - session.heard_at < self._limits.probe_seconds
+            ):  # below 0: the clock was set back
                 session.heard_at = now
                 bulk = session.channel == "bulk"
                 probe = (
@@ -379,7 +382,8 @@ class Intake:
         self._bulk_sessions -= session is not None and session.channel == "bulk"
 
     def _is_stalled(self, now: float) -> bool:
-        return now < self._stalled_until
+        # The second bound is for a clock that was set back meanwhile.
+        return 0 < self._stalled_until - now <= self._limits.stall_seconds
 
     def _stall(self, error: Exception, now: float) -> None:
         if not self._is_stalled(now):
@@ -389,7 +393,7 @@ class Intake:
     def _fault(self, code: str, text: str, now: float) -> Fault:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
         # One line a second at most: a hostile peer must not be able to fill the log.
-        if now - self._complained_at >= _COMPLAINT_SECONDS:
+        if not 0 <= now - self._complained_at < _COMPLAINT_SECONDS:
             self._complained_at = now
             log.warning("%s: %s", code, printable)
         return Fault(code, printable)

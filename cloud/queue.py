@@ -187,6 +187,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 _PAGE_BYTES = 8192
 _LOG_PAGES = 4096
 _CACHE_KB = 32 << 10  # holds the pages of a commit, and those that workers take soon after
+LONGEST_LEASE_SECONDS = 3600.0
 _LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alone has more
 
 _COLUMNS = (
@@ -226,8 +227,8 @@ class SqliteQueue:
         with transaction(self._db):
             rows = self._db.execute(
                 f"SELECT id, attempts + 1, payload_bytes, {_COLUMNS} FROM queue INDEXED BY queue_live "
-                "WHERE state != 'dead' AND available_at <= ? ORDER BY id",
-                (now,),
+                "WHERE state != 'dead' AND (available_at <= ? OR available_at > ?) ORDER BY id",
+                (now, now + LONGEST_LEASE_SECONDS),  # further off only if the clock was set back meanwhile
             )
             buried: list[int] = []
             while len(leased) < n and (row := rows.fetchone()) is not None:

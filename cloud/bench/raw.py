@@ -86,6 +86,7 @@ def _send_echo(
             elif not left[socket]:
                 del left[socket]
                 poller.unregister(socket)
+                socket.close()
     return share * edges / (time.monotonic() - started)
 
 
