@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge.config import SpoolConfig
-from edge.spoolrows import SCHEMA, SCHEMA_VERSION, UPGRADE, Grave, PendingBase, Safe, SpooledFrame
+from edge.spoolrows import SCHEMA, SCHEMA_VERSION, UPGRADE, Grave, PendingBase, Safe, SpooledFrame, Unspooled
 from shared.errors import StoreCorrupt, Unwritable
 from shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from shared.sqlite import immediate, make_folder, named_errors, prepare
@@ -88,22 +88,27 @@ class Spool:
         """Bytes of the layers held, delivered or not."""
         return self._bytes
 
-    def put(self, frames: Sequence[SpooledFrame], now_ns: int) -> int:
+    def put(self, frames: Sequence[SpooledFrame], now_ns: int, *, before: Unspooled | None = None) -> int:
         """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
-        for them (older ones or some of them, by policy), each now under a tombstone."""
-        before = self._bytes, self._clock_ns, self._wall_ns
+        for them (older ones or some of them, by policy), each now under a tombstone; and so are those that
+        could not be stored right `before`, which do not count."""
+        state = self._bytes, self._clock_ns, self._wall_ns, self._dropped_key
         try:
             with self._lock, named_errors(self._path), immediate(self._db):
                 self._advance(now_ns)
                 dropped = self._drop_aged()
+                if before is not None:
+                    self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
+                    self._dropped_key = self._dropped_key if before.key_seq is None else before.key_seq
                 for frame in frames:
                     dropped += self._put(frame)
-                last = frames[-1].seq if frames else -1
+                last = frames[-1].seq if frames else -1 if before is None else before.last_seq
                 self._db.execute(
                     "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
                 )
         except BaseException:
-            self._bytes, self._clock_ns, self._wall_ns = before  # the transaction was rolled back
+            # The transaction was rolled back.
+            self._bytes, self._clock_ns, self._wall_ns, self._dropped_key = state
             raise
         return dropped
 
@@ -130,7 +135,7 @@ class Spool:
         return dropped
 
     def _bury_arriving(self, frame: SpooledFrame, reason: str) -> int:
-        self._bury(self._boot, frame.seq, reason)
+        self._bury(self._boot, frame.seq, frame.seq, reason)
         if frame.key_seq is None:
             self._dropped_key = frame.seq
         return 1
@@ -224,23 +229,23 @@ class Spool:
         for identity, lost_seq, key_seq, size in rows:
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
-            self._bury(boot, lost_seq, reason)
+            self._bury(boot, lost_seq, lost_seq, reason)
             if key_seq is None and boot == self._boot:
                 self._dropped_key = lost_seq
         return sum(row[3] for row in rows), len(rows)
 
-    def _bury(self, boot: int, seq: int, reason: str) -> None:
-        """Put one sequence under a tombstone; one that ends right before it is replaced, not changed, so
+    def _bury(self, boot: int, first: int, last: int, reason: str) -> None:
+        """Put sequences under a tombstone; one that ends right before them is replaced, not changed, so
         that its new id shows that it must be sent again."""
         row = self._db.execute(
             "SELECT id, first_seq FROM tombstones WHERE boot = ? AND last_seq = ? AND reason = ?",
-            (boot, seq - 1, reason),
+            (boot, first - 1, reason),
         ).fetchone()
         if row is not None:
             self._db.execute("DELETE FROM tombstones WHERE id = ?", (row[0],))
         self._db.execute(
             "INSERT INTO tombstones (boot, first_seq, last_seq, reason) VALUES (?, ?, ?, ?)",
-            (boot, seq if row is None else row[1], seq, reason),
+            (boot, first if row is None else row[1], last, reason),
         )
 
     def pin(self, boot_id: str, seq: int, seconds: float) -> bool:

@@ -75,6 +75,19 @@ class SpooledFrame:
 
 
 @dataclass(frozen=True)
+class Unspooled:
+    """Frames `first_seq` to `last_seq` that could not be stored, the latest key among them if there was one."""
+
+    first_seq: int
+    last_seq: int
+    key_seq: int | None
+
+    def followed_by(self, later: Unspooled) -> Unspooled:
+        key_seq = self.key_seq if later.key_seq is None else later.key_seq
+        return Unspooled(self.first_seq, later.last_seq, key_seq)
+
+
+@dataclass(frozen=True)
 class PendingBase:
     """An undelivered base layer as it is read for sending."""
 

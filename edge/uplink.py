@@ -29,7 +29,7 @@ from edge.enhance import Responder
 from edge.keys import Keys, load_keys
 from edge.spool import Spool
 from edge.spoolrows import Safe
-from shared.errors import PacketError, SecondlookError
+from shared.errors import DiskFull, PacketError, SecondlookError, StoreBusy
 from shared.link import BaseSender, Flight
 from shared.packet import (
     Ack,
@@ -54,6 +54,7 @@ _TICK_SECONDS = 0.1
 _READ_BYTES = 1 << 20  # read from the spool at once
 _MESSAGES = 32  # ZeroMQ's own queues, a side; credit is what really bounds them
 _RECEIVE_AT_ONCE = 200
+_NEWS_KEPT = 64  # acknowledgements, while the disk is full
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | _REFUSED
@@ -268,8 +269,13 @@ class Uplink:
 
     def _mark_safe(self) -> None:
         if self._news:
-            news, self._news = self._news, []
-            self.acknowledged += self._spool.mark_safe(news)
+            try:
+                self.acknowledged += self._spool.mark_safe(self._news)
+            except (DiskFull, StoreBusy):
+                # Tried again with the next news, which says most of it once more.
+                del self._news[:-_NEWS_KEPT]
+                return
+            self._news = []
             self._list_boots()
 
     def _take(self, connection: _Connection, frames: list[bytes]) -> None:
@@ -306,12 +312,14 @@ class Uplink:
         refusal = None
         if isinstance(packet, EnhancementRequest):
             left_ns = packet.deadline_ns - time.time_ns() - self._clock_offset_ns
-            self._spool.pin(packet.boot_id, packet.seq, left_ns / 1e9)
+            with contextlib.suppress(DiskFull, StoreBusy):
+                self._spool.pin(packet.boot_id, packet.seq, left_ns / 1e9)
             refusal = self._responder.request(packet)
         elif isinstance(packet, ChunkCredit):
             answered = self._responder.confirm(packet)
             if answered is not None:
-                self._spool.unpin(answered.boot_id, answered.seq)
+                with contextlib.suppress(DiskFull, StoreBusy):
+                    self._spool.unpin(answered.boot_id, answered.seq)
         elif isinstance(packet, Welcome):
             self._control_hello_at = math.inf
         elif isinstance(packet, Pong):

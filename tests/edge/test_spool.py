@@ -14,7 +14,7 @@ import pytest
 
 from edge.config import SpoolConfig
 from edge.spool import Spool
-from edge.spoolrows import Grave, Safe, SpooledFrame
+from edge.spoolrows import Grave, Safe, SpooledFrame, Unspooled
 from shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 
 BOOT, LATER = "a" * 32, "b" * 32
@@ -232,6 +232,15 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_half_written(tmp_path: Pa
     assert held(store) == [0]
     assert store.size_bytes == 100
     assert store.put([frame(1)], 0) == 0
+
+
+def test_what_a_full_disk_cost_is_told_once_there_is_room(tmp_path: Path) -> None:
+    store = spool(tmp_path)
+    store.put([frame(0)], 0)
+    lost = Unspooled(1, 2, 1).followed_by(Unspooled(3, 4, None))
+    assert store.put([frame(5, key=1), frame(6)], 0, before=lost) == 1
+    assert held(store) == [0, 6]
+    assert spans(store.graves(0)) == [(1, 4, "disk-full"), (5, 5, "key-dropped")]
 
 
 def test_a_batch_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
