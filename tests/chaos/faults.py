@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -92,7 +93,11 @@ def _full_disk(fleet: Fleet, what: str) -> Iterator[None]:
     fleet.excused |= {name for name in fleet.names if (what == "cloud") == (name not in EDGES)}
     ballast = folder / "ballast"
     with ballast.open("wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, max(1, shutil.disk_usage(folder).free - _LEFT_BYTES))
+        for left in (_LEFT_BYTES, 2 * _LEFT_BYTES, 8 * _LEFT_BYTES):  # others write meanwhile
+            with contextlib.suppress(OSError):
+                room = shutil.disk_usage(folder).free - left
+                os.posix_fallocate(stream.fileno(), 0, max(1, room))
+                break
     yield
     ballast.unlink()
 
