@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+ROUNDS ?= 20
 
 # onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
 EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,dev || echo edge,cloud,dev)
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test vectors fuzz bench demo docs clean
+.PHONY: help setup check test vectors fuzz chaos bench demo docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, f
 
 fuzz: setup ## every property test with many more examples
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
+
+chaos: setup ## real processes under random faults, then an audit; ROUNDS=200, more in ARGS="--seed N --keep DIR"
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
 bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training

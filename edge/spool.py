@@ -311,16 +311,16 @@ class Spool:
             return (following if oldest is None else oldest), following
 
     def read(
-        self, boot_id: str, from_seq: int, most_bytes: int, last_seq: int | None = None
+        self, boot_id: str, from_seq: int, most_bytes: int, last_seq: int | None = None, most_frames: int = -1
     ) -> list[PendingBase]:
         """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
-        `most_bytes`, at least one."""
+        `most_bytes`, at least one; at most `most_frames` unless that is below 0."""
         found: list[PendingBase] = []
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
-                " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq",
-                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq),
+                " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, most_frames),
             ):
                 pending = PendingBase(*row)
                 most_bytes -= len(pending.base)

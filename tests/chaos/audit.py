@@ -40,10 +40,9 @@ def audit(cloud: Path, spools: dict[str, Path]) -> Audit:
     finally:
         catalogue.close()
     found.frames, found.tombstones = len(captured), sum(buried.values())
-    found.lost = sorted(captured - set(detected) - set(buried))
-    found.duplicated = sorted(
-        identity for identity in set(detected) | set(buried) if detected[identity] + buried[identity] > 1
-    )
+    counts = detected + buried
+    found.lost = sorted(captured - set(counts))
+    found.duplicated = sorted(identity for identity, count in counts.items() if count > 1)
     strangers = (set(detected) | set(buried)) - captured
     if strangers:
         found.problems.append(f"the catalogue has frames that no spool ever had: {sorted(strangers)[:5]}")
