@@ -8,6 +8,7 @@ runs out makes the item ready again, so a killed worker loses nothing. Instants 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -226,7 +227,8 @@ class SqliteQueue:
         room = _LEASE_BYTES
         with transaction(self._db):
             rows = self._db.execute(
-                f"SELECT id, attempts + 1, payload_bytes, {_COLUMNS} FROM queue INDEXED BY queue_live "
+                f"SELECT id, attempts + 1, payload_bytes, {_COLUMNS}, payload "
+                "FROM queue INDEXED BY queue_live CROSS JOIN payloads USING (id) "
                 "WHERE state != 'dead' AND (available_at <= ? OR available_at > ?) ORDER BY id",
                 (now, now + LONGEST_LEASE_SECONDS),  # further off only if the clock was set back meanwhile
             )
@@ -239,8 +241,7 @@ class SqliteQueue:
                 room -= size
                 if leased and room < 0:
                     break
-                (payload,) = self._db.execute("SELECT payload FROM payloads WHERE id = ?", (id_,)).fetchone()
-                leased.append(Leased(id_, attempt, QueuedFrame(*(*frame, payload))))
+                leased.append(Leased(id_, attempt, QueuedFrame(*frame)))
             rows.close()
             for id_ in buried:
                 self._bury(id_)
@@ -261,17 +262,15 @@ class SqliteQueue:
 
     def ack(self, ids: Sequence[int]) -> int:
         with transaction(self._db):
-            gone = [
-                row
-                for id_ in dict.fromkeys(ids)
-                for row in self._db.execute(
-                    "SELECT id, payload_bytes FROM queue WHERE id = ? AND state != 'dead'", (id_,)
-                )
-            ]
+            wanted = "SELECT id FROM queue WHERE state != 'dead' AND id IN (SELECT value FROM json_each(?))"
+            listed = (json.dumps(list(ids)),)
+            count, size = self._db.execute(
+                f"SELECT count(*), coalesce(sum(payload_bytes), 0) FROM queue WHERE id IN ({wanted})", listed
+            ).fetchone()
             for table in ("payloads", "queue"):
-                self._db.executemany(f"DELETE FROM {table} WHERE id = ?", [(id_,) for id_, _ in gone])
-            self._count_bytes(-sum(size for _, size in gone))
-        return len(gone)
+                self._db.execute(f"DELETE FROM {table} WHERE id IN ({wanted})", listed)
+            self._count_bytes(-size)
+        return int(count)
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
         with transaction(self._db):

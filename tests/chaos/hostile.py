@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -80,7 +81,10 @@ class Attacker:
 
     def slowloris(self, seconds: float) -> str | None:
         """Many TCP connections that speak one byte at a time."""
-        connections = [socket.create_connection(("127.0.0.1", self._port), 2) for _ in range(_CONNECTIONS)]
+        connections = []
+        with contextlib.suppress(OSError):  # the gateway may be down just now
+            while len(connections) < _CONNECTIONS:
+                connections.append(socket.create_connection(("127.0.0.1", self._port), 2))
         greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE"
         end, sent = time.monotonic() + seconds, 0
         while time.monotonic() < end:
