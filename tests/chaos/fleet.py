@@ -178,7 +178,7 @@ class Fleet:
             "gateway.limits": {"stall_seconds": 0.5},
             "gateway.requests": {"lease_seconds": 3.0, "busy_seconds": 0.5},
             "broker": {"address": self.broker_address, "timeout_seconds": 3.0},
-            "policy": {"every_nth": 6},
+            "policy": {"every_nth": 15},
             "worker": {"lease_seconds": 5.0, "threads": 1},
             "reviewer": {
                 "lease_seconds": 5.0,
