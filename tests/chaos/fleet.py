@@ -197,7 +197,7 @@ class Fleet:
         for number, name in enumerate(EDGES):
             # The second one has little room, and so a reason for tombstones whenever its link is down.
             spool = (
-                {"min_free_bytes": 0, "max_bytes": 200_000, "drop": "keep-keys"}
+                {"min_free_bytes": 0, "max_bytes": 15_000, "drop": "keep-keys"}
                 if number
                 else {"min_free_bytes": 0}
             )
@@ -207,7 +207,14 @@ class Fleet:
         return {
             "edge_id": name,
             "data_dir": str(self.spools[name]),
-            "source": {"address": str(video), "realtime": True, "fps": _FPS},
+            # A machine under this much load may starve a capture process for long.
+            "source": {
+                "address": str(video),
+                "realtime": True,
+                "fps": _FPS,
+                "open_seconds": 120.0,
+                "stall_seconds": 120.0,
+            },
             "codec": {"key_interval": 5, "threads": 1},
             "spool": spool,
             "link": {
