@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeAlias
 
@@ -120,11 +121,8 @@ class Gateway:
             self._ticked_at = time.monotonic()
             self._refresh_registry()
         packets: list[Outgoing] = []
-        # What camera hosts are told must survive a power cut. What workers do need not wait for the disk: every
-        # commit survives the process, and leases or acknowledgements that a power cut undoes are given again.
-        self._database.execute(f"PRAGMA synchronous = {'FULL' if from_edges else 'NORMAL'}")
         try:
-            with named_errors(self._path), immediate(self._database):
+            with self._one_commit(synced=from_edges):
                 if from_edges:
                     packets += self._receive_packets(now)
                 answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
@@ -141,6 +139,17 @@ class Gateway:
             # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
             if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
                 self._intake.lost(peer)
+
+    @contextmanager
+    def _one_commit(self, *, synced: bool) -> Iterator[None]:
+        """All that happens within is committed together, or not at all.
+
+        What camera hosts are told must survive a power cut. What workers do need not wait for the disk: every commit
+        survives the process, and leases or acknowledgements that a power cut undoes are given again.
+        """
+        self._database.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+        with named_errors(self._path), immediate(self._database):
+            yield
 
     def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)

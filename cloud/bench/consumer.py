@@ -16,7 +16,7 @@ from cloud.config import BrokerConfig
 from shared.errors import LinkError
 from shared.link import Received
 
-_WORKERS = 8
+_WORKERS = 16
 _LEASE_SECONDS = 60.0
 _IDLE_SECONDS = 0.02
 
