@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloud.policy import PolicyConfig
-from cloud.queue import QueueLimits
+from cloud.queue import LONGEST_LEASE_SECONDS, QueueLimits
 from cloud.requests import RequestTimes
 from shared.errors import ConfigError
 
@@ -18,7 +18,7 @@ class IntakeLimits:
 
     window_bytes: int = 4 << 20  # base frames a camera host may have in flight
     min_window_bytes: int = 64 << 10  # below this share of the queue's room, camera hosts must wait
-    batch_frames: int = 256  # frames stored in one commit, at most
+    batch_frames: int = 512  # frames stored in one commit, at most
     batch_bytes: int = 8 << 20  # bytes stored in one commit, about
     most_sessions: int = 4096  # connections that said hello
     most_boots: int = 1024  # starts of one agent with undelivered frames
@@ -76,8 +76,11 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 16:
             raise ConfigError("batch must lie between 1 and 16")
-        if self.threads < 0 or self.lease_seconds <= 0 or self.idle_seconds <= 0:
-            raise ConfigError("threads must not be negative; lease_seconds and idle_seconds must be above 0")
+        if self.threads < 0 or not 0 < self.lease_seconds <= LONGEST_LEASE_SECONDS or self.idle_seconds <= 0:
+            raise ConfigError(
+                "threads must not be negative; lease_seconds and idle_seconds must be above 0, "
+                f"lease_seconds at most {LONGEST_LEASE_SECONDS:g}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The gateway process: two ROUTER sockets and one thread that owns them and the database.
 
 Camera hosts speak to ``cloud.intake``, workers to ``cloud.broker``; this module moves their bytes. One turn of the
-loop takes what has arrived, stores it in one commit, and only then sends the acknowledgements. Keys are checked in
-the same thread: ZeroMQ asks over an inproc socket (ZAP) before it lets a connection through.
+loop takes what has arrived from both, stores all of it in one commit (a commit waits for the disk; what it holds costs
+little), and only then sends the answers. Keys are checked in the same thread: ZeroMQ asks over an inproc socket (ZAP)
+before it lets a connection through.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeAlias
 
@@ -24,9 +26,9 @@ from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
 from cloud.ledger import Ledger
 from cloud.queue import SqliteQueue, open_database
 from cloud.requests import RequestTable
-from shared.errors import ConfigError, KeyRejected, PortBusy
+from shared.errors import ConfigError, DiskFull, KeyRejected, PortBusy, StoreBusy
 from shared.packetfields import MAX_MESSAGE_BYTES
-from shared.sqlite import named_errors
+from shared.sqlite import immediate, named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 _Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -37,7 +39,8 @@ _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _POLL_MS = 100
 _TICK_SECONDS = 0.25
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
-_CALLS_AT_ONCE = 16
+_CALLS_AT_ONCE = 32
+_PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
 _UNREACHABLE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 
 
@@ -55,6 +58,7 @@ class Gateway:
             raise ConfigError(f"broker.address {config.broker.address} faces a network: keys are needed")
         self._registry = registry
         self._path = config.database
+        self._ticked_at = -_TICK_SECONDS  # monotonic
         self._database = open_database(config.database)
         ledger = Ledger(self._database)
         queue = SqliteQueue(self._database, gateway.queue)
@@ -100,19 +104,52 @@ class Gateway:
         poller = zmq.Poller()
         for socket in (self._zap, self._edges, self._workers):
             poller.register(socket, zmq.POLLIN)
-        ticked_at = 0.0
         with named_errors(self._path):
             while not stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
                 if self._zap in ready:
                     self._answer_zap()
-                if self._edges in ready:
-                    self._serve_edges()
-                served = self._workers in ready and self._serve_workers()
-                if served or self._clock() - ticked_at >= _TICK_SECONDS:
-                    ticked_at = self._clock()
-                    self._refresh_registry()
-                    self._send(self._intake.tick(now=ticked_at))
+                self._turn(self._edges in ready, self._workers in ready, self._clock())
+
+    def _turn(self, from_edges: bool, from_workers: bool, now: float) -> None:
+        """Take in what has arrived and do what time brings, in one commit; then send the answers."""
+        calls = self._receive_calls() if from_workers else []
+        due = time.monotonic() - self._ticked_at >= _TICK_SECONDS
+        if not (from_edges or calls or due):
+            return
+        if due:
+            self._ticked_at = time.monotonic()
+            self._refresh_registry()
+        packets: list[Outgoing] = []
+        try:
+            with self._one_commit(synced=from_edges):
+                if from_edges:
+                    packets += self._receive_packets(now)
+                answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
+                if due:
+                    packets += self._intake.tick(now=now)
+                elif calls:
+                    packets += self._intake.serve_requests(now=now)
+        except (DiskFull, StoreBusy) as error:
+            self._intake.undone(error, now=now)
+            packets, answers = [], [(peer, self._broker.undone(call, error)) for peer, call in calls]
+        for peer, answer in answers:
+            _send(self._workers, [peer, answer])
+        for peer, packet in packets:
+            # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
+            if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
+                self._intake.lost(peer)
+
+    @contextmanager
+    def _one_commit(self, *, synced: bool) -> Iterator[None]:
+        """All that happens within is committed together, or not at all.
+
+        What camera hosts are told must survive a power cut. What workers do need not wait for the disk: every commit
+        survives the process, and leases or acknowledgements that a power cut undoes are given again.
+        """
+        self._database.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+        with named_errors(self._path), immediate(self._database):
+            yield
 
     def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
@@ -151,37 +188,33 @@ class Gateway:
             except KeyRejected as error:
                 log.error("the keys stay as they were: %s", error)
 
-    def _serve_edges(self) -> None:
-        now = self._clock()
-        while not self._intake.batch_is_full:
-            try:
-                first, *rest = self._edges.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                break
-            key = _user_id(rest[-1]) if rest else ""
-            frames = [frame.bytes for frame in rest]
-            self._send(self._intake.receive(first.bytes, frames, key, now=now))
-        self._send(self._intake.flush(now=now))
+    def _receive_packets(self, now: float) -> list[Outgoing]:
+        """Hand over what camera hosts sent, up to one batch, and store it; what to answer."""
+        packets: list[Outgoing] = []
+        while not self._intake.batch_is_full and len(packets) < _PACKETS_AT_ONCE:
+            if self._registry is None:
+                message, key = _receive(self._edges), ""
+                if message is None:
+                    break
+                peer, *frames = message
+            else:
+                try:
+                    first, *rest = self._edges.recv_multipart(zmq.DONTWAIT, copy=False)
+                except zmq.Again:
+                    break
+                key = _user_id(rest[-1]) if rest else ""
+                peer, frames = first.bytes, [frame.bytes for frame in rest]
+            packets += self._intake.receive(peer, frames, key, now=now)
+        return packets + self._intake.flush(now=now)
 
-    def _serve_workers(self) -> bool:
-        """Answer some calls; whether there were any."""
-        served = False
-        for _ in range(_CALLS_AT_ONCE):
-            message = _receive(self._workers)
-            if message is None:
-                break
-            served = True
+    def _receive_calls(self) -> list[tuple[bytes, bytes]]:
+        """Some calls of workers: (who, what)."""
+        calls: list[tuple[bytes, bytes]] = []
+        while len(calls) < _CALLS_AT_ONCE and (message := _receive(self._workers)) is not None:
             peer, *frames = message
             if len(frames) == 1:
-                answer = self._broker.answer(frames[0], now=self._clock())
-                _send(self._workers, [peer, answer])
-        return served
-
-    def _send(self, packets: list[Outgoing]) -> None:
-        for peer, packet in packets:
-            # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
-            if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
-                self._intake.lost(peer)
+                calls.append((peer, frames[0]))
+        return calls
 
 
 def _receive(socket: _Socket) -> list[bytes] | None:

@@ -1,8 +1,10 @@
 """The gateway's side of the conversation with camera hosts, without sockets: packets in, packets out.
 
-The owner hands over what arrives (``receive``), commits what has gathered (``flush``, the only place that gives
-acknowledgements), and calls ``tick`` now and then. Each returns the packets to send, with the peer they go to. A peer
-is a ROUTER's name of one connection. Whatever a peer sends, the answer is a packet: at worst a ``Fault``.
+The owner hands over what arrives (``receive``), stores what has gathered (``flush``, the only place that gives
+acknowledgements), calls ``tick`` now and then, and ``serve_requests`` when a worker may have asked for something. Each
+returns the packets to send, with the peer they go to. Where the owner gathers several of these calls in one
+transaction, it sends their packets after its commit, or calls ``undone`` and sends none. A peer is a ROUTER's name
+of one connection. Whatever a peer sends, the answer is a packet: at worst a ``Fault``.
 Instants are Unix seconds handed in as ``now``. ``shared/PACKETS.md`` has the rules.
 """
 
@@ -97,6 +99,7 @@ class Intake:
         self._registry = registry
         self._assemblies = Assemblies()
         self._sessions: dict[Peer, _Session] = {}
+        self._bulk_sessions = 0
         self._batch = _Batch()
         self._stalled_until = 0.0
         self._complained_at = 0.0
@@ -139,30 +142,43 @@ class Intake:
             # Nothing was stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._stall(error, now)
             safe = set()
+        credit = self._credit(now)
         return [
-            (peer, self._ack(session, boot[1], now))
+            (peer, self._ack(session, boot[1], credit))
             for peer, boot in batch.peers
             if (session := self._sessions.get(peer)) is not None and (boot in safe or self._is_stalled(now))
         ]
 
+    def undone(self, error: Exception, *, now: float) -> None:
+        """All that was done since the last commit is rolled back, and nobody heard of it."""
+        self._batch = _Batch()
+        self._ledger.forget()
+        self._stall(error, now)
+
     def tick(self, *, now: float) -> list[Outgoing]:
-        """What time brings: requests to send, deadlines, credit that can be given again, tests of silent peers."""
-        out = self._raised_credit(now) + self._probes(now)
+        """What time brings: deadlines, credit that can be given again, tests of silent peers."""
         try:
             self._assemblies.drop(self._requests.expire(now=now))
-            out += self._requests_to_send(now)
         except (DiskFull, StoreBusy) as error:
             self._stall(error, now)
-        return out
+        return self._raised_credit(now) + self._probes(now) + self.serve_requests(now=now)
+
+    def serve_requests(self, *, now: float) -> list[Outgoing]:
+        """The enhancement requests to send now."""
+        try:
+            return self._requests_to_send(now)
+        except (DiskFull, StoreBusy) as error:
+            self._stall(error, now)
+            return []
 
     def lost(self, peer: Peer) -> None:
         """A packet could not be sent to a peer because its connection is gone."""
-        self._sessions.pop(peer, None)
+        self._forget(peer)
 
     def _answers(self, peer: Peer, packet: Packet, public_key: str, now: float) -> list[Packet]:
         speaks_for = self._name_of(public_key)
         if speaks_for == "":
-            self._sessions.pop(peer, None)
+            self._forget(peer)
             return [self._fault("key-revoked", "this key may no longer connect", now)]
         if isinstance(packet, Hello):
             return self._hello(peer, packet, speaks_for, now)
@@ -191,7 +207,7 @@ class Intake:
 
     def _hello(self, peer: Peer, hello: Hello, speaks_for: str | None, now: float) -> list[Packet]:
         if speaks_for is not None and hello.edge_id != speaks_for:
-            self._sessions.pop(peer, None)
+            self._forget(peer)
             return [self._fault("wrong-edge", f"this key does not belong to {hello.edge_id}", now)]
         session = self._sessions.get(peer)
         if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
@@ -199,8 +215,9 @@ class Intake:
                 return [self._fault("too-many-connections", "the gateway serves no more connections", now)]
             session = _Session(hello.edge_id, hello.camera, hello.channel, now)
             # A new connection goes last: requests are sent on an edge's latest one.
-            self._sessions.pop(peer, None)
+            self._forget(peer)
             self._sessions[peer] = session
+            self._bulk_sessions += session.channel == "bulk"
             log.info("%s connected (%s)", hello.edge_id, hello.channel)
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.most_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
@@ -235,7 +252,8 @@ class Intake:
                 )
             )
         elif self._is_stalled(now):
-            return []
+            # Once is enough: it hears when there is credit again.
+            return [self._ack(session, packet.boot_id, 0)] if session.credit_bytes else []
         else:
             batch.frames.append(
                 QueuedFrame(
@@ -326,23 +344,29 @@ class Intake:
             for peer, session in self._sessions.items()
             if session.channel == "bulk" and session.credit_bytes == 0
         ]
-        if not held_back or self._credit(now) == 0:
+        if not held_back or (credit := self._credit(now)) == 0:
             return []
-        return [(peer, self._ack(session, session.boot_id, now)) for peer, session in held_back]
+        return [(peer, self._ack(session, session.boot_id, credit)) for peer, session in held_back]
 
     def _probes(self, now: float) -> list[Outgoing]:
         """A packet for each connection that has long been silent: sending shows whether it is still there."""
         out: list[Outgoing] = []
         for peer, session in self._sessions.items():
-            if now - session.heard_at >= self._limits.probe_seconds:
+            if (
+                not 0 <= now - session.heard_at < self._limits.probe_seconds
+            ):  # below 0: the clock was set back
                 session.heard_at = now
                 bulk = session.channel == "bulk"
-                probe = self._ack(session, session.boot_id, now) if bulk else Pong(int(now * _NANOSECONDS))
+                probe = (
+                    self._ack(session, session.boot_id, self._credit(now))
+                    if bulk
+                    else Pong(int(now * _NANOSECONDS))
+                )
                 out.append((peer, probe))
         return out
 
-    def _ack(self, session: _Session, boot_id: str, now: float) -> Ack:
-        session.credit_bytes = self._credit(now)
+    def _ack(self, session: _Session, boot_id: str, credit_bytes: int) -> Ack:
+        session.credit_bytes = credit_bytes
         safe = self._ledger.received(session.edge_id, boot_id)
         return Ack(boot_id, safe.cumulative, safe.selective(MAX_RANGES), session.credit_bytes)
 
@@ -350,12 +374,16 @@ class Intake:
         """The window of each bulk connection: a fair share of the queue's room, or nothing."""
         if self._is_stalled(now):
             return 0
-        bulk = sum(session.channel == "bulk" for session in self._sessions.values())
-        share = min(self._limits.window_bytes, self._queue.room_bytes // max(1, bulk))
+        share = min(self._limits.window_bytes, self._queue.room_bytes // max(1, self._bulk_sessions))
         return share if share >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
 
+    def _forget(self, peer: Peer) -> None:
+        session = self._sessions.pop(peer, None)
+        self._bulk_sessions -= session is not None and session.channel == "bulk"
+
     def _is_stalled(self, now: float) -> bool:
-        return now < self._stalled_until
+        # The second bound is for a clock that was set back meanwhile.
+        return 0 < self._stalled_until - now <= self._limits.stall_seconds
 
     def _stall(self, error: Exception, now: float) -> None:
         if not self._is_stalled(now):
@@ -365,7 +393,7 @@ class Intake:
     def _fault(self, code: str, text: str, now: float) -> Fault:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
         # One line a second at most: a hostile peer must not be able to fill the log.
-        if now - self._complained_at >= _COMPLAINT_SECONDS:
+        if not 0 <= now - self._complained_at < _COMPLAINT_SECONDS:
             self._complained_at = now
             log.warning("%s: %s", code, printable)
         return Fault(code, printable)

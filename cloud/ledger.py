@@ -94,6 +94,7 @@ class Ledger:
         What came before is only counted. Returns the boots that may be acknowledged now; one that has too many
         holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, having stored nothing.
         """
+        self._trim()
         touched: set[BootName] = set()
         try:
             with transaction(self.db):
@@ -107,13 +108,17 @@ class Ledger:
                 for name in touched:
                     self._save(name)
         except BaseException:
-            # The rows were rolled back; what was counted in memory must go with them.
-            self._boots.clear()
+            self.forget()
             raise
         return touched
 
+    def forget(self) -> None:
+        """What was counted in memory goes, as the rows it stands for were rolled back."""
+        self._boots.clear()
+
     def received(self, edge_id: str, boot_id: str) -> Received:
         """The safe sequences of a boot; nothing for one that is not known."""
+        self._trim()
         return self._boot((edge_id, boot_id)).received
 
     def see_edge(self, edge_id: str, *, camera: str, software: str, now_ns: int) -> None:
@@ -188,10 +193,13 @@ class Ledger:
                 name,
             ).fetchone()
             boot = _Boot(Received()) if row is None else _Boot(Received(row[0], json.loads(row[1])), *row[2:])
-            if len(self._boots) >= _MOST_BOOTS_IN_MEMORY and not self.db.in_transaction:
-                self._boots.clear()
             self._boots[name] = boot
         return boot
+
+    def _trim(self) -> None:
+        """Bound the memory. Not while a batch is taken: what it counted is saved at its end only."""
+        if len(self._boots) >= _MOST_BOOTS_IN_MEMORY:
+            self._boots.clear()
 
     def _save(self, name: BootName) -> None:
         boot = self._boots[name]

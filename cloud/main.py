@@ -1,4 +1,4 @@
-"""The cloud side's commands: gateway, worker, reviewer, station, keys, and the demo."""
+"""The cloud side's commands: gateway, worker, reviewer, station, keys, demo and bench."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import cloud.bench.main
 import cloud.demo.main
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     station.set_defaults(run=run_station)
     _register_keys(subparsers)
     cloud.demo.main.register(subparsers)
+    cloud.bench.main.register(subparsers)
 
 
 def run_gateway(args: argparse.Namespace) -> int:

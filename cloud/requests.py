@@ -41,6 +41,7 @@ CREATE INDEX IF NOT EXISTS requests_open ON requests (edge_id, state) WHERE stat
 """
 
 _MOST_CORRUPT_ANSWERS = 3
+_DUE = "(not_before <= ? OR not_before > ?)"
 
 
 class RequestState(StrEnum):
@@ -141,16 +142,16 @@ class RequestTable:
         """What to send to a camera host now, most urgent first; they count as sent from now on."""
         with transaction(self._db):
             self._db.execute(
-                "UPDATE requests SET state = 'pending' WHERE edge_id = ? AND state = 'sent' AND not_before <= ?",
-                (edge_id, now),
+                f"UPDATE requests SET state = 'pending' WHERE edge_id = ? AND state = 'sent' AND {_DUE}",
+                (edge_id, *self._due(now)),
             )
             (sent,) = self._db.execute(
                 "SELECT count(*) FROM requests WHERE edge_id = ? AND state = 'sent'", (edge_id,)
             ).fetchone()
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM requests WHERE edge_id = ? AND state = 'pending' AND not_before <= ? "
+                f"SELECT {_COLUMNS} FROM requests WHERE edge_id = ? AND state = 'pending' AND {_DUE} "
                 "ORDER BY priority DESC, id LIMIT ?",
-                (edge_id, now, max(0, self._times.most_sent - sent)),
+                (edge_id, *self._due(now), max(0, self._times.most_sent - sent)),
             ).fetchall()
             self._db.executemany(
                 "UPDATE requests SET state = 'sent', not_before = ? WHERE id = ?",
@@ -161,10 +162,14 @@ class RequestTable:
     def edges_with_work(self, now: float) -> list[str]:
         """Camera hosts that ``to_send`` may have something for."""
         rows = self._db.execute(
-            "SELECT DISTINCT edge_id FROM requests WHERE state IN ('pending', 'sent') AND not_before <= ?",
-            (now,),
+            f"SELECT DISTINCT edge_id FROM requests WHERE state IN ('pending', 'sent') AND {_DUE}",
+            self._due(now),
         )
         return [row[0] for row in rows]
+
+    def _due(self, now: float) -> tuple[float, float]:
+        """The values of `_DUE`: nothing is set to wait for longer, unless the clock was set back meanwhile."""
+        return now, now + max(self._times.lease_seconds, self._times.busy_seconds)
 
     def hold(self, request: Request, *, now: float) -> None:
         """A chunk came: the lease begins anew. Written only now and then, for each change costs a sync."""

@@ -76,12 +76,15 @@ class SpoolConfig:
     min_free_bytes: int = 512 << 20  # below this much free disk the spool stops growing
     retention_seconds: float = 86_400.0  # delivered frames stay this long, for enhancement requests
     max_age_seconds: float = 7 * 86_400.0  # undelivered frames are given up after this
-    drop: Literal["oldest", "newest"] = "oldest"  # which undelivered frames go when the spool is full
+    # Which undelivered frames go when the spool is full: the oldest, the arriving ones, or (keep-keys) the oldest
+    # deltas, and keys only when no delta is left.
+    drop: Literal["oldest", "newest", "keep-keys"] = "oldest"
+    max_pinned: int = 256  # frames kept at most because their enhancement is asked for
     commit_seconds: float = 0.1  # frames encoded within this time share one write to disk
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.min_free_bytes < 0:
-            raise ConfigError("max_bytes must be above 0 and min_free_bytes not negative")
+        if self.max_bytes < 1 or min(self.min_free_bytes, self.max_pinned) < 0:
+            raise ConfigError("max_bytes must be above 0, min_free_bytes and max_pinned not negative")
         if min(self.retention_seconds, self.max_age_seconds) <= 0 or self.commit_seconds < 0:
             raise ConfigError("retention_seconds and max_age_seconds must be above 0")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.commands import Subparsers, command_group
 from training.detector import cli as detector
 from training.masks.choice import DEFAULT_MASKS, MASKS, MaskConfig
 from training.paper import cli as paper
@@ -19,44 +20,36 @@ DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 TRAINABLE_FILTERS = (*POSTFILTERS, "rrdb-tiny")
 PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
-Subparsers = argparse._SubParsersAction
 
 
-def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def register(subparsers: Subparsers) -> None:
     """Add the five commands to the `secondlook` parser."""
-    train = _group(subparsers, "train", "train a model; resumable, within a time you set")
+    train = command_group(subparsers, "train", "train a model; resumable, within a time you set")
     _train_parsers(train)
     _detector(train, "train")
-    export = _group(subparsers, "export", "write a trained checkpoint as a model folder")
+    export = command_group(subparsers, "export", "write a trained checkpoint as a model folder")
     _export_parsers(export)
     _detector(export, "export")
-    evaluate = _group(subparsers, "evaluate", "judge a model on data it was not trained on")
+    evaluate = command_group(subparsers, "evaluate", "judge a model on data it was not trained on")
     _detector(evaluate, "evaluate")
-    bench = _group(subparsers, "bench", "measure beside peers, in one run")
+    bench = command_group(subparsers, "bench", "measure beside peers, in one run")
     _bench_parsers(bench)
-    figures = _group(
+    figures = command_group(
         subparsers, "paper", "the tables and figures of the paper this project builds on, measured"
     )
     for verb, text in paper.VERBS.items():
         paper.declare(verb, _add(figures, verb, text, paper.run))
 
 
-def _group(
-    subparsers: Subparsers[argparse.ArgumentParser], name: str, text: str
-) -> Subparsers[argparse.ArgumentParser]:
-    parser = subparsers.add_parser(name, help=text, description=text)
-    return parser.add_subparsers(title="what", metavar="WHAT", dest="what", required=True)
-
-
 def _add(
-    group: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Callable[[argparse.Namespace], int]
+    group: Subparsers, name: str, text: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
     parser = group.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, extra="training")  # a group may be shared with another package
     return parser
 
 
-def _detector(group: Subparsers[argparse.ArgumentParser], verb: str) -> None:
+def _detector(group: Subparsers, verb: str) -> None:
     declare, text = detector.COMMANDS[verb]
     declare(_add(group, "detector", text, detector.runner(verb)))
     if verb == "evaluate":
@@ -78,7 +71,7 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
 
 
-def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+def _train_parsers(group: Subparsers) -> None:
     edges = _add(group, "edges", "the boundary network behind the SA-ICM masks", _train_edges)
     _training_flags(edges)
     lite = _add(group, "lite", "the layered codec", _train_lite)
@@ -167,7 +160,7 @@ def _mask_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+def _export_parsers(group: Subparsers) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
     _filter_flags(postfilter)
@@ -182,7 +175,7 @@ def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         parser.add_argument("--note", default="", help="how it was trained, for the manifest")
 
 
-def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+def _bench_parsers(group: Subparsers) -> None:
     codec = _add(group, "codec", "rate, quality and time of both layers beside still codecs", _bench_codec)
     codec.add_argument(
         "--images",

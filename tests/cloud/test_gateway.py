@@ -66,6 +66,33 @@ def test_frames_reach_a_worker_and_the_queue_empties(tmp_path: Path) -> None:
         assert [(row["edge_id"], row["channels"]) for row in stats["edges"]] == [("gate", ["bulk"])]
 
 
+def test_a_routing_id_that_is_taken_cannot_disturb_who_has_it(tmp_path: Path) -> None:
+    def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+        socket = context.socket(zmq.DEALER)
+        socket.linger, socket.routing_id = 0, b"fixed"
+        socket.connect(address)
+        return socket
+
+    def ask(socket: zmq.Socket[bytes], packet: p.Packet) -> p.Packet | None:
+        socket.send_multipart(packet.to_frames())
+        return p.parse(socket.recv_multipart()) if socket.poll(400) else None
+
+    def hello(edge_id: str) -> p.Hello:
+        return p.Hello(edge_id, BOOT, "bulk", "yard", 0, 0, "test")
+
+    with running(settings(tmp_path)) as gateway, zmq.Context() as context:
+        with dealer(context, gateway.edge_address) as first:
+            assert isinstance(ask(first, hello("gate")), p.Welcome)
+            with dealer(context, gateway.edge_address) as second:
+                assert ask(second, hello("thief")) is None
+                answer = ask(first, base_frame(0))
+                assert isinstance(answer, p.Ack)
+                assert answer.cumulative == 0
+        with client(gateway) as broker:
+            (item,) = broker.lease(9, 30)
+            assert item.frame.edge_id == "gate"
+
+
 def test_tombstones_reach_workers(tmp_path: Path) -> None:
     with (
         running(settings(tmp_path)) as gateway,

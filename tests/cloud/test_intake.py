@@ -15,9 +15,10 @@ from cloud.blobs import open_blobs
 from cloud.config import IntakeLimits
 from cloud.intake import Intake
 from cloud.ledger import MAX_RANGES, Ledger
-from cloud.queue import QueueLimits, SqliteQueue, open_database
+from cloud.queue import QueueLimits, SqliteQueue, open_database, transaction
 from cloud.requests import RequestState, RequestTable, RequestTimes
 from shared import packet as p
+from shared.errors import DiskFull
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
@@ -196,6 +197,36 @@ def test_a_full_disk_acknowledges_nothing_and_recovers(room: Room) -> None:
     room.tick()
     room.say(base_frame(1, b"y" * 50_000))
     assert room.flush()[0].cumulative == 1
+
+
+def test_a_clock_that_is_set_back_ends_a_stall_and_repeats_requests(room: Room) -> None:
+    room.hello("control", b"control1")
+    room.requests.ask("gate", BOOT, 0, deadline=1e9, priority=1, blob_gone=False, now=room.now)
+    assert len(room.tick()) == 1
+    room.intake.undone(DiskFull("no space left"), now=room.now)
+    room.now -= 500
+    assert [type(packet) for packet in room.tick()] == [p.Pong, p.EnhancementRequest]
+    room.hello()
+    room.say(base_frame(0))
+    assert room.flush()[0].cumulative == 0
+
+
+def test_what_a_failed_commit_took_back_is_taken_again(room: Room) -> None:
+    room.hello()
+    with pytest.raises(ZeroDivisionError), transaction(room.db):
+        room.say(base_frame(0))
+        assert room.flush()[0].cumulative == 0, "said, but never sent"
+        room.say(base_frame(1))
+        raise ZeroDivisionError
+    room.intake.undone(DiskFull("no space left"), now=room.now)
+    assert room.say(base_frame(0)) == [p.Ack(BOOT, -1, (), 0)]
+    assert room.say(base_frame(0)) == []
+    assert room.flush() == []
+    room.now += LIMITS.stall_seconds
+    assert room.tick() == [p.Ack(BOOT, -1, (), 1000)]
+    room.say(base_frame(0))
+    assert room.flush()[0].cumulative == 0
+    assert room.queued() == [0]
 
 
 def test_endless_holes_are_refused_but_honest_frames_still_land(room: Room) -> None:

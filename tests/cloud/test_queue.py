@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,61 @@ def test_opening_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unwritable):
         open_database(tmp_path / "file" / "gateway.db")
+
+
+def test_a_clock_that_was_set_back_holds_no_item_for_long(queue: FrameQueue) -> None:
+    queue.put([item(0)], now=1.0)
+    assert seqs(queue, now=1e9) == [0]
+    assert seqs(queue, worker="w2", now=1e6) == [0]
+
+
+def test_large_items_are_leased_a_few_at_a_time(path: Path) -> None:
+    queue = SqliteQueue(open_database(path), QueueLimits())
+    queue.put([item(seq, 7 << 20) for seq in range(4)], now=1.0)
+    assert [seqs(queue), seqs(queue), seqs(queue)] == [[0, 1], [2, 3], []]
+
+
+def test_acknowledging_one_item_twice_in_a_call_counts_once(queue: FrameQueue) -> None:
+    queue.put([item(0), item(1)], now=1.0)
+    ((first, _), _) = lease(queue)
+    assert queue.ack([first, first]) == 1
+    assert queue.depth_bytes == 10
+
+
+def test_a_file_with_payloads_in_its_rows_is_taken_over(path: Path) -> None:
+    queue = SqliteQueue(open_database(path), LIMITS)
+    queue.put([item(0), item(1)], now=1.0)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE queue ADD COLUMN payload BLOB")
+        db.execute("UPDATE queue SET payload = (SELECT payload FROM payloads p WHERE p.id = queue.id)")
+        db.execute("DELETE FROM payloads")
+        db.commit()
+    again = SqliteQueue(open_database(path), LIMITS)
+    found = again.lease(9, ttl_seconds=5, worker="w1", now=10.0)
+    assert [leased.frame for leased in found] == [item(0), item(1)]
+    assert again.put([item(2)], now=1.0) == 1
+
+
+def test_a_part_that_fails_is_undone_alone(path: Path) -> None:
+    db = open_database(path)
+    queue = SqliteQueue(db, LIMITS)
+    with transaction(db):
+        queue.put([item(0)], now=1.0)
+        with pytest.raises(QueueFull):
+            queue.put([item(1, 1000)], now=1.0)
+        with pytest.raises(ZeroDivisionError), transaction(db):
+            queue.put([item(2)], now=1.0)
+            raise ZeroDivisionError
+        queue.put([item(3)], now=1.0)
+    assert (seqs(queue), queue.depth_bytes) == ([0, 3], 20)
+
+
+def test_a_full_disk_within_a_transaction_undoes_all_of_it_and_says_so(path: Path) -> None:
+    db = open_database(path)
+    queue = SqliteQueue(db, QueueLimits())
+    db.execute("PRAGMA max_page_count = 30")
+    with pytest.raises(DiskFull), transaction(db):
+        queue.put([item(0)], now=1.0)
+        with contextlib.suppress(DiskFull):
+            queue.put([item(1, 1 << 20)], now=1.0)
+    assert (queue.depth, queue.depth_bytes) == (0, 0)
