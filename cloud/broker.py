@@ -102,10 +102,10 @@ class Broker:
         leased = self.queue.lease(n, ttl_seconds=ttl, worker=worker, now=now)
         return [{"id": item.id, "attempts": item.attempts, **asdict(item.frame)} for item in leased]
 
-    def ack(self, arguments: _Arguments, now: float) -> int:
+    def ack(self, arguments: _Arguments, now: float) -> None:
         ids = arguments.ids("ids")
         arguments.end()
-        return self.queue.ack(ids)
+        self.queue.ack(ids)
 
     def nack(self, arguments: _Arguments, now: float) -> None:
         id_ = arguments.whole("id", 1, MAX_SEQ)

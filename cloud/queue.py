@@ -1,9 +1,9 @@
 """The durable queue between the gateway and the machine workers.
 
-``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one. An item is *ready*, *leased* to
-a worker until an instant, or *dead* after too many leases that ended without an acknowledgement. A lease that
-runs out makes the item ready again, so a killed worker loses nothing. Instants are Unix seconds handed in as
-``now``: leases outlive the process, and so must their clock.
+``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one, ``cloud.queue_jetstream`` has the
+one for several gateways. An item is *ready*, *leased* to a worker until an instant, or *dead* after too many leases
+that ended without an acknowledgement. A lease that runs out makes the item ready again, so a killed worker loses
+nothing. Instants are Unix seconds handed in as ``now``: leases outlive the process, and so must their clock.
 """
 
 from __future__ import annotations
@@ -98,7 +98,11 @@ class QueueLimits:
 
 
 class FrameQueue(Protocol):
-    """The queue as gateway and broker see it. Every change is durable when the call returns."""
+    """The queue as gateway and broker see it. What ``put`` returned from is durable.
+
+    Every method raises StoreUnavailable when the queue is a server that does not answer. A change may have been
+    made all the same; making it again is harmless.
+    """
 
     def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
         """Add a batch, all or nothing, but for frames that are there already. Returns how many are new.
@@ -115,8 +119,8 @@ class FrameQueue(Protocol):
         """Hold leased items for ``ttl_seconds`` from now. Raises LeaseLost, having extended none."""
         ...
 
-    def ack(self, ids: Sequence[int]) -> int:
-        """Remove finished items, whoever holds them; returns how many were there."""
+    def ack(self, ids: Sequence[int]) -> None:
+        """Remove finished items, whoever holds them; nothing happens for one that is gone or dead."""
         ...
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
@@ -137,12 +141,12 @@ class FrameQueue(Protocol):
 
     @property
     def depth_bytes(self) -> int:
-        """Payload bytes kept, dead items included: what counts against the limit."""
+        """Bytes kept, dead items included: what counts against the limit."""
         ...
 
     @property
     def room_bytes(self) -> int:
-        """Payload bytes that fit before the limit."""
+        """Bytes that fit before the limit; a server's answer may be a second old."""
         ...
 
     def oldest_age(self, now: float) -> float:
@@ -230,7 +234,7 @@ class SqliteQueue:
                     (now + ttl_seconds, id_, worker),
                 )
 
-    def ack(self, ids: Sequence[int]) -> int:
+    def ack(self, ids: Sequence[int]) -> None:
         with transaction(self._db):
             gone = [
                 row[0]
@@ -240,7 +244,6 @@ class SqliteQueue:
                 )
             ]
             self._count_bytes(-sum(gone))
-        return len(gone)
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
         with transaction(self._db):
