@@ -16,7 +16,6 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -46,6 +45,7 @@ class JetStream:
         self._address = address
         self._seconds = seconds
         self._client = Client()
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
@@ -76,6 +76,7 @@ class JetStream:
         """End the connection and its thread."""
         if self._loop.is_closed():
             return
+        self._closing = True
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -178,7 +179,8 @@ class JetStream:
         log.debug("queue: %s", _line(error))
 
     async def _on_disconnect(self) -> None:
-        log.warning("the queue at %s went away", self._where)
+        if not self._closing:
+            log.warning("the queue at %s went away", self._where)
 
     async def _on_reconnect(self) -> None:
         log.warning("the queue at %s is back", self._where)

@@ -164,7 +164,8 @@ def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -
     query = select(Verdict).where(Verdict.reviewer == reviewer, Verdict.undone_ns.is_(None))
     if verdict_id is not None:
         query = query.where(Verdict.id == verdict_id)
-    entry = session.scalars(query.order_by(Verdict.id.desc()).limit(1)).first()
+    # Locked, so that two windows of one reviewer cannot undo the same verdict twice.
+    entry = session.scalars(query.order_by(Verdict.id.desc()).limit(1).with_for_update()).first()
     if entry is None:
         what = "verdict" if verdict_id is None else f"verdict {verdict_id}"
         raise ReviewConflict(f"there is no {what} of {reviewer} to undo")

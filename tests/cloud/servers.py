@@ -1,0 +1,182 @@
+"""Servers that tests start for themselves: own port, own folder, own configuration, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+_START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+
+
+@dataclass
+class NatsServer:
+    """A NATS server with JetStream that can be killed and started again on its folder."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    options: str = ""
+    file_limit_bytes: int | None = None  # no file of the server may grow beyond this: a full disk
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        config = self.folder / "nats.conf"
+        sync = "sync_interval: always" if nats_version() >= (2, 10) else ""
+        config.write_text(
+            f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 8MB\n{self.options}\n"
+            f'jetstream {{ store_dir: "{self.folder}/store"\nmax_file_store: 8GB\n{sync} }}\n'
+        )
+        command = [nats_binary(), "-c", str(config)]
+        if self.file_limit_bytes is not None:
+            command = ["prlimit", f"--fsize={self.file_limit_bytes}", *command]
+        log = self.folder / "log"
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        wait_for_port(self.port, self.process, log)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self, frozen: bool) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+
+def nats_binary() -> str:
+    """Skips the test where there is none."""
+    found = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        pytest.skip("nats-server is not installed")
+    return found
+
+
+def nats_version() -> tuple[int, int]:
+    told = subprocess.run([nats_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = re.findall(r"\d+", told)[:2]
+    return int(major), int(minor)
+
+
+@contextmanager
+def nats_running(**options: object) -> Iterator[NatsServer]:
+    nats_binary()
+    with tempfile.TemporaryDirectory(prefix="nats-") as folder:
+        server = NatsServer(Path(folder), **options)  # type: ignore[arg-type]
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A PostgreSQL server; any number of databases in it."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://secondlook:pass-word@127.0.0.1:{self.port}/{database}"
+
+    def create(self, database: str) -> str:
+        import psycopg
+
+        with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{database}"')
+        return self.url(database)
+
+    def freeze(self, frozen: bool) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+
+
+@contextmanager
+def postgresql_running() -> Iterator[PostgreSQL]:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which("initdb") or (str(folders[-1] / "initdb") if folders else None)
+    if found is None:
+        pytest.skip("postgresql is not installed")
+    binaries = Path(found).parent
+    # PostgreSQL refuses to run as root; its package made a user for it.
+    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
+        folder, port = Path(name), free_port()
+        (folder / "password").write_text("pass-word")
+        if user:
+            shutil.chown(folder, "postgres", "postgres")
+            shutil.chown(folder / "password", "postgres", "postgres")
+        data, log = folder / "data", folder / "log"
+        subprocess.run(
+            [binaries / "initdb", "-D", data, "-U", "secondlook", "-A", "scram-sha-256", "--no-sync"]
+            + [f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-locale"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **user,  # type: ignore[call-overload]
+        )
+        settings = {"port": port, "unix_socket_directories": folder, "fsync": "off", "max_connections": 200}
+        command = [binaries / "postgres", "-D", data, "-c", "listen_addresses=127.0.0.1"]
+        for key, value in settings.items():
+            command += ["-c", f"{key}={value}"]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=folder, **user)  # type: ignore[call-overload]
+        try:
+            wait_for_port(port, process, log)
+            yield PostgreSQL(port, process)
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+
+@contextmanager
+def s3_running(folder: Path) -> Iterator[str]:
+    """An object store with the bucket ``frames``; yields its address."""
+    pytest.importorskip("moto")
+    port = free_port()
+    log = folder / "s3.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        wait_for_port(port, process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
