@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgpack
 
 from cloud.blobs import Blobs
-from cloud.ledger import Ledger
 from cloud.queue import FrameQueue
-from cloud.requests import RequestState, RequestTable
+from cloud.requests import RequestState
+from cloud.stores import FrameLedger, RequestStore
 from shared.errors import PacketMalformed, RequestRefused, SecondlookError
 from shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
 
@@ -80,8 +80,8 @@ class Broker:
     """``connected`` tells which edges are connected, and on which channels."""
 
     queue: FrameQueue
-    ledger: Ledger
-    requests: RequestTable
+    ledger: FrameLedger
+    requests: RequestStore
     blobs: Blobs
     connected: Callable[[], Mapping[str, Sequence[str]]]
 

@@ -52,8 +52,12 @@ class GatewayConfig:
 class JetStreamConfig:
     """The queue on NATS JetStream, where ``queue`` names a NATS server. It serves several gateways."""
 
-    credentials_file: Path | None = None  # NATS credentials (.creds) of the gateways, readable by their user alone
-    ca_file: Path | None = None  # who signed the server's certificate, with a tls:// address; the system's without it
+    credentials_file: Path | None = (
+        None  # NATS credentials (.creds) of the gateways, readable by their user alone
+    )
+    ca_file: Path | None = (
+        None  # who signed the server's certificate, with a tls:// address; the system's without it
+    )
     replicas: int = 1  # servers of a NATS cluster that keep each frame
     max_ack_pending: int = 1024  # frames that are leased or put off at a time, of all workers together
     duplicate_seconds: float = 120.0  # the server still knows a frame for so long after it was put
@@ -61,7 +65,9 @@ class JetStreamConfig:
 
     def __post_init__(self) -> None:
         if min(self.replicas, self.max_ack_pending, self.duplicate_seconds, self.timeout_seconds) <= 0:
-            raise ConfigError("replicas, max_ack_pending, duplicate_seconds and timeout_seconds must be above 0")
+            raise ConfigError(
+                "replicas, max_ack_pending, duplicate_seconds and timeout_seconds must be above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,9 @@ class CloudConfig:
     """The cloud side."""
 
     data_dir: Path = Path("data/cloud")  # queue, ledger, catalogue and blobs, unless said otherwise
-    queue: str | None = None  # nats:// or tls:// address of a JetStream queue; gateway.db in data_dir without it
+    queue: str | None = (
+        None  # nats:// or tls:// address of a JetStream queue; gateway.db in data_dir without it
+    )
     ledger: str | None = None  # PostgreSQL URL of ledger and requests; without it see docs/scale.md
     catalogue: str | None = None  # SQLAlchemy URL; catalogue.db in data_dir without it
     blobs: str | None = None  # folder or fsspec URL; blobs in data_dir without it

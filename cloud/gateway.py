@@ -21,9 +21,7 @@ from cloud.broker import MAX_REQUEST_BYTES, Broker
 from cloud.config import CloudConfig, is_loopback
 from cloud.intake import Intake, Outgoing
 from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
-from cloud.ledger import Ledger
-from cloud.queue import SqliteQueue, open_database
-from cloud.requests import RequestTable
+from cloud.stores import open_stores
 from shared.errors import ConfigError, KeyRejected, PortBusy
 from shared.packetfields import MAX_MESSAGE_BYTES
 from shared.sqlite import named_errors
@@ -55,13 +53,10 @@ class Gateway:
             raise ConfigError(f"broker.address {config.broker.address} faces a network: keys are needed")
         self._registry = registry
         self._path = config.database
-        self._database = open_database(config.database)
-        ledger = Ledger(self._database)
-        queue = SqliteQueue(self._database, gateway.queue)
-        requests = RequestTable(self._database, gateway.requests)
         blobs = open_blobs(config.blobs_url)
-        self._intake = Intake(ledger, queue, requests, blobs, gateway.limits, registry)
-        self._broker = Broker(queue, ledger, requests, blobs, self._intake.connected)
+        self._stores = stores = open_stores(config)
+        self._intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, gateway.limits, registry)
+        self._broker = Broker(stores.queue, stores.ledger, stores.requests, blobs, self._intake.connected)
         self._context: _Context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.ROUTER)
@@ -93,7 +88,7 @@ class Gateway:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-        self._database.close()
+        self._stores.close()
 
     def run(self, stop: threading.Event) -> None:
         """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good."""

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
 from cloud.keys import Registry, Role
-from cloud.ledger import BootName, Gap, Ledger
+from cloud.ledger import BootName, Gap
 from cloud.queue import FrameQueue, QueuedFrame
-from cloud.requests import Assemblies, RequestState, RequestTable
-from shared.errors import DiskFull, PacketError, QueueFull, StorageError, StoreBusy
+from cloud.requests import Assemblies, RequestState
+from cloud.stores import FrameLedger, RequestStore
+from shared.errors import PASSING, PacketError, QueueFull, StorageError
 from shared.packet import (
     Ack,
     BaseFrame,
@@ -82,9 +83,9 @@ class Intake:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: FrameLedger,
         queue: FrameQueue,
-        requests: RequestTable,
+        requests: RequestStore,
         blobs: Blobs,
         limits: IntakeLimits,
         registry: Registry | None,
@@ -124,7 +125,7 @@ class Intake:
             return [(peer, self._fault("rejected", str(error), now))]
         try:
             return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
-        except (DiskFull, StoreBusy) as error:
+        except PASSING as error:
             self._stall(error, now)
             return []
 
@@ -135,23 +136,30 @@ class Intake:
             return []
         try:
             safe = self._ledger.take(self._queue, batch.frames, batch.gaps, now=now)
-        except (QueueFull, DiskFull, StoreBusy) as error:
-            # Nothing was stored, so nothing is acknowledged; no credit, and the edge tries again later.
+        except (QueueFull, *PASSING) as error:
+            # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._stall(error, now)
             safe = set()
-        return [
-            (peer, self._ack(session, boot[1], now))
-            for peer, boot in batch.peers
-            if (session := self._sessions.get(peer)) is not None and (boot in safe or self._is_stalled(now))
-        ]
+        try:
+            return [
+                (peer, self._ack(session, boot[1], now))
+                for peer, boot in batch.peers
+                if (session := self._sessions.get(peer)) is not None
+                and (boot in safe or self._is_stalled(now))
+            ]
+        except PASSING as error:
+            self._stall(error, now)
+            return []
 
     def tick(self, *, now: float) -> list[Outgoing]:
         """What time brings: requests to send, deadlines, credit that can be given again, tests of silent peers."""
-        out = self._raised_credit(now) + self._probes(now)
+        out: list[Outgoing] = []
         try:
-            self._assemblies.drop(self._requests.expire(now=now))
+            out += self._raised_credit(now) + self._probes(now)
+            self._requests.expire(now=now)
+            self._assemblies.drop(self._requests.ended(self._assemblies.ids))
             out += self._requests_to_send(now)
-        except (DiskFull, StoreBusy) as error:
+        except PASSING as error:
             self._stall(error, now)
         return out
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PING_SECONDS = 5  # a server that has frozen is noticed after two of these
-_RECONNECT_SECONDS = 0.5
+_RECONNECT_SECONDS = 1
 _SYNCS_EACH_WRITE = (2, 10)  # the first version with ``sync_interval: always``
 _NO_SPACE = ("no space left", "insufficient resources", "insufficient storage", "file too large")
 _STATUS = "Status"
@@ -40,7 +40,9 @@ _STATUS = "Status"
 class JetStream:
     """Open while the object lives; use ``close``. The methods that are coroutines run on the loop, inside ``run``."""
 
-    def __init__(self, address: NatsAddress, *, seconds: float, credentials: Path | None, ca: Path | None) -> None:
+    def __init__(
+        self, address: NatsAddress, *, seconds: float, credentials: Path | None, ca: Path | None
+    ) -> None:
         """``seconds`` limits each piece of work. Raises ConfigError, StoreUnavailable."""
         self._address = address
         self._seconds = seconds
@@ -62,7 +64,7 @@ class JetStream:
         return int(self._client.max_payload)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``. Raises what it raises, and StoreUnavailable, QueueFull, DiskFull for NATS's errors."""
+        """The result of ``work``; NATS's errors become StoreUnavailable, QueueFull or DiskFull."""
         if not self._client.is_connected:
             work.close()
             raise StoreUnavailable(f"the queue at {self._where} is away")

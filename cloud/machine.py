@@ -32,14 +32,13 @@ from cloud.queue import Leased, QueuedFrame
 from shared.codec import LayeredCodec
 from shared.detection import Detector
 from shared.errors import (
+    PASSING,
     BitstreamError,
-    DiskFull,
     GatewayUnreachable,
     LeaseLost,
     MalformedBitstream,
     ModelNotFound,
     ReferenceMissing,
-    StoreBusy,
 )
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class MachineWorker:
             try:
                 pause = 0.0 if self.step() else self.config.idle_seconds
                 self._in_trouble = False
-            except (GatewayUnreachable, DiskFull, StoreBusy) as error:
+            except (GatewayUnreachable, *PASSING) as error:
                 if not self._in_trouble:
                     log.warning("waiting: %s", error)
                 self._in_trouble, pause = True, _TROUBLE_SECONDS

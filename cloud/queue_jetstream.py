@@ -141,7 +141,10 @@ class JetStreamQueue:
     async def _put(self, messages: Sequence[tuple[str, bytes]]) -> int:
         # All at once and in order: the server answers each when it has written it.
         answers = await asyncio.gather(
-            *(self._nats.publish(subject, payload, {"Nats-Msg-Id": subject}) for subject, payload in messages),
+            *(
+                self._nats.publish(subject, payload, {"Nats-Msg-Id": subject})
+                for subject, payload in messages
+            ),
             return_exceptions=True,
         )
         # A full queue or disk says more than the silence that may follow it.
@@ -388,5 +391,3 @@ def _dead(message: api.RawStreamMsg) -> Dead:
         seq=-1 if frame is None else frame.seq,
         why=head.get(_WHY, ""),
     )
-
-

@@ -37,14 +37,13 @@ from cloud.config import ReviewerConfig
 from cloud.requests import RequestState
 from shared.codec import LayeredCodec, Layers
 from shared.errors import (
+    PASSING,
     BitstreamError,
-    DiskFull,
     GatewayUnreachable,
     ModelNotFound,
     ReferenceMissing,
     RequestRefused,
     ReviewConflict,
-    StoreBusy,
     StoreCorrupt,
 )
 
@@ -100,7 +99,7 @@ class ReviewWorker:
                 self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
                 self._in_trouble = False
-            except (GatewayUnreachable, DiskFull, StoreBusy) as error:
+            except (GatewayUnreachable, *PASSING) as error:
                 if not self._in_trouble:
                     log.warning("waiting: %s", error)
                 self._in_trouble, pause = True, _TROUBLE_SECONDS

@@ -71,7 +71,9 @@ def open_engine(url: str, what: str) -> Engine:
         options = {key: value for key, value in _POSTGRESQL.items() if key not in parsed.query}
         return create_engine(parsed, pool_pre_ping=True, connect_args=options)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise ConfigError(f"{what}: cannot use the address {redacted(url)!r} ({redacted(str(error))})") from error
+        raise ConfigError(
+            f"{what}: cannot use the address {redacted(url)!r} ({redacted(str(error))})"
+        ) from error
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def make_tables(connection: Connection, tables: MetaData) -> None:
 
 def insert(connection: Connection, table: Table) -> Insert:
     """An INSERT that can say what shall happen on conflict, in the words of the connection's database."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _is_about_connection(error: DBAPIError) -> bool:

@@ -53,6 +53,8 @@ class NewVerdict:
             raise ValueError("a reviewer's name is 1 to 64 printable characters")
         if re.fullmatch(r"[0-9a-f]{64}", self.shown_sha256) is None:
             raise ValueError("shown_sha256 is 64 lower-case hex digits")
+        if "\0" in self.note:
+            raise ValueError("a note is text, without NUL characters")
         if len(self.note) > MAX_NOTE_LENGTH:
             raise ValueError(f"a note has at most {MAX_NOTE_LENGTH} characters")
         if self.box_index is not None and self.box_index < 0:

@@ -141,8 +141,10 @@ def postgresql_running() -> Iterator[PostgreSQL]:
             shutil.chown(folder / "password", "postgres", "postgres")
         data, log = folder / "data", folder / "log"
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "secondlook", "-A", "scram-sha-256", "--no-sync"]
-            + [f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-locale"],
+            [
+                *(binaries / "initdb", "-D", data, "-U", "secondlook", "-A", "scram-sha-256", "--no-sync"),
+                *(f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-locale"),
+            ],
             check=True,
             capture_output=True,
             cwd=folder,
