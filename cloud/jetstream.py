@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _PING_SECONDS = 5  # a server that has frozen is noticed after two of these
 _RECONNECT_SECONDS = 1
+_SILENCE_SECONDS = 1.0  # a server that has nothing to deliver says so much sooner
 _SYNCS_EACH_WRITE = (2, 10)  # the first version with ``sync_interval: always``
 _NO_SPACE = ("no space left", "insufficient resources", "insufficient storage", "file too large")
 _STATUS = "Status"
@@ -103,7 +105,7 @@ class JetStream:
     async def pull(self, subject: str, n: int) -> tuple[list[Msg], bool]:
         """Up to ``n`` messages that a pull consumer has now, and whether it may have more.
 
-        A message that arrives after the time limit stays with the consumer, which delivers it again.
+        A message that arrives too late stays with the consumer, which delivers it again.
         """
         inbox = self._client.new_inbox()
         subscription = await self._client.subscribe(inbox)
@@ -111,7 +113,11 @@ class JetStream:
             await self._client.publish(subject, json.dumps({"batch": n, "no_wait": True}).encode(), inbox)
             found: list[Msg] = []
             while len(found) < n:
-                message = await subscription.next_msg(timeout=self._seconds)
+                try:
+                    message = await subscription.next_msg(timeout=_SILENCE_SECONDS)
+                except nats.errors.TimeoutError:
+                    # A server that was killed may believe in messages it cannot deliver, and says nothing.
+                    return found, False
                 status = None if message.data or message.headers is None else message.headers.get(_STATUS)
                 if status == "503":
                     raise StoreUnavailable(f"the queue at {self._where} has no consumer")

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 _VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of QueuedFrame
 _CONSUMER = "workers"
-_ACK_WAIT_SECONDS = 30.0
 _LEASES_SECONDS = 8 * 86_400.0  # longer than any lease
 _LOOK_SECONDS = 1.0  # between looks at how full the streams are
 _BURIAL_SECONDS = 60.0  # a dead item that finds no room is tried again after this
@@ -299,13 +298,38 @@ class JetStreamQueue:
         self._room = self._limits.max_bytes - sum(state.bytes for state in states)
 
     async def _watch(self) -> None:
-        """Keep an eye on the room, for other gateways fill and workers empty the streams too."""
+        """Keep an eye on the room, which other gateways and workers change too, and on stranded frames."""
+        stranded = None
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 await self._look()
-            except (NatsError, OSError):
-                log.debug("how full the queue is cannot be seen now")
+                before, stranded = stranded, await self._stranded()
+                if stranded is not None and stranded == before:
+                    await self._renew_consumer()
+            except (NatsError, OSError) as error:
+                log.debug("the state of the queue cannot be seen now: %s", type(error).__name__)
+
+    async def _stranded(self) -> int | None:
+        """The number of a message that is there although the consumer has done with it, and so would stay for ever.
+
+        A server that is killed may forget that it removed a message, or, without ``sync_interval: always`` in a power
+        cut, the message itself: its number is then given to another one.
+        """
+        consumer = await self._nats.api.consumer_info(self._name, _CONSUMER)
+        state = await self._state(self._name)
+        done = 0 if consumer.ack_floor is None else consumer.ack_floor.stream_seq
+        return state.first_seq if state.messages and state.first_seq <= done else None
+
+    async def _renew_consumer(self) -> None:
+        """Let every message come again: what was worked off is recognised, what was not must not be lost."""
+        log.warning("the queue's server does not know what was done before it stopped: its frames come again")
+        try:
+            await self._nats.api.delete_consumer(self._name, _CONSUMER)
+        except NatsError as error:
+            if not is_missing(error):
+                raise
+        await self._prepare()
 
     async def _prepare(self) -> None:
         """Make streams and consumer where they are missing, and give them the limits of the configuration."""
@@ -322,7 +346,7 @@ class JetStreamQueue:
         consumer = api.ConsumerConfig(
             durable_name=_CONSUMER,
             ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=_ACK_WAIT_SECONDS,
+            ack_wait=2 * self._config.timeout_seconds,
             max_deliver=-1,
             max_ack_pending=self._config.max_ack_pending,
         )

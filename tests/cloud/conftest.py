@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cloud.queues import Engine
 from tests.cloud.servers import NatsServer, PostgreSQL, nats_running, postgresql_running
 
 _numbers = itertools.count(1)
@@ -43,3 +44,14 @@ def catalogue_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/new/catalogue.db"
     return str(request.getfixturevalue("database_url"))
+
+
+@pytest.fixture(params=["sqlite", "jetstream"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        where = str(tmp_path / "gateway.db")
+    else:
+        where = request.getfixturevalue("nats_url")
+    engine = Engine(where)
+    yield engine
+    engine.close()

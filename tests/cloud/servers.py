@@ -27,6 +27,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def freeze(pid: int, frozen: bool) -> None:
+    """Stop a process, and wait until all of it has stopped; or let it go on."""
+    os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+    threads = Path(f"/proc/{pid}/task")
+    while frozen and any(") T " not in (one / "stat").read_text() for one in threads.iterdir()):
+        time.sleep(0.01)
+
+
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
@@ -45,7 +53,6 @@ class NatsServer:
     folder: Path
     port: int = field(default_factory=free_port)
     options: str = ""
-    file_limit_bytes: int | None = None  # no file of the server may grow beyond this: a full disk
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,8 +67,6 @@ class NatsServer:
             f'jetstream {{ store_dir: "{self.folder}/store"\nmax_file_store: 8GB\n{sync} }}\n'
         )
         command = [nats_binary(), "-c", str(config)]
-        if self.file_limit_bytes is not None:
-            command = ["prlimit", f"--fsize={self.file_limit_bytes}", *command]
         log = self.folder / "log"
         with log.open("ab") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
@@ -74,7 +79,7 @@ class NatsServer:
 
     def freeze(self, frozen: bool) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+        freeze(self.process.pid, frozen)
 
 
 def nats_binary() -> str:
@@ -92,10 +97,10 @@ def nats_version() -> tuple[int, int]:
 
 
 @contextmanager
-def nats_running(**options: object) -> Iterator[NatsServer]:
+def nats_running(folder: Path | None = None, options: str = "") -> Iterator[NatsServer]:
     nats_binary()
-    with tempfile.TemporaryDirectory(prefix="nats-") as folder:
-        server = NatsServer(Path(folder), **options)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="nats-") as temporary:
+        server = NatsServer(folder or Path(temporary), options=options)
         server.start()
         try:
             yield server
@@ -121,7 +126,12 @@ class PostgreSQL:
         return self.url(database)
 
     def freeze(self, frozen: bool) -> None:
-        os.kill(self.process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+        # A backend of its own serves each connection.
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=True
+        )
+        for pid in (self.process.pid, *map(int, listed.stdout.split())):
+            freeze(pid, frozen)
 
 
 @contextmanager
@@ -182,3 +192,20 @@ def s3_running(folder: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of its own; skips where one may not be mounted."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,14 +1,10 @@
-"""What every ``FrameQueue`` must do, whatever engine it stands on. Leases run in real time here: a server has its own."""
+"""What every ``FrameQueue`` must do, whatever engine it stands on. Leases run in real time: a server has its own clock."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -16,17 +12,6 @@ from cloud.queue import QueuedFrame
 from shared.errors import LeaseLost, QueueFull
 from shared.packetfields import MAX_BASE_BYTES
 from tests.cloud.queues import LIMITS, Engine, await_lease, lease, put, queued, seqs
-
-
-@pytest.fixture(params=["sqlite", "jetstream"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        where = str(tmp_path / "gateway.db")
-    else:
-        where = request.getfixturevalue("nats_url")
-    engine = Engine(where)
-    yield engine
-    engine.close()
 
 
 def test_items_leave_in_the_order_they_came_and_whole(engine: Engine) -> None:
@@ -240,18 +225,3 @@ def test_a_reopened_queue_holds_what_was_put(engine: Engine) -> None:
     again = engine.open()
     assert again.depth == 3
     assert seqs(lease(again)) == [0, 1, 2]
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of its own; skips where one may not be mounted."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
