@@ -1,4 +1,4 @@
-"""What every ``FrameQueue`` must do, whatever engine it stands on. Leases run in real time: a server has its own clock."""
+"""What every ``FrameQueue`` must do, whatever engine it stands on. Leases run in real time: a server has its own."""
 
 from __future__ import annotations
 
