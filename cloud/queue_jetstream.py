@@ -43,7 +43,6 @@ _VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of 
 _CONSUMER = "workers"
 _LEASES_SECONDS = 8 * 86_400.0  # longer than any lease
 _LOOK_SECONDS = 1.0  # between looks at how full the streams are
-_BURIAL_SECONDS = 60.0  # a dead item that finds no room is tried again after this
 _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS, _ID = "Secondlook-Why", "Secondlook-Attempts", "Secondlook-Id"
 _RAN_OUT = "its last lease ran out"
@@ -217,12 +216,7 @@ class JetStreamQueue:
             _ID: str(delivery.id),
         }
         tail = subject.removeprefix(f"{self._name}.frame.")
-        try:
-            await self._nats.publish(f"{self._dead}.{tail}", data, head)
-        except QueueFull:
-            log.error("no room to keep the dead frame %s (%s): it stays in the queue", tail, why)
-            await self._put_off(delivery, _BURIAL_SECONDS)
-            return
+        await self._nats.publish(f"{self._dead}.{tail}", data, head)
         await self._nats.request(delivery.reply, b"+ACK")
         await self._forget(delivery.id)
 
@@ -356,7 +350,6 @@ class JetStreamQueue:
         kept: dict[str, Any] = {
             "storage": api.StorageType.FILE,
             "discard": api.DiscardPolicy.NEW,
-            "max_bytes": self._limits.max_bytes,
             "max_msgs_per_subject": 1,
             "discard_new_per_subject": True,
             "num_replicas": self._config.replicas,
@@ -367,9 +360,11 @@ class JetStreamQueue:
                 name=self._name,
                 subjects=[f"{self._name}.frame.>"],
                 retention=api.RetentionPolicy.WORK_QUEUE,
+                max_bytes=self._limits.max_bytes,
                 **kept,
             ),
-            api.StreamConfig(name=self._dead, subjects=[f"{self._dead}.>"], **kept),
+            # Without a limit of its own: what dies was within the limit, and counts against it.
+            api.StreamConfig(name=self._dead, subjects=[f"{self._dead}.>"], max_bytes=-1, **kept),
             api.StreamConfig(
                 name=self._leases,
                 subjects=[f"{self._leases}.>"],

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import pytest
 
 _START_SECONDS = 30.0
@@ -64,7 +65,7 @@ class NatsServer:
         sync = "sync_interval: always" if nats_version() >= (2, 10) else ""
         config.write_text(
             f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 8MB\n{self.options}\n"
-            f'jetstream {{ store_dir: "{self.folder}/store"\nmax_file_store: 8GB\n{sync} }}\n'
+            f'jetstream {{ store_dir: "{self.folder}/store"\nmax_file_store: 200GB\n{sync} }}\n'
         )
         command = [nats_binary(), "-c", str(config)]
         log = self.folder / "log"
@@ -110,20 +111,30 @@ def nats_running(folder: Path | None = None, options: str = "") -> Iterator[Nats
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A PostgreSQL server; any number of databases in it."""
+    """A PostgreSQL server; any number of schemas in it, each as good as a database of its own."""
 
     port: int
     process: subprocess.Popen[bytes]
 
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql+psycopg://secondlook:pass-word@127.0.0.1:{self.port}/{database}"
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://secondlook:pass-word@127.0.0.1:{self.port}/postgres"
 
-    def create(self, database: str) -> str:
-        import psycopg
+    def create(self, schema: str) -> str:
+        """The URL of a new, empty schema."""
+        with self.connected() as connection:
+            connection.execute(f'CREATE SCHEMA "{schema}"')  # type: ignore[call-overload]
+        return f"{self.url}?options=-csearch_path%3D{schema}"
 
-        with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{database}"')
-        return self.url(database)
+    def connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection of the tests' own, as soon as the server takes one."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True)
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
 
     def freeze(self, frozen: bool) -> None:
         # A backend of its own serves each connection.
@@ -168,7 +179,9 @@ def postgresql_running() -> Iterator[PostgreSQL]:
             process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=folder, **user)  # type: ignore[call-overload]
         try:
             wait_for_port(port, process, log)
-            yield PostgreSQL(port, process)
+            server = PostgreSQL(port, process)
+            server.connected().close()
+            yield server
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait()
