@@ -53,7 +53,7 @@ class NatsServer:
 
     folder: Path
     port: int = field(default_factory=free_port)
-    options: str = ""
+    options: str = "max_payload: 8MB"
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,7 +64,7 @@ class NatsServer:
         config = self.folder / "nats.conf"
         sync = "sync_interval: always" if nats_version() >= (2, 10) else ""
         config.write_text(
-            f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 8MB\n{self.options}\n"
+            f"host: 127.0.0.1\nport: {self.port}\n{self.options}\n"
             f'jetstream {{ store_dir: "{self.folder}/store"\nmax_file_store: 200GB\n{sync} }}\n'
         )
         command = [nats_binary(), "-c", str(config)]
@@ -98,7 +98,7 @@ def nats_version() -> tuple[int, int]:
 
 
 @contextmanager
-def nats_running(folder: Path | None = None, options: str = "") -> Iterator[NatsServer]:
+def nats_running(folder: Path | None = None, options: str = "max_payload: 8MB") -> Iterator[NatsServer]:
     nats_binary()
     with tempfile.TemporaryDirectory(prefix="nats-") as temporary:
         server = NatsServer(folder or Path(temporary), options=options)

@@ -1,0 +1,145 @@
+"""What only the JetStream queue can meet: foreign messages, a server that forgets, limits of the server, log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+import nats
+import pytest
+
+from cloud.config import JetStreamConfig
+from cloud.queue import QueueLimits
+from cloud.queue_jetstream import JetStreamQueue
+from shared.errors import ConfigError, LeaseLost, StoreUnavailable
+from tests.cloud.helpers import wait_until
+from tests.cloud.queues import JETSTREAM, LIMITS, await_lease, lease, put, queued, seqs
+from tests.cloud.servers import NatsServer, nats_running
+
+
+@pytest.fixture
+def queue(nats_url: str) -> Iterator[JetStreamQueue]:
+    queue = JetStreamQueue(nats_url, LIMITS, JETSTREAM)
+    yield queue
+    queue.close()
+
+
+def publish(server: NatsServer, subject: str, payload: bytes) -> None:
+    async def send() -> None:
+        client = await nats.connect(server.url)
+        await client.jetstream().publish(subject, payload)
+        await client.close()
+
+    asyncio.run(send())
+
+
+def test_a_message_that_is_no_frame_goes_to_the_dead(nats_server: NatsServer, queue: JetStreamQueue) -> None:
+    for number, payload in enumerate((b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\x01\x02")):
+        publish(nats_server, f"{queue._streams.frames}.frame.stranger.{number}", payload)
+    put(queue, queued(0))
+    assert seqs(lease(queue)) == [0]
+    assert [(dead.edge_id, dead.seq, dead.why) for dead in queue.dead(9)] == [
+        ("", -1, "it is not a frame")
+    ] * 4
+
+
+def test_a_reason_may_hold_any_text(queue: JetStreamQueue) -> None:
+    put(queue, queued(0))
+    for _ in range(LIMITS.max_attempts):
+        held = await_lease(queue)
+        queue.nack(held.id, delay_seconds=0, worker="w1", why="bad\r\nX-Header: ü\0", now=time.time())
+    assert queue.dead(1)[0].why == "bad\r\nX-Header: ü\0"
+
+
+def test_a_frame_is_known_for_a_while_after_it_was_worked_off(nats_url: str) -> None:
+    queue = JetStreamQueue(nats_url, LIMITS, JetStreamConfig(duplicate_seconds=1.0))
+    put(queue, queued(0))
+    queue.ack([item.id for item in lease(queue)])
+    assert put(queue, queued(0)) == 0
+    time.sleep(1.5)
+    # From here on the ledger, and in the last line the catalogue, know it.
+    assert put(queue, queued(0)) == 1
+    # While it is queued it is known however long ago it was put.
+    time.sleep(1.5)
+    assert put(queue, queued(0)) == 0
+    queue.close()
+
+
+def test_a_server_started_anew_forgets_leases_but_no_frame() -> None:
+    with nats_running() as server:
+        queue = JetStreamQueue(f"{server.url}/anew", LIMITS, JETSTREAM)
+        put(queue, queued(0), queued(1))
+        first, second = lease(queue, ttl=60)
+        time.sleep(0.5)  # for the server to write down what it delivered
+        server.kill()
+        server.start()
+        wait_until(lambda: _answers(queue), seconds=20)
+        with pytest.raises(LeaseLost):
+            queue.extend([second.id], ttl_seconds=60, worker="w1", now=time.time())
+        queue.ack([first.id])
+        assert queue.depth == 1
+        put(queue, queued(2))
+        assert seqs(lease(queue)) in ([2], [1, 2])
+        queue.close()
+
+
+def _answers(queue: JetStreamQueue) -> bool:
+    with contextlib.suppress(StoreUnavailable):
+        return queue.depth > 0
+    return False
+
+
+def test_a_consumer_that_was_removed_is_made_again(nats_server: NatsServer, queue: JetStreamQueue) -> None:
+    async def remove() -> None:
+        client = await nats.connect(nats_server.url)
+        await client.jetstream().delete_consumer(queue._streams.frames, "workers")
+        await client.close()
+
+    put(queue, queued(0))
+    asyncio.run(remove())
+
+    def comes() -> bool:
+        with contextlib.suppress(StoreUnavailable):
+            return seqs(lease(queue)) == [0]
+        return False
+
+    wait_until(comes, seconds=10)
+
+
+def test_limits_of_the_configuration_reach_a_queue_that_is_there(nats_url: str) -> None:
+    for max_bytes in (1_000_000, 3_000_000):
+        queue = JetStreamQueue(nats_url, QueueLimits(max_bytes=max_bytes), JETSTREAM)
+        assert queue.room_bytes == max_bytes
+        put(queue, *(queued(seq, 500_000) for seq in range(max_bytes // 600_000)))
+        queue.ack([item.id for item in lease(queue)])
+        queue.close()
+
+
+def test_a_server_that_takes_small_messages_only_is_refused() -> None:
+    with nats_running(options="max_payload: 1MB") as server, pytest.raises(ConfigError, match="max_payload"):
+        JetStreamQueue(server.url, LIMITS, JETSTREAM)
+
+
+def test_log_in_is_needed_where_the_server_says_so_and_no_password_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    options = 'max_payload: 8MB\nauthorization { user: "gateway", password: "hush@:1" }'
+    with nats_running(options=options) as server:
+        where = server.url.removeprefix("nats://")
+        with pytest.raises(StoreUnavailable) as refused:
+            JetStreamQueue(f"nats://gateway:wrong-one@{where}/a", LIMITS, JetStreamConfig(timeout_seconds=1))
+        assert "wrong-one" not in str(refused.value)
+        queue = JetStreamQueue(f"nats://gateway:hush%40%3A1@{where}/a", LIMITS, JETSTREAM)
+        put(queue, queued(0))
+        server.kill()
+        with pytest.raises(StoreUnavailable) as away:
+            while True:
+                put(queue, queued(1))
+        queue.close()
+        told = caplog.text + str(away.value)
+        assert "hush" not in told and "wrong-one" not in told
+        assert where in told
