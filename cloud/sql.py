@@ -70,7 +70,11 @@ def open_engine(url: str, what: str) -> Engine:
             raise ConfigError(f"{what}: only sqlite and postgresql+psycopg are known, not {backend}")
         options = {key: value for key, value in _POSTGRESQL.items() if key not in parsed.query}
         return create_engine(parsed, pool_pre_ping=True, connect_args=options)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except ImportError as error:
+        raise ConfigError(
+            f"{what}: {error.name} is not installed: pip install 'secondlook[scale]'"
+        ) from error
+    except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(
             f"{what}: cannot use the address {redacted(url)!r} ({redacted(str(error))})"
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cloud.config import CloudConfig
 from cloud.ledger import BootName, EdgeRecord, Gap, Ledger
@@ -16,6 +16,9 @@ from cloud.queue import FrameQueue, QueuedFrame, SqliteQueue, open_database
 from cloud.requests import Request, RequestTable
 from shared.errors import ConfigError
 from shared.link import Received
+
+if TYPE_CHECKING:
+    from cloud.queue_jetstream import JetStreamQueue
 
 
 class FrameLedger(Protocol):
@@ -120,6 +123,15 @@ class Stores:
             close()
 
 
+def _open_jetstream(url: str, config: CloudConfig) -> JetStreamQueue:
+    try:
+        # The embedded queue needs no NATS.
+        from cloud.queue_jetstream import JetStreamQueue
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"queue: {error.name} is not installed: pip install 'secondlook[scale]'") from error
+    return JetStreamQueue(url, config.gateway.queue, config.jetstream)
+
+
 def open_stores(config: CloudConfig) -> Stores:
     """Open what the configuration names, for this thread.
 
@@ -136,11 +148,9 @@ def open_stores(config: CloudConfig) -> Stores:
             assert database is not None
             queue = SqliteQueue(database, gateway.queue)
         else:
-            # NATS and SQLAlchemy are wanted only here.
-            from cloud.queue_jetstream import JetStreamQueue
-
-            queue = JetStreamQueue(config.queue, gateway.queue, config.jetstream)
-            closers.append(queue.close)
+            jetstream = _open_jetstream(config.queue, config)
+            closers.append(jetstream.close)
+            queue = jetstream
         if config.ledger_url is None:
             assert database is not None
             ledger: FrameLedger = Ledger(database)

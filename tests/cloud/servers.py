@@ -187,6 +187,14 @@ def postgresql_running() -> Iterator[PostgreSQL]:
             process.wait()
 
 
+def point_aws_at(environment: pytest.MonkeyPatch, folder: Path, address: str) -> None:
+    """Write the two files that AWS clients read, and let this process find no others."""
+    (folder / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {address}\n")
+    (folder / "credentials").write_text("[default]\naws_access_key_id = us\naws_secret_access_key = hush\n")
+    environment.setenv("AWS_CONFIG_FILE", str(folder / "config"))
+    environment.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
+
+
 @contextmanager
 def s3_running(folder: Path) -> Iterator[str]:
     """An object store with the bucket ``frames``; yields its address."""
@@ -201,6 +209,10 @@ def s3_running(folder: Path) -> Iterator[str]:
         )
     try:
         wait_for_port(port, process, log)
+        with pytest.MonkeyPatch.context() as environment:
+            point_aws_at(environment, folder, f"http://127.0.0.1:{port}")
+            boto3 = pytest.importorskip("boto3")
+            boto3.session.Session().client("s3").create_bucket(Bucket="frames")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
