@@ -90,8 +90,11 @@ class Gateway:
         self._context.destroy(linger=0)
         self._stores.close()
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good."""
+    def run(self, stop: threading.Event, moved: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good.
+
+        ``moved`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused.
+        """
         poller = zmq.Poller()
         for socket in (self._zap, self._edges, self._workers):
             poller.register(socket, zmq.POLLIN)
@@ -108,6 +111,7 @@ class Gateway:
                     ticked_at = self._clock()
                     self._refresh_registry()
                     self._send(self._intake.tick(now=ticked_at))
+                moved()
 
     def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)

@@ -52,7 +52,7 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass
 class MachineWorker:
-    """``clock`` gives Unix seconds."""
+    """``clock`` gives Unix seconds; ``moved`` hears of every frame that was filed and every look for more."""
 
     broker: BrokerClient
     codec: LayeredCodec
@@ -62,6 +62,7 @@ class MachineWorker:
     policy: PolicyConfig
     config: WorkerConfig
     clock: Callable[[], float] = time.time
+    moved: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._last_tombstone = 0
@@ -78,6 +79,7 @@ class MachineWorker:
                 if not self._in_trouble:
                     log.warning("waiting: %s", error)
                 self._in_trouble, pause = True, _TROUBLE_SECONDS
+            self.moved()
             stop.wait(pause)
 
     def step(self) -> int:
@@ -96,6 +98,7 @@ class MachineWorker:
                     break  # too slow: the rest is in other hands, and will come again if it is not
                 held_until = self.clock() + self.config.lease_seconds
             self._work(item)
+            self.moved()
         return len(leased)
 
     def _work(self, item: Leased) -> None:

@@ -74,7 +74,7 @@ def open_engine(url: str, what: str) -> Engine:
         raise ConfigError(
             f"{what}: {error.name} is not installed: pip install 'secondlook[scale]'"
         ) from error
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise ConfigError(
             f"{what}: cannot use the address {redacted(url)!r} ({redacted(str(error))})"
         ) from error
