@@ -55,13 +55,17 @@ def open_catalogue(url: str) -> Catalogue:
     """
     engine = open_engine(url, _WHAT)
     catalogue = Catalogue(engine)
-    with catalogue.writing() as session:
-        make_tables(session.connection(), Base.metadata)
-        version = session.scalars(select(SchemaVersion.version)).one_or_none()
-        if version is None:
-            session.add(SchemaVersion(version=SCHEMA_VERSION))
-        elif version != SCHEMA_VERSION:
-            raise UnsupportedStore(f"catalogue: schema version {version} is not {SCHEMA_VERSION}")
+    try:
+        with catalogue.writing() as session:
+            make_tables(session.connection(), Base.metadata)
+            version = session.scalars(select(SchemaVersion.version)).one_or_none()
+            if version is None:
+                session.add(SchemaVersion(version=SCHEMA_VERSION))
+            elif version != SCHEMA_VERSION:
+                raise UnsupportedStore(f"catalogue: schema version {version} is not {SCHEMA_VERSION}")
+    except BaseException:
+        catalogue.close()
+        raise
     return catalogue
 
 
