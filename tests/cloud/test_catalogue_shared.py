@@ -117,7 +117,8 @@ def test_a_server_that_goes_away_and_comes_back_is_named_and_used_again() -> Non
         # The server ends every connection, as it does when it is started anew.
         with server.connected() as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = current_user"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND usename = current_user"
             )
         assert store(catalogue, 2)
         assert count(catalogue, cat.Frame) == 3
