@@ -52,12 +52,8 @@ class GatewayConfig:
 class JetStreamConfig:
     """The queue on NATS JetStream, where ``queue`` names a NATS server. It serves several gateways."""
 
-    credentials_file: Path | None = (
-        None  # NATS credentials (.creds) of the gateways, readable by their user alone
-    )
-    ca_file: Path | None = (
-        None  # who signed the server's certificate, with a tls:// address; the system's without it
-    )
+    nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
+    ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
     replicas: int = 1  # servers of a NATS cluster that keep each frame
     max_ack_pending: int = 1024  # frames that are leased or put off at a time, of all workers together
     duplicate_seconds: float = 120.0  # the server still knows a frame for so long after it was put

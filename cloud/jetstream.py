@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nats.errors
+import nkeys
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -42,10 +43,13 @@ _STATUS = "Status"
 class JetStream:
     """Open while the object lives; use ``close``. The methods that are coroutines run on the loop, inside ``run``."""
 
-    def __init__(
-        self, address: NatsAddress, *, seconds: float, credentials: Path | None, ca: Path | None
-    ) -> None:
+    def __init__(self, address: NatsAddress, *, seconds: float, nkey: Path | None, ca: Path | None) -> None:
         """``seconds`` limits each piece of work. Raises ConfigError, StoreUnavailable."""
+        options: dict[str, Any] = {}
+        if address.encrypted:
+            options["tls"] = _tls(ca)
+        if nkey is not None:
+            options["nkeys_seed_str"] = _seed(nkey)
         self._address = address
         self._seconds = seconds
         self._client = Client()
@@ -54,7 +58,7 @@ class JetStream:
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
         try:
-            self._wait(self._connect(credentials, ca))
+            self._wait(self._connect(options))
         except BaseException:
             self.close()
             raise
@@ -132,12 +136,7 @@ class JetStream:
     def _where(self) -> str:
         return ", ".join(self._address.servers)
 
-    async def _connect(self, credentials: Path | None, ca: Path | None) -> None:
-        options: dict[str, Any] = {}
-        if self._address.encrypted:
-            options["tls"] = _tls(ca)
-        if credentials is not None:
-            options["user_credentials"] = str(credentials)
+    async def _connect(self, options: dict[str, Any]) -> None:
         # Nothing is kept for a server that is away: what it would say to it later could be long out of date.
         connecting = self._client.connect(
             servers=list(self._address.servers),
@@ -210,6 +209,15 @@ def _refusal(text: str) -> SecondlookError:
 
 def _line(error: BaseException) -> str:
     return redacted(" ".join(str(error).split())) or type(error).__name__
+
+
+def _seed(file: Path) -> str:
+    try:
+        seed = file.read_text(encoding="ascii").strip()
+        nkeys.from_seed(bytearray(seed.encode())).wipe()
+    except (OSError, ValueError, nkeys.NkeysError) as error:
+        raise ConfigError(f"{file} holds no NKey seed") from error
+    return seed
 
 
 def _tls(ca: Path | None) -> ssl.SSLContext:

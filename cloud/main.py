@@ -318,7 +318,7 @@ def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: Cl
             raise ConfigError(
                 f"{flag}: everybody can read a command line; put this address into the --config file"
             )
-    files = [config.jetstream.credentials_file]
+    files = [config.jetstream.nkey_file]
     if any(
         address and has_secret(address)
         for address in (config.queue, config.ledger, config.catalogue, config.blobs)

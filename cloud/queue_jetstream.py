@@ -281,9 +281,7 @@ class JetStreamQueue:
 
 
 def _connect(address: NatsAddress, config: JetStreamConfig) -> JetStream:
-    return JetStream(
-        address, seconds=config.timeout_seconds, credentials=config.credentials_file, ca=config.ca_file
-    )
+    return JetStream(address, seconds=config.timeout_seconds, nkey=config.nkey_file, ca=config.ca_file)
 
 
 def _pack(frame: QueuedFrame) -> bytes:

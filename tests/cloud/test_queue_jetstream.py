@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import nats
+import nkeys
 import pytest
 
 from cloud.config import JetStreamConfig
@@ -143,3 +146,49 @@ def test_log_in_is_needed_where_the_server_says_so_and_no_password_is_told(
         told = caplog.text + str(away.value)
         assert "hush" not in told and "wrong-one" not in told
         assert where in told
+
+
+def test_gateways_log_in_with_a_key(tmp_path: Path) -> None:
+    seed = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    file = tmp_path / "gateway.nk"
+    options = f"max_payload: 8MB\nauthorization {{ users: [ {{ nkey: {public} }} ] }}"
+    with nats_running(options=options) as server:
+        for text, error in ((None, ConfigError), ("SUnothing", ConfigError)):
+            if text is not None:
+                file.write_text(text)
+            with pytest.raises(error, match=r"gateway\.nk"):
+                JetStreamQueue(server.url, LIMITS, JetStreamConfig(nkey_file=file))
+        file.write_bytes(seed + b"\n")
+        queue = JetStreamQueue(server.url, LIMITS, JetStreamConfig(nkey_file=file))
+        assert put(queue, queued(0)) == 1
+        queue.close()
+
+
+def test_tls_is_checked_against_the_authority_that_is_named(tmp_path: Path) -> None:
+    def make(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    make(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
+        *(
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+            "-subj",
+            "/CN=broker",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ),
+    )
+    files = f'cert_file: "{tmp_path}/cert.pem", key_file: "{tmp_path}/key.pem"'
+    with nats_running(options=f"max_payload: 8MB\ntls {{ {files} }}") as server:
+        address = server.url.replace("nats:", "tls:")
+        queue = JetStreamQueue(address, LIMITS, JetStreamConfig(ca_file=tmp_path / "cert.pem"))
+        assert put(queue, queued(0)) == 1
+        queue.close()
+        with pytest.raises(StoreUnavailable):
+            JetStreamQueue(address, LIMITS, JetStreamConfig(timeout_seconds=1))
+        with pytest.raises(ConfigError, match="certificates"):
+            JetStreamQueue(address, LIMITS, JetStreamConfig(ca_file=tmp_path / "none.pem"))
