@@ -13,6 +13,8 @@ import logging
 import ssl
 import threading
 from collections.abc import Coroutine
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,10 +36,24 @@ T = TypeVar("T")
 
 _PING_SECONDS = 5  # a server that has frozen is noticed after two of these
 _RECONNECT_SECONDS = 1
-_SILENCE_SECONDS = 1.0  # a server that has nothing to deliver says so much sooner
+_SILENCE_SECONDS = 0.5  # a server that has something to deliver does so much sooner
 _SYNCS_EACH_WRITE = (2, 10)  # the first version with ``sync_interval: always``
 _NO_SPACE = ("no space left", "insufficient resources", "insufficient storage", "file too large")
 _STATUS = "Status"
+
+
+class End(Enum):
+    """How a pull ended."""
+
+    ENOUGH = "as many as were asked for"
+    EMPTY = "the consumer said that it has no more"
+    SILENCE = "it said nothing: it may not deliver more before some are acknowledged, or cannot"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    messages: list[Msg]
+    end: End
 
 
 class JetStream:
@@ -106,8 +122,8 @@ class JetStream:
         """One answer to one message. Raises NoRespondersError when nothing listens to ``subject``."""
         return await self._client.request(subject, payload, timeout=self._seconds, headers=headers)
 
-    async def pull(self, subject: str, n: int) -> tuple[list[Msg], bool]:
-        """Up to ``n`` messages that a pull consumer has now, and whether it may have more.
+    async def pull(self, subject: str, n: int) -> Pulled:
+        """Up to ``n`` messages that a pull consumer has now.
 
         A message that arrives too late stays with the consumer, which delivers it again.
         """
@@ -120,15 +136,14 @@ class JetStream:
                 try:
                     message = await subscription.next_msg(timeout=_SILENCE_SECONDS)
                 except nats.errors.TimeoutError:
-                    # A server that was killed may believe in messages it cannot deliver, and says nothing.
-                    return found, False
+                    return Pulled(found, End.SILENCE)
                 status = None if message.data or message.headers is None else message.headers.get(_STATUS)
                 if status == "503":
                     raise StoreUnavailable(f"the queue at {self._where} has no consumer")
                 if status is not None:
-                    return found, False
+                    return Pulled(found, End.EMPTY)
                 found.append(message)
-            return found, True
+            return Pulled(found, End.ENOUGH)
         finally:
             await subscription.unsubscribe()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from nats.js import api
 
 from cloud.addresses import NatsAddress, parse_nats
 from cloud.config import JetStreamConfig
-from cloud.jetstream import JetStream, is_missing
+from cloud.jetstream import End, JetStream, is_missing
 from cloud.queue import Dead, Leased, QueuedFrame, QueueLimits
 from cloud.streams import CONSUMER, Streams
 from shared.errors import ConfigError, LeaseLost, QueueFull, StorageError
@@ -30,6 +31,7 @@ from shared.packetfields import MAX_MESSAGE_BYTES
 _VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of QueuedFrame
 _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS, _ID = "Secondlook-Why", "Secondlook-Attempts", "Secondlook-Id"
+_QUIET_SECONDS = 1.0  # no more is asked for so long after the server had no answer
 _RAN_OUT = "its last lease ran out"
 
 
@@ -54,6 +56,7 @@ class JetStreamQueue:
         """Raises ConfigError, StoreUnavailable."""
         address = parse_nats(url)
         self._limits, self._config = limits, config
+        self._quiet_until = 0.0
         self._nats = _connect(address, config)
         self._streams = Streams(self._nats, address.name, limits, config)
         try:
@@ -136,16 +139,22 @@ class JetStreamQueue:
 
     async def _lease(self, n: int, ttl_seconds: float, worker: str) -> list[Leased]:
         leased: list[Leased] = []
-        more = True
-        while more and len(leased) < n:
-            messages, more = await self._nats.pull(
+        end = End.ENOUGH
+        if time.monotonic() < self._quiet_until:
+            return leased
+        while end is End.ENOUGH and len(leased) < n:
+            pulled = await self._nats.pull(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._streams.frames}.{CONSUMER}", n - len(leased)
             )
-            delivered = [(_Delivery.of(message), message) for message in messages]
+            end = pulled.end
+            delivered = [(_Delivery.of(message), message) for message in pulled.messages]
             taken = await asyncio.gather(
                 *(self._take(delivery, message, ttl_seconds, worker) for delivery, message in delivered)
             )
             leased += [item for item in taken if item is not None]
+        if end is End.SILENCE:
+            # To ask again at once would only cost the gateway its time.
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
         return leased
 
     async def _take(

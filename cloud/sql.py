@@ -40,7 +40,7 @@ _POSTGRESQL: dict[str, Any] = {
     "connect_timeout": 5,
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 10,
-    "options": "-c statement_timeout=15000 -c lock_timeout=10000",
+    "options": "-c statement_timeout=15000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=30000",
 }
 
 # SQLSTATE, or the class it begins with; the first that fits.

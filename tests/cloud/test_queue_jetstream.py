@@ -192,3 +192,17 @@ def test_tls_is_checked_against_the_authority_that_is_named(tmp_path: Path) -> N
             JetStreamQueue(address, LIMITS, JetStreamConfig(timeout_seconds=1))
         with pytest.raises(ConfigError, match="certificates"):
             JetStreamQueue(address, LIMITS, JetStreamConfig(ca_file=tmp_path / "none.pem"))
+
+
+def test_only_so_many_are_out_at_a_time_and_a_gateway_does_not_wait_for_more(nats_url: str) -> None:
+    queue = JetStreamQueue(nats_url, LIMITS, JetStreamConfig(max_ack_pending=3))
+    put(queue, *map(queued, range(6)))
+    held = lease(queue, 9)
+    assert seqs(held) == [0, 1, 2]
+    started = time.monotonic()
+    for _ in range(50):
+        assert lease(queue) == []
+    assert time.monotonic() - started < 5
+    queue.ack([item.id for item in held])
+    wait_until(lambda: seqs(lease(queue)) == [3, 4, 5])
+    queue.close()
