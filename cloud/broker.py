@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgpack
 
 from cloud.blobs import Blobs
-from cloud.ledger import Ledger
 from cloud.queue import LONGEST_LEASE_SECONDS, FrameQueue
-from cloud.requests import RequestState, RequestTable
+from cloud.requests import RequestState
+from cloud.stores import FrameLedger, RequestStore
 from shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
 
@@ -80,8 +80,8 @@ class Broker:
     """``connected`` tells which edges are connected, and on which channels."""
 
     queue: FrameQueue
-    ledger: Ledger
-    requests: RequestTable
+    ledger: FrameLedger
+    requests: RequestStore
     blobs: Blobs
     connected: Callable[[], Mapping[str, Sequence[str]]]
 
@@ -110,10 +110,10 @@ class Broker:
         leased = self.queue.lease(n, ttl_seconds=ttl, worker=worker, now=now)
         return [{"id": item.id, "attempts": item.attempts, **vars(item.frame)} for item in leased]
 
-    def ack(self, arguments: _Arguments, now: float) -> int:
+    def ack(self, arguments: _Arguments, now: float) -> None:
         ids = arguments.ids("ids")
         arguments.end()
-        return self.queue.ack(ids)
+        self.queue.ack(ids)
 
     def nack(self, arguments: _Arguments, now: float) -> None:
         id_ = arguments.whole("id", 1, MAX_SEQ)

@@ -49,6 +49,24 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True)
+class JetStreamConfig:
+    """The queue on NATS JetStream, where ``queue`` names a NATS server. It serves several gateways."""
+
+    nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
+    ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
+    replicas: int = 1  # servers of a NATS cluster that keep each frame
+    max_ack_pending: int = 10_000  # frames that are leased or put off at a time, of all workers together
+    duplicate_seconds: float = 120.0  # the server still knows a frame for so long after it was put
+    timeout_seconds: float = 5.0  # a server silent for so long counts as away
+
+    def __post_init__(self) -> None:
+        if min(self.replicas, self.max_ack_pending, self.duplicate_seconds, self.timeout_seconds) <= 0:
+            raise ConfigError(
+                "replicas, max_ack_pending, duplicate_seconds and timeout_seconds must be above 0"
+            )
+
+
+@dataclass(frozen=True)
 class BrokerConfig:
     """How workers reach the gateway. On the loopback interface the connection is plain, elsewhere it has keys."""
 
@@ -120,10 +138,15 @@ class StationConfig:
 class CloudConfig:
     """The cloud side."""
 
-    data_dir: Path = Path("data/cloud")  # queue, catalogue and blobs, unless said otherwise
+    data_dir: Path = Path("data/cloud")  # queue, ledger, catalogue and blobs, unless said otherwise
+    queue: str | None = (
+        None  # nats:// or tls:// address of a JetStream queue; gateway.db in data_dir without it
+    )
+    ledger: str | None = None  # PostgreSQL URL of ledger and requests; without it see docs/scale.md
     catalogue: str | None = None  # SQLAlchemy URL; catalogue.db in data_dir without it
     blobs: str | None = None  # folder or fsspec URL; blobs in data_dir without it
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    jetstream: JetStreamConfig = field(default_factory=JetStreamConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -132,8 +155,18 @@ class CloudConfig:
 
     @property
     def database(self) -> Path:
-        """The gateway's own file: queue, ledger and requests."""
+        """The gateway's own file: queue, ledger and requests, unless they are elsewhere."""
         return self.data_dir / "gateway.db"
+
+    @property
+    def ledger_url(self) -> str | None:
+        """Where ledger and requests are; None for the gateway's own file.
+
+        With a queue that gateways share, they share these too: where the catalogue is, if that is a server.
+        """
+        if self.ledger is None and self.queue is not None and not self.catalogue_url.startswith("sqlite:"):
+            return self.catalogue
+        return self.ledger
 
     @property
     def catalogue_url(self) -> str:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeAlias
 
@@ -23,12 +22,10 @@ from cloud.broker import MAX_REQUEST_BYTES, Broker
 from cloud.config import CloudConfig, is_loopback
 from cloud.intake import Intake, Outgoing
 from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
-from cloud.ledger import Ledger
-from cloud.queue import SqliteQueue, open_database
-from cloud.requests import RequestTable
-from shared.errors import ConfigError, DiskFull, KeyRejected, PortBusy, StoreBusy
+from cloud.stores import open_stores
+from shared.errors import PASSING, ConfigError, KeyRejected, PortBusy
 from shared.packetfields import MAX_MESSAGE_BYTES
-from shared.sqlite import immediate, named_errors
+from shared.sqlite import named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 _Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -59,13 +56,10 @@ class Gateway:
         self._registry = registry
         self._path = config.database
         self._ticked_at = -_TICK_SECONDS  # monotonic
-        self._database = open_database(config.database)
-        ledger = Ledger(self._database)
-        queue = SqliteQueue(self._database, gateway.queue)
-        requests = RequestTable(self._database, gateway.requests)
         blobs = open_blobs(config.blobs_url)
-        self._intake = Intake(ledger, queue, requests, blobs, gateway.limits, registry)
-        self._broker = Broker(queue, ledger, requests, blobs, self._intake.connected)
+        self._stores = stores = open_stores(config)
+        self._intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, gateway.limits, registry)
+        self._broker = Broker(stores.queue, stores.ledger, stores.requests, blobs, self._intake.connected)
         self._context: _Context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.ROUTER)
@@ -97,10 +91,13 @@ class Gateway:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-        self._database.close()
+        self._stores.close()
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good."""
+    def run(self, stop: threading.Event, moved: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good.
+
+        ``moved`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused.
+        """
         poller = zmq.Poller()
         for socket in (self._zap, self._edges, self._workers):
             poller.register(socket, zmq.POLLIN)
@@ -110,6 +107,7 @@ class Gateway:
                 if self._zap in ready:
                     self._answer_zap()
                 self._turn(self._edges in ready, self._workers in ready, self._clock())
+                moved()
 
     def _turn(self, from_edges: bool, from_workers: bool, now: float) -> None:
         """Take in what has arrived and do what time brings, in one commit; then send the answers."""
@@ -122,7 +120,7 @@ class Gateway:
             self._refresh_registry()
         packets: list[Outgoing] = []
         try:
-            with self._one_commit(synced=from_edges):
+            with self._stores.one_commit(synced=from_edges):
                 if from_edges:
                     packets += self._receive_packets(now)
                 answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
@@ -130,7 +128,7 @@ class Gateway:
                     packets += self._intake.tick(now=now)
                 elif calls:
                     packets += self._intake.serve_requests(now=now)
-        except (DiskFull, StoreBusy) as error:
+        except PASSING as error:
             self._intake.undone(error, now=now)
             packets, answers = [], [(peer, self._broker.undone(call, error)) for peer, call in calls]
         for peer, answer in answers:
@@ -139,17 +137,6 @@ class Gateway:
             # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
             if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
                 self._intake.lost(peer)
-
-    @contextmanager
-    def _one_commit(self, *, synced: bool) -> Iterator[None]:
-        """All that happens within is committed together, or not at all.
-
-        What camera hosts are told must survive a power cut. What workers do need not wait for the disk: every commit
-        survives the process, and leases or acknowledgements that a power cut undoes are given again.
-        """
-        self._database.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
-        with named_errors(self._path), immediate(self._database):
-            yield
 
     def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)

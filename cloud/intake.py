@@ -11,16 +11,17 @@ Instants are Unix seconds handed in as ``now``. ``shared/PACKETS.md`` has the ru
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
 from cloud.keys import Registry, Role
-from cloud.ledger import BootName, Gap, Ledger
+from cloud.ledger import BootName, Gap
 from cloud.queue import FrameQueue, QueuedFrame
-from cloud.requests import Assemblies, RequestState, RequestTable
-from shared.errors import DiskFull, PacketError, QueueFull, StorageError, StoreBusy
+from cloud.requests import Assemblies, RequestState
+from cloud.stores import FrameLedger, RequestStore
+from shared.errors import PASSING, PacketError, QueueFull, StorageError
 from shared.packet import (
     Ack,
     BaseFrame,
@@ -84,9 +85,9 @@ class Intake:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: FrameLedger,
         queue: FrameQueue,
-        requests: RequestTable,
+        requests: RequestStore,
         blobs: Blobs,
         limits: IntakeLimits,
         registry: Registry | None,
@@ -127,7 +128,7 @@ class Intake:
             return [(peer, self._fault("rejected", str(error), now))]
         try:
             return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
-        except (DiskFull, StoreBusy) as error:
+        except PASSING as error:
             self._stall(error, now)
             return []
 
@@ -138,16 +139,21 @@ class Intake:
             return []
         try:
             safe = self._ledger.take(self._queue, batch.frames, batch.gaps, now=now)
-        except (QueueFull, DiskFull, StoreBusy) as error:
-            # Nothing was stored, so nothing is acknowledged; no credit, and the edge tries again later.
+        except (QueueFull, *PASSING) as error:
+            # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._stall(error, now)
             safe = set()
-        credit = self._credit(now)
-        return [
-            (peer, self._ack(session, boot[1], credit))
-            for peer, boot in batch.peers
-            if (session := self._sessions.get(peer)) is not None and (boot in safe or self._is_stalled(now))
-        ]
+        try:
+            credit = self._credit(now)
+            return [
+                (peer, self._ack(session, boot[1], credit))
+                for peer, boot in batch.peers
+                if (session := self._sessions.get(peer)) is not None
+                and (boot in safe or self._is_stalled(now))
+            ]
+        except PASSING as error:
+            self._stall(error, now)
+            return []
 
     def undone(self, error: Exception, *, now: float) -> None:
         """All that was done since the last commit is rolled back, and nobody heard of it."""
@@ -156,20 +162,25 @@ class Intake:
         self._stall(error, now)
 
     def tick(self, *, now: float) -> list[Outgoing]:
-        """What time brings: deadlines, credit that can be given again, tests of silent peers."""
-        try:
-            self._assemblies.drop(self._requests.expire(now=now))
-        except (DiskFull, StoreBusy) as error:
-            self._stall(error, now)
-        return self._raised_credit(now) + self._probes(now) + self.serve_requests(now=now)
+        """What time brings: deadlines, credit that can be given again, tests of silent peers, requests to send."""
+        steps = (self._end_requests, self._raised_credit, self._probes, self._requests_to_send)
+        return [packet for step in steps for packet in self._attempt(step, now)]
 
     def serve_requests(self, *, now: float) -> list[Outgoing]:
         """The enhancement requests to send now."""
+        return self._attempt(self._requests_to_send, now)
+
+    def _attempt(self, step: Callable[[float], list[Outgoing]], now: float) -> list[Outgoing]:
         try:
-            return self._requests_to_send(now)
-        except (DiskFull, StoreBusy) as error:
+            return step(now)
+        except PASSING as error:
             self._stall(error, now)
             return []
+
+    def _end_requests(self, now: float) -> list[Outgoing]:
+        self._requests.expire(now=now)
+        self._assemblies.drop(self._requests.ended(self._assemblies.ids))
+        return []
 
     def lost(self, peer: Peer) -> None:
         """A packet could not be sent to a peer because its connection is gone."""

@@ -163,7 +163,7 @@ class Ledger:
             boot.repeated += 1
             touched.add(name)
             return False
-        if not _has_room(boot.received):
+        if not has_room(boot.received):
             return False
         boot.received.add(frame.seq)
         boot.frames += 1
@@ -173,10 +173,10 @@ class Ledger:
     def _take_gap(self, gap: Gap, touched: set[BootName]) -> None:
         name = (gap.edge_id, gap.boot_id)
         boot = self._boot(name)
-        if not _has_room(boot.received):
+        if not has_room(boot.received):
             return
         # A frame that arrived after all is no gap, although the edge dropped it before it heard so.
-        for first, last in _missing(boot.received, gap.first_seq, gap.last_seq):
+        for first, last in missing_parts(boot.received, gap.first_seq, gap.last_seq):
             self.db.execute(
                 "INSERT INTO tombstones (edge_id, boot_id, first_seq, last_seq, reason, received_ns) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -217,11 +217,12 @@ class Ledger:
         )
 
 
-def _has_room(received: Received) -> bool:
+def has_room(received: Received) -> bool:
+    """Whether a boot's record may grow: it has fewer holes than the limit."""
     return len(received.selective(MAX_RANGES)) < MAX_RANGES
 
 
-def _missing(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:
+def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The parts of ``first``..``last`` that have not been received."""
     start = max(first, received.cumulative + 1)
     for low, high in received.selective(MAX_RANGES + 1):

@@ -32,6 +32,8 @@ _BROKER: tuple[_Flag, ...] = (
 )
 _GATEWAY_FLAGS: tuple[_Flag, ...] = (
     _DATA_DIR,
+    ("--queue", "queue", str, "address of a JetStream queue, nats://HOST:PORT/NAME"),
+    ("--ledger", "ledger", str, "PostgreSQL URL of ledger and requests"),
     ("--blobs", "blobs", str, "folder or fsspec URL of the blobs"),
     ("--listen", "gateway.edge_address", str, "address for camera hosts, tcp://HOST:PORT"),
     ("--listen-workers", "broker.address", str, "address for workers and reviewers, tcp://HOST:PORT"),
@@ -97,13 +99,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_gateway(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
     from cloud.gateway import Gateway
+    from shared.watchdog import Watchdog
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
     stop = _stop_event()
     with Gateway(config) as gateway:
         log = logging.getLogger(__name__)
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
-        gateway.run(stop)
+        watchdog = Watchdog.from_environment(os.environ)
+        watchdog.ready()
+        gateway.run(stop, watchdog.moved)
+        watchdog.stopping()
     return 0
 
 
@@ -115,6 +121,7 @@ def run_worker(args: argparse.Namespace) -> int:
     from cloud.detectors import load_detector
     from cloud.machine import MachineWorker
     from shared.codec import load_codec
+    from shared.watchdog import Watchdog
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
@@ -123,7 +130,20 @@ def run_worker(args: argparse.Namespace) -> int:
     catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     with BrokerClient(config.broker, _worker_name()) as broker:
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
-        MachineWorker(broker, codec, detector, catalogue, blobs, config.policy, config.worker).run(stop)
+        watchdog = Watchdog.from_environment(os.environ)
+        worker = MachineWorker(
+            broker,
+            codec,
+            detector,
+            catalogue,
+            blobs,
+            config.policy,
+            config.worker,
+            moved=watchdog.moved,
+        )
+        watchdog.ready()
+        worker.run(stop)
+        watchdog.stopping()
     catalogue.close()
     return 0
 
@@ -136,6 +156,7 @@ def run_reviewer(args: argparse.Namespace) -> int:
     from cloud.postfilter import load_postfilter
     from cloud.review import ReviewWorker
     from shared.codec import load_codec
+    from shared.watchdog import Watchdog
 
     config = _load(args, _REVIEWER_FLAGS, "reviewer")
     stop = _stop_event()
@@ -145,7 +166,20 @@ def run_reviewer(args: argparse.Namespace) -> int:
     name = _worker_name()
     with BrokerClient(config.broker, name) as broker:
         logging.getLogger(__name__).info("refining with %s", postfilter.name)
-        ReviewWorker(name, broker, codec, postfilter, catalogue, blobs, config.reviewer).run(stop)
+        watchdog = Watchdog.from_environment(os.environ)
+        reviewer = ReviewWorker(
+            name,
+            broker,
+            codec,
+            postfilter,
+            catalogue,
+            blobs,
+            config.reviewer,
+            moved=watchdog.moved,
+        )
+        watchdog.ready()
+        reviewer.run(stop)
+        watchdog.stopping()
     catalogue.close()
     return 0
 
@@ -270,8 +304,31 @@ def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> Clou
     from shared.config import load
 
     config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
+    _keep_secrets(args, flags, config)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
     return config
+
+
+def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig) -> None:
+    """Refuse passwords where other users of this machine can read them. Raises ConfigError."""
+    from cloud.addresses import has_secret
+    from shared.errors import ConfigError
+
+    for flag, setting, *_ in flags:
+        given = getattr(args, setting)
+        if isinstance(given, str) and has_secret(given):
+            raise ConfigError(
+                f"{flag}: everybody can read a command line; put this address into the --config file"
+            )
+    files = [config.jetstream.nkey_file]
+    if any(
+        address and has_secret(address)
+        for address in (config.queue, config.ledger, config.catalogue, config.blobs)
+    ):
+        files.append(args.config)
+    for file in files:
+        if file is not None and file.stat().st_mode & 0o007:
+            raise ConfigError(f"{file} holds a secret and can be read by everybody: chmod 600 {file}")
 
 
 def _stop_event() -> Event:

@@ -1,9 +1,9 @@
 """The durable queue between the gateway and the machine workers.
 
-``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one. An item is *ready*, *leased* to
-a worker until an instant, or *dead* after too many leases that ended without an acknowledgement. A lease that
-runs out makes the item ready again, so a killed worker loses nothing. Instants are Unix seconds handed in as
-``now``: leases outlive the process, and so must their clock.
+``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one, ``cloud.queue_jetstream`` has the
+one for several gateways. An item is *ready*, *leased* to a worker until an instant, or *dead* after too many leases
+that ended without an acknowledgement. A lease that runs out makes the item ready again, so a killed worker loses
+nothing. Instants are Unix seconds handed in as ``now``: leases outlive the process, and so must their clock.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class FrameQueue(Protocol):
     """The queue as gateway and broker see it.
 
     Every change survives the death of this process when the call returns, and ``put`` a power cut too. (Where the
-    queue shares a transaction with others, both hold once that is committed.)
+    queue shares a transaction with others, both hold once that is committed.) Every method raises StoreUnavailable
+    when the queue is a server that does not answer. A change may have been made all the same; making it again is
+    harmless.
     """
 
     def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
@@ -122,8 +124,8 @@ class FrameQueue(Protocol):
         """Hold leased items for ``ttl_seconds`` from now. Raises LeaseLost, having extended none."""
         ...
 
-    def ack(self, ids: Sequence[int]) -> int:
-        """Remove finished items, whoever holds them; returns how many were there."""
+    def ack(self, ids: Sequence[int]) -> None:
+        """Remove finished items, whoever holds them; nothing happens for one that is gone or dead."""
         ...
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
@@ -144,12 +146,12 @@ class FrameQueue(Protocol):
 
     @property
     def depth_bytes(self) -> int:
-        """Payload bytes kept, dead items included: what counts against the limit."""
+        """Bytes kept, dead items included: what counts against the limit."""
         ...
 
     @property
     def room_bytes(self) -> int:
-        """Payload bytes that fit before the limit."""
+        """Bytes that fit before the limit; a server's answer may be a second old."""
         ...
 
     def oldest_age(self, now: float) -> float:
@@ -260,17 +262,16 @@ class SqliteQueue:
                     (now + ttl_seconds, id_, worker),
                 )
 
-    def ack(self, ids: Sequence[int]) -> int:
+    def ack(self, ids: Sequence[int]) -> None:
         with transaction(self._db):
             wanted = "SELECT id FROM queue WHERE state != 'dead' AND id IN (SELECT value FROM json_each(?))"
             listed = (json.dumps(list(ids)),)
-            count, size = self._db.execute(
-                f"SELECT count(*), coalesce(sum(payload_bytes), 0) FROM queue WHERE id IN ({wanted})", listed
+            (size,) = self._db.execute(
+                f"SELECT coalesce(sum(payload_bytes), 0) FROM queue WHERE id IN ({wanted})", listed
             ).fetchone()
             for table in ("payloads", "queue"):
                 self._db.execute(f"DELETE FROM {table} WHERE id IN ({wanted})", listed)
             self._count_bytes(-size)
-        return int(count)
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
         with transaction(self._db):

@@ -31,6 +31,7 @@ from edge.uplink import Speaker, Uplink
 from shared.errors import DiskFull, LinkError, StoreBusy
 from shared.files import storage_error, write_atomically
 from shared.sqlite import make_folder
+from shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from shared.codec import LayeredCodec
@@ -55,9 +56,11 @@ class Agent:
         self._status_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._bytes_base = self._bytes_enhancement = 0
+        self._watchdog = Watchdog()
+        self._seen = (0, 0)  # frames captured and turns of the uplink, when progress was last told
 
-    def run(self, stop: Event) -> None:
-        """Work until `stop` is set, or until all is delivered if the settings say so.
+    def run(self, stop: Event, watchdog: Watchdog | None = None) -> None:
+        """Work until `stop` is set, or until all is delivered if the settings say so; tell `watchdog` of progress.
 
         :raises SourceError: the source failed for good; what was captured is in the spool
         :raises StorageError: the spool failed, or another agent uses its folder
@@ -66,7 +69,9 @@ class Agent:
         config = self._config
         if config.source.record_dir is not None:
             make_folder(config.source.record_dir)
+        self._watchdog = watchdog or self._watchdog
         with self._open_parts() as (spool, uplink, camera):
+            self._watchdog.ready()
             self._capture(spool, uplink, camera, stop)
             camera.close()
             self._wait_for_delivery(spool, uplink, camera, stop)
@@ -166,9 +171,18 @@ class Agent:
             raise uplink.failure
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
+        self._tell_progress(uplink, camera)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._write_status(uplink, camera)
+
+    def _tell_progress(self, uplink: Uplink, camera: Camera) -> None:
+        """Both halves must go on: frames come, unless the source is known to be away, and the uplink takes turns."""
+        captured, turns = self._seen
+        captures = camera.state != "running" or self._captured > captured
+        if captures and uplink.turns > turns:
+            self._seen = (self._captured, uplink.turns)
+            self._watchdog.moved()
 
     def _write_status(self, uplink: Uplink, camera: Camera) -> None:
         encoder = self._encoder

@@ -91,6 +91,7 @@ class Uplink:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
+        self.turns = 0
         self.acknowledged = 0
         self.enhancement_bytes_sent = 0
         self.failure: SecondlookError | None = None
@@ -119,6 +120,7 @@ class Uplink:
         try:
             while not self._stopping.is_set():
                 self._cycle()
+                self.turns += 1
             self._mark_safe()
         except SecondlookError as error:
             self.failure = error

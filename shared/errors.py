@@ -30,6 +30,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── Unwritable              the data folder cannot be created or written
     │   ├── StoreCorrupt            a database or blob is not what was written
     │   ├── StoreBusy               another process held a database for longer than the time allowed
+    │   ├── StoreUnavailable        a server that keeps data does not answer
     │   └── UnsupportedStore        its schema version is not known here
     ├── LinkError
     │   ├── PortBusy                an address is already in use
@@ -164,6 +165,10 @@ class StoreBusy(StorageError):
     pass
 
 
+class StoreUnavailable(StorageError):
+    pass
+
+
 class UnsupportedStore(StorageError):
     pass
 
@@ -230,3 +235,7 @@ class PipelineStalled(DemoError):
 
 class FramesLost(DemoError):
     pass
+
+
+# What passes by itself: whoever meets one of these waits and tries again, and has lost nothing.
+PASSING = (DiskFull, StoreBusy, StoreUnavailable)
