@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cloud.policy import PolicyConfig
 from cloud.queue import QueueLimits
+from cloud.ratelimit import RateLimits
 from cloud.requests import RequestTimes
+from shared.address import is_loopback
 from shared.errors import ConfigError
 
 
@@ -21,6 +22,7 @@ class IntakeLimits:
     batch_frames: int = 256  # frames stored in one commit, at most
     batch_bytes: int = 8 << 20  # bytes stored in one commit, about
     most_sessions: int = 4096  # connections that said hello
+    most_sessions_of_edge: int = 16  # of them by one camera host; beyond, its oldest is forgotten
     most_boots: int = 1024  # starts of one agent with undelivered frames
     stall_seconds: float = 5.0  # after a full disk or queue, nothing is taken for so long
     probe_seconds: float = 60.0  # a silent connection is tested after this
@@ -37,13 +39,18 @@ class GatewayConfig:
     edge_address: str = "tcp://127.0.0.1:7601"  # where camera hosts connect
     secret_key_file: Path | None = None  # the gateway's CURVE key, made by `secondlook keys new`
     registry_file: Path | None = None  # the keys that may connect
+    handshake_seconds: float = 5.0  # a connection that has not shown a key by then is closed
+    backlog: int = 256  # connections the operating system holds until they are looked at
     queue: QueueLimits = field(default_factory=QueueLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
+    rates: RateLimits = field(default_factory=RateLimits)
     requests: RequestTimes = field(default_factory=RequestTimes)
 
     def __post_init__(self) -> None:
         if (self.secret_key_file is None) != (self.registry_file is None):
             raise ConfigError("secret_key_file and registry_file go together")
+        if self.handshake_seconds <= 0 or self.backlog < 1:
+            raise ConfigError("handshake_seconds and backlog must be above 0")
         if self.secret_key_file is None and not is_loopback(self.edge_address):
             raise ConfigError(f"edge_address {self.edge_address} faces a network: keys are needed")
 
@@ -139,12 +146,3 @@ class CloudConfig:
     @property
     def blobs_url(self) -> str:
         return self.blobs or str(self.data_dir / "blobs")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a ZeroMQ address can be reached from this machine only."""
-    parts = urlsplit(address)
-    if parts.scheme in ("ipc", "inproc"):
-        return True
-    host = parts.hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

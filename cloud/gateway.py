@@ -18,13 +18,16 @@ import zmq
 
 from cloud.blobs import open_blobs
 from cloud.broker import MAX_REQUEST_BYTES, Broker
-from cloud.config import CloudConfig, is_loopback
+from cloud.config import CloudConfig, GatewayConfig
 from cloud.intake import Intake, Outgoing
-from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
+from cloud.keys import Registry, Role, answer_zap
 from cloud.ledger import Ledger
 from cloud.queue import SqliteQueue, open_database
 from cloud.requests import RequestTable
+from cloud.wires import Wires, cut
+from shared.address import is_loopback
 from shared.errors import ConfigError, KeyRejected, PortBusy
+from shared.keyfiles import read_key_pair
 from shared.packetfields import MAX_MESSAGE_BYTES
 from shared.sqlite import named_errors
 
@@ -49,26 +52,32 @@ class Gateway:
         self._clock = clock
         gateway = config.gateway
         registry = None if gateway.registry_file is None else Registry(gateway.registry_file)
-        keys = None if gateway.secret_key_file is None else read_secret_key_file(gateway.secret_key_file)
+        keys = None if gateway.secret_key_file is None else read_key_pair(gateway.secret_key_file)
         plain_workers = is_loopback(config.broker.address)
         if not plain_workers and keys is None:
             raise ConfigError(f"broker.address {config.broker.address} faces a network: keys are needed")
         self._registry = registry
+        self._worker_registry = None if plain_workers else registry
+        self._wires = Wires()
         self._path = config.database
         self._database = open_database(config.database)
         ledger = Ledger(self._database)
         queue = SqliteQueue(self._database, gateway.queue)
         requests = RequestTable(self._database, gateway.requests)
         blobs = open_blobs(config.blobs_url)
-        self._intake = Intake(ledger, queue, requests, blobs, gateway.limits, registry)
+        self._intake = Intake(ledger, queue, requests, blobs, gateway.limits, registry, gateway.rates)
         self._broker = Broker(queue, ledger, requests, blobs, self._intake.connected)
         self._context: _Context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.ROUTER)
             self._zap.bind(_ZAP_ADDRESS)  # must be there before a socket that asks it
-            self._edges = self._router(gateway.edge_address, keys, Role.EDGE, MAX_MESSAGE_BYTES)
+            self._edges = self._router(gateway.edge_address, keys, Role.EDGE, MAX_MESSAGE_BYTES, gateway)
             self._workers = self._router(
-                config.broker.address, None if plain_workers else keys, Role.WORKER, MAX_REQUEST_BYTES
+                config.broker.address,
+                None if plain_workers else keys,
+                Role.WORKER,
+                MAX_REQUEST_BYTES,
+                gateway,
             )
         except BaseException:
             self.close()
@@ -112,14 +121,23 @@ class Gateway:
                 if served or self._clock() - ticked_at >= _TICK_SECONDS:
                     ticked_at = self._clock()
                     self._refresh_registry()
+                    self._cut_off(ticked_at)
                     self._send(self._intake.tick(now=ticked_at))
 
-    def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
+    def _router(
+        self,
+        address: str,
+        keys: tuple[bytes, bytes] | None,
+        role: Role,
+        most_bytes: int,
+        config: GatewayConfig,
+    ) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
             *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, most_bytes)),
             *((zmq.HEARTBEAT_IVL, 5_000), (zmq.HEARTBEAT_TIMEOUT, 15_000)),
+            *((zmq.HANDSHAKE_IVL, int(config.handshake_seconds * 1000)), (zmq.BACKLOG, config.backlog)),
         ):
             socket.setsockopt(option, value)
         if keys is not None:
@@ -141,7 +159,7 @@ class Gateway:
         while (frames := _receive(self._zap)) is not None:
             # The REQ inside ZeroMQ puts an empty frame before its request.
             peer, empty, *request = frames
-            self._zap.send_multipart([peer, empty, *answer_zap(request, self._registry)])
+            self._zap.send_multipart([peer, empty, *answer_zap(request, self._registry, now=self._clock())])
 
     def _refresh_registry(self) -> None:
         """Take in what was registered or revoked meanwhile; a file that cannot be read changes nothing."""
@@ -151,6 +169,12 @@ class Gateway:
             except KeyRejected as error:
                 log.error("the keys stay as they were: %s", error)
 
+    def _cut_off(self, now: float) -> None:
+        """End the connections whose keys have been revoked, or whose overlap has passed."""
+        for peer in self._intake.expel(now=now):
+            self._wires.cut(peer)
+        self._wires.keep(self._intake.has)
+
     def _serve_edges(self) -> None:
         now = self._clock()
         while not self._intake.batch_is_full:
@@ -158,24 +182,36 @@ class Gateway:
                 first, *rest = self._edges.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
-            key = _user_id(rest[-1]) if rest else ""
-            frames = [frame.bytes for frame in rest]
-            self._send(self._intake.receive(first.bytes, frames, key, now=now))
+            key = _user_id(first)
+            if not self._intake.serves(key, now=now):
+                cut(_descriptor(first))
+                continue
+            peer, frames = first.bytes, [frame.bytes for frame in rest]
+            self._send(self._intake.receive(peer, frames, key, now=now))
+            if peer not in self._wires and self._intake.has(peer):
+                self._wires.note(peer, _descriptor(first))
         self._send(self._intake.flush(now=now))
 
     def _serve_workers(self) -> bool:
         """Answer some calls; whether there were any."""
         served = False
         for _ in range(_CALLS_AT_ONCE):
-            message = _receive(self._workers)
-            if message is None:
+            try:
+                peer, *frames = self._workers.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
                 break
-            served = True
-            peer, *frames = message
-            if len(frames) == 1:
-                answer = self._broker.answer(frames[0], now=self._clock())
-                _send(self._workers, [peer, answer])
+            served, now = True, self._clock()
+            if not self._is_worker(peer, now):
+                cut(_descriptor(peer))
+            elif len(frames) == 1:
+                answer = self._broker.answer(frames[0].bytes, now=now)
+                _send(self._workers, [peer.bytes, answer])
         return served
+
+    def _is_worker(self, frame: zmq.Frame, now: float) -> bool:
+        """Whether the connection a frame came on may call the broker; a plain one, on this machine, may."""
+        keys = self._worker_registry
+        return keys is None or keys.find(_user_id(frame), Role.WORKER, now) is not None
 
     def _send(self, packets: list[Outgoing]) -> None:
         for peer, packet in packets:
@@ -200,6 +236,11 @@ def _send(socket: _Socket, frames: list[bytes]) -> int:
             raise
         return int(error.errno)
     return 0
+
+
+def _descriptor(frame: zmq.Frame) -> int:
+    """The descriptor of the connection a frame came on."""
+    return int(frame.get(zmq.SRCFD))
 
 
 def _user_id(frame: zmq.Frame) -> str:

@@ -1,4 +1,4 @@
-"""The cloud side's commands: gateway, worker, reviewer, station, keys, and the demo."""
+"""The cloud side's commands: gateway, worker, reviewer and station, and where the others are registered."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import cloud.accounts.main
+import cloud.admin.main
 import cloud.demo.main
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_flags(station, _STATION_FLAGS)
     station.set_defaults(run=run_station)
-    _register_keys(subparsers)
+    cloud.admin.main.register(subparsers)
+    cloud.accounts.main.register(subparsers)
     cloud.demo.main.register(subparsers)
 
 
@@ -167,90 +170,6 @@ def run_station(args: argparse.Namespace) -> int:
         logging.getLogger(__name__).info("open http://%s:%d/", host, port)
         _stop_event()
         serve(app, listener)
-    return 0
-
-
-def _register_keys(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = subparsers.add_parser(
-        "keys",
-        help="make and register CURVE keys",
-        description="Make CURVE keys, and keep the gateway's registry of those that may connect.",
-    )
-    actions = keys.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    new = actions.add_parser(
-        "new", help="make a key pair", description="Make a key pair: NAME.key and NAME.key_secret."
-    )
-    add = actions.add_parser(
-        "add", help="register a public key", description="Register a public key that was made elsewhere."
-    )
-    listing = actions.add_parser(
-        "list", help="list registered keys", description="List registered keys, revoked ones too."
-    )
-    revoke = actions.add_parser(
-        "revoke", help="revoke a key", description="Revoke a key: its connections are no longer served."
-    )
-    for parser in (new, add, revoke):
-        parser.add_argument("name", metavar="NAME", help="edge id, or name of the worker or gateway")
-    new.add_argument(
-        "--folder", type=Path, default=Path("keys"), help="where the files go (default %(default)s)"
-    )
-    add.add_argument("public_key_file", type=Path, metavar="FILE", help="the file NAME.key")
-    for parser in (new, add):
-        parser.add_argument(
-            "--role",
-            choices=("edge", "worker", "gateway"),
-            default="edge",
-            help="what the key is for; a gateway's is not registered (default %(default)s)",
-        )
-    for parser in (new, add, listing, revoke):
-        parser.add_argument(
-            "--registry",
-            type=Path,
-            default=Path("keys/registry.json"),
-            metavar="FILE",
-            help="the registry (default %(default)s)",
-        )
-    for parser, run in ((new, run_new), (add, run_add), (listing, run_list), (revoke, run_revoke)):
-        parser.set_defaults(run=run, extra="cloud")
-
-
-def run_new(args: argparse.Namespace) -> int:
-    """Make a key pair, and register it unless it is the gateway's own."""
-    from cloud.keys import Registry, Role, create_key_files
-
-    pair = create_key_files(args.folder, args.name)
-    if args.role != Role.GATEWAY:
-        Registry(args.registry).add(args.name, Role(args.role), pair.public.decode())
-    print(args.folder / f"{args.name}.key_secret")
-    return 0
-
-
-def run_add(args: argparse.Namespace) -> int:
-    """Register a public key."""
-    from cloud.keys import Registry, Role, read_key_file
-
-    Registry(args.registry).add(
-        args.name, Role(args.role), read_key_file(args.public_key_file).public.decode()
-    )
-    return 0
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print one line a key."""
-    from cloud.keys import Registry
-
-    for entry in Registry(args.registry).entries:
-        print(
-            f"{entry.public_key}  {entry.role:7}  {'revoked' if entry.revoked else 'active':7}  {entry.name}"
-        )
-    return 0
-
-
-def run_revoke(args: argparse.Namespace) -> int:
-    """Revoke the key of one name."""
-    from cloud.keys import Registry
-
-    Registry(args.registry).revoke(args.name)
     return 0
 
 
