@@ -17,7 +17,7 @@ from shared.errors import ConfigError
 T = TypeVar("T")
 
 _SMOOTHING = 1 / 16  # weight of the newest packet in the mean size
-_TYPICAL_BYTES = 10_000.0  # of a base packet, until the mean is known
+_FIRST_GUESS_BYTES = 300.0  # mean size of a packet until it is known; too low only means less credit at first
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Rates:
     def __init__(self, limits: RateLimits, now: float) -> None:
         self.packets = _bucket(limits.packets_per_second, limits.burst_seconds, now)
         self.bytes = _bucket(limits.bytes_per_second, limits.burst_seconds, now)
-        self.mean_bytes = _TYPICAL_BYTES
+        self.mean_bytes = _FIRST_GUESS_BYTES
         self.told_at = float("-inf")
 
 
