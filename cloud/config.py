@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloud.loginlimits import LoginLimits, SessionTimes
 from cloud.policy import PolicyConfig
 from cloud.queue import QueueLimits
 from cloud.ratelimit import RateLimits
 from cloud.requests import RequestTimes
 from shared.address import is_loopback
 from shared.errors import ConfigError
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,36 @@ class ReviewerConfig:
 
 @dataclass(frozen=True)
 class StationConfig:
-    """The review station. It has no log-in: put a proxy that has one before it to open it to a network."""
+    """The review station. As soon as more than this machine can reach it, it needs users and TLS."""
 
     host: str = "127.0.0.1"  # interface to listen on
     port: int = 7600  # 0 takes any free one
     title: str = "Secondlook"  # shown in the page
-    allowed_hosts: tuple[str, ...] = ()  # further names under which browsers reach it
+    allowed_hosts: tuple[str, ...] = ()  # further names under which browsers reach it, * for all
+    tls_certificate_file: Path | None = None  # certificate chain, PEM
+    tls_key_file: Path | None = None  # its key, PEM, readable by its owner alone
+    trusted_proxies: tuple[str, ...] = ()  # addresses or networks of proxies that end TLS and say who asks
+    session: SessionTimes = field(default_factory=SessionTimes)
+    login: LoginLimits = field(default_factory=LoginLimits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise ConfigError("port must lie between 0 and 65535")
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ConfigError("tls_certificate_file and tls_key_file go together")
+        for proxy in self.trusted_proxies:
+            _check_network(proxy)
+        if self.is_exposed and self.tls_key_file is None and not self.trusted_proxies:
+            raise ConfigError(
+                f"host {self.host} or allowed_hosts reach beyond this machine: set tls_certificate_file and "
+                "tls_key_file, or name the proxy that ends TLS in trusted_proxies"
+            )
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether more than this machine is meant to reach it."""
+        names = (self.host, *self.allowed_hosts)
+        return bool(self.trusted_proxies) or not set(names) <= set(LOOPBACK_NAMES)
 
 
 @dataclass(frozen=True)
@@ -146,3 +170,10 @@ class CloudConfig:
     @property
     def blobs_url(self) -> str:
         return self.blobs or str(self.data_dir / "blobs")
+
+
+def _check_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxies: {text!r} is neither an address nor a network") from error

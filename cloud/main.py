@@ -57,6 +57,8 @@ _STATION_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
     ("--host", "station.host", str, "interface to listen on"),
     ("--port", "station.port", int, "port to listen on, 0 for any free one"),
+    ("--tls-certificate", "station.tls_certificate_file", Path, "certificate chain, PEM"),
+    ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
 )
 
 
@@ -153,23 +155,33 @@ def run_reviewer(args: argparse.Namespace) -> int:
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
+    from cloud.config import LOOPBACK_NAMES
     from cloud.station.app import create_app
-    from cloud.station.security import LOOPBACK_HOSTS
-    from cloud.station.server import serve
+    from cloud.station.server import Certificate, check_certificate, serve
 
     config = _load(args, _STATION_FLAGS, "station")
+    station, certificate = config.station, None
+    if station.tls_certificate_file is not None and station.tls_key_file is not None:
+        certificate = Certificate(station.tls_certificate_file, station.tls_key_file)
+        check_certificate(certificate)
     # The port first: it is what most often fails, and the socket says which one "any" became.
-    with _listen(config.station.host, config.station.port) as listener:
+    with _listen(station.host, station.port) as listener:
         app = create_app(
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
-            title=config.station.title,
-            allowed_hosts=(*LOOPBACK_HOSTS, config.station.host, *config.station.allowed_hosts),
+            title=station.title,
+            allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
+            exposed=station.is_exposed,
+            trusted_proxies=station.trusted_proxies,
+            session=station.session,
+            login=station.login,
         )
         host, port = listener.getsockname()[:2]
-        logging.getLogger(__name__).info("open http://%s:%d/", host, port)
+        logging.getLogger(__name__).info(
+            "open %s://%s:%d/", "http" if certificate is None else "https", host, port
+        )
         _stop_event()
-        serve(app, listener)
+        serve(app, listener, certificate)
     return 0
 
 

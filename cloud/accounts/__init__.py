@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloud.accounts.roles import Principal, Role
-from cloud.accounts.sessions import SessionTimes, end_session, find_session, open_session
+from cloud.accounts.sessions import end_session, find_session, open_session
 from cloud.accounts.tokens import TokenRecord, create_token, find_token, list_tokens, revoke_token
 from cloud.accounts.users import (
     UserRecord,
@@ -18,7 +18,6 @@ from cloud.accounts.users import (
 __all__ = [
     "Principal",
     "Role",
-    "SessionTimes",
     "TokenRecord",
     "UserRecord",
     "add_user",

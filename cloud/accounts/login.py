@@ -5,32 +5,18 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
-from dataclasses import dataclass
 
 from cloud.accounts.passwords import hash_password, is_outdated, password_fits
 from cloud.accounts.schema import User
 from cloud.catalogue.store import Catalogue
+from cloud.loginlimits import LoginLimits
 from cloud.ratelimit import Latest, TokenBucket
-from shared.errors import ConfigError, LoginRefused, TooManyAttempts
+from shared.errors import LoginRefused, TooManyAttempts
 
 log = logging.getLogger(__name__)
 
 _MOST_REMEMBERED = 10_000  # accounts, and addresses
 _NETWORK_BITS = 64  # of IPv6: one customer has so many addresses that only the network tells one from another
-
-
-@dataclass(frozen=True)
-class LoginLimits:
-    """How often a password may be wrong."""
-
-    account_attempts: int = 10  # wrong ones for one name, at once
-    account_seconds: float = 60.0  # and one more after this
-    address_attempts: int = 30  # wrong ones from one address, at once
-    address_seconds: float = 10.0  # and one more after this
-
-    def __post_init__(self) -> None:
-        if min(vars(self).values()) <= 0:
-            raise ConfigError("attempts and seconds must be above 0")
 
 
 class LoginThrottle:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
 
 from sqlalchemy import delete, or_, select
 
@@ -16,31 +15,11 @@ from cloud.accounts.roles import Principal
 from cloud.accounts.schema import User, UserSession
 from cloud.accounts.users import present
 from cloud.catalogue.store import Catalogue
-from shared.errors import ConfigError
+from cloud.loginlimits import SessionTimes
 
 _NANOSECONDS = 1_000_000_000
 _WRITE_EVERY_NS = 60 * _NANOSECONDS
 _SECRET_BYTES = 32
-
-
-@dataclass(frozen=True)
-class SessionTimes:
-    """How long a log-in lasts."""
-
-    idle_minutes: float = 60.0  # a person who does nothing for so long is logged out
-    most_hours: float = 12.0  # and everybody is after this
-
-    def __post_init__(self) -> None:
-        if self.idle_minutes <= 1 or self.most_hours <= 0:
-            raise ConfigError("idle_minutes must be above 1 and most_hours above 0")
-
-    @property
-    def idle_ns(self) -> int:
-        return int(self.idle_minutes * 60 * _NANOSECONDS)
-
-    @property
-    def most_ns(self) -> int:
-        return int(self.most_hours * 3600 * _NANOSECONDS)
 
 
 def open_session(catalogue: Catalogue, name: str, times: SessionTimes, *, now_ns: int) -> str:
