@@ -30,8 +30,8 @@ def open_session(catalogue: Catalogue, name: str, times: SessionTimes, *, now_ns
         session.execute(
             delete(UserSession).where(
                 or_(
-                    UserSession.seen_ns < now_ns - times.idle_ns,
-                    UserSession.created_ns < now_ns - times.most_ns,
+                    UserSession.seen_ns <= now_ns - times.idle_ns,
+                    UserSession.created_ns <= now_ns - times.most_ns,
                 )
             )
         )

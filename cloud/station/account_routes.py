@@ -15,6 +15,7 @@ from cloud.accounts.passwords import MAX_LENGTH
 from cloud.accounts.sessions import csrf_of
 from cloud.accounts.users import NAME_PATTERN
 from cloud.catalogue import Catalogue
+from cloud.loginlimits import SessionTimes
 from cloud.station.access import (
     Caller,
     GuardedRoute,
@@ -22,7 +23,7 @@ from cloud.station.access import (
     session_secret,
     set_session_cookie,
 )
-from shared.errors import AccountConflict
+from shared.errors import AccountConflict, LoginRefused
 
 _NANOSECONDS = 1_000_000_000
 _DAY_NS = 86_400 * _NANOSECONDS
@@ -158,7 +159,11 @@ def _add_own(
     def change_password(body: PasswordChangeIn, caller: Caller, request: Request) -> Response:
         """Change one's own password; ends all one's sessions, this one too."""
         now, name = now_ns(), _logged_in(caller)
-        log_in(catalogue, throttle, name, body.present, address=_address(request), now=now / _NANOSECONDS)
+        try:
+            log_in(catalogue, throttle, name, body.present, address=_address(request), now=now / _NANOSECONDS)
+        except LoginRefused as error:
+            # No 401, which says that one is not logged in.
+            raise AccountConflict("the present password is wrong") from error
         accounts.set_password(catalogue, name, body.new, actor=name, now_ns=now)
         response = Response(status_code=204)
         clear_session_cookie(request, response)
