@@ -59,6 +59,10 @@ def _prepared(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
-@cache
 def _nobodys() -> str:
-    return _HASHER.hash(secrets.token_hex())
+    return _hash_of_nothing(_HASHER)
+
+
+@cache
+def _hash_of_nothing(hasher: PasswordHasher) -> str:
+    return hasher.hash(secrets.token_hex())

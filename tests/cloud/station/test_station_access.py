@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import select
 from starlette.routing import Mount
 
-from cloud.accounts import Role, create_token, remove_user, set_role
+from cloud.accounts import Role, create_token, passwords, remove_user, set_role
 from cloud.accounts.login import LoginThrottle
 from cloud.accounts.passwords import check_password, hash_password, password_fits
 from cloud.accounts.schema import ApiToken, User, UserSession
@@ -32,6 +32,7 @@ from cloud.station.access import PUBLIC, RIGHTS, GuardedRoute
 from cloud.station.app import create_app
 from cloud.station.server import Certificate, check_certificate
 from shared.errors import ConfigError, PasswordTooWeak, SecretExposed, TooManyAttempts
+from tests.cloud.station.conftest import REAL_HASHER
 from tests.cloud.station.people import PASSWORDS, ROLES, add_people, all_routes, as_user, log_in
 from tests.cloud.station.seed import SECOND, START, Seeded, seed
 from tests.cloud.station.server import serving
@@ -186,7 +187,7 @@ def test_verdicts_carry_the_name_of_who_is_logged_in(place: Place) -> None:
         entries = ada.get("/api/history").json()["entries"]
     told = [(entry["actor"], entry["action"]) for entry in entries if entry["subject"].startswith("review")]
     assert told[:4] == [
-        ("rolf", "asked again"),
+        ("rolf", "review retried"),
         ("rolf", "verdict undone"),
         ("ada", "verdict given"),
         ("rolf", "verdict given"),
@@ -386,6 +387,13 @@ def test_a_refusal_tells_no_name(place: Place) -> None:
         assert wrong.status_code == 401 and "set-cookie" not in wrong.headers
 
 
+@pytest.fixture
+def real_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parameters of production."""
+    monkeypatch.setattr(passwords, "_HASHER", REAL_HASHER)
+
+
+@pytest.mark.usefixtures("real_hashes")
 def test_names_nobody_has_take_as_long() -> None:
     """The work is the same: one Argon2 hash either way."""
     stored = hash_password("correct horse battery")
@@ -446,10 +454,15 @@ def test_passwords_have_a_least_length_and_some_variety() -> None:
     assert password_fits(hash_password("café in the rain"), "café in the rain")
 
 
-def test_only_argon2_hashes_are_stored(place: Place) -> None:
+@pytest.mark.usefixtures("real_hashes")
+def test_argon2_hashes_are_stored_and_renewed(place: Place) -> None:
+    """A hash made with less is made anew at the next log-in."""
+    with httpx.Client(base_url=place.address, timeout=60) as client:
+        assert log_in(client, "vera").status_code == 200
     with place.catalogue.reading() as session:
-        for user in session.scalars(select(User)):
-            assert user.password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+        hashes = {user.name: user.password_hash for user in session.scalars(select(User))}
+    assert hashes["vera"].startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert hashes["rolf"].startswith("$argon2id$v=19$m=64,t=1,p=1$")
 
 
 # --- beyond loopback
