@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+MINUTES ?= 10
 
 # onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
 EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,dev || echo edge,cloud,dev)
@@ -44,8 +45,9 @@ test: check ## check, then every test
 vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, for other weights
 	$(BIN)/python -m tests.vectors $(ARGS)
 
-fuzz: setup ## every property test with many more examples
+fuzz: setup ## every property test with many more examples, then MINUTES=10 of hostile bytes at a gateway
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
+	$(BIN)/python -m tests.fuzz_gateway --minutes $(MINUTES)
 
 bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training

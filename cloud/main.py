@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-import cloud.accounts.main
 import cloud.admin.main
+import cloud.admin.users.main
 import cloud.demo.main
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_flags(station, _STATION_FLAGS)
     station.set_defaults(run=run_station)
     cloud.admin.main.register(subparsers)
-    cloud.accounts.main.register(subparsers)
+    cloud.admin.users.main.register(subparsers)
     cloud.demo.main.register(subparsers)
 
 
@@ -102,6 +103,7 @@ def run_gateway(args: argparse.Namespace) -> int:
     from cloud.gateway import Gateway
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
+    _allow_descriptors()
     stop = _stop_event()
     with Gateway(config) as gateway:
         log = logging.getLogger(__name__)
@@ -201,6 +203,12 @@ def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> Clou
     config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
     return config
+
+
+def _allow_descriptors() -> None:
+    """Use all descriptors that the system allows: each connection takes one, those of strangers too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stop_event() -> Event:

@@ -67,7 +67,8 @@ def open_catalogue(url: str) -> Catalogue:
         else:
             engine = create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise ConfigError(f"catalogue: cannot use the address {url!r} ({error})") from error
+        # Without what follows the scheme: there may be a password in it, in the error's text too.
+        raise ConfigError(f"catalogue: cannot use the {url.partition('://')[0]} address") from error
     catalogue = Catalogue(engine)
     with catalogue.writing() as session:
         Base.metadata.create_all(session.connection())
