@@ -7,8 +7,6 @@ import logging
 import os
 import socket
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +24,9 @@ from cloud.keys import Registry, Role, answer_zap, create_key_files
 from shared import packet as p
 from shared.errors import ConfigError, GatewayUnreachable, KeyRejected, SecretExposed
 from shared.keyfiles import read_key_pair, read_public_key
+from shared.main import main
 from tests.cloud.helpers import BOOT, Edge, base_frame, running, settings, wait_until
 
-ROOT = Path(__file__).parents[2]
 HELLO = p.Hello("gate", BOOT, "bulk", "yard", 0, 0, "test")
 
 
@@ -285,14 +283,15 @@ def test_rotation_without_overlap_cuts_at_once(tmp_path: Path) -> None:
     assert registry.find("b" * 40, Role.EDGE, 7) is not None
 
 
-def test_the_commands_rotate_list_and_revoke(tmp_path: Path) -> None:
+def test_the_commands_rotate_list_and_revoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def keys(*arguments: str) -> str:
-        command = [sys.executable, "-m", "shared.main", "keys", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.stdout + done.stderr
+        main(["keys", *arguments])
+        said = capsys.readouterr()
+        return said.out + said.err
 
     assert keys("new", "gate") == "keys/gate.key_secret\n"
     assert keys("rotate", "gate", "--overlap-hours", "1") == "keys/gate.2.key_secret\n"
