@@ -6,6 +6,7 @@ ARGS   ?=
 STREAMS ?= 1000000
 START   ?= 0
 ROUNDS ?= 20
+MINUTES ?= 10
 
 # onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
 EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,dev || echo edge,cloud,dev)
@@ -48,8 +49,9 @@ test: check ## check, then every test
 vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, for other weights
 	$(BIN)/python -m tests.vectors $(ARGS)
 
-fuzz: setup ## every property test with many more examples
+fuzz: setup ## every property test with many more examples, then MINUTES=10 of hostile bytes at a gateway
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
+	$(BIN)/python -m tests.fuzz_gateway --minutes $(MINUTES)
 
 mutate: setup ## STREAMS mutated streams against the decoder, from number START on
 	$(BIN)/python -m tests.mutations --streams $(STREAMS) --start $(START) $(ARGS)

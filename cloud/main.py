@@ -1,16 +1,19 @@
-"""The cloud side's commands: gateway, worker, reviewer, station, keys, demo and bench."""
+"""The cloud side's commands: gateway, worker, reviewer and station, and where the others are registered."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import cloud.admin.main
+import cloud.admin.users.main
 import cloud.bench.main
 import cloud.demo.main
 
@@ -58,6 +61,8 @@ _STATION_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
     ("--host", "station.host", str, "interface to listen on"),
     ("--port", "station.port", int, "port to listen on, 0 for any free one"),
+    ("--tls-certificate", "station.tls_certificate_file", Path, "certificate chain, PEM"),
+    ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
 )
 
 
@@ -91,7 +96,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_flags(station, _STATION_FLAGS)
     station.set_defaults(run=run_station)
-    _register_keys(subparsers)
+    cloud.admin.main.register(subparsers)
+    cloud.admin.users.main.register(subparsers)
     cloud.demo.main.register(subparsers)
     cloud.bench.main.register(subparsers)
 
@@ -102,6 +108,7 @@ def run_gateway(args: argparse.Namespace) -> int:
     from shared.watchdog import Watchdog
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
+    _allow_descriptors()
     stop = _stop_event()
     with Gateway(config) as gateway:
         log = logging.getLogger(__name__)
@@ -186,107 +193,33 @@ def run_reviewer(args: argparse.Namespace) -> int:
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
+    from cloud.config import LOOPBACK_NAMES
     from cloud.station.app import create_app
-    from cloud.station.security import LOOPBACK_HOSTS
-    from cloud.station.server import serve
+    from cloud.station.server import Certificate, check_certificate, serve
 
     config = _load(args, _STATION_FLAGS, "station")
+    station, certificate = config.station, None
+    if station.tls_certificate_file is not None and station.tls_key_file is not None:
+        certificate = Certificate(station.tls_certificate_file, station.tls_key_file)
+        check_certificate(certificate)
     # The port first: it is what most often fails, and the socket says which one "any" became.
-    with _listen(config.station.host, config.station.port) as listener:
+    with _listen(station.host, station.port) as listener:
         app = create_app(
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
-            title=config.station.title,
-            allowed_hosts=(*LOOPBACK_HOSTS, config.station.host, *config.station.allowed_hosts),
+            title=station.title,
+            allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
+            exposed=station.is_exposed,
+            trusted_proxies=station.trusted_proxies,
+            session=station.session,
+            login=station.login,
         )
         host, port = listener.getsockname()[:2]
-        logging.getLogger(__name__).info("open http://%s:%d/", host, port)
+        logging.getLogger(__name__).info(
+            "open %s://%s:%d/", "http" if certificate is None else "https", host, port
+        )
         _stop_event()
-        serve(app, listener)
-    return 0
-
-
-def _register_keys(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = subparsers.add_parser(
-        "keys",
-        help="make and register CURVE keys",
-        description="Make CURVE keys, and keep the gateway's registry of those that may connect.",
-    )
-    actions = keys.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    new = actions.add_parser(
-        "new", help="make a key pair", description="Make a key pair: NAME.key and NAME.key_secret."
-    )
-    add = actions.add_parser(
-        "add", help="register a public key", description="Register a public key that was made elsewhere."
-    )
-    listing = actions.add_parser(
-        "list", help="list registered keys", description="List registered keys, revoked ones too."
-    )
-    revoke = actions.add_parser(
-        "revoke", help="revoke a key", description="Revoke a key: its connections are no longer served."
-    )
-    for parser in (new, add, revoke):
-        parser.add_argument("name", metavar="NAME", help="edge id, or name of the worker or gateway")
-    new.add_argument(
-        "--folder", type=Path, default=Path("keys"), help="where the files go (default %(default)s)"
-    )
-    add.add_argument("public_key_file", type=Path, metavar="FILE", help="the file NAME.key")
-    for parser in (new, add):
-        parser.add_argument(
-            "--role",
-            choices=("edge", "worker", "gateway"),
-            default="edge",
-            help="what the key is for; a gateway's is not registered (default %(default)s)",
-        )
-    for parser in (new, add, listing, revoke):
-        parser.add_argument(
-            "--registry",
-            type=Path,
-            default=Path("keys/registry.json"),
-            metavar="FILE",
-            help="the registry (default %(default)s)",
-        )
-    for parser, run in ((new, run_new), (add, run_add), (listing, run_list), (revoke, run_revoke)):
-        parser.set_defaults(run=run, extra="cloud")
-
-
-def run_new(args: argparse.Namespace) -> int:
-    """Make a key pair, and register it unless it is the gateway's own."""
-    from cloud.keys import Registry, Role, create_key_files
-
-    pair = create_key_files(args.folder, args.name)
-    if args.role != Role.GATEWAY:
-        Registry(args.registry).add(args.name, Role(args.role), pair.public.decode())
-    print(args.folder / f"{args.name}.key_secret")
-    return 0
-
-
-def run_add(args: argparse.Namespace) -> int:
-    """Register a public key."""
-    from cloud.keys import Registry, Role, read_key_file
-
-    Registry(args.registry).add(
-        args.name, Role(args.role), read_key_file(args.public_key_file).public.decode()
-    )
-    return 0
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print one line a key."""
-    from cloud.keys import Registry
-
-    for entry in Registry(args.registry).entries:
-        print(
-            f"{entry.public_key}  {entry.role:7}  {'revoked' if entry.revoked else 'active':7}  {entry.name}"
-        )
-    return 0
-
-
-def run_revoke(args: argparse.Namespace) -> int:
-    """Revoke the key of one name."""
-    from cloud.keys import Registry
-
-    Registry(args.registry).revoke(args.name)
+        serve(app, listener, certificate)
     return 0
 
 
@@ -310,9 +243,10 @@ def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> Clou
 
 
 def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig) -> None:
-    """Refuse passwords where other users of this machine can read them. Raises ConfigError."""
+    """Refuse passwords where other users of this machine can read them. Raises ConfigError, SecretExposed."""
     from cloud.addresses import has_secret
     from shared.errors import ConfigError
+    from shared.keyfiles import check_private
 
     for flag, setting, *_ in flags:
         given = getattr(args, setting)
@@ -327,8 +261,14 @@ def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: Cl
     ):
         files.append(args.config)
     for file in files:
-        if file is not None and file.stat().st_mode & 0o007:
-            raise ConfigError(f"{file} holds a secret and can be read by everybody: chmod 600 {file}")
+        if file is not None:
+            check_private(file, file.stat())
+
+
+def _allow_descriptors() -> None:
+    """Use all descriptors that the system allows: each connection takes one, those of strangers too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stop_event() -> Event:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from shared.address import is_loopback
 from shared.errors import ConfigError
 from shared.link import LinkTimes
 from shared.packet import is_edge_id
@@ -156,9 +157,3 @@ def parse_size(text: str) -> tuple[int, int | None]:
     if width < _MIN_SIDE or (height is not None and height < _MIN_SIDE):
         raise ConfigError(f"resize {text!r} is below {_MIN_SIDE} pixels")
     return width, height
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a ``tcp://`` address stays on this machine, so that it needs no encryption."""
-    host = address.removeprefix("tcp://").rpartition(":")[0]
-    return host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None

@@ -29,7 +29,7 @@ from edge.enhance import Responder
 from edge.keys import load_keys
 from edge.spool import Spool
 from edge.spoolrows import Safe
-from shared.errors import DiskFull, PacketError, SecondlookError, StoreBusy
+from shared.errors import DiskFull, KeyRejected, PacketError, SecondlookError, SecretExposed, StoreBusy
 from shared.link import BaseSender, Flight
 from shared.packet import (
     Ack,
@@ -68,7 +68,7 @@ class Uplink:
     """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
 
     def __init__(self, config: LinkConfig, speaker: Speaker, spool: Spool, rng: random.Random) -> None:
-        """Raises KeyRejected."""
+        """Raises KeyRejected, SecretExposed."""
         self._config = config
         self._speaker = speaker
         self._spool = spool
@@ -142,6 +142,10 @@ class Uplink:
             self._serve_control(time.monotonic())
 
     def _open(self) -> None:
+        try:
+            self._keys = load_keys(self._config)  # they may have been rotated meanwhile
+        except (KeyRejected, SecretExposed) as error:
+            log.warning("going on with the keys at hand: %s", error)
         self._bulk = Connection(self._context, self._config, self._keys)
         self._control = Connection(self._context, self._config, self._keys)
         self._heard_at = time.monotonic()

@@ -19,7 +19,7 @@ from edge.spool import Spool
 from edge.spoolrows import SpooledFrame
 from edge.uplink import Speaker, Uplink
 from shared import packet as p
-from shared.errors import ConfigError, KeyRejected
+from shared.errors import ConfigError, KeyRejected, SecretExposed
 from tests.chaos.proxy import Proxy, Weather
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
@@ -291,8 +291,9 @@ def test_rubbish_from_the_gateway_is_ignored(edge: Edge, gateway: SmallGateway, 
 
 
 def test_an_encrypted_link(tmp_path: Path, memory: Memory) -> None:
-    zmq.auth.create_certificates(tmp_path, "gateway")
-    zmq.auth.create_certificates(tmp_path, "edge")
+    for name in ("gateway", "edge"):
+        zmq.auth.create_certificates(tmp_path, name)
+        (tmp_path / f"{name}.key_secret").chmod(0o600)
     public, secret = zmq.auth.load_certificate(tmp_path / "gateway.key_secret")
     assert secret is not None
     gateway = SmallGateway(memory, curve=(public, secret))
@@ -319,9 +320,22 @@ def test_keys_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(KeyRejected, match=complaint):
             load_keys(replace(QUICK, server_public_key_file=server, secret_key_file=own))
+    secret = tmp_path / "edge.key_secret"
+    secret.chmod(0o640)
+    with pytest.raises(SecretExposed, match="chmod 600"):
+        load_keys(replace(QUICK, server_public_key_file=public, secret_key_file=secret))
 
 
-@pytest.mark.parametrize("address", ["tcp://192.0.2.1:7601", "tcp://gateway.example:7601", "ipc://x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://192.0.2.1:7601",
+        "tcp://gateway.example:7601",
+        "ipc://x",
+        "tcp://127.0.0.1.example.org:7601",
+        "tcp://127.0.0.1:0;192.0.2.1:7601",
+    ],
+)
 def test_a_plain_link_stays_on_this_machine(address: str) -> None:
     with pytest.raises(ConfigError):
         LinkConfig(gateway=address)
