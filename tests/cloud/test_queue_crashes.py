@@ -31,7 +31,7 @@ def drain(queue: FrameQueue) -> Counter[int]:
     while True:
         assert time.monotonic() < deadline, "something neither comes nor goes"
         with contextlib.suppress(StoreUnavailable):
-            for item in lease(queue, 16, ttl=60, worker="audit"):
+            for item in lease(queue, 16, ttl=5, worker="audit"):
                 seen[item.frame.seq] += 1
                 assert item.frame == queued(item.frame.seq, len(item.frame.payload))
                 queue.ack([item.id])
