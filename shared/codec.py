@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
 STEP = 64  # sides are padded to multiples of this
+PLUGINS = "secondlook.codecs"  # entry points: codec family -> callable(ModelFolder, *, threads) -> LayeredCodec
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,15 @@ class Encoded:
     """Layers of one frame and the key that later deltas may refer to (the frame itself, or the key it used)."""
 
     layers: Layers
-    key: Key
+    key: Key | None  # None from a codec family that has no deltas
     changed: float  # share of 16x16 positions that were coded: 1.0 in a key
 
 
 class LayeredCodec(Protocol):
     """What edge, worker and reviewer need of a codec."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def model_hash(self) -> bytes: ...
@@ -131,7 +136,7 @@ class LiteCodec:
         `sequence` is what deltas will call this frame, should it be a key. A `key` of another size or quality is
         not used: the frame becomes a key. Raises ConfigError on arguments out of range.
         """
-        _check(image, base_quality, quality)
+        check_frame(image, base_quality, quality)
         if not 0 <= sequence < 1 << 63:
             raise ConfigError(f"sequence number {sequence} is not in 0..2^63-1")
         height, width = image.shape[:2]
@@ -318,9 +323,30 @@ class LiteCodec:
         return self._graphs[graph].run(feeds)
 
 
-def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LiteCodec:
-    """Open a codec by model name or folder. Raises ModelNotFound or ModelCorrupt."""
-    return LiteCodec(find_model(model, kind="codec", root=root), threads=threads)
+def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LayeredCodec:
+    """Open a codec by model name or folder: `lite`, or whatever plug-in serves the family its manifest names.
+
+    Raises ModelNotFound or ModelCorrupt, and ConfigError where the plug-in, or a package it needs, is not installed.
+    """
+    folder = find_model(model, kind="codec", root=root)
+    family = folder.manifest.get("family", "lite")
+    if family == "lite":
+        return LiteCodec(folder, threads=threads)
+    return _open_plugin(folder, family, threads)
+
+
+def _open_plugin(folder: ModelFolder, family: object, threads: int) -> LayeredCodec:
+    missing = f"model {folder.name} is of the codec family {family}"
+    found = [entry for entry in entry_points(group=PLUGINS) if entry.name == family]
+    if not found:
+        raise ConfigError(
+            f"{missing}, which no installed package serves: pip install 'secondlook[training]' for the family paper"
+        )
+    try:
+        opened: LayeredCodec = found[0].load()(folder, threads=threads)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{missing}, which needs {error.name}: pip install 'secondlook[training]'") from error
+    return opened
 
 
 def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
@@ -334,7 +360,8 @@ def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
     return tensors
 
 
-def _check(image: U8Image, base_quality: int, quality: int) -> None:
+def check_frame(image: U8Image, base_quality: int, quality: int) -> None:
+    """Raise ConfigError unless `image` is uint8[H,W,3] of a size that a bitstream can carry, and qualities are too."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
     height, width = image.shape[:2]
