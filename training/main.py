@@ -1,4 +1,4 @@
-"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`, `paper`.
+"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`, `paper`, `import-checkpoint`.
 
 Heavy imports happen when one runs.
 """
@@ -6,11 +6,13 @@ Heavy imports happen when one runs.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from training.detector import cli as detector
+from training.models import cli as models
 from training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
@@ -21,7 +23,7 @@ Subparsers = argparse._SubParsersAction
 
 
 def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add the five commands to the `secondlook` parser."""
+    """Add the six commands to the `secondlook` parser."""
     train = _group(subparsers, "train", "train a model; resumable, within a time you set")
     _train_parsers(train)
     _detector(train, "train")
@@ -37,6 +39,9 @@ def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     for verb, text in paper.VERBS.items():
         paper.declare(verb, _add(figures, verb, text, paper.run))
+    models.import_flags(
+        subparsers.add_parser("import-checkpoint", help=models.IMPORT_TEXT, description=models.IMPORT_TEXT)
+    )
 
 
 def _group(
@@ -110,6 +115,9 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     _training_flags(
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
+    family = _add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper)
+    _training_flags(family)
+    models.train_flags(family)
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
     postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
     _training_flags(postfilter)
@@ -126,7 +134,9 @@ def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
     postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
-    for parser in (lite, postfilter):
+    family = _add(group, "paper", "the paper family: the machine model and all additional ones", _export_paper)
+    models.export_flags(family)
+    for parser in (lite, postfilter, family):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
         parser.add_argument(
             "--out",
@@ -184,6 +194,10 @@ def _train_lite(args: argparse.Namespace) -> int:
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0
+
+
+def _train_paper(args: argparse.Namespace) -> int:
+    return models.run_train(args, os.environ)
 
 
 def _train_scales(args: argparse.Namespace) -> int:
@@ -246,6 +260,15 @@ def _export_postfilter(args: argparse.Namespace) -> int:
     net = build(args.name, args.work)
     net.load_state_dict(state["model"])
     export_postfilter(net, args.out / args.name, _facts(args.note, state["step"]))
+    print(args.out / args.name)
+    return 0
+
+
+def _export_paper(args: argparse.Namespace) -> int:
+    from training.models.checkpoint import export_trained
+
+    facts = {"licence": "Apache-2.0", "training": {"note": args.note}}
+    export_trained(args.work, args.out / args.name, facts, machine=args.machine)
     print(args.out / args.name)
     return 0
 
