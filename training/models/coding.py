@@ -7,6 +7,7 @@ hardware and software. Where they do not, the symbol CRC of the layer fails and 
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,8 +53,9 @@ def gaussian_tables() -> Tables:
 
 def hyper_tables(bottleneck: EntropyBottleneck) -> Tables:
     """Frequencies of the hyper-latents of one trained layer, a row a channel."""
-    bottleneck.update(force=True)
-    frequencies, reach = _rows(bottleneck)
+    tabled = copy.deepcopy(bottleneck)
+    tabled.update(force=True)
+    frequencies, reach = _rows(tabled)
     return {"hyper": frequencies, "hyper_reach": reach}
 
 

@@ -70,7 +70,7 @@ class PaperCodec:
             raise ConfigError(f"a frame of {width}x{height} is too large for the paper family")
         point = self.facts.nearest(quality)
         with exact():
-            x = self._tensor(image)
+            x = to_tensor(padded(image), self.device)
             base, _ = self._encode_layer(None, x, (width, height))
             enhancement, _ = self._encode_layer(point, x, (width, height), base)
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), None, 1.0)
@@ -149,12 +149,17 @@ class PaperCodec:
             self._coders[name] = read_coder(self._folder, self.facts, point, self.device)
         return self._coders[name]
 
-    def _tensor(self, image: U8Image) -> Tensor:
-        height, width = image.shape[:2]
-        padded = cv2.copyMakeBorder(
-            image, 0, -height % SIDE_STEP, 0, -width % SIDE_STEP, cv2.BORDER_REPLICATE
-        )
-        return torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float() / 255
+
+def padded(image: U8Image) -> U8Image:
+    """`image` with its last row and column repeated until both sides are multiples of 128."""
+    height, width = image.shape[:2]
+    out = cv2.copyMakeBorder(image, 0, -height % SIDE_STEP, 0, -width % SIDE_STEP, cv2.BORDER_REPLICATE)
+    return out.astype(np.uint8, copy=False)
+
+
+def to_tensor(image: U8Image, device: torch.device) -> Tensor:
+    """uint8[H,W,3] -> float[1,3,H,W] in 0..1."""
+    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
 
 
 def load(folder: ModelFolder, *, threads: int = 0) -> PaperCodec:

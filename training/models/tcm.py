@@ -130,10 +130,10 @@ class Tcm(CompressionModel):
         """Quantised latents and the likelihoods of latents and hyper-latents.
 
         In training, likelihoods are of latents with noise, and rounding passes gradients straight through.
-        Always in float32: the tails of likelihoods need it.
+        Never in 16 bits: the tails of likelihoods need more.
         """
         with torch.autocast(y.device.type, enabled=False):
-            y = y.float()
+            y = y.to(self.entropy_bottleneck.quantiles.dtype)
             z = self.h_a(y)
             _, hyper_likelihoods = self.entropy_bottleneck(z)
             z_hat = quantize_ste(z - self.medians()) + self.medians()
