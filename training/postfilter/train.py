@@ -1,7 +1,8 @@
-"""Train an RRDB post-filter with MSE on pictures that the `lite` codec decoded. Resumable and time-boxed.
+"""Train an RRDB post-filter with MSE on pictures that a codec decoded. Resumable and time-boxed.
 
-Patches are coded on the fly by the torch model of the shipped weights (symbols rounded as the bitstream has them,
-pictures rounded to 8 bits), at the four λ of the paper and between, with base qualities as edges use them.
+Patches are coded on the fly by the torch model of a codec folder (symbols rounded as the bitstream has them, pictures
+rounded to 8 bits): `lite` at the four λ of the paper and between, with base qualities as edges use them; the paper
+family at each λ that an additional model was trained for.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.data import CropSampler, fits, list_images, read_rgb
-from training.lite.export import load_lite
-from training.lite.model import LiteCodec
 from training.lite.train import evaluation_images
+from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
 
 NAMES = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
@@ -40,13 +40,13 @@ def build(name: str, work: Path) -> PostFilter:
 
 
 @torch.no_grad()
-def decoded(codec: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor) -> Tensor:
+def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor) -> Tensor:
     """What a viewer gets of float[B,3,H,W]: enhanced pictures rounded to 8 bits."""
     out: Tensor = codec(x, base_quality, quality)["enhanced"]
     return torch.round(out.clamp(0, 1) * 255) / 255
 
 
-def draw(sampler: CropSampler, codec: LiteCodec, batch: int, crop: int) -> tuple[Tensor, Tensor]:
+def draw(sampler: CropSampler, codec: nn.Module, batch: int, crop: int) -> tuple[Tensor, Tensor]:
     """(decoded, original) patches float[batch,3,crop,crop], away from the borders of what was coded."""
     rng = sampler.rng
     x = torch.from_numpy(sampler.batch(batch)[0]).float() / 255
@@ -82,7 +82,7 @@ def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     return result
 
 
-def validation_pairs(codec: LiteCodec, folder: Path, count: int) -> list[tuple[Tensor, Tensor]]:
+def validation_pairs(codec: nn.Module, folder: Path, count: int) -> list[tuple[Tensor, Tensor]]:
     pairs = []
     for i, x in enumerate(evaluation_images(folder, count)):
         y = decoded(codec, x, torch.tensor([8]), torch.tensor([(25, 35, 46, 52)[i % 4]]))
@@ -100,7 +100,7 @@ def train(
     """
     torch.set_num_threads(threads)
     torch.manual_seed(3)
-    codec = load_lite(model).eval()
+    codec = load_torch_codec(model)
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
     sampler = CropSampler(images, None, CODED_CROP, np.random.default_rng(int(time.time())))
