@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
+from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
 from shared.delta import changed_positions, pack_map, unpack_map
 from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
 from shared.errors import (
@@ -37,6 +36,7 @@ from shared.errors import (
 )
 from shared.inference import Session, open_session
 from shared.models import MODELS_ROOT, ModelFolder, find_model
+from shared.plugins import open_plugin
 from shared.scale_network import ScaleNetwork
 
 U8Image = npt.NDArray[np.uint8]
@@ -44,7 +44,6 @@ F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
 STEP = 64  # sides are padded to multiples of this
-PLUGINS = "secondlook.codecs"  # entry points: codec family -> callable(ModelFolder, *, threads) -> LayeredCodec
 
 
 @dataclass(frozen=True)
@@ -324,29 +323,10 @@ class LiteCodec:
 
 
 def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LayeredCodec:
-    """Open a codec by model name or folder: `lite`, or whatever plug-in serves the family its manifest names.
-
-    Raises ModelNotFound or ModelCorrupt, and ConfigError where the plug-in, or a package it needs, is not installed.
-    """
+    """Open a codec by model name or folder. Raises ModelNotFound, ModelCorrupt, or what `open_plugin` raises."""
     folder = find_model(model, kind="codec", root=root)
-    family = folder.manifest.get("family", "lite")
-    if family == "lite":
-        return LiteCodec(folder, threads=threads)
-    return _open_plugin(folder, family, threads)
-
-
-def _open_plugin(folder: ModelFolder, family: object, threads: int) -> LayeredCodec:
-    missing = f"model {folder.name} is of the codec family {family}"
-    found = [entry for entry in entry_points(group=PLUGINS) if entry.name == family]
-    if not found:
-        raise ConfigError(
-            f"{missing}, which no installed package serves: pip install 'secondlook[training]' for the family paper"
-        )
-    try:
-        opened: LayeredCodec = found[0].load()(folder, threads=threads)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{missing}, which needs {error.name}: pip install 'secondlook[training]'") from error
-    return opened
+    lite = folder.manifest.get("family", "lite") == "lite"
+    return LiteCodec(folder, threads=threads) if lite else open_plugin(folder, threads=threads)
 
 
 def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
@@ -358,18 +338,6 @@ def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
     if missing:
         raise ModelCorrupt(f"model {folder.name}: its tables lack {', '.join(sorted(missing))}")
     return tensors
-
-
-def check_frame(image: U8Image, base_quality: int, quality: int) -> None:
-    """Raise ConfigError unless `image` is uint8[H,W,3] of a size that a bitstream can carry, and qualities are too."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
-    height, width = image.shape[:2]
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
-        raise ConfigError(f"a frame of {width}x{height} is out of range")
-    for name, value in (("base quality", base_quality), ("quality", quality)):
-        if not 0 <= value <= MAX_QUALITY:
-            raise ConfigError(f"{name} {value} is not in 0..{MAX_QUALITY}")
 
 
 def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:

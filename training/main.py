@@ -134,7 +134,9 @@ def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
     postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
-    family = _add(group, "paper", "the paper family: the machine model and all additional ones", _export_paper)
+    family = _add(
+        group, "paper", "the paper family: the machine model and all additional ones", _export_paper
+    )
     models.export_flags(family)
     for parser in (lite, postfilter, family):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import codec
+from shared import plugins
 from shared.codec import load_codec
 from shared.errors import ConfigError
 
@@ -25,8 +25,8 @@ def folder(tmp_path):
 
 def install(monkeypatch, *entries):
     """Entry points as if a package with these were installed."""
-    found = [EntryPoint(name, value, codec.PLUGINS) for name, value in entries]
-    monkeypatch.setattr(codec, "entry_points", lambda *, group: found if group == codec.PLUGINS else [])
+    found = [EntryPoint(name, value, plugins.GROUP) for name, value in entries]
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: found if group == plugins.GROUP else [])
 
 
 def test_the_family_of_the_manifest_chooses_the_plugin(monkeypatch, folder):
@@ -55,4 +55,4 @@ def test_lite_needs_no_plugin(monkeypatch):
 
 def test_the_project_declares_the_paper_family():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"][codec.PLUGINS] == {"paper": "training.models.runtime:load"}
+    assert project["entry-points"][plugins.GROUP] == {"paper": "training.models.runtime:load"}

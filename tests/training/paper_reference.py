@@ -58,7 +58,9 @@ class Reference:
     def shuffle(self, x):
         """Four channels become a square of two by two."""
         b, c, h, w = x.shape
-        return torch.einsum("bcijhw->bchiwj", x.reshape(b, c // 4, 2, 2, h, w)).reshape(b, c // 4, 2 * h, 2 * w)
+        return torch.einsum("bcijhw->bchiwj", x.reshape(b, c // 4, 2, 2, h, w)).reshape(
+            b, c // 4, 2 * h, 2 * w
+        )
 
     def down(self, name, x):
         inner = self.conv(f"{name}.conv2", leaky(self.conv(f"{name}.conv1", x, 2)))
@@ -80,7 +82,8 @@ class Reference:
         table = self.s[f"{name}.relative_position_params"]
         heads, d = len(table), c // len(table)
         q, k, v = (
-            part.reshape(b, h, w, heads, d) for part in torch.split(self.linear(f"{name}.embedding_layer", x), c, 3)
+            part.reshape(b, h, w, heads, d)
+            for part in torch.split(self.linear(f"{name}.embedding_layer", x), c, 3)
         )
         out = torch.zeros_like(q)
         steps = torch.arange(window)
@@ -91,7 +94,9 @@ class Reference:
                 seen = (over[:, :, None] == over[:, None, :]).all(0)
                 at = (slice(None), rows % h, columns % w)
                 bias = table[
-                    :, rows[:, None] - rows[None, :] + window - 1, columns[:, None] - columns[None, :] + window - 1
+                    :,
+                    rows[:, None] - rows[None, :] + window - 1,
+                    columns[:, None] - columns[None, :] + window - 1,
                 ]
                 score = torch.einsum("bpnd,bqnd->bnpq", q[at], k[at]) / math.sqrt(d) + bias
                 weight = torch.exp(score - score.amax(-1, keepdim=True)) * seen

@@ -92,7 +92,9 @@ def test_both_implementations_agree(pair, height, width):
     for ours, theirs in pictures:
         assert ours.latents.std() > 0.5, "the weights give nothing to compare"
         assert ours.likelihoods.std() > 0.05 and ours.hyper_likelihoods.std() > 0.003
-        for a, b in zip((ours.picture, ours.latents, ours.likelihoods, ours.hyper_likelihoods), theirs, strict=True):
+        for a, b in zip(
+            (ours.picture, ours.latents, ours.likelihoods, ours.hyper_likelihoods), theirs, strict=True
+        ):
             assert a.shape == b.shape
             assert (a - b).abs().max() < 1e-4
 
@@ -136,6 +138,8 @@ def test_the_published_size_agrees_as_well(kind):
     ours = model(x, *base)
     reference = Reference(model.state_dict(), window=8, hyper_window=4)
     theirs = reference(x, *base)
-    for a, b in zip((ours.picture, ours.latents, ours.likelihoods, ours.hyper_likelihoods), theirs, strict=True):
+    for a, b in zip(
+        (ours.picture, ours.latents, ours.likelihoods, ours.hyper_likelihoods), theirs, strict=True
+    ):
         assert (a - b).abs().median() < 1e-4
         assert ((a - b).abs() > 1e-3).float().mean() < 0.02

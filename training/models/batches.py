@@ -40,7 +40,9 @@ def find_pictures(data: Path) -> Pictures:
     """
     images = data / "train" / "images"
     if images.is_dir():
-        return Pictures(list_images(images), list_images(data / "val")[:HELD_OUT], data / "train" / "boundaries")
+        return Pictures(
+            list_images(images), list_images(data / "val")[:HELD_OUT], data / "train" / "boundaries"
+        )
     found = list_images(data)
     if len(found) <= HELD_OUT:
         raise ConfigError(f"{data} holds {len(found)} images: more than {HELD_OUT} are needed")

@@ -101,7 +101,9 @@ class TransformerBlock(nn.Module):
         self.ln1 = nn.LayerNorm(channels)
         self.msa = WindowAttention(channels, head, window, shifted=shifted)
         self.ln2 = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.msa(self.ln1(x))

@@ -104,7 +104,9 @@ def _shapes(model: Tcm) -> Shapes:
 def machine_weights(folder: Path) -> dict[str, Tensor]:
     """State dict of the machine model of a model folder, to build additional models on. Raises a ModelError."""
     found = find_model(folder, kind="codec")
-    state: dict[str, Tensor] = read_coder(found, read_facts(found), None, torch.device("cpu")).model.state_dict()
+    state: dict[str, Tensor] = read_coder(
+        found, read_facts(found), None, torch.device("cpu")
+    ).model.state_dict()
     return state
 
 

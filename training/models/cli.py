@@ -34,7 +34,9 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help="crops a step and device (default 8, reduced 4)")
     parser.add_argument("--crop", type=int, help="side of a crop (default 256, reduced 128)")
     parser.add_argument("--lr", type=float, help="learning rate (default 1e-4, reduced 1e-3)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images (default %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that read images (default %(default)s)"
+    )
 
 
 def export_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +67,15 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Train one model. `environment` tells of other processes, as torchrun sets it."""
     from training.models.checkpoint import machine_weights
-    from training.models.train import Place, Ranks, TrainConfig, checkpoint_path, read_checkpoint, reduced, train
+    from training.models.train import (
+        Place,
+        Ranks,
+        TrainConfig,
+        checkpoint_path,
+        read_checkpoint,
+        reduced,
+        train,
+    )
 
     lam = args.lam or (BASE_LAMBDA if args.stage == "machine" else LAMBDA)
     changes = {name: getattr(args, name) for name in ("steps", "batch", "crop", "lr") if getattr(args, name)}
@@ -79,7 +89,9 @@ def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if args.stage == "additional":
         trained = checkpoint_path(args.work, "machine", lam)
         below = machine_weights(args.machine) if args.machine else read_checkpoint(trained)["model"]
-    ranks = Ranks(*(int(environment.get(name, n)) for name, n in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))))
+    ranks = Ranks(
+        *(int(environment.get(name, n)) for name, n in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
+    )
     checkpoint = train(
         Place(args.data, args.work, below), config, args.minutes,
         resume=args.resume, threads=args.threads, ranks=ranks, workers=args.workers,

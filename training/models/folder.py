@@ -1,9 +1,9 @@
 """Model folders of the paper family: written after training or import, read by the run-time codec.
 
-    codec.json                 sizes, the base layer's quality, and one entry for each additional model
-    entropy.safetensors        integer probability tables of all layers
-    machine.safetensors        state dict of the machine model, under the published names
-    additional-qNN.safetensors one a λ: state dict of the additional model whose quality is NN
+codec.json                 sizes, the base layer's quality, and one entry for each additional model
+entropy.safetensors        integer probability tables of all layers
+machine.safetensors        state dict of the machine model, under the published names
+additional-qNN.safetensors one a λ: state dict of the additional model whose quality is NN
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class PaperFacts:
 def plain_state(model: Tcm) -> dict[str, torch.Tensor]:
     """A state dict with exactly the published shapes: the tables that entropy models build are left empty."""
     return {
-        name: value.new_empty(0) if name.rpartition(".")[2] in BUILT_LATER else value.detach().cpu().contiguous()
+        name: value.new_empty(0)
+        if name.rpartition(".")[2] in BUILT_LATER
+        else value.detach().cpu().contiguous()
         for name, value in model.state_dict().items()
     }
 
@@ -126,12 +128,16 @@ def read_facts(folder: ModelFolder) -> PaperFacts:
         raise ModelCorrupt(f"model {folder.name}: codec.json cannot be read: {error}") from error
     qualities = [facts.base_quality, *(point.quality for point in facts.points)]
     if not facts.points or any(not 0 <= quality <= MAX_QUALITY for quality in qualities):
-        raise ModelCorrupt(f"model {folder.name}: codec.json names no additional model, or a quality out of range")
+        raise ModelCorrupt(
+            f"model {folder.name}: codec.json names no additional model, or a quality out of range"
+        )
     return facts
 
 
 def _config(told: dict[str, Any]) -> TcmConfig:
-    return TcmConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+    return TcmConfig(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    )
 
 
 def read_coder(

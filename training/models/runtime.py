@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shared.bitstream import Bitstream, Codec, Layer, parse
-from shared.codec import Encoded, Key, Layers, check_frame
+from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
+from shared.codec import Encoded, Key, Layers
 from shared.errors import (
     ConfigError,
     LayerMismatch,
@@ -91,7 +91,9 @@ class PaperCodec:
                 raise LayerMismatch("this enhancement belongs to another base layer")
             point = self.facts.nearest(upper.quality)
             if point.quality != upper.quality:
-                raise MalformedBitstream(f"model {self.name} has no additional model of quality {upper.quality}")
+                raise MalformedBitstream(
+                    f"model {self.name} has no additional model of quality {upper.quality}"
+                )
             additional = self._decode_layer(point, upper)
             model = self._coder(point).model
             return _picture(model.g_s(model.fuse(base_latents, additional)), upper)
@@ -129,9 +131,13 @@ class PaperCodec:
     def _parse(self, data: bytes, layer: Layer) -> Bitstream:
         bitstream = parse(data)
         if bitstream.codec is not Codec.PAPER:
-            raise UnsupportedBitstream(f"codec family {bitstream.codec.name.lower()} is not that of {self.name}")
+            raise UnsupportedBitstream(
+                f"codec family {bitstream.codec.name.lower()} is not that of {self.name}"
+            )
         if bitstream.layer is not layer:
-            raise LayerMismatch(f"expected the {layer.name.lower()} layer, got the {bitstream.layer.name.lower()}")
+            raise LayerMismatch(
+                f"expected the {layer.name.lower()} layer, got the {bitstream.layer.name.lower()}"
+            )
         if bitstream.model_hash != self.model_hash:
             raise ModelNotFound(
                 f"this layer was coded with model {bitstream.model_hash.hex()}, not with {self.name}"
@@ -139,7 +145,9 @@ class PaperCodec:
         if bitstream.reference is not None:
             raise MalformedBitstream("the paper family has no deltas")
         if bitstream.width * bitstream.height > MAX_PAPER_PIXELS:
-            raise MalformedBitstream(f"{bitstream.width}x{bitstream.height} is too large for the paper family")
+            raise MalformedBitstream(
+                f"{bitstream.width}x{bitstream.height} is too large for the paper family"
+            )
         return bitstream
 
     def _coder(self, point: Point | None) -> LayerCoder:

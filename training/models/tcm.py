@@ -44,9 +44,7 @@ class Coded:
 
     def bits(self) -> Tensor:
         """Estimated bits of each picture of the batch: float[B]."""
-        return -sum(
-            torch.log2(part).flatten(1).sum(1) for part in (self.likelihoods, self.hyper_likelihoods)
-        )  # type: ignore[return-value]
+        return -sum(torch.log2(part).flatten(1).sum(1) for part in (self.likelihoods, self.hyper_likelihoods))  # type: ignore[return-value]
 
 
 def _stage(c: TcmConfig, head: int, window: int) -> list[nn.Module]:

@@ -173,7 +173,9 @@ class Run:
             return
         state = read_checkpoint(self.checkpoint)
         if state["config"]["size"] != self.config.size:
-            raise ConfigError(f"{self.checkpoint} is of size {state['config']['size']}, not {self.config.size}")
+            raise ConfigError(
+                f"{self.checkpoint} is of size {state['config']['size']}, not {self.config.size}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
