@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,9 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from shared.bitstream import MAX_QUALITY
 from shared.errors import ConfigError, ModelCorrupt, ModelNotFound, SourceNotFound
 from shared.models import find_model
-from training.bench import quality_of
+from training.lite.model import LAMBDA_HIGH, LAMBDA_LOW
 from training.models.config import SIZES
 from training.models.folder import plain_state, read_coder, read_facts, write_folder
 from training.models.tcm import AdditionalModel, Tcm
@@ -25,6 +27,12 @@ AUTHORS = (
 ROLES = ("machine", "additional")
 Model = TypeVar("Model", bound=Tcm)
 Shapes = dict[str, tuple[int, ...]]
+
+
+def quality_of(lam: float) -> int:
+    """The quality 0..63 nearest to λ: the number that bitstreams carry for a model trained with it."""
+    place = math.log(lam / LAMBDA_LOW) / math.log(LAMBDA_HIGH / LAMBDA_LOW)
+    return min(max(round(MAX_QUALITY * place), 0), MAX_QUALITY)
 
 
 def import_checkpoints(
@@ -137,6 +145,8 @@ def export_trained(work: Path, out: Path, facts: dict[str, Any], *, machine: Pat
         )
         for state in states
     }  # fmt: skip
+    if len(above) < len(states):
+        raise ConfigError(f"two of the λ trained in {work} are one quality: move the checkpoint of one away")
     base = (quality_of(base_lambda), base_lambda)
     write_folder(out, below, above, base=base, facts={"size": size, **facts}, half=size == "reduced")
 

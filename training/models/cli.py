@@ -18,7 +18,7 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="as published, or small enough for a CPU (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--lam", type=float, metavar="λ",
+        "--lam", type=_positive, metavar="λ",
         help=f"weight of the squared error (default {BASE_LAMBDA:g} for machine, {LAMBDA:g} for additional)",
     )  # fmt: skip
     parser.add_argument(
@@ -54,11 +54,11 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("additional", type=Path, metavar="ICA", help="the additional model, ica.pth.tar")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder to write")
     parser.add_argument(
-        "--base-lambda", type=float, default=BASE_LAMBDA, metavar="λ",
+        "--base-lambda", type=_positive, default=BASE_LAMBDA, metavar="λ",
         help="what the machine model was trained with (default %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--lam", type=float, default=LAMBDA, metavar="λ",
+        "--lam", type=_positive, default=LAMBDA, metavar="λ",
         help="what the additional model was trained with (default %(default)g)",
     )  # fmt: skip
     parser.set_defaults(run=run_import)
@@ -111,3 +111,10 @@ def run_import(args: argparse.Namespace) -> int:
     print(f"{args.out}  size {facts['size']}")
     print(f"licence: {facts['licence']}")
     return 0
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
