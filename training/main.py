@@ -115,9 +115,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     _training_flags(
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
-    family = _add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper)
-    _training_flags(family)
-    models.train_flags(family)
+    _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
     postfilter.add_argument("name", choices=POSTFILTERS, help="which of the three")
     _training_flags(postfilter)
@@ -128,6 +126,11 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     postfilter.add_argument(
         "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
     )
+
+
+def _family_flags(parser: argparse.ArgumentParser) -> None:
+    _training_flags(parser)
+    models.train_flags(parser)
 
 
 def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
