@@ -17,7 +17,7 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test vectors fuzz mutate chaos bench demo docs clean
+.PHONY: help setup check test slow vectors fuzz mutate chaos bench demo docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ check: setup ## lint, types and import contracts
 
 test: check ## check, then every test
 	$(BIN)/python -m pytest $(ARGS)
+
+slow: ## the tests marked slow, minutes each (installs the training extra)
+	$(MAKE) setup EXTRAS=$(EXTRAS),training
+	$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
 
 vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, for other weights
 	$(BIN)/python -m tests.vectors $(ARGS)

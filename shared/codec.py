@@ -21,7 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
+from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
 from shared.delta import pack_map, unpack_map
 from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
 from shared.errors import (
@@ -35,6 +35,7 @@ from shared.errors import (
 )
 from shared.inference import Session, open_session
 from shared.models import MODELS_ROOT, ModelFolder, find_model
+from shared.plugins import open_plugin
 from shared.scale_network import ScaleNetwork
 from shared.tiles import SIDE, STEP, pad, run_tiled
 
@@ -80,12 +81,15 @@ class Encoded:
     """Layers of one frame and the key that later deltas may refer to (the frame itself, or the key it used)."""
 
     layers: Layers
-    key: Key
+    key: Key | None  # None from a codec family that has no deltas
     changed: float  # share of 16x16 positions that were coded: 1.0 in a key
 
 
 class LayeredCodec(Protocol):
     """What edge, worker and reviewer need of a codec."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def model_hash(self) -> bytes: ...
@@ -147,7 +151,7 @@ class LiteCodec:
         `sequence` is what deltas will call this frame, should it be a key. A `key` of another size or quality is
         not used: the frame becomes a key. Raises ConfigError on arguments out of range.
         """
-        _check(image, base_quality, quality)
+        check_frame(image, base_quality, quality)
         if not 0 <= sequence < 1 << 63:
             raise ConfigError(f"sequence number {sequence} is not in 0..2^63-1")
         height, width = image.shape[:2]
@@ -341,9 +345,11 @@ class LiteCodec:
         return run_tiled(self._graphs[graph], feeds, margin=MARGINS[graph])
 
 
-def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LiteCodec:
-    """Open a codec by model name or folder. Raises ModelNotFound or ModelCorrupt."""
-    return LiteCodec(find_model(model, kind="codec", root=root), threads=threads)
+def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LayeredCodec:
+    """Open a codec by model name or folder. Raises ModelNotFound, ModelCorrupt, or what `open_plugin` raises."""
+    folder = find_model(model, kind="codec", root=root)
+    lite = folder.manifest.get("family", "lite") == "lite"
+    return LiteCodec(folder, threads=threads) if lite else open_plugin(folder, threads=threads)
 
 
 def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
@@ -360,17 +366,6 @@ def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
 
 def _tables(tensors: dict[str, npt.NDArray[Any]], name: str) -> EntropyTables:
     return EntropyTables(tensors[f"{name}.frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
-
-
-def _check(image: U8Image, base_quality: int, quality: int) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
-    height, width = image.shape[:2]
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
-        raise ConfigError(f"a frame of {width}x{height} is out of range")
-    for name, value in (("base quality", base_quality), ("quality", quality)):
-        if not 0 <= value <= MAX_QUALITY:
-            raise ConfigError(f"{name} {value} is not in 0..{MAX_QUALITY}")
 
 
 def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:
