@@ -188,10 +188,8 @@ class Fleet:
             },
         }
         (self.folder / "cloud.toml").write_text(to_toml(cloud))
-        (self.folder / "nats.conf").write_text(
-            f'host: "127.0.0.1"\nport: {self.nats_port}\n'
-            f'jetstream {{ store_dir: "{self.cloud / "nats"}", sync_interval: always }}\n'
-        )
+        if self.backend == "nats":
+            (self.folder / "nats.conf").write_text(_nats_settings(self.nats_port, self.cloud / "nats"))
         video = self.folder / "scene.avi"
         _write_video(video)
         for number, name in enumerate(EDGES):
@@ -234,6 +232,16 @@ class Fleet:
 def backends() -> list[str]:
     """The queues that this machine can run."""
     return ["sqlite", "nats"] if shutil.which("nats-server") else ["sqlite"]
+
+
+def _nats_settings(port: int, store: Path) -> str:
+    version = subprocess.run(["nats-server", "--version"], capture_output=True, text=True, check=True).stdout
+    numbers = tuple(int(part) for part in version.rpartition("v")[2].strip().split(".")[:2])
+    # Servers before 2.10 do not know the setting: a SIGKILL loses nothing there, but a power cut may.
+    sync = "sync_interval: always" if numbers >= (2, 10) else ""
+    return (
+        f'host: "127.0.0.1"\nport: {port}\nmax_payload: 8MB\njetstream {{\nstore_dir: "{store}"\n{sync}\n}}\n'
+    )
 
 
 def _write_video(path: Path) -> None:
