@@ -246,16 +246,9 @@ class Intake:
         received_ns = int(now * _NANOSECONDS)
         batch = self._batch
         if isinstance(packet, Tombstone):
-            batch.gaps.append(
-                Gap(
-                    session.edge_id,
-                    packet.boot_id,
-                    packet.first_seq,
-                    packet.last_seq,
-                    packet.reason,
-                    received_ns,
-                )
-            )
+            batch.gaps.append(Gap(
+                session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns,
+            ))  # fmt: skip
         elif self._is_stalled(now):
             # Once is enough: it hears when there is credit again.
             return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
@@ -327,20 +320,13 @@ class Intake:
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
         return [
-            (
-                control[edge_id],
-                EnhancementRequest(
-                    request.id,
-                    request.boot_id,
-                    request.seq,
-                    int(request.deadline * _NANOSECONDS),
-                    request.priority,
-                ),
-            )
+            (control[edge_id], EnhancementRequest(
+                request.id, request.boot_id, request.seq, int(request.deadline * _NANOSECONDS), request.priority,
+            ))
             for edge_id in waiting
             if edge_id in control
             for request in self._requests.to_send(edge_id, now=now)
-        ]
+        ]  # fmt: skip
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""

@@ -18,25 +18,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
 from shared.delta import pack_map, unpack_map
-from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
+from shared.entropy import SymbolDecoder, SymbolEncoder
 from shared.errors import (
     ConfigError,
     LayerMismatch,
-    ModelCorrupt,
     ModelNotFound,
     ReferenceMissing,
     SymbolMismatch,
     UnsupportedBitstream,
 )
 from shared.inference import Session, open_session
+from shared.lite_tables import LayerModel, entropy_tables, load_tables
 from shared.models import MODELS_ROOT, ModelFolder, find_model
 from shared.plugins import open_plugin
-from shared.scale_network import ScaleNetwork
 from shared.tiles import SIDE, STEP, pad, run_tiled
 
 U8Image = npt.NDArray[np.uint8]
@@ -112,19 +109,6 @@ class _Latents:
     latents: F32
 
 
-@dataclass(frozen=True)
-class _LayerModel:
-    """The integers of one layer: which table codes a symbol, and the tables."""
-
-    scales: ScaleNetwork
-    tables: EntropyTables
-
-    @classmethod
-    def load(cls, tensors: dict[str, npt.NDArray[Any]], layer: str) -> _LayerModel:
-        tables = _tables(tensors, layer)
-        return cls(ScaleNetwork.load(tensors, layer, len(tables.reach)), tables)
-
-
 class LiteCodec:
     """The `lite` codec. One object serves one thread at a time.
 
@@ -137,9 +121,9 @@ class LiteCodec:
         self.model_hash = folder.model_hash
         self._graphs: dict[str, Session] = {}
         self._folder, self._threads = folder, threads
-        tensors = _load_tables(folder)
-        self._hyper_tables = _tables(tensors, "hyper")
-        self._layers = {name: _LayerModel.load(tensors, name) for name in ("base", "enhancement")}
+        tensors = load_tables(folder)
+        self._hyper_tables = entropy_tables(tensors, "hyper")
+        self._layers = {name: LayerModel.load(tensors, name) for name in ("base", "enhancement")}
         self._change_threshold = float(tensors["change_threshold"][0])
 
     def encode(
@@ -350,22 +334,6 @@ def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MOD
     folder = find_model(model, kind="codec", root=root)
     lite = folder.manifest.get("family", "lite") == "lite"
     return LiteCodec(folder, threads=threads) if lite else open_plugin(folder, threads=threads)
-
-
-def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
-    try:
-        tensors = load_file(folder.file("entropy.safetensors"))
-    except SafetensorError as error:
-        raise ModelCorrupt(f"model {folder.name}: its tables cannot be read: {error}") from error
-    wanted = {f"{name}.frequencies" for name in ("hyper", "base", "enhancement")}
-    missing = {*wanted, "reach", "skip_below", "change_threshold"} - tensors.keys()
-    if missing:
-        raise ModelCorrupt(f"model {folder.name}: its tables lack {', '.join(sorted(missing))}")
-    return tensors
-
-
-def _tables(tensors: dict[str, npt.NDArray[Any]], name: str) -> EntropyTables:
-    return EntropyTables(tensors[f"{name}.frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
 
 
 def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:

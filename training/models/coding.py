@@ -100,16 +100,16 @@ class LayerCoder:
 
     def encode(self, y: Tensor) -> tuple[bytes, Symbols, Tensor]:
         """Payload, symbols and quantised latents of latents float[1,C,h,w]."""
-        encoder, model = SymbolEncoder(self._tables), self.model
+        encoder, model = SymbolEncoder(), self.model
         medians = model.medians()
         z = _symbols(model.h_a(y) - medians)
-        encoder.put(_numbers(z).ravel(), self._hyper_indexes(z.shape[2:]))
+        encoder.put(_numbers(z).ravel(), self._hyper_indexes(z.shape[2:]), self._tables)
         slices, coded = y.chunk(model.config.slices, 1), []
 
         def quantise(i: int, mean: Tensor, scale: Tensor) -> Tensor:
             symbols = _symbols(slices[i] - mean)
             coded.append(_numbers(symbols))
-            encoder.put(coded[-1].ravel(), self._indexes(scale))
+            encoder.put(coded[-1].ravel(), self._indexes(scale), self._tables)
             return symbols + mean
 
         y_hat = model.decode_slices(z + medians, quantise)
@@ -120,16 +120,16 @@ class LayerCoder:
 
         Raises TruncatedBitstream or MalformedBitstream.
         """
-        decoder, model = SymbolDecoder(self._tables, payload), self.model
+        decoder, model = SymbolDecoder(payload), self.model
         medians = model.medians()
         grid = (height // HYPER_STEP, width // HYPER_STEP)
-        hyper = decoder.take(self._hyper_indexes(grid)).reshape(model.config.hyper, *grid)
+        hyper = decoder.take(self._hyper_indexes(grid), self._tables).reshape(model.config.hyper, *grid)
         z = _floats(hyper, medians)
         shape = (model.config.slice_width, height // LATENT_STEP, width // LATENT_STEP)
         coded = []
 
         def quantise(i: int, mean: Tensor, scale: Tensor) -> Tensor:
-            coded.append(decoder.take(self._indexes(scale)).reshape(shape))
+            coded.append(decoder.take(self._indexes(scale), self._tables).reshape(shape))
             return _floats(coded[-1], mean) + mean
 
         y_hat = model.decode_slices(z + medians, quantise)
