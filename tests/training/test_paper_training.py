@@ -242,7 +242,7 @@ def test_post_filters_train_on_what_the_runtime_decodes(tmp_path, pictures):
         assert out[name].shape == x.shape
         ours = (out[name][0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
         assert np.abs(ours - decoded).mean() < 0.5
-    pairs = validation_pairs(pair, pictures, 1)
+    pairs = validation_pairs(pair, pictures, 1, "enhanced")
     assert pairs[0][0].shape == pairs[0][1].shape
 
 
