@@ -5,6 +5,8 @@ ARGS   ?=
 # of `make mutate`: how many streams, and the number of the first
 STREAMS ?= 1000000
 START   ?= 0
+ROUNDS ?= 20
+MINUTES ?= 10
 
 # onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
 EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,dev || echo edge,cloud,dev)
@@ -15,7 +17,7 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test vectors fuzz mutate bench demo docs clean
+.PHONY: help setup check test slow vectors fuzz mutate chaos bench demo docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,14 +46,22 @@ check: setup ## lint, types and import contracts
 test: check ## check, then every test
 	$(BIN)/python -m pytest $(ARGS)
 
+slow: ## the tests marked slow, minutes each (installs the training extra)
+	$(MAKE) setup EXTRAS=$(EXTRAS),training
+	$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
+
 vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, for other weights
 	$(BIN)/python -m tests.vectors $(ARGS)
 
-fuzz: setup ## every property test with many more examples
+fuzz: setup ## every property test with many more examples, then MINUTES=10 of hostile bytes at a gateway
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
+	$(BIN)/python -m tests.fuzz_gateway --minutes $(MINUTES)
 
 mutate: setup ## STREAMS mutated streams against the decoder, from number START on
 	$(BIN)/python -m tests.mutations --streams $(STREAMS) --start $(START) $(ARGS)
+
+chaos: setup ## real processes under random faults, then an audit; ROUNDS=200, more in ARGS="--seed N --keep DIR"
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
 
 bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training

@@ -12,9 +12,19 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
-from shared.errors import ConfigError, StorageError, StoreCorrupt
+from cloud.addresses import redacted
+from shared.errors import ConfigError, StorageError, StoreCorrupt, StoreUnavailable, Unwritable
 from shared.files import storage_error, write_atomically
 from shared.sqlite import make_folder
+
+# A store that is silent must not hold up its user for long; listings are never asked for, so none are kept.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {
+        "use_listings_cache": False,
+        "skip_instance_cache": True,
+        "config_kwargs": {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 2}},
+    }
+}
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
@@ -55,11 +65,21 @@ def open_blobs(url: str) -> Blobs:
     # fsspec and its back ends are wanted only here.
     import fsspec
 
+    shown, silence = redacted(url), tuple[type[Exception], ...]()
     try:
-        files, root = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"blobs: cannot use the address {url!r} ({error})") from error
-    return UrlBlobs(files, root)
+        if url.startswith("s3:"):
+            # Its client has errors of its own for servers that do not answer.
+            from botocore.exceptions import BotoCoreError
+
+            silence = (BotoCoreError,)
+        files, root = fsspec.core.url_to_fs(url, **_OPTIONS.get(url.partition(":")[0], {}))
+    except ImportError as error:
+        raise ConfigError(
+            f"blobs: {shown} wants a package: pip install 'secondlook[scale]' ({error})"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"blobs: cannot use the address {shown!r} ({redacted(str(error))})") from error
+    return UrlBlobs(files, root, silence)
 
 
 class FolderBlobs:
@@ -97,37 +117,61 @@ class FolderBlobs:
 
 
 class UrlBlobs:
-    """Blobs below ``root`` of an fsspec file system."""
+    """Blobs below ``root`` of an fsspec file system. Every method raises StoreUnavailable, Unwritable.
 
-    def __init__(self, files: Any, root: str) -> None:
+    ``silence`` are the exceptions, besides OSError, with which the file system says that its server cannot be used.
+    """
+
+    def __init__(self, files: Any, root: str, silence: tuple[type[Exception], ...] = ()) -> None:
         self._files = files
         self._root = root.rstrip("/")
+        self._silence: tuple[type[Exception], ...] = (OSError, *silence)
 
     def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
         try:
-            self._files.pipe_file(self._path(key), data)
-        except OSError as error:
-            raise StorageError(f"blob {key} cannot be written ({error})") from error
+            self._files.pipe_file(path, data)
+        except self._silence as error:
+            raise _url_error(key, error) from error
 
     def get(self, key: str) -> bytes:
+        path = self._path(key)
         try:
-            return bytes(self._files.cat_file(self._path(key)))
-        except OSError as error:
-            raise StoreCorrupt(f"blob {key} cannot be read ({error})") from error
+            return bytes(self._files.cat_file(path))
+        except FileNotFoundError as error:
+            raise StoreCorrupt(f"blob {key} is not there") from error
+        except self._silence as error:
+            raise _url_error(key, error) from error
 
     def exists(self, key: str) -> bool:
-        return bool(self._files.exists(self._path(key)))
+        path = self._path(key)
+        try:
+            # Not exists(), which says "no" where it means "I cannot tell".
+            self._files.info(path)
+        except FileNotFoundError:
+            return False
+        except self._silence as error:
+            raise _url_error(key, error) from error
+        return True
 
     def delete(self, key: str) -> None:
+        path = self._path(key)
         try:
-            self._files.rm_file(self._path(key))
+            self._files.rm_file(path)
         except FileNotFoundError:
             return
-        except OSError as error:
-            raise StorageError(f"blob {key} cannot be deleted ({error})") from error
+        except self._silence as error:
+            raise _url_error(key, error) from error
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{_checked(key)}"
+
+
+def _url_error(key: str, error: Exception) -> StorageError:
+    text = redacted(" ".join(str(error).split()))
+    if isinstance(error, PermissionError):
+        return Unwritable(f"blob {key}: the store does not allow it ({text})")
+    return StoreUnavailable(f"blob {key}: the store cannot be used ({text})")
 
 
 def _checked(key: str) -> str:

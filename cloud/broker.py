@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 import msgpack
 
 from cloud.blobs import Blobs
-from cloud.ledger import Ledger
-from cloud.queue import FrameQueue
-from cloud.requests import RequestState, RequestTable
-from shared.errors import PacketMalformed, RequestRefused, SecondlookError
+from cloud.queue import LONGEST_LEASE_SECONDS, FrameQueue
+from cloud.requests import RequestState
+from cloud.stores import FrameLedger, RequestStore
+from shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
 
-MOST_LEASED = 16
+MOST_LEASED = 64
 MOST_ROWS = 500
 MAX_REQUEST_BYTES = 1 << 20
-_LONGEST_SECONDS = 7 * 86_400.0
+_LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ class _Arguments:
             raise PacketMalformed(f"{name} is {value}, outside {low}..{high}")
         return value
 
-    def seconds(self, name: str) -> float:
+    def seconds(self, name: str, most: float) -> float:
         value = self._given.pop(name, None)
-        if type(value) not in (int, float) or not 0 <= float(str(value)) <= _LONGEST_SECONDS:
-            raise PacketMalformed(f"{name} must be seconds, 0 to {_LONGEST_SECONDS:g}")
+        if type(value) not in (int, float) or not 0 <= float(str(value)) <= most:
+            raise PacketMalformed(f"{name} must be seconds, 0 to {most:g}")
         return float(str(value))
 
     def text(self, name: str, most: int) -> str:
@@ -80,8 +80,8 @@ class Broker:
     """``connected`` tells which edges are connected, and on which channels."""
 
     queue: FrameQueue
-    ledger: Ledger
-    requests: RequestTable
+    ledger: FrameLedger
+    requests: RequestStore
     blobs: Blobs
     connected: Callable[[], Mapping[str, Sequence[str]]]
 
@@ -95,34 +95,48 @@ class Broker:
             return _pack([request_id, False, type(error).__name__, str(error)])
         return _pack([request_id, True, result])
 
+    def undone(self, message: bytes, error: StorageError) -> bytes:
+        """The answer to a request whose work was rolled back with that of others."""
+        try:
+            request_id, *_ = _open(message)
+        except PacketMalformed as malformed:
+            return _pack([None, False, "PacketMalformed", str(malformed)])
+        return _pack([request_id, False, type(error).__name__, str(error)])
+
     def lease(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
         n = arguments.whole("n", 1, MOST_LEASED)
-        ttl, worker = arguments.seconds("ttl_seconds"), arguments.text("worker", 128)
+        ttl, worker = arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS), arguments.text("worker", 128)
         arguments.end()
         leased = self.queue.lease(n, ttl_seconds=ttl, worker=worker, now=now)
-        return [{"id": item.id, "attempts": item.attempts, **asdict(item.frame)} for item in leased]
+        return [{"id": item.id, "attempts": item.attempts, **vars(item.frame)} for item in leased]
 
-    def ack(self, arguments: _Arguments, now: float) -> int:
+    def ack(self, arguments: _Arguments, now: float) -> None:
         ids = arguments.ids("ids")
         arguments.end()
-        return self.queue.ack(ids)
+        self.queue.ack(ids)
 
     def nack(self, arguments: _Arguments, now: float) -> None:
         id_ = arguments.whole("id", 1, MAX_SEQ)
-        delay, worker = arguments.seconds("delay_seconds"), arguments.text("worker", 128)
+        delay, worker = (
+            arguments.seconds("delay_seconds", LONGEST_LEASE_SECONDS),
+            arguments.text("worker", 128),
+        )
         why = arguments.text("why", 500)
         arguments.end()
         self.queue.nack(id_, delay_seconds=delay, worker=worker, why=why, now=now)
 
     def extend(self, arguments: _Arguments, now: float) -> None:
-        ids, ttl = arguments.ids("ids"), arguments.seconds("ttl_seconds")
+        ids, ttl = arguments.ids("ids"), arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS)
         worker = arguments.text("worker", 128)
         arguments.end()
         self.queue.extend(ids, ttl_seconds=ttl, worker=worker, now=now)
 
     def request_enhancement(self, arguments: _Arguments, now: float) -> int:
         edge_id, boot_id, seq = arguments.frame()
-        deadline, priority = arguments.seconds("deadline_seconds"), arguments.whole("priority", 0, 100)
+        deadline, priority = (
+            arguments.seconds("deadline_seconds", _LONGEST_DEADLINE_SECONDS),
+            arguments.whole("priority", 0, 100),
+        )
         arguments.end()
         known = self.requests.of_frame(edge_id, boot_id, seq)
         done = known is not None and known.blob is not None

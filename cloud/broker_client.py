@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 import msgpack
 import zmq
 
-from cloud.config import BrokerConfig, is_loopback
-from cloud.keys import read_key_file, read_secret_key_file
+from cloud.config import BrokerConfig
 from cloud.ledger import Gap
 from cloud.queue import Leased, QueuedFrame
 from cloud.requests import RequestState
 from shared import errors
+from shared.address import is_loopback
 from shared.errors import ConfigError, GatewayUnreachable, PacketMalformed, RequestRefused, SecondlookError
+from shared.keyfiles import read_key_pair, read_public_key
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -39,13 +40,13 @@ class BrokerClient:
     """Use in one thread. Every call raises GatewayUnreachable, or the error that the gateway answered with."""
 
     def __init__(self, config: BrokerConfig, worker: str) -> None:
-        """Raises ConfigError, KeyRejected."""
+        """Raises ConfigError, KeyRejected, SecretExposed."""
         self._config = config
         self._worker = worker
         self._keys: tuple[bytes, bytes, bytes] | None = None
         if config.server_public_key_file is not None and config.secret_key_file is not None:
-            server = read_key_file(config.server_public_key_file).public
-            self._keys = (server, *read_secret_key_file(config.secret_key_file))
+            server = read_public_key(config.server_public_key_file)
+            self._keys = (server, *read_key_pair(config.secret_key_file))
         elif not is_loopback(config.address):
             raise ConfigError(f"broker.address {config.address} is on a network: keys are needed")
         self._context: zmq.Context[_Socket] = zmq.Context()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from cloud.loginlimits import LoginLimits, SessionTimes
 from cloud.policy import PolicyConfig
-from cloud.queue import QueueLimits
+from cloud.queue import LONGEST_LEASE_SECONDS, QueueLimits
+from cloud.ratelimit import RateLimits
 from cloud.requests import RequestTimes
+from shared.address import is_loopback
 from shared.errors import ConfigError
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -18,9 +23,10 @@ class IntakeLimits:
 
     window_bytes: int = 4 << 20  # base frames a camera host may have in flight
     min_window_bytes: int = 64 << 10  # below this share of the queue's room, camera hosts must wait
-    batch_frames: int = 256  # frames stored in one commit, at most
+    batch_frames: int = 512  # frames stored in one commit, at most
     batch_bytes: int = 8 << 20  # bytes stored in one commit, about
     most_sessions: int = 4096  # connections that said hello
+    most_sessions_of_edge: int = 16  # of them by one camera host; beyond, its oldest is forgotten
     most_boots: int = 1024  # starts of one agent with undelivered frames
     stall_seconds: float = 5.0  # after a full disk or queue, nothing is taken for so long
     probe_seconds: float = 60.0  # a silent connection is tested after this
@@ -37,15 +43,38 @@ class GatewayConfig:
     edge_address: str = "tcp://127.0.0.1:7601"  # where camera hosts connect
     secret_key_file: Path | None = None  # the gateway's CURVE key, made by `secondlook keys new`
     registry_file: Path | None = None  # the keys that may connect
+    handshake_seconds: float = 5.0  # a connection that has not shown a key by then is closed
+    backlog: int = 256  # connections the operating system holds until they are looked at
     queue: QueueLimits = field(default_factory=QueueLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
+    rates: RateLimits = field(default_factory=RateLimits)
     requests: RequestTimes = field(default_factory=RequestTimes)
 
     def __post_init__(self) -> None:
         if (self.secret_key_file is None) != (self.registry_file is None):
             raise ConfigError("secret_key_file and registry_file go together")
+        if self.handshake_seconds <= 0 or self.backlog < 1:
+            raise ConfigError("handshake_seconds and backlog must be above 0")
         if self.secret_key_file is None and not is_loopback(self.edge_address):
             raise ConfigError(f"edge_address {self.edge_address} faces a network: keys are needed")
+
+
+@dataclass(frozen=True)
+class JetStreamConfig:
+    """The queue on NATS JetStream, where ``queue`` names a NATS server. It serves several gateways."""
+
+    nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
+    ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
+    replicas: int = 1  # servers of a NATS cluster that keep each frame
+    max_ack_pending: int = 10_000  # frames that are leased or put off at a time, of all workers together
+    duplicate_seconds: float = 120.0  # the server still knows a frame for so long after it was put
+    timeout_seconds: float = 5.0  # a server silent for so long counts as away
+
+    def __post_init__(self) -> None:
+        if min(self.replicas, self.max_ack_pending, self.duplicate_seconds, self.timeout_seconds) <= 0:
+            raise ConfigError(
+                "replicas, max_ack_pending, duplicate_seconds and timeout_seconds must be above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -76,8 +105,11 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 16:
             raise ConfigError("batch must lie between 1 and 16")
-        if self.threads < 0 or self.lease_seconds <= 0 or self.idle_seconds <= 0:
-            raise ConfigError("threads must not be negative; lease_seconds and idle_seconds must be above 0")
+        if self.threads < 0 or not 0 < self.lease_seconds <= LONGEST_LEASE_SECONDS or self.idle_seconds <= 0:
+            raise ConfigError(
+                "threads must not be negative; lease_seconds and idle_seconds must be above 0, "
+                f"lease_seconds at most {LONGEST_LEASE_SECONDS:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -101,26 +133,51 @@ class ReviewerConfig:
 
 @dataclass(frozen=True)
 class StationConfig:
-    """The review station. It has no log-in: put a proxy that has one before it to open it to a network."""
+    """The review station. As soon as more than this machine can reach it, it needs users and TLS."""
 
     host: str = "127.0.0.1"  # interface to listen on
     port: int = 7600  # 0 takes any free one
     title: str = "Secondlook"  # shown in the page
-    allowed_hosts: tuple[str, ...] = ()  # further names under which browsers reach it
+    allowed_hosts: tuple[str, ...] = ()  # further names under which browsers reach it, * for all
+    tls_certificate_file: Path | None = None  # certificate chain, PEM
+    tls_key_file: Path | None = None  # its key, PEM, readable by its owner alone
+    trusted_proxies: tuple[str, ...] = ()  # addresses or networks of proxies that end TLS and say who asks
+    session: SessionTimes = field(default_factory=SessionTimes)
+    login: LoginLimits = field(default_factory=LoginLimits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise ConfigError("port must lie between 0 and 65535")
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ConfigError("tls_certificate_file and tls_key_file go together")
+        for proxy in self.trusted_proxies:
+            _check_network(proxy)
+        if self.is_exposed and self.tls_key_file is None and not self.trusted_proxies:
+            raise ConfigError(
+                f"host {self.host} or allowed_hosts reach beyond this machine: set tls_certificate_file and "
+                "tls_key_file, or name the proxy that ends TLS in trusted_proxies"
+            )
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether more than this machine is meant to reach it."""
+        names = (self.host, *self.allowed_hosts)
+        return bool(self.trusted_proxies) or not set(names) <= set(LOOPBACK_NAMES)
 
 
 @dataclass(frozen=True)
 class CloudConfig:
     """The cloud side."""
 
-    data_dir: Path = Path("data/cloud")  # queue, catalogue and blobs, unless said otherwise
+    data_dir: Path = Path("data/cloud")  # queue, ledger, catalogue and blobs, unless said otherwise
+    queue: str | None = (
+        None  # nats:// or tls:// address of a JetStream queue; gateway.db in data_dir without it
+    )
+    ledger: str | None = None  # PostgreSQL URL of ledger and requests; without it see docs/scale.md
     catalogue: str | None = None  # SQLAlchemy URL; catalogue.db in data_dir without it
     blobs: str | None = None  # folder or fsspec URL; blobs in data_dir without it
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    jetstream: JetStreamConfig = field(default_factory=JetStreamConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -129,8 +186,18 @@ class CloudConfig:
 
     @property
     def database(self) -> Path:
-        """The gateway's own file: queue, ledger and requests."""
+        """The gateway's own file: queue, ledger and requests, unless they are elsewhere."""
         return self.data_dir / "gateway.db"
+
+    @property
+    def ledger_url(self) -> str | None:
+        """Where ledger and requests are; None for the gateway's own file.
+
+        With a queue that gateways share, they share these too: where the catalogue is, if that is a server.
+        """
+        if self.ledger is None and self.queue is not None and not self.catalogue_url.startswith("sqlite:"):
+            return self.catalogue
+        return self.ledger
 
     @property
     def catalogue_url(self) -> str:
@@ -141,10 +208,8 @@ class CloudConfig:
         return self.blobs or str(self.data_dir / "blobs")
 
 
-def is_loopback(address: str) -> bool:
-    """Whether a ZeroMQ address can be reached from this machine only."""
-    parts = urlsplit(address)
-    if parts.scheme in ("ipc", "inproc"):
-        return True
-    host = parts.hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+def _check_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxies: {text!r} is neither an address nor a network") from error

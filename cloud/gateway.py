@@ -1,8 +1,9 @@
 """The gateway process: two ROUTER sockets and one thread that owns them and the database.
 
 Camera hosts speak to ``cloud.intake``, workers to ``cloud.broker``; this module moves their bytes. One turn of the
-loop takes what has arrived, stores it in one commit, and only then sends the acknowledgements. Keys are checked in
-the same thread: ZeroMQ asks over an inproc socket (ZAP) before it lets a connection through.
+loop takes what has arrived from both, stores all of it in one commit (a commit waits for the disk; what it holds costs
+little), and only then sends the answers. Keys are checked in the same thread: ZeroMQ asks over an inproc socket (ZAP)
+before it lets a connection through.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import zmq
 
 from cloud.blobs import open_blobs
 from cloud.broker import MAX_REQUEST_BYTES, Broker
-from cloud.config import CloudConfig, is_loopback
+from cloud.config import CloudConfig, GatewayConfig
 from cloud.intake import Intake, Outgoing
-from cloud.keys import Registry, Role, answer_zap, read_secret_key_file
-from cloud.ledger import Ledger
-from cloud.queue import SqliteQueue, open_database
-from cloud.requests import RequestTable
-from shared.errors import ConfigError, KeyRejected, PortBusy
+from cloud.keys import Registry, Role, answer_zap
+from cloud.stores import open_stores
+from cloud.wires import Wires, cut
+from shared.address import is_loopback
+from shared.errors import PASSING, ConfigError, KeyRejected, PortBusy
+from shared.keyfiles import read_key_pair
 from shared.packetfields import MAX_MESSAGE_BYTES
 from shared.sqlite import named_errors
 
@@ -37,7 +39,8 @@ _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _POLL_MS = 100
 _TICK_SECONDS = 0.25
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
-_CALLS_AT_ONCE = 16
+_CALLS_AT_ONCE = 32
+_PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
 _UNREACHABLE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 
 
@@ -49,26 +52,32 @@ class Gateway:
         self._clock = clock
         gateway = config.gateway
         registry = None if gateway.registry_file is None else Registry(gateway.registry_file)
-        keys = None if gateway.secret_key_file is None else read_secret_key_file(gateway.secret_key_file)
+        keys = None if gateway.secret_key_file is None else read_key_pair(gateway.secret_key_file)
         plain_workers = is_loopback(config.broker.address)
         if not plain_workers and keys is None:
             raise ConfigError(f"broker.address {config.broker.address} faces a network: keys are needed")
         self._registry = registry
+        self._worker_registry = None if plain_workers else registry
+        self._wires = Wires()
         self._path = config.database
-        self._database = open_database(config.database)
-        ledger = Ledger(self._database)
-        queue = SqliteQueue(self._database, gateway.queue)
-        requests = RequestTable(self._database, gateway.requests)
+        self._ticked_at = -_TICK_SECONDS  # monotonic
         blobs = open_blobs(config.blobs_url)
-        self._intake = Intake(ledger, queue, requests, blobs, gateway.limits, registry)
-        self._broker = Broker(queue, ledger, requests, blobs, self._intake.connected)
+        self._stores = stores = open_stores(config)
+        self._intake = Intake(
+            stores.ledger, stores.queue, stores.requests, blobs, gateway.limits, registry, gateway.rates
+        )
+        self._broker = Broker(stores.queue, stores.ledger, stores.requests, blobs, self._intake.connected)
         self._context: _Context = zmq.Context()
         try:
             self._zap = self._context.socket(zmq.ROUTER)
             self._zap.bind(_ZAP_ADDRESS)  # must be there before a socket that asks it
-            self._edges = self._router(gateway.edge_address, keys, Role.EDGE, MAX_MESSAGE_BYTES)
+            self._edges = self._router(gateway.edge_address, keys, Role.EDGE, MAX_MESSAGE_BYTES, gateway)
             self._workers = self._router(
-                config.broker.address, None if plain_workers else keys, Role.WORKER, MAX_REQUEST_BYTES
+                config.broker.address,
+                None if plain_workers else keys,
+                Role.WORKER,
+                MAX_REQUEST_BYTES,
+                gateway,
             )
         except BaseException:
             self.close()
@@ -93,33 +102,68 @@ class Gateway:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-        self._database.close()
+        self._stores.close()
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good."""
+    def run(self, stop: threading.Event, moved: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good.
+
+        ``moved`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused.
+        """
         poller = zmq.Poller()
         for socket in (self._zap, self._edges, self._workers):
             poller.register(socket, zmq.POLLIN)
-        ticked_at = 0.0
         with named_errors(self._path):
             while not stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
                 if self._zap in ready:
                     self._answer_zap()
-                if self._edges in ready:
-                    self._serve_edges()
-                served = self._workers in ready and self._serve_workers()
-                if served or self._clock() - ticked_at >= _TICK_SECONDS:
-                    ticked_at = self._clock()
-                    self._refresh_registry()
-                    self._send(self._intake.tick(now=ticked_at))
+                self._turn(self._edges in ready, self._workers in ready, self._clock())
+                moved()
 
-    def _router(self, address: str, keys: tuple[bytes, bytes] | None, role: Role, most_bytes: int) -> _Socket:
+    def _turn(self, from_edges: bool, from_workers: bool, now: float) -> None:
+        """Take in what has arrived and do what time brings, in one commit; then send the answers."""
+        calls = self._receive_calls(now) if from_workers else []
+        due = time.monotonic() - self._ticked_at >= _TICK_SECONDS
+        if not (from_edges or calls or due):
+            return
+        if due:
+            self._ticked_at = time.monotonic()
+            self._refresh_registry()
+            self._cut_off(now)
+        packets: list[Outgoing] = []
+        try:
+            with self._stores.one_commit(synced=from_edges):
+                if from_edges:
+                    packets += self._receive_packets(now)
+                answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
+                if due:
+                    packets += self._intake.tick(now=now)
+                elif calls:
+                    packets += self._intake.serve_requests(now=now)
+        except PASSING as error:
+            self._intake.undone(error, now=now)
+            packets, answers = [], [(peer, self._broker.undone(call, error)) for peer, call in calls]
+        for peer, answer in answers:
+            _send(self._workers, [peer, answer])
+        for peer, packet in packets:
+            # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
+            if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
+                self._intake.lost(peer)
+
+    def _router(
+        self,
+        address: str,
+        keys: tuple[bytes, bytes] | None,
+        role: Role,
+        most_bytes: int,
+        config: GatewayConfig,
+    ) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
             *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, most_bytes)),
             *((zmq.HEARTBEAT_IVL, 5_000), (zmq.HEARTBEAT_TIMEOUT, 15_000)),
+            *((zmq.HANDSHAKE_IVL, int(config.handshake_seconds * 1000)), (zmq.BACKLOG, config.backlog)),
         ):
             socket.setsockopt(option, value)
         if keys is not None:
@@ -141,7 +185,7 @@ class Gateway:
         while (frames := _receive(self._zap)) is not None:
             # The REQ inside ZeroMQ puts an empty frame before its request.
             peer, empty, *request = frames
-            self._zap.send_multipart([peer, empty, *answer_zap(request, self._registry)])
+            self._zap.send_multipart([peer, empty, *answer_zap(request, self._registry, now=self._clock())])
 
     def _refresh_registry(self) -> None:
         """Take in what was registered or revoked meanwhile; a file that cannot be read changes nothing."""
@@ -151,37 +195,62 @@ class Gateway:
             except KeyRejected as error:
                 log.error("the keys stay as they were: %s", error)
 
-    def _serve_edges(self) -> None:
-        now = self._clock()
-        while not self._intake.batch_is_full:
+    def _cut_off(self, now: float) -> None:
+        """End the connections whose keys have been revoked, or whose overlap has passed."""
+        for peer in self._intake.expel(now=now):
+            self._wires.cut(peer)
+        self._wires.keep(self._intake.has)
+
+    def _receive_packets(self, now: float) -> list[Outgoing]:
+        """Hand over what camera hosts sent, up to one batch, and store it; what to answer."""
+        packets: list[Outgoing] = []
+        take = self._take_plain if self._registry is None else self._take_authenticated
+        while not self._intake.batch_is_full and len(packets) < _PACKETS_AT_ONCE:
+            answers = take(now)
+            if answers is None:
+                break
+            packets += answers
+        return packets + self._intake.flush(now=now)
+
+    def _take_plain(self, now: float) -> list[Outgoing] | None:
+        """Hand over one message of a socket without keys; None when there is none."""
+        message = _receive(self._edges)
+        return None if message is None else self._intake.receive(message[0], message[1:], "", now=now)
+
+    def _take_authenticated(self, now: float) -> list[Outgoing] | None:
+        """Hand over one message if its key is in force, else cut its connection; None when there is none."""
+        try:
+            first, *rest = self._edges.recv_multipart(zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return None
+        key = _user_id(first)
+        if not self._intake.serves(key, now=now):
+            cut(_descriptor(first))
+            return []
+        peer, frames = first.bytes, [frame.bytes for frame in rest]
+        answers = self._intake.receive(peer, frames, key, now=now)
+        if peer not in self._wires and self._intake.has(peer):
+            self._wires.note(peer, _descriptor(first))
+        return answers
+
+    def _receive_calls(self, now: float) -> list[tuple[bytes, bytes]]:
+        """Some calls of workers: (who, what)."""
+        calls: list[tuple[bytes, bytes]] = []
+        while len(calls) < _CALLS_AT_ONCE:
             try:
-                first, *rest = self._edges.recv_multipart(zmq.DONTWAIT, copy=False)
+                peer, *frames = self._workers.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
-            key = _user_id(rest[-1]) if rest else ""
-            frames = [frame.bytes for frame in rest]
-            self._send(self._intake.receive(first.bytes, frames, key, now=now))
-        self._send(self._intake.flush(now=now))
+            if not self._is_worker(peer, now):
+                cut(_descriptor(peer))
+            elif len(frames) == 1:
+                calls.append((peer.bytes, frames[0].bytes))
+        return calls
 
-    def _serve_workers(self) -> bool:
-        """Answer some calls; whether there were any."""
-        served = False
-        for _ in range(_CALLS_AT_ONCE):
-            message = _receive(self._workers)
-            if message is None:
-                break
-            served = True
-            peer, *frames = message
-            if len(frames) == 1:
-                answer = self._broker.answer(frames[0], now=self._clock())
-                _send(self._workers, [peer, answer])
-        return served
-
-    def _send(self, packets: list[Outgoing]) -> None:
-        for peer, packet in packets:
-            # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
-            if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
-                self._intake.lost(peer)
+    def _is_worker(self, frame: zmq.Frame, now: float) -> bool:
+        """Whether the connection a frame came on may call the broker; a plain one, on this machine, may."""
+        keys = self._worker_registry
+        return keys is None or keys.find(_user_id(frame), Role.WORKER, now) is not None
 
 
 def _receive(socket: _Socket) -> list[bytes] | None:
@@ -200,6 +269,11 @@ def _send(socket: _Socket, frames: list[bytes]) -> int:
             raise
         return int(error.errno)
     return 0
+
+
+def _descriptor(frame: zmq.Frame) -> int:
+    """The descriptor of the connection a frame came on."""
+    return int(frame.get(zmq.SRCFD))
 
 
 def _user_id(frame: zmq.Frame) -> str:

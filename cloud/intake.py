@@ -1,24 +1,29 @@
 """The gateway's side of the conversation with camera hosts, without sockets: packets in, packets out.
 
-The owner hands over what arrives (``receive``), commits what has gathered (``flush``, the only place that gives
-acknowledgements), and calls ``tick`` now and then. Each returns the packets to send, with the peer they go to. A peer
-is a ROUTER's name of one connection. Whatever a peer sends, the answer is a packet: at worst a ``Fault``.
+The owner hands over what arrives (``receive``), stores what has gathered (``flush``, the only place that gives
+acknowledgements), calls ``tick`` now and then, and ``serve_requests`` when a worker may have asked for something. Each
+returns the packets to send, with the peer they go to. Where the owner gathers several of these calls in one
+transaction, it sends their packets after its commit, or calls ``undone`` and sends none. A peer is a ROUTER's name
+of one connection. Whatever a peer sends, the answer is a packet: at worst a ``Fault``.
 Instants are Unix seconds handed in as ``now``. ``shared/PACKETS.md`` has the rules.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
-from cloud.keys import Registry, Role
-from cloud.ledger import BootName, Gap, Ledger
+from cloud.keys import Registry
+from cloud.ledger import BootName, Gap
 from cloud.queue import FrameQueue, QueuedFrame
-from cloud.requests import Assemblies, RequestState, RequestTable
-from shared.errors import DiskFull, PacketError, QueueFull, StorageError, StoreBusy
+from cloud.ratelimit import EdgeRates, RateLimits
+from cloud.requests import Assemblies, RequestState
+from cloud.sessions import Peer, Session, Sessions
+from cloud.stores import FrameLedger, RequestStore
+from shared.errors import PASSING, PacketError, QueueFull, StorageError
 from shared.packet import (
     Ack,
     BaseFrame,
@@ -39,9 +44,9 @@ from shared.packetfields import MAX_RANGES
 
 log = logging.getLogger(__name__)
 
-Peer = bytes
 Outgoing = tuple[Peer, Packet]
 
+_RATES = RateLimits()
 _NANOSECONDS = 1_000_000_000
 _COMPLAINT_SECONDS = 1.0
 _CHANNEL_OF: dict[type[Packet], str] = {
@@ -51,22 +56,6 @@ _CHANNEL_OF: dict[type[Packet], str] = {
     Refusal: "control",
     Ping: "control",
 }
-
-
-@dataclass
-class _Session:
-    """A connection that said hello."""
-
-    edge_id: str
-    camera: str
-    channel: str
-    heard_at: float
-    boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
-    credit_bytes: int = 0  # what it was granted last
-
-    @property
-    def boot_id(self) -> str:
-        return next(reversed(self.boots))
 
 
 @dataclass
@@ -82,21 +71,23 @@ class Intake:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: FrameLedger,
         queue: FrameQueue,
-        requests: RequestTable,
+        requests: RequestStore,
         blobs: Blobs,
         limits: IntakeLimits,
         registry: Registry | None,
+        rates: RateLimits = _RATES,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
         self._requests = requests
         self._blobs = blobs
         self._limits = limits
-        self._registry = registry
+        self._hello_packets = rates.hello_packets
+        self._rates = EdgeRates(rates, most=limits.most_sessions)
         self._assemblies = Assemblies()
-        self._sessions: dict[Peer, _Session] = {}
+        self._sessions = Sessions(registry)
         self._batch = _Batch()
         self._stalled_until = 0.0
         self._complained_at = 0.0
@@ -109,22 +100,37 @@ class Intake:
 
     def connected(self) -> dict[str, list[str]]:
         """Edge ids, each with the channels on which it is connected."""
-        found: dict[str, list[str]] = {}
-        for session in self._sessions.values():
-            channels = found.setdefault(session.edge_id, [])
-            if session.channel not in channels:
-                channels.append(session.channel)
-        return found
+        return self._sessions.connected()
+
+    def serves(self, public_key: str, *, now: float) -> bool:
+        """Whether a connection with this key may stay."""
+        return self._sessions.speaks_for(public_key, now) != ""
+
+    def expel(self, *, now: float) -> list[Peer]:
+        """Forget the connections whose key is no longer in force; they are to be cut."""
+        return self._sessions.expel(now)
+
+    def has(self, peer: Peer) -> bool:
+        """Whether a peer said hello."""
+        return peer in self._sessions
 
     def receive(self, peer: Peer, frames: Sequence[bytes], public_key: str, *, now: float) -> list[Outgoing]:
         """Take one message. ``public_key`` is the authenticated key of the connection, empty on a plain one."""
+        session = self._sessions.of(peer, public_key)
+        speaks_for = self._sessions.speaks_for(public_key, now)
+        if speaks_for == "":
+            self._sessions.pop(peer, None)
+            return []
+        sender = speaks_for or ("" if session is None else session.edge_id)
+        if not self._rates.admits(sender, packets=1, size_bytes=sum(map(len, frames)), now=now):
+            return [(peer, answer) for answer in self._too_fast(sender, now)]
         try:
             packet = parse(frames)
         except PacketError as error:
             return [(peer, self._fault("rejected", str(error), now))]
         try:
             return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
-        except (DiskFull, StoreBusy) as error:
+        except PASSING as error:
             self._stall(error, now)
             return []
 
@@ -135,37 +141,56 @@ class Intake:
             return []
         try:
             safe = self._ledger.take(self._queue, batch.frames, batch.gaps, now=now)
-        except (QueueFull, DiskFull, StoreBusy) as error:
-            # Nothing was stored, so nothing is acknowledged; no credit, and the edge tries again later.
+        except (QueueFull, *PASSING) as error:
+            # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._stall(error, now)
             safe = set()
-        return [
-            (peer, self._ack(session, boot[1], now))
-            for peer, boot in batch.peers
-            if (session := self._sessions.get(peer)) is not None and (boot in safe or self._is_stalled(now))
-        ]
+        try:
+            share = self._share(now)
+            return [
+                (peer, self._ack(session, boot[1], share, now))
+                for peer, boot in batch.peers
+                if (session := self._sessions.get(peer)) is not None
+                and (boot in safe or self._is_stalled(now))
+            ]
+        except PASSING as error:
+            self._stall(error, now)
+            return []
+
+    def undone(self, error: Exception, *, now: float) -> None:
+        """All that was done since the last commit is rolled back, and nobody heard of it."""
+        self._batch = _Batch()
+        self._ledger.forget()
+        self._stall(error, now)
 
     def tick(self, *, now: float) -> list[Outgoing]:
-        """What time brings: requests to send, deadlines, credit that can be given again, tests of silent peers."""
-        out = self._raised_credit(now) + self._probes(now)
+        """What time brings: deadlines, credit that can be given again, tests of silent peers, requests to send."""
+        steps = (self._end_requests, self._raised_credit, self._probes, self._requests_to_send)
+        return [packet for step in steps for packet in self._attempt(step, now)]
+
+    def serve_requests(self, *, now: float) -> list[Outgoing]:
+        """The enhancement requests to send now."""
+        return self._attempt(self._requests_to_send, now)
+
+    def _attempt(self, step: Callable[[float], list[Outgoing]], now: float) -> list[Outgoing]:
         try:
-            self._assemblies.drop(self._requests.expire(now=now))
-            out += self._requests_to_send(now)
-        except (DiskFull, StoreBusy) as error:
+            return step(now)
+        except PASSING as error:
             self._stall(error, now)
-        return out
+            return []
+
+    def _end_requests(self, now: float) -> list[Outgoing]:
+        self._requests.expire(now=now)
+        self._assemblies.drop(self._requests.ended(self._assemblies.ids))
+        return []
 
     def lost(self, peer: Peer) -> None:
         """A packet could not be sent to a peer because its connection is gone."""
         self._sessions.pop(peer, None)
 
     def _answers(self, peer: Peer, packet: Packet, public_key: str, now: float) -> list[Packet]:
-        speaks_for = self._name_of(public_key)
-        if speaks_for == "":
-            self._sessions.pop(peer, None)
-            return [self._fault("key-revoked", "this key may no longer connect", now)]
         if isinstance(packet, Hello):
-            return self._hello(peer, packet, speaks_for, now)
+            return self._hello(peer, packet, public_key, now)
         session = self._sessions.get(peer)
         if session is None:
             return [Fault("hello-first", "this connection has not said hello")]
@@ -182,22 +207,19 @@ class Intake:
             return self._refusal(session, packet, now)
         return [Pong(int(now * _NANOSECONDS))]
 
-    def _name_of(self, public_key: str) -> str | None:
-        """The edge id a connection may speak for: None for any, "" for none."""
-        if self._registry is None:
-            return None
-        entry = self._registry.find(public_key, Role.EDGE)
-        return "" if entry is None else entry.name
-
-    def _hello(self, peer: Peer, hello: Hello, speaks_for: str | None, now: float) -> list[Packet]:
+    def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
+        speaks_for = self._sessions.speaks_for(public_key, now)
         if speaks_for is not None and hello.edge_id != speaks_for:
             self._sessions.pop(peer, None)
             return [self._fault("wrong-edge", f"this key does not belong to {hello.edge_id}", now)]
+        if not self._rates.admits(hello.edge_id, packets=self._hello_packets, size_bytes=0, now=now):
+            return self._too_fast(hello.edge_id, now)
         session = self._sessions.get(peer)
         if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
+            self._sessions.make_room_for(hello.edge_id, self._limits.most_sessions_of_edge)
             if len(self._sessions) >= self._limits.most_sessions:
                 return [self._fault("too-many-connections", "the gateway serves no more connections", now)]
-            session = _Session(hello.edge_id, hello.camera, hello.channel, now)
+            session = Session(hello.edge_id, hello.camera, hello.channel, public_key, now)
             # A new connection goes last: requests are sent on an edge's latest one.
             self._sessions.pop(peer, None)
             self._sessions[peer] = session
@@ -212,30 +234,24 @@ class Intake:
         )
         if hello.channel == "control":
             self._requests.again(hello.edge_id, now=now)
-        session.credit_bytes = self._credit(now)
+        session.credit_bytes = self._credit(session, self._share(now), now)
         safe = self._ledger.received(hello.edge_id, hello.boot_id)
         return [Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)]
 
     def _gather(
-        self, peer: Peer, session: _Session, packet: BaseFrame | Tombstone, now: float
+        self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float
     ) -> list[Packet]:
         if packet.boot_id not in session.boots:
             return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
         received_ns = int(now * _NANOSECONDS)
         batch = self._batch
         if isinstance(packet, Tombstone):
-            batch.gaps.append(
-                Gap(
-                    session.edge_id,
-                    packet.boot_id,
-                    packet.first_seq,
-                    packet.last_seq,
-                    packet.reason,
-                    received_ns,
-                )
-            )
+            batch.gaps.append(Gap(
+                session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns,
+            ))  # fmt: skip
         elif self._is_stalled(now):
-            return []
+            # Once is enough: it hears when there is credit again.
+            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
         else:
             batch.frames.append(
                 QueuedFrame(
@@ -256,7 +272,7 @@ class Intake:
         batch.peers[peer, (session.edge_id, packet.boot_id)] = None
         return []
 
-    def _chunk(self, session: _Session, chunk: Chunk, now: float) -> list[Packet]:
+    def _chunk(self, session: Session, chunk: Chunk, now: float) -> list[Packet]:
         request = self._requests.get(chunk.request_id)
         if request is None or request.edge_id != session.edge_id:
             return [self._fault("unknown-request", f"request {chunk.request_id} is not yours", now)]
@@ -285,7 +301,7 @@ class Intake:
         self._requests.done(request.id, key)
         return [ChunkCredit(request.id, chunk.total)]
 
-    def _refusal(self, session: _Session, refusal: Refusal, now: float) -> list[Packet]:
+    def _refusal(self, session: Session, refusal: Refusal, now: float) -> list[Packet]:
         request = self._requests.get(refusal.request_id)
         if request is None or request.edge_id != session.edge_id:
             return [self._fault("unknown-request", f"request {refusal.request_id} is not yours", now)]
@@ -304,20 +320,13 @@ class Intake:
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
         return [
-            (
-                control[edge_id],
-                EnhancementRequest(
-                    request.id,
-                    request.boot_id,
-                    request.seq,
-                    int(request.deadline * _NANOSECONDS),
-                    request.priority,
-                ),
-            )
+            (control[edge_id], EnhancementRequest(
+                request.id, request.boot_id, request.seq, int(request.deadline * _NANOSECONDS), request.priority,
+            ))
             for edge_id in waiting
             if edge_id in control
             for request in self._requests.to_send(edge_id, now=now)
-        ]
+        ]  # fmt: skip
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""
@@ -326,46 +335,60 @@ class Intake:
             for peer, session in self._sessions.items()
             if session.channel == "bulk" and session.credit_bytes == 0
         ]
-        if not held_back or self._credit(now) == 0:
-            return []
-        return [(peer, self._ack(session, session.boot_id, now)) for peer, session in held_back]
+        share = self._share(now) if held_back else 0
+        return [
+            (peer, self._ack(session, session.boot_id, share, now))
+            for peer, session in held_back
+            if self._credit(session, share, now) > 0
+        ]
 
     def _probes(self, now: float) -> list[Outgoing]:
         """A packet for each connection that has long been silent: sending shows whether it is still there."""
         out: list[Outgoing] = []
         for peer, session in self._sessions.items():
-            if now - session.heard_at >= self._limits.probe_seconds:
-                session.heard_at = now
-                bulk = session.channel == "bulk"
-                probe = self._ack(session, session.boot_id, now) if bulk else Pong(int(now * _NANOSECONDS))
-                out.append((peer, probe))
+            if 0 <= now - session.heard_at < self._limits.probe_seconds:  # below 0: the clock was set back
+                continue
+            session.heard_at = now
+            if session.channel == "bulk":
+                out.append((peer, self._ack(session, session.boot_id, self._share(now), now)))
+            else:
+                out.append((peer, Pong(int(now * _NANOSECONDS))))
         return out
 
-    def _ack(self, session: _Session, boot_id: str, now: float) -> Ack:
-        session.credit_bytes = self._credit(now)
+    def _ack(self, session: Session, boot_id: str, share: int, now: float) -> Ack:
+        session.credit_bytes = self._credit(session, share, now)
         safe = self._ledger.received(session.edge_id, boot_id)
         return Ack(boot_id, safe.cumulative, safe.selective(MAX_RANGES), session.credit_bytes)
 
-    def _credit(self, now: float) -> int:
-        """The window of each bulk connection: a fair share of the queue's room, or nothing."""
+    def _share(self, now: float) -> int:
+        """A fair share of the queue's room for every bulk connection, or nothing."""
         if self._is_stalled(now):
             return 0
-        bulk = sum(session.channel == "bulk" for session in self._sessions.values())
-        share = min(self._limits.window_bytes, self._queue.room_bytes // max(1, bulk))
-        return share if share >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
+        return min(self._limits.window_bytes, self._queue.room_bytes // max(1, self._sessions.bulk))
+
+    def _credit(self, session: Session, share: int, now: float) -> int:
+        """The window of a bulk connection: its share within its rate, or nothing where that would be little."""
+        credit = min(share, self._rates.credit(session.edge_id, now))
+        return credit if credit >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
 
     def _is_stalled(self, now: float) -> bool:
-        return now < self._stalled_until
+        # The second bound is for a clock that was set back meanwhile.
+        return 0 < self._stalled_until - now <= self._limits.stall_seconds
 
     def _stall(self, error: Exception, now: float) -> None:
         if not self._is_stalled(now):
             log.error("nothing is taken for %g s: %s", self._limits.stall_seconds, error)
         self._stalled_until = now + self._limits.stall_seconds
 
+    def _too_fast(self, sender: str, now: float) -> list[Packet]:
+        if not self._rates.may_tell(sender, now):
+            return []
+        return [self._fault("too-fast", f"{sender or 'this host'} sends more than it may", now)]
+
     def _fault(self, code: str, text: str, now: float) -> Fault:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
         # One line a second at most: a hostile peer must not be able to fill the log.
-        if now - self._complained_at >= _COMPLAINT_SECONDS:
+        if not 0 <= now - self._complained_at < _COMPLAINT_SECONDS:
             self._complained_at = now
             log.warning("%s: %s", code, printable)
         return Fault(code, printable)

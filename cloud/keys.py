@@ -1,16 +1,15 @@
 """CURVE keys of the gateway's side: key files, the registry of who may connect, and the answer to ZeroMQ's ZAP.
 
-A key file is a ZeroMQ certificate: ``NAME.key`` holds the public key, ``NAME.key_secret`` both, readable by its
-owner alone. The registry is a JSON file that maps public keys to names; the name of an edge key is the edge id it
-may speak for. Revoked keys stay listed. The gateway looks at the registry again whenever the file changes, so a
-revocation also silences connections that are already open.
+``shared.keyfiles`` reads the files. The registry is a JSON file that maps public keys to names; the name of an edge key
+is the edge id it may speak for. A key that was rotated out stays in force until its overlap has passed, and revoked
+keys stay listed. The gateway looks at the registry again whenever the file changes, and cuts the connections of keys
+that are no longer in force. Instants are Unix seconds handed in as ``now``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -24,8 +23,6 @@ from shared.files import storage_error, write_atomically
 from shared.packet import is_edge_id
 from shared.sqlite import make_folder
 
-_KEY_LINE = re.compile(r'^\s*(public|secret)-key\s*=\s*"(\S{40})"\s*$', re.MULTILINE)
-
 
 class Role(StrEnum):
     """What the holder of a key may do; also the ZAP domain of the socket it may connect to."""
@@ -37,10 +34,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class KeyPair:
-    """Keys in Z85, 40 characters each; the secret one is None when the file holds none."""
+    """Keys in Z85, 40 characters each."""
 
     public: bytes
-    secret: bytes | None
+    secret: bytes
 
 
 @dataclass(frozen=True)
@@ -51,37 +48,30 @@ class Entry:
     role: Role
     public_key: str
     revoked: bool = False
+    valid_until: float | None = None  # Unix seconds; set when another key took its place
+
+    def in_force(self, now: float) -> bool:
+        return not self.revoked and (self.valid_until is None or now < self.valid_until)
 
 
-def create_key_files(folder: Path, name: str) -> KeyPair:
-    """Make a key pair and write its two files. Raises ConfigError when they exist, Unwritable, DiskFull."""
+def create_key_files(folder: Path, name: str, stem: str | None = None) -> KeyPair:
+    """Make a key pair and write ``stem.key`` and ``stem.key_secret``, where the stem is the name unless given.
+
+    Raises ConfigError when they exist, Unwritable, DiskFull.
+    """
     _check_name(name)
     public, secret = zmq.curve_keypair()
     make_folder(folder)
-    public_path, secret_path = folder / f"{name}.key", folder / f"{name}.key_secret"
+    public_path, secret_path = key_paths(folder, stem or name)
     head = "# ZeroMQ CURVE key of " + name
     _write_new(secret_path, f"{head}: keep this file secret\n{_certificate(public, secret)}", 0o600)
     _write_new(public_path, f"{head}, public part\n{_certificate(public, None)}", 0o644)
     return KeyPair(public, secret)
 
 
-def read_key_file(path: Path) -> KeyPair:
-    """Read a public or secret key file. Raises KeyRejected."""
-    try:
-        found = {kind: key.encode() for kind, key in _KEY_LINE.findall(path.read_text(encoding="utf-8"))}
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyRejected(f"cannot read the key file {path}: {error}") from error
-    if "public" not in found:
-        raise KeyRejected(f"{path} holds no public key")
-    return KeyPair(found["public"], found.get("secret"))
-
-
-def read_secret_key_file(path: Path) -> tuple[bytes, bytes]:
-    """Public and secret key of a secret key file. Raises KeyRejected."""
-    keys = read_key_file(path)
-    if keys.secret is None:
-        raise KeyRejected(f"{path} holds no secret key")
-    return keys.public, keys.secret
+def key_paths(folder: Path, stem: str) -> tuple[Path, Path]:
+    """Where the public and the secret key file of a stem lie."""
+    return folder / f"{stem}.key", folder / f"{stem}.key_secret"
 
 
 class Registry:
@@ -114,26 +104,55 @@ class Registry:
             raise KeyRejected(f"{self._path} is not a key registry") from error
         self._take(entries)
 
-    def find(self, public_key: str, role: Role) -> Entry | None:
-        """The entry of a key that is registered for ``role`` and not revoked."""
+    def find(self, public_key: str, role: Role, now: float) -> Entry | None:
+        """The entry of a key that is registered for ``role`` and in force."""
         entry = self._by_key.get(public_key)
-        return entry if entry is not None and entry.role is role and not entry.revoked else None
+        return entry if entry is not None and entry.role is role and entry.in_force(now) else None
 
-    def add(self, name: str, role: Role, public_key: str) -> None:
+    def add(self, name: str, role: Role, public_key: str, *, now: float) -> None:
         """Register a key. Raises ConfigError for a bad name, or one that has a key in force."""
         _check_name(name)
-        if any(entry.name == name and not entry.revoked for entry in self.entries):
-            raise ConfigError(f"{name} has a key already; revoke it first")
-        if public_key in self._by_key:
-            raise ConfigError(f"this key is registered already, for {self._by_key[public_key].name}")
+        if self._in_force(name, now):
+            raise ConfigError(f"{name} has a key already; rotate or revoke it")
+        self._check_new(public_key)
         self._write((*self.entries, Entry(name, role, public_key)))
 
-    def revoke(self, name: str) -> None:
-        """Revoke the key of ``name``. Raises ConfigError when it has none in force."""
-        kept = tuple(replace(entry, revoked=True) if entry.name == name else entry for entry in self.entries)
-        if kept == self.entries:
+    def rotate(self, name: str, public_key: str, *, overlap_seconds: float, now: float) -> None:
+        """Register another key for ``name``; the one it has is refused once the overlap has passed.
+
+        Raises ConfigError when the name has no key in force, or the key is registered already.
+        """
+        present = self._in_force(name, now)
+        if not present:
+            raise ConfigError(f"{name} has no key to rotate")
+        self._check_new(public_key)
+        until = now + overlap_seconds
+        kept = tuple(
+            replace(entry, valid_until=min(until, entry.valid_until or until)) if entry in present else entry
+            for entry in self.entries
+        )
+        self._write((*kept, Entry(name, present[-1].role, public_key)))
+
+    def revoke(self, name: str, *, only_rotated: bool = False, now: float) -> None:
+        """Revoke every key of ``name`` in force, or only those that a rotation left an overlap.
+
+        Raises ConfigError when there is none.
+        """
+        gone = [entry for entry in self._in_force(name, now) if not only_rotated or entry.valid_until]
+        if not gone:
             raise ConfigError(f"{name} has no key to revoke")
-        self._write(kept)
+        self._write(tuple(replace(entry, revoked=True) if entry in gone else entry for entry in self.entries))
+
+    def next_stem(self, name: str) -> str:
+        """A stem for the files of the next key of ``name``: ``gate-north.2`` beside ``gate-north``."""
+        return f"{name}.{sum(entry.name == name for entry in self.entries) + 1}"
+
+    def _in_force(self, name: str, now: float) -> list[Entry]:
+        return [entry for entry in self.entries if entry.name == name and entry.in_force(now)]
+
+    def _check_new(self, public_key: str) -> None:
+        if public_key in self._by_key:
+            raise ConfigError(f"this key is registered already, for {self._by_key[public_key].name}")
 
     def _write(self, entries: tuple[Entry, ...]) -> None:
         make_folder(self._path.absolute().parent)
@@ -146,7 +165,7 @@ class Registry:
         self._by_key = {entry.public_key: entry for entry in entries}
 
 
-def answer_zap(frames: Sequence[bytes], registry: Registry) -> list[bytes]:
+def answer_zap(frames: Sequence[bytes], registry: Registry, *, now: float) -> list[bytes]:
     """The reply to one ZAP request: whether this key may open a connection in the socket's domain.
 
     The user id of an accepted connection is its public key in Z85. A request that makes no sense is refused.
@@ -159,7 +178,7 @@ def answer_zap(frames: Sequence[bytes], registry: Registry) -> list[bytes]:
     public_key = z85.encode(credentials[0]).decode("ascii")
     if domain not in (Role.EDGE.value.encode(), Role.WORKER.value.encode()):
         return refused
-    if registry.find(public_key, Role(domain.decode("ascii"))) is None:
+    if registry.find(public_key, Role(domain.decode("ascii")), now) is None:
         return refused
     return [*head, b"200", b"OK", public_key.encode(), b""]
 

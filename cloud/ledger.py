@@ -94,6 +94,7 @@ class Ledger:
         What came before is only counted. Returns the boots that may be acknowledged now; one that has too many
         holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, having stored nothing.
         """
+        self._trim()
         touched: set[BootName] = set()
         try:
             with transaction(self.db):
@@ -107,13 +108,17 @@ class Ledger:
                 for name in touched:
                     self._save(name)
         except BaseException:
-            # The rows were rolled back; what was counted in memory must go with them.
-            self._boots.clear()
+            self.forget()
             raise
         return touched
 
+    def forget(self) -> None:
+        """What was counted in memory goes, as the rows it stands for were rolled back."""
+        self._boots.clear()
+
     def received(self, edge_id: str, boot_id: str) -> Received:
         """The safe sequences of a boot; nothing for one that is not known."""
+        self._trim()
         return self._boot((edge_id, boot_id)).received
 
     def see_edge(self, edge_id: str, *, camera: str, software: str, now_ns: int) -> None:
@@ -158,7 +163,7 @@ class Ledger:
             boot.repeated += 1
             touched.add(name)
             return False
-        if not _has_room(boot.received):
+        if not has_room(boot.received):
             return False
         boot.received.add(frame.seq)
         boot.frames += 1
@@ -168,10 +173,10 @@ class Ledger:
     def _take_gap(self, gap: Gap, touched: set[BootName]) -> None:
         name = (gap.edge_id, gap.boot_id)
         boot = self._boot(name)
-        if not _has_room(boot.received):
+        if not has_room(boot.received):
             return
         # A frame that arrived after all is no gap, although the edge dropped it before it heard so.
-        for first, last in _missing(boot.received, gap.first_seq, gap.last_seq):
+        for first, last in missing_parts(boot.received, gap.first_seq, gap.last_seq):
             self.db.execute(
                 "INSERT INTO tombstones (edge_id, boot_id, first_seq, last_seq, reason, received_ns) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -188,10 +193,13 @@ class Ledger:
                 name,
             ).fetchone()
             boot = _Boot(Received()) if row is None else _Boot(Received(row[0], json.loads(row[1])), *row[2:])
-            if len(self._boots) >= _MOST_BOOTS_IN_MEMORY and not self.db.in_transaction:
-                self._boots.clear()
             self._boots[name] = boot
         return boot
+
+    def _trim(self) -> None:
+        """Bound the memory. Not while a batch is taken: what it counted is saved at its end only."""
+        if len(self._boots) >= _MOST_BOOTS_IN_MEMORY:
+            self._boots.clear()
 
     def _save(self, name: BootName) -> None:
         boot = self._boots[name]
@@ -209,11 +217,12 @@ class Ledger:
         )
 
 
-def _has_room(received: Received) -> bool:
+def has_room(received: Received) -> bool:
+    """Whether a boot's record may grow: it has fewer holes than the limit."""
     return len(received.selective(MAX_RANGES)) < MAX_RANGES
 
 
-def _missing(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:
+def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The parts of ``first``..``last`` that have not been received."""
     start = max(first, received.cumulative + 1)
     for low, high in received.selective(MAX_RANGES + 1):

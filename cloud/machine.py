@@ -32,14 +32,13 @@ from cloud.queue import Leased, QueuedFrame
 from shared.codec import LayeredCodec
 from shared.detection import Detector
 from shared.errors import (
+    PASSING,
     BitstreamError,
-    DiskFull,
     GatewayUnreachable,
     LeaseLost,
     MalformedBitstream,
     ModelNotFound,
     ReferenceMissing,
-    StoreBusy,
 )
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass
 class MachineWorker:
-    """``clock`` gives Unix seconds."""
+    """``clock`` gives Unix seconds; ``moved`` hears of every frame that was filed and every look for more."""
 
     broker: BrokerClient
     codec: LayeredCodec
@@ -63,6 +62,7 @@ class MachineWorker:
     policy: PolicyConfig
     config: WorkerConfig
     clock: Callable[[], float] = time.time
+    moved: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._last_tombstone = 0
@@ -75,10 +75,11 @@ class MachineWorker:
             try:
                 pause = 0.0 if self.step() else self.config.idle_seconds
                 self._in_trouble = False
-            except (GatewayUnreachable, DiskFull, StoreBusy) as error:
+            except (GatewayUnreachable, *PASSING) as error:
                 if not self._in_trouble:
                     log.warning("waiting: %s", error)
                 self._in_trouble, pause = True, _TROUBLE_SECONDS
+            self.moved()
             stop.wait(pause)
 
     def step(self) -> int:
@@ -97,6 +98,7 @@ class MachineWorker:
                     break  # too slow: the rest is in other hands, and will come again if it is not
                 held_until = self.clock() + self.config.lease_seconds
             self._work(item)
+            self.moved()
         return len(leased)
 
     def _work(self, item: Leased) -> None:

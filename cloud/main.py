@@ -1,16 +1,20 @@
-"""The cloud side's commands: gateway, worker, reviewer, station, keys, and the demo."""
+"""The cloud side's commands: gateway, worker, reviewer and station, and where the others are registered."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import cloud.admin.main
+import cloud.admin.users.main
+import cloud.bench.main
 import cloud.demo.main
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ _BROKER: tuple[_Flag, ...] = (
 )
 _GATEWAY_FLAGS: tuple[_Flag, ...] = (
     _DATA_DIR,
+    ("--queue", "queue", str, "address of a JetStream queue, nats://HOST:PORT/NAME"),
+    ("--ledger", "ledger", str, "PostgreSQL URL of ledger and requests"),
     ("--blobs", "blobs", str, "folder or fsspec URL of the blobs"),
     ("--listen", "gateway.edge_address", str, "address for camera hosts, tcp://HOST:PORT"),
     ("--listen-workers", "broker.address", str, "address for workers and reviewers, tcp://HOST:PORT"),
@@ -55,6 +61,8 @@ _STATION_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
     ("--host", "station.host", str, "interface to listen on"),
     ("--port", "station.port", int, "port to listen on, 0 for any free one"),
+    ("--tls-certificate", "station.tls_certificate_file", Path, "certificate chain, PEM"),
+    ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
 )
 
 
@@ -88,20 +96,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_flags(station, _STATION_FLAGS)
     station.set_defaults(run=run_station)
-    _register_keys(subparsers)
+    cloud.admin.main.register(subparsers)
+    cloud.admin.users.main.register(subparsers)
     cloud.demo.main.register(subparsers)
+    cloud.bench.main.register(subparsers)
 
 
 def run_gateway(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
     from cloud.gateway import Gateway
+    from shared.watchdog import Watchdog
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
+    _allow_descriptors()
     stop = _stop_event()
     with Gateway(config) as gateway:
         log = logging.getLogger(__name__)
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
-        gateway.run(stop)
+        watchdog = Watchdog.from_environment(os.environ)
+        watchdog.ready()
+        gateway.run(stop, watchdog.moved)
+        watchdog.stopping()
     return 0
 
 
@@ -113,6 +128,7 @@ def run_worker(args: argparse.Namespace) -> int:
     from cloud.detectors import load_detector
     from cloud.machine import MachineWorker
     from shared.codec import load_codec
+    from shared.watchdog import Watchdog
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
@@ -121,7 +137,20 @@ def run_worker(args: argparse.Namespace) -> int:
     catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     with BrokerClient(config.broker, _worker_name()) as broker:
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
-        MachineWorker(broker, codec, detector, catalogue, blobs, config.policy, config.worker).run(stop)
+        watchdog = Watchdog.from_environment(os.environ)
+        worker = MachineWorker(
+            broker,
+            codec,
+            detector,
+            catalogue,
+            blobs,
+            config.policy,
+            config.worker,
+            moved=watchdog.moved,
+        )
+        watchdog.ready()
+        worker.run(stop)
+        watchdog.stopping()
     catalogue.close()
     return 0
 
@@ -134,6 +163,7 @@ def run_reviewer(args: argparse.Namespace) -> int:
     from cloud.postfilter import load_postfilter
     from cloud.review import ReviewWorker
     from shared.codec import load_codec
+    from shared.watchdog import Watchdog
 
     config = _load(args, _REVIEWER_FLAGS, "reviewer")
     stop = _stop_event()
@@ -143,114 +173,53 @@ def run_reviewer(args: argparse.Namespace) -> int:
     name = _worker_name()
     with BrokerClient(config.broker, name) as broker:
         logging.getLogger(__name__).info("refining with %s", postfilter.name)
-        ReviewWorker(name, broker, codec, postfilter, catalogue, blobs, config.reviewer).run(stop)
+        watchdog = Watchdog.from_environment(os.environ)
+        reviewer = ReviewWorker(
+            name,
+            broker,
+            codec,
+            postfilter,
+            catalogue,
+            blobs,
+            config.reviewer,
+            moved=watchdog.moved,
+        )
+        watchdog.ready()
+        reviewer.run(stop)
+        watchdog.stopping()
     catalogue.close()
     return 0
 
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
+    from cloud.config import LOOPBACK_NAMES
     from cloud.station.app import create_app
-    from cloud.station.security import LOOPBACK_HOSTS
-    from cloud.station.server import serve
+    from cloud.station.server import Certificate, check_certificate, serve
 
     config = _load(args, _STATION_FLAGS, "station")
+    station, certificate = config.station, None
+    if station.tls_certificate_file is not None and station.tls_key_file is not None:
+        certificate = Certificate(station.tls_certificate_file, station.tls_key_file)
+        check_certificate(certificate)
     # The port first: it is what most often fails, and the socket says which one "any" became.
-    with _listen(config.station.host, config.station.port) as listener:
+    with _listen(station.host, station.port) as listener:
         app = create_app(
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
-            title=config.station.title,
-            allowed_hosts=(*LOOPBACK_HOSTS, config.station.host, *config.station.allowed_hosts),
+            title=station.title,
+            allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
+            exposed=station.is_exposed,
+            trusted_proxies=station.trusted_proxies,
+            session=station.session,
+            login=station.login,
         )
         host, port = listener.getsockname()[:2]
-        logging.getLogger(__name__).info("open http://%s:%d/", host, port)
+        logging.getLogger(__name__).info(
+            "open %s://%s:%d/", "http" if certificate is None else "https", host, port
+        )
         _stop_event()
-        serve(app, listener)
-    return 0
-
-
-def _register_keys(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = subparsers.add_parser(
-        "keys",
-        help="make and register CURVE keys",
-        description="Make CURVE keys, and keep the gateway's registry of those that may connect.",
-    )
-    actions = keys.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    new = actions.add_parser(
-        "new", help="make a key pair", description="Make a key pair: NAME.key and NAME.key_secret."
-    )
-    add = actions.add_parser(
-        "add", help="register a public key", description="Register a public key that was made elsewhere."
-    )
-    listing = actions.add_parser(
-        "list", help="list registered keys", description="List registered keys, revoked ones too."
-    )
-    revoke = actions.add_parser(
-        "revoke", help="revoke a key", description="Revoke a key: its connections are no longer served."
-    )
-    for parser in (new, add, revoke):
-        parser.add_argument("name", metavar="NAME", help="edge id, or name of the worker or gateway")
-    new.add_argument(
-        "--folder", type=Path, default=Path("keys"), help="where the files go (default %(default)s)"
-    )
-    add.add_argument("public_key_file", type=Path, metavar="FILE", help="the file NAME.key")
-    for parser in (new, add):
-        parser.add_argument(
-            "--role",
-            choices=("edge", "worker", "gateway"),
-            default="edge",
-            help="what the key is for; a gateway's is not registered (default %(default)s)",
-        )
-    for parser in (new, add, listing, revoke):
-        parser.add_argument(
-            "--registry",
-            type=Path,
-            default=Path("keys/registry.json"),
-            metavar="FILE",
-            help="the registry (default %(default)s)",
-        )
-    for parser, run in ((new, run_new), (add, run_add), (listing, run_list), (revoke, run_revoke)):
-        parser.set_defaults(run=run, extra="cloud")
-
-
-def run_new(args: argparse.Namespace) -> int:
-    """Make a key pair, and register it unless it is the gateway's own."""
-    from cloud.keys import Registry, Role, create_key_files
-
-    pair = create_key_files(args.folder, args.name)
-    if args.role != Role.GATEWAY:
-        Registry(args.registry).add(args.name, Role(args.role), pair.public.decode())
-    print(args.folder / f"{args.name}.key_secret")
-    return 0
-
-
-def run_add(args: argparse.Namespace) -> int:
-    """Register a public key."""
-    from cloud.keys import Registry, Role, read_key_file
-
-    Registry(args.registry).add(
-        args.name, Role(args.role), read_key_file(args.public_key_file).public.decode()
-    )
-    return 0
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print one line a key."""
-    from cloud.keys import Registry
-
-    for entry in Registry(args.registry).entries:
-        print(
-            f"{entry.public_key}  {entry.role:7}  {'revoked' if entry.revoked else 'active':7}  {entry.name}"
-        )
-    return 0
-
-
-def run_revoke(args: argparse.Namespace) -> int:
-    """Revoke the key of one name."""
-    from cloud.keys import Registry
-
-    Registry(args.registry).revoke(args.name)
+        serve(app, listener, certificate)
     return 0
 
 
@@ -268,8 +237,38 @@ def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> Clou
     from shared.config import load
 
     config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
+    _keep_secrets(args, flags, config)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
     return config
+
+
+def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig) -> None:
+    """Refuse passwords where other users of this machine can read them. Raises ConfigError, SecretExposed."""
+    from cloud.addresses import has_secret
+    from shared.errors import ConfigError
+    from shared.keyfiles import check_private
+
+    for flag, setting, *_ in flags:
+        given = getattr(args, setting)
+        if isinstance(given, str) and has_secret(given):
+            raise ConfigError(
+                f"{flag}: everybody can read a command line; put this address into the --config file"
+            )
+    files = [config.jetstream.nkey_file]
+    if any(
+        address and has_secret(address)
+        for address in (config.queue, config.ledger, config.catalogue, config.blobs)
+    ):
+        files.append(args.config)
+    for file in files:
+        if file is not None:
+            check_private(file, file.stat())
+
+
+def _allow_descriptors() -> None:
+    """Use all descriptors that the system allows: each connection takes one, those of strangers too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stop_event() -> Event:

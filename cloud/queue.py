@@ -1,22 +1,24 @@
 """The durable queue between the gateway and the machine workers.
 
-``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one. An item is *ready*, *leased* to
-a worker until an instant, or *dead* after too many leases that ended without an acknowledgement. A lease that
-runs out makes the item ready again, so a killed worker loses nothing. Instants are Unix seconds handed in as
-``now``: leases outlive the process, and so must their clock.
+``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one, ``cloud.queue_jetstream`` has the
+one for several gateways. An item is *ready*, *leased* to a worker until an instant, or *dead* after too many leases
+that ended without an acknowledgement. A lease that runs out makes the item ready again, so a killed worker loses
+nothing. Instants are Unix seconds handed in as ``now``: leases outlive the process, and so must their clock.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
 from shared.errors import ConfigError, LeaseLost, QueueFull
-from shared.sqlite import immediate, make_folder, named_errors, prepare
+from shared.sqlite import immediate, make_folder, named_errors, part, prepare
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue (
@@ -37,9 +39,10 @@ CREATE TABLE IF NOT EXISTS queue (
     height INTEGER NOT NULL,
     key_seq INTEGER,
     enhancement_bytes INTEGER NOT NULL,
-    payload BLOB NOT NULL,
     UNIQUE (edge_id, boot_id, seq)
 ) STRICT;
+-- Apart from the rows that change with every lease: SQLite rewrites a row whole.
+CREATE TABLE IF NOT EXISTS payloads (id INTEGER PRIMARY KEY REFERENCES queue (id), payload BLOB NOT NULL) STRICT;
 -- Items are leased in the order they came; this index passes over the dead ones.
 CREATE INDEX IF NOT EXISTS queue_live ON queue (id, available_at) WHERE state != 'dead';
 CREATE TABLE IF NOT EXISTS queue_total (bytes INTEGER NOT NULL) STRICT;
@@ -98,7 +101,13 @@ class QueueLimits:
 
 
 class FrameQueue(Protocol):
-    """The queue as gateway and broker see it. Every change is durable when the call returns."""
+    """The queue as gateway and broker see it.
+
+    Every change survives the death of this process when the call returns, and ``put`` a power cut too. (Where the
+    queue shares a transaction with others, both hold once that is committed.) Every method raises StoreUnavailable
+    when the queue is a server that does not answer. A change may have been made all the same; making it again is
+    harmless.
+    """
 
     def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
         """Add a batch, all or nothing, but for frames that are there already. Returns how many are new.
@@ -108,15 +117,15 @@ class FrameQueue(Protocol):
         ...
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
-        """Take up to ``n`` of the oldest available items for ``ttl_seconds``."""
+        """Take up to ``n`` of the oldest available items for ``ttl_seconds``; fewer when they are large."""
         ...
 
     def extend(self, ids: Sequence[int], *, ttl_seconds: float, worker: str, now: float) -> None:
         """Hold leased items for ``ttl_seconds`` from now. Raises LeaseLost, having extended none."""
         ...
 
-    def ack(self, ids: Sequence[int]) -> int:
-        """Remove finished items, whoever holds them; returns how many were there."""
+    def ack(self, ids: Sequence[int]) -> None:
+        """Remove finished items, whoever holds them; nothing happens for one that is gone or dead."""
         ...
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
@@ -137,12 +146,12 @@ class FrameQueue(Protocol):
 
     @property
     def depth_bytes(self) -> int:
-        """Payload bytes kept, dead items included: what counts against the limit."""
+        """Bytes kept, dead items included: what counts against the limit."""
         ...
 
     @property
     def room_bytes(self) -> int:
-        """Payload bytes that fit before the limit."""
+        """Bytes that fit before the limit; a server's answer may be a second old."""
         ...
 
     def oldest_age(self, now: float) -> float:
@@ -155,23 +164,38 @@ def open_database(path: Path) -> sqlite3.Connection:
     make_folder(path.absolute().parent)
     with named_errors(path):
         connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file only
         prepare(connection, busy_seconds=10)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         connection.executescript(_SCHEMA)
+        if "payload" in {row[1] for row in connection.execute("PRAGMA table_info(queue)")}:
+            with immediate(connection):
+                connection.execute("INSERT INTO payloads SELECT id, payload FROM queue")
+                connection.execute("ALTER TABLE queue DROP COLUMN payload")
     return connection
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """One durable step; inside another, a part of that one. Raises DiskFull and other StorageErrors."""
-    nested = connection.in_transaction
-    if nested:
-        yield
-        return
-    with named_errors("gateway database"), immediate(connection):
+    """One durable step. Inside another it is a part of that one: undone alone when it fails, durable when the
+    whole is. Raises DiskFull and other StorageErrors."""
+    step = part if connection.in_transaction else immediate
+    with named_errors("gateway database"), step(connection):
         yield
 
 
-_COLUMNS = "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes, payload"
+# Pages that hold most of a packet, and a log that is copied into the file seldom: a packet that is worked off
+# meanwhile leaves pages that the next one takes, and they are copied once.
+_PAGE_BYTES = 8192
+_LOG_PAGES = 4096
+_CACHE_KB = 32 << 10  # holds the pages of a commit, and those that workers take soon after
+LONGEST_LEASE_SECONDS = 3600.0
+_LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alone has more
+
+_COLUMNS = (
+    "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes"
+)
 
 
 class SqliteQueue:
@@ -182,44 +206,52 @@ class SqliteQueue:
         self._limits = limits
 
     def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
-        wanted = sum(len(frame.payload) for frame in batch)
-        if self.depth_bytes + wanted > self._limits.max_bytes:
-            raise QueueFull(f"the queue holds {self.depth_bytes} of {self._limits.max_bytes} bytes")
-        added, bytes_added = 0, 0
+        wanted, held = sum(len(frame.payload) for frame in batch), self.depth_bytes
+        if held + wanted > self._limits.max_bytes:
+            raise QueueFull(f"the queue holds {held} of {self._limits.max_bytes} bytes")
+        payloads: list[tuple[int, bytes]] = []
         with transaction(self._db):
             for frame in batch:
-                new = self._db.execute(
-                    "INSERT INTO queue (state, available_at, attempts, payload_bytes, "
-                    f"{_COLUMNS}) VALUES ('ready', ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                added = self._db.execute(
+                    f"INSERT INTO queue (state, available_at, attempts, payload_bytes, {_COLUMNS}) "
+                    "VALUES ('ready', ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (edge_id, boot_id, seq) DO NOTHING",
                     (now, len(frame.payload), *_values(frame)),
-                ).rowcount
-                added += new
-                bytes_added += new * len(frame.payload)
-            self._count_bytes(bytes_added)
-        return added
+                )
+                if added.rowcount and added.lastrowid is not None:
+                    payloads.append((added.lastrowid, frame.payload))
+            self._db.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+            self._count_bytes(sum(len(payload) for _, payload in payloads))
+        return len(payloads)
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         leased: list[Leased] = []
+        room = _LEASE_BYTES
         with transaction(self._db):
-            while len(leased) < n:
-                rows = self._db.execute(
-                    f"SELECT id, attempts + 1, {_COLUMNS} FROM queue INDEXED BY queue_live "
-                    "WHERE state != 'dead' AND available_at <= ? ORDER BY id LIMIT ?",
-                    (now, n - len(leased)),
-                ).fetchall()
-                if not rows:
+            rows = self._db.execute(
+                f"SELECT id, attempts + 1, payload_bytes, {_COLUMNS}, payload "
+                "FROM queue INDEXED BY queue_live CROSS JOIN payloads USING (id) "
+                "WHERE state != 'dead' AND (available_at <= ? OR available_at > ?) ORDER BY id",
+                (now, now + LONGEST_LEASE_SECONDS),  # further off only if the clock was set back meanwhile
+            )
+            buried: list[int] = []
+            while len(leased) < n and (row := rows.fetchone()) is not None:
+                id_, attempt, size, *frame = row
+                if attempt > self._limits.max_attempts:
+                    buried.append(id_)
+                    continue
+                room -= size
+                if leased and room < 0:
                     break
-                for id_, attempt, *frame in rows:
-                    if attempt > self._limits.max_attempts:
-                        self._bury(id_)
-                    else:
-                        self._db.execute(
-                            "UPDATE queue SET state = 'leased', available_at = ?, worker = ?, why = NULL, "
-                            "attempts = ? WHERE id = ?",
-                            (now + ttl_seconds, worker, attempt, id_),
-                        )
-                        leased.append(Leased(id_, attempt, QueuedFrame(*frame)))
+                leased.append(Leased(id_, attempt, QueuedFrame(*frame)))
+            rows.close()
+            for id_ in buried:
+                self._bury(id_)
+            self._db.executemany(
+                "UPDATE queue SET state = 'leased', available_at = ?, worker = ?, why = NULL, attempts = ? "
+                "WHERE id = ?",
+                [(now + ttl_seconds, worker, item.attempts, item.id) for item in leased],
+            )
         return leased
 
     def extend(self, ids: Sequence[int], *, ttl_seconds: float, worker: str, now: float) -> None:
@@ -230,17 +262,16 @@ class SqliteQueue:
                     (now + ttl_seconds, id_, worker),
                 )
 
-    def ack(self, ids: Sequence[int]) -> int:
+    def ack(self, ids: Sequence[int]) -> None:
         with transaction(self._db):
-            gone = [
-                row[0]
-                for id_ in ids
-                for row in self._db.execute(
-                    "DELETE FROM queue WHERE id = ? AND state != 'dead' RETURNING payload_bytes", (id_,)
-                )
-            ]
-            self._count_bytes(-sum(gone))
-        return len(gone)
+            wanted = "SELECT id FROM queue WHERE state != 'dead' AND id IN (SELECT value FROM json_each(?))"
+            listed = (json.dumps(list(ids)),)
+            (size,) = self._db.execute(
+                f"SELECT coalesce(sum(payload_bytes), 0) FROM queue WHERE id IN ({wanted})", listed
+            ).fetchone()
+            for table in ("payloads", "queue"):
+                self._db.execute(f"DELETE FROM {table} WHERE id IN ({wanted})", listed)
+            self._count_bytes(-size)
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
         with transaction(self._db):
@@ -300,5 +331,4 @@ class SqliteQueue:
             raise LeaseLost("the lease ran out; another worker may have the item now")
 
 
-def _values(frame: QueuedFrame) -> tuple[object, ...]:
-    return tuple(getattr(frame, name) for name in _COLUMNS.split(", "))
+_values = attrgetter(*_COLUMNS.split(", "))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -40,7 +40,8 @@ CREATE INDEX IF NOT EXISTS requests_frame ON requests (edge_id, boot_id, seq);
 CREATE INDEX IF NOT EXISTS requests_open ON requests (edge_id, state) WHERE state IN ('pending', 'sent');
 """
 
-_MOST_CORRUPT_ANSWERS = 3
+MOST_CORRUPT_ANSWERS = 3
+_DUE = "(not_before <= ? OR not_before > ?)"
 
 
 class RequestState(StrEnum):
@@ -141,16 +142,16 @@ class RequestTable:
         """What to send to a camera host now, most urgent first; they count as sent from now on."""
         with transaction(self._db):
             self._db.execute(
-                "UPDATE requests SET state = 'pending' WHERE edge_id = ? AND state = 'sent' AND not_before <= ?",
-                (edge_id, now),
+                f"UPDATE requests SET state = 'pending' WHERE edge_id = ? AND state = 'sent' AND {_DUE}",
+                (edge_id, *self._due(now)),
             )
             (sent,) = self._db.execute(
                 "SELECT count(*) FROM requests WHERE edge_id = ? AND state = 'sent'", (edge_id,)
             ).fetchone()
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM requests WHERE edge_id = ? AND state = 'pending' AND not_before <= ? "
+                f"SELECT {_COLUMNS} FROM requests WHERE edge_id = ? AND state = 'pending' AND {_DUE} "
                 "ORDER BY priority DESC, id LIMIT ?",
-                (edge_id, now, max(0, self._times.most_sent - sent)),
+                (edge_id, *self._due(now), max(0, self._times.most_sent - sent)),
             ).fetchall()
             self._db.executemany(
                 "UPDATE requests SET state = 'sent', not_before = ? WHERE id = ?",
@@ -161,10 +162,14 @@ class RequestTable:
     def edges_with_work(self, now: float) -> list[str]:
         """Camera hosts that ``to_send`` may have something for."""
         rows = self._db.execute(
-            "SELECT DISTINCT edge_id FROM requests WHERE state IN ('pending', 'sent') AND not_before <= ?",
-            (now,),
+            f"SELECT DISTINCT edge_id FROM requests WHERE state IN ('pending', 'sent') AND {_DUE}",
+            self._due(now),
         )
         return [row[0] for row in rows]
+
+    def _due(self, now: float) -> tuple[float, float]:
+        """The values of `_DUE`: nothing is set to wait for longer, unless the clock was set back meanwhile."""
+        return now, now + max(self._times.lease_seconds, self._times.busy_seconds)
 
     def hold(self, request: Request, *, now: float) -> None:
         """A chunk came: the lease begins anew. Written only now and then, for each change costs a sync."""
@@ -190,24 +195,26 @@ class RequestTable:
 
     def corrupt(self, request: Request, *, now: float) -> None:
         """An answer failed its CRC: ask again, a few times."""
-        if request.corrupt_answers + 1 >= _MOST_CORRUPT_ANSWERS:
+        if request.corrupt_answers + 1 >= MOST_CORRUPT_ANSWERS:
             self.refuse(request.id, "corrupt")
         else:
             self._change(
                 request.id, "state = 'pending', corrupt_answers = corrupt_answers + 1, not_before = ?", now
             )
 
-    def expire(self, *, now: float) -> list[int]:
-        """End the open requests whose deadline has passed; returns their numbers."""
+    def expire(self, *, now: float) -> None:
+        """End the open requests whose deadline has passed."""
         with transaction(self._db):
-            return [
-                row[0]
-                for row in self._db.execute(
-                    "UPDATE requests SET state = 'expired', reason = 'deadline' "
-                    "WHERE state IN ('pending', 'sent') AND deadline <= ? RETURNING id",
-                    (now,),
-                )
-            ]
+            self._db.execute(
+                "UPDATE requests SET state = 'expired', reason = 'deadline' "
+                "WHERE state IN ('pending', 'sent') AND deadline <= ?",
+                (now,),
+            )
+
+    def ended(self, ids: Collection[int]) -> list[int]:
+        """Which of ``ids`` are open no more."""
+        query = "SELECT count(*) FROM requests WHERE id = ? AND state IN ('pending', 'sent')"
+        return [id_ for id_ in ids if self._db.execute(query, (id_,)).fetchone() == (0,)]
 
     def _change(self, id_: int, change: str, value: object) -> None:
         # Only an open request changes: a late chunk must not wake one that has ended.
@@ -246,6 +253,10 @@ class Assemblies:
         """The whole layer once all of it is here, or None when its CRC is wrong; forgets its chunks either way."""
         partial = self._partial.pop(id_)
         return bytes(partial.data) if zlib.crc32(partial.data) == partial.crc32 else None
+
+    @property
+    def ids(self) -> list[int]:
+        return list(self._partial)
 
     def drop(self, ids: Sequence[int]) -> None:
         for id_ in ids:

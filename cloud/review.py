@@ -37,14 +37,13 @@ from cloud.config import ReviewerConfig
 from cloud.requests import RequestState
 from shared.codec import LayeredCodec, Layers
 from shared.errors import (
+    PASSING,
     BitstreamError,
-    DiskFull,
     GatewayUnreachable,
     ModelNotFound,
     ReferenceMissing,
     RequestRefused,
     ReviewConflict,
-    StoreBusy,
     StoreCorrupt,
 )
 
@@ -78,7 +77,10 @@ class _Open:
 
 @dataclass
 class ReviewWorker:
-    """``owner`` names this worker in leases; ``clock`` gives Unix seconds."""
+    """``owner`` names this worker in leases; ``clock`` gives Unix seconds.
+
+    ``moved`` hears of every review that was looked at and every look for more.
+    """
 
     owner: str
     broker: BrokerClient
@@ -88,6 +90,7 @@ class ReviewWorker:
     blobs: Blobs
     config: ReviewerConfig
     clock: Callable[[], float] = time.time
+    moved: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._open: list[_Open] = []
@@ -100,10 +103,11 @@ class ReviewWorker:
                 self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
                 self._in_trouble = False
-            except (GatewayUnreachable, DiskFull, StoreBusy) as error:
+            except (GatewayUnreachable, *PASSING) as error:
                 if not self._in_trouble:
                     log.warning("waiting: %s", error)
                 self._in_trouble, pause = True, _TROUBLE_SECONDS
+            self.moved()
             stop.wait(pause)
         for waiting in self._open:
             self._unless_lost(waiting.review, lambda id_: release_review(self.catalogue, id_, self.owner))
@@ -111,12 +115,13 @@ class ReviewWorker:
     def step(self) -> int:
         """Take what is due, look at what has come; returns how many reviews were finished, well or badly."""
         while len(self._open) < self.config.in_flight and self._begin():
-            pass
+            self.moved()
         finished = 0
         for waiting in list(self._open):
             if self._advance(waiting):
                 self._open.remove(waiting)
                 finished += 1
+            self.moved()
         return finished
 
     def _begin(self) -> bool:

@@ -26,11 +26,12 @@ from edge.camera import Camera, Frame
 from edge.config import EdgeConfig
 from edge.encode import FrameEncoder
 from edge.spool import Spool
-from edge.spoolrows import SpooledFrame
+from edge.spoolrows import SpooledFrame, Unspooled
 from edge.uplink import Speaker, Uplink
-from shared.errors import LinkError, StoreBusy
+from shared.errors import DiskFull, LinkError, StoreBusy
 from shared.files import storage_error, write_atomically
 from shared.sqlite import make_folder
+from shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from shared.codec import LayeredCodec
@@ -50,13 +51,16 @@ class Agent:
         self._config = config
         self._encoder = FrameEncoder(codec, config.codec)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
+        self._unspooled: Unspooled | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
         self._status_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._bytes_base = self._bytes_enhancement = 0
+        self._watchdog = Watchdog()
+        self._seen = (0, 0)  # frames captured and turns of the uplink, when progress was last told
 
-    def run(self, stop: Event) -> None:
-        """Work until `stop` is set, or until all is delivered if the settings say so.
+    def run(self, stop: Event, watchdog: Watchdog | None = None) -> None:
+        """Work until `stop` is set, or until all is delivered if the settings say so; tell `watchdog` of progress.
 
         :raises SourceError: the source failed for good; what was captured is in the spool
         :raises StorageError: the spool failed, or another agent uses its folder
@@ -65,7 +69,9 @@ class Agent:
         config = self._config
         if config.source.record_dir is not None:
             make_folder(config.source.record_dir)
+        self._watchdog = watchdog or self._watchdog
         with self._open_parts() as (spool, uplink, camera):
+            self._watchdog.ready()
             self._capture(spool, uplink, camera, stop)
             camera.close()
             self._wait_for_delivery(spool, uplink, camera, stop)
@@ -118,22 +124,40 @@ class Agent:
         self._bytes_enhancement += len(encoded.enhancement)
 
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
-        if self._batch:
+        if self._batch or self._unspooled is not None:
             batch, self._batch = self._batch, []
-            dropped = spool.put(batch, time.time_ns())
-            self._spooled += len(batch)
-            self._tombstoned += dropped
-            if dropped:
-                log.warning("the spool is full: %d undelivered frames dropped", dropped)
-            uplink.wake()
+            try:
+                dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
+            except DiskFull as error:
+                self._lose(batch, error)
+            else:
+                self._unspooled = None
+                self._spooled += len(batch)
+                self._tombstoned += dropped
+                if dropped:
+                    log.warning("the spool is full: %d undelivered frames dropped", dropped)
+                uplink.wake()
         self._committed_at = time.monotonic()
+
+    def _lose(self, batch: list[SpooledFrame], error: DiskFull) -> None:
+        """There is no room even for a tombstone; it is made once there is."""
+        if not batch:
+            return
+        if self._unspooled is None:
+            log.error("frames are lost from %d on: %s", batch[0].seq, error)
+        keys = [frame.seq for frame in batch if frame.key_seq is None]
+        lost = Unspooled(batch[0].seq, batch[-1].seq, keys[-1] if keys else None)
+        self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
+        self._tombstoned += len(batch)
 
     def _wait_for_delivery(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
         """Keep delivering and answering: for ever, or until all is safe and the lingering is over."""
         safe_at: float | None = None
         while not stop.is_set():
             now = time.monotonic()
-            if safe_at is None and not spool.undelivered_boots():
+            if self._unspooled is not None:
+                self._commit(spool, uplink)
+            if safe_at is None and self._unspooled is None and not spool.undelivered_boots():
                 safe_at = now
             done = safe_at is not None and now - safe_at >= self._config.linger_seconds
             if self._config.exit_when_acknowledged and done:
@@ -147,9 +171,18 @@ class Agent:
             raise uplink.failure
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
+        self._tell_progress(uplink, camera)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._write_status(uplink, camera)
+
+    def _tell_progress(self, uplink: Uplink, camera: Camera) -> None:
+        """Both halves must go on: frames come, unless the source is known to be away, and the uplink takes turns."""
+        captured, turns = self._seen
+        captures = camera.state != "running" or self._captured > captured
+        if captures and uplink.turns > turns:
+            self._seen = (self._captured, uplink.turns)
+            self._watchdog.moved()
 
     def _write_status(self, uplink: Uplink, camera: Camera) -> None:
         encoder = self._encoder
@@ -171,7 +204,10 @@ class Agent:
             "link": uplink.state,
             "pid": os.getpid(),
         }
-        write_atomically(self._config.data_dir / "status.json", json.dumps(status, indent=1).encode())
+        try:
+            write_atomically(self._config.data_dir / "status.json", json.dumps(status, indent=1).encode())
+        except DiskFull as error:
+            log.warning("the status is out of date: %s", error)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from shared.address import is_loopback
 from shared.errors import ConfigError
 from shared.link import LinkTimes
 from shared.packet import is_edge_id
@@ -76,12 +77,15 @@ class SpoolConfig:
     min_free_bytes: int = 512 << 20  # below this much free disk the spool stops growing
     retention_seconds: float = 86_400.0  # delivered frames stay this long, for enhancement requests
     max_age_seconds: float = 7 * 86_400.0  # undelivered frames are given up after this
-    drop: Literal["oldest", "newest"] = "oldest"  # which undelivered frames go when the spool is full
+    # Which undelivered frames go when the spool is full: the oldest, the arriving ones, or (keep-keys) the oldest
+    # deltas, and keys only when no delta is left.
+    drop: Literal["oldest", "newest", "keep-keys"] = "oldest"
+    max_pinned: int = 256  # frames kept at most because their enhancement is asked for
     commit_seconds: float = 0.1  # frames encoded within this time share one write to disk
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.min_free_bytes < 0:
-            raise ConfigError("max_bytes must be above 0 and min_free_bytes not negative")
+        if self.max_bytes < 1 or min(self.min_free_bytes, self.max_pinned) < 0:
+            raise ConfigError("max_bytes must be above 0, min_free_bytes and max_pinned not negative")
         if min(self.retention_seconds, self.max_age_seconds) <= 0 or self.commit_seconds < 0:
             raise ConfigError("retention_seconds and max_age_seconds must be above 0")
 
@@ -153,9 +157,3 @@ def parse_size(text: str) -> tuple[int, int | None]:
     if width < _MIN_SIDE or (height is not None and height < _MIN_SIDE):
         raise ConfigError(f"resize {text!r} is below {_MIN_SIDE} pixels")
     return width, height
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a ``tcp://`` address stays on this machine, so that it needs no encryption."""
-    host = address.removeprefix("tcp://").rpartition(":")[0]
-    return host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None

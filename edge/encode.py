@@ -50,7 +50,7 @@ class FrameEncoder:
             captured_ns=frame.captured_ns,
             width=frame.image.shape[1],
             height=frame.image.shape[0],
-            key_seq=None if encoded.key.sequence == seq else encoded.key.sequence,
+            key_seq=None if encoded.key is None or encoded.key.sequence == seq else encoded.key.sequence,
             base=encoded.layers.base,
             enhancement=encoded.layers.enhancement,
         )

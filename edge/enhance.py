@@ -37,28 +37,36 @@ class Responder:
         self._max_requests = max_requests
         self._waiting: dict[int, EnhancementRequest] = {}  # by request id, in order of arrival
         self._answers: dict[int, _Answer] = {}
+        self._sent_whole: dict[int, _Answer] = {}  # without their layers; the last confirmation is awaited
 
     def connected(self) -> None:
         """A new connection: the gateway will repeat what it still wants."""
         self._waiting.clear()
         self._answers.clear()
+        self._sent_whole.clear()
 
     def request(self, request: EnhancementRequest) -> Refusal | None:
         """Take in a request; a repeated one starts its answer again. A refusal if there is no room."""
         self._answers.pop(request.request_id, None)
+        self._sent_whole.pop(request.request_id, None)
         if request.request_id not in self._waiting and len(self._waiting) >= self._max_requests:
             return Refusal(request.request_id, "busy")
         self._waiting[request.request_id] = request
         return None
 
-    def confirm(self, credit: ChunkCredit) -> None:
-        """Take in how far an answer has arrived; one that begins further on skips what is there."""
+    def confirm(self, credit: ChunkCredit) -> EnhancementRequest | None:
+        """Take in how far an answer has arrived; one that begins further on skips what is there. Returns its
+        request once the whole layer has arrived."""
+        whole = self._sent_whole.get(credit.request_id)
+        if whole is not None and credit.offset >= whole.sent:
+            return self._sent_whole.pop(credit.request_id).request
         answer = self._answers.get(credit.request_id)
         if answer is not None:
             answer.confirmed = max(answer.confirmed, min(credit.offset, len(answer.layer)))
             answer.sent = max(answer.sent, answer.confirmed)
             if answer.confirmed == len(answer.layer):
-                del self._answers[credit.request_id]
+                return self._answers.pop(credit.request_id).request
+        return None
 
     def expire(self, now_ns: int) -> list[Refusal]:
         """Drop requests whose deadline has passed, waiting or half answered."""
@@ -98,3 +106,7 @@ class Responder:
         if answer.sent == len(answer.layer):
             # Nothing is left to send. Should it get lost with the connection, the gateway asks again.
             del self._answers[chunk.request_id]
+            answer.layer = b""
+            if len(self._sent_whole) >= self._max_requests:
+                self._sent_whole.pop(next(iter(self._sent_whole)))
+            self._sent_whole[chunk.request_id] = answer

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from edge.config import LinkConfig
-from shared.errors import KeyRejected
-
-_KEY = re.compile(r'^\s*(public|secret)-key\s*=\s*"(\S{40})"\s*$', re.MULTILINE)
+from shared.keyfiles import read_key_pair, read_public_key
 
 
 @dataclass(frozen=True)
@@ -22,22 +18,11 @@ class Keys:
 
 
 def load_keys(config: LinkConfig) -> Keys | None:
-    """The keys that the settings name, or None for a plain link on this machine. Raises KeyRejected."""
+    """The keys that the settings name, or None for a plain link on this machine.
+
+    Raises KeyRejected, and SecretExposed when others than its owner may read the secret one.
+    """
     if config.server_public_key_file is None or config.secret_key_file is None:
         return None
-    server, own = _read(config.server_public_key_file), _read(config.secret_key_file)
-    if "secret" not in own:
-        raise KeyRejected(f"{config.secret_key_file} holds no secret key")
-    return Keys(server["public"], own["public"], own["secret"])
-
-
-def _read(path: Path) -> dict[str, bytes]:
-    try:
-        found = {kind: key.encode() for kind, key in _KEY.findall(path.read_text(encoding="utf-8"))}
-    except OSError as error:
-        raise KeyRejected(f"cannot read the key file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise KeyRejected(f"{path} is not a key file") from error
-    if "public" not in found:
-        raise KeyRejected(f"{path} holds no public key")
-    return found
+    server = read_public_key(config.server_public_key_file)
+    return Keys(server, *read_key_pair(config.secret_key_file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.config import EdgeConfig
     from shared.codec import load_codec
     from shared.config import load
+    from shared.watchdog import Watchdog
 
     settings = [setting for _, setting, *_ in _FLAGS] + [setting for _, setting, _ in _SWITCHES]
     config = load(args.config, EdgeConfig, {setting: getattr(args, setting) for setting in settings})
@@ -74,5 +76,7 @@ def run(args: argparse.Namespace) -> int:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Agent(config, load_codec(config.codec.model, threads=config.codec.threads)).run(stop)
+    watchdog = Watchdog.from_environment(os.environ)
+    Agent(config, load_codec(config.codec.model, threads=config.codec.threads)).run(stop, watchdog)
+    watchdog.stopping()
     return 0

@@ -3,10 +3,15 @@
 One SQLite file (write-ahead log, synced at every commit), one transaction for each batch of frames. Whatever
 `put` returned from is still there after SIGKILL or a power cut. The file is bounded by bytes, by age and by
 the free space of its disk. To make room, the oldest delivered frames go first; when only undelivered ones
-are left, the policy says whether the oldest of them or the arriving ones are dropped. Each dropped frame is
+are left, the policy says which of them, or whether the arriving ones, are dropped. Each dropped frame is
 covered by a tombstone in the same transaction, so that the gap can be told to the gateway.
 
-A dropped key takes the deltas that refer to it along: nobody could decode them.
+A dropped key takes the deltas that refer to it along: nobody could decode them. A pinned frame, whose
+enhancement somebody waits for, is not dropped before its time.
+
+Ages are counted by a clock of the spool's own, for the wall clock of a camera host may jump (from 1970 to
+today, once it finds a time server): it advances with the wall clock, never backwards, and by an hour at most
+between two commits. A long stop of the agent so counts as an hour.
 """
 
 from __future__ import annotations
@@ -20,13 +25,14 @@ from pathlib import Path
 from typing import Literal
 
 from edge.config import SpoolConfig
-from edge.spoolrows import SCHEMA, SCHEMA_VERSION, Grave, PendingBase, Safe, SpooledFrame
+from edge.spoolrows import SCHEMA, SCHEMA_VERSION, UPGRADE, Grave, PendingBase, Safe, SpooledFrame, Unspooled
 from shared.errors import StoreCorrupt, Unwritable
 from shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from shared.sqlite import immediate, make_folder, named_errors, prepare
 
 _BUSY_SECONDS = 10.0
 _AGED_ROWS = 64  # rows looked at for their age at each commit
+_LONGEST_STEP_NS = 3600 * 10**9
 
 
 class Spool:
@@ -56,12 +62,14 @@ class Spool:
         prepare(self._db, busy_seconds=_BUSY_SECONDS)
         with immediate(self._db):
             version = self._one("PRAGMA user_version")
-            if version == 0:
-                for statement in SCHEMA.split(";\n"):
+            if version not in (0, 1, SCHEMA_VERSION):
+                raise StoreCorrupt(f"{self._path}: schema version {version} is not known here")
+            if version != SCHEMA_VERSION:
+                for statement in (UPGRADE if version else SCHEMA).split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise StoreCorrupt(f"{self._path}: schema version {version} is not known here")
+            self._clock_ns, self._wall_ns = self._db.execute("SELECT spool_ns, wall_ns FROM clock").fetchone()
+            self._advance(now_ns)
             self._db.execute(
                 "DELETE FROM boots WHERE started_ns < ? AND number NOT IN (SELECT boot FROM frames)"
                 " AND number NOT IN (SELECT boot FROM tombstones)",
@@ -80,21 +88,27 @@ class Spool:
         """Bytes of the layers held, delivered or not."""
         return self._bytes
 
-    def put(self, frames: Sequence[SpooledFrame], now_ns: int) -> int:
+    def put(self, frames: Sequence[SpooledFrame], now_ns: int, *, before: Unspooled | None = None) -> int:
         """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
-        for them (older ones or some of them, by policy), each now under a tombstone."""
-        before = self._bytes
+        for them (older ones or some of them, by policy), each now under a tombstone; and so are those that
+        could not be stored right `before`, which do not count."""
+        state = self._bytes, self._clock_ns, self._wall_ns, self._dropped_key
         try:
             with self._lock, named_errors(self._path), immediate(self._db):
-                dropped = self._drop_aged(now_ns)
+                self._advance(now_ns)
+                dropped = self._drop_aged()
+                if before is not None:
+                    self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
+                    self._dropped_key = self._dropped_key if before.key_seq is None else before.key_seq
                 for frame in frames:
                     dropped += self._put(frame)
-                last = frames[-1].seq if frames else -1
+                last = frames[-1].seq if frames else -1 if before is None else before.last_seq
                 self._db.execute(
                     "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
                 )
         except BaseException:
-            self._bytes = before  # the transaction was rolled back
+            # The transaction was rolled back.
+            self._bytes, self._clock_ns, self._wall_ns, self._dropped_key = state
             raise
         return dropped
 
@@ -103,37 +117,43 @@ class Spool:
             return self._bury_arriving(frame, "too-large")
         if frame.key_seq is not None and frame.key_seq == self._dropped_key:
             return self._bury_arriving(frame, "key-dropped")
-        room, dropped = self._make_room(frame.size_bytes)
+        room, dropped = self._make_room(frame)
         if not room:
             return dropped + self._bury_arriving(frame, "spool-full")
         if frame.key_seq is not None and frame.key_seq == self._dropped_key:
             return dropped + self._bury_arriving(frame, "key-dropped")
         self._db.execute(
             "INSERT INTO frames"
-            " (boot, seq, captured_ns, width, height, key_seq, size_bytes, base, enhancement)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " (boot, seq, captured_ns, width, height, key_seq, size_bytes, put_ns, base, enhancement)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(self._boot, frame.seq, frame.captured_ns, frame.width, frame.height, frame.key_seq),
-                *(frame.size_bytes, frame.base, frame.enhancement),
+                *(frame.size_bytes, self._clock_ns, frame.base, frame.enhancement),
             ),
         )
         self._bytes += frame.size_bytes
         return dropped
 
     def _bury_arriving(self, frame: SpooledFrame, reason: str) -> int:
-        self._bury(self._boot, frame.seq, reason)
+        self._bury(self._boot, frame.seq, frame.seq, reason)
         if frame.key_seq is None:
             self._dropped_key = frame.seq
         return 1
 
-    def _make_room(self, wanted: int) -> tuple[bool, int]:
-        """Free bytes for `wanted` more where the bounds ask: (room now?, undelivered frames dropped)."""
+    def _advance(self, now_ns: int) -> None:
+        """Let the spool's own clock follow the wall clock."""
+        self._clock_ns += min(max(0, now_ns - self._wall_ns), _LONGEST_STEP_NS)
+        self._wall_ns = now_ns
+        self._db.execute("UPDATE clock SET spool_ns = ?, wall_ns = ?", (self._clock_ns, now_ns))
+
+    def _make_room(self, frame: SpooledFrame) -> tuple[bool, int]:
+        """Free bytes for a frame where the bounds ask: (room now?, undelivered frames dropped)."""
         dropped = 0
-        short = self._short(wanted)
+        short = self._short(frame.size_bytes)
         if short > self._bytes:
             return False, 0  # dropping everything would not be enough
         while short > 0:
-            freed, lost = self._drop_oldest()
+            freed, lost = self._drop_oldest(for_delta=frame.key_seq is not None)
             if freed == 0:
                 return False, dropped
             short -= freed
@@ -152,37 +172,49 @@ class Spool:
         lacking = wanted if free + reusable - wanted < self._config.min_free_bytes else 0
         return max(over, min(lacking, self._bytes))
 
-    def _drop_oldest(self) -> tuple[int, int]:
-        """Delete the oldest delivered frame, else by policy the oldest undelivered: (bytes, undelivered)."""
-        row = self._db.execute(
-            "SELECT id, size_bytes FROM frames WHERE safe = 1 ORDER BY id LIMIT 1"
-        ).fetchone()
+    def _drop_oldest(self, *, for_delta: bool) -> tuple[int, int]:
+        """Delete the oldest delivered frame, else an undelivered one by policy: (bytes, undelivered)."""
+        row = self._first("id, size_bytes", "safe = 1")
         if row is not None:
             self._db.execute("DELETE FROM frames WHERE id = ?", (row[0],))
             self._bytes -= row[1]
             return row[1], 0
-        if self._config.drop == "newest":
-            return 0, 0
-        row = self._db.execute("SELECT boot, seq FROM frames ORDER BY id LIMIT 1").fetchone()
+        row = None
+        if self._config.drop == "keep-keys":
+            row = self._first("boot, seq", "safe = 0 AND key_seq IS NOT NULL")
+        if row is None and (
+            self._config.drop == "oldest" or (self._config.drop == "keep-keys" and not for_delta)
+        ):
+            row = self._first("boot, seq", "safe = 0")
         return (0, 0) if row is None else self._drop(row[0], row[1], "spool-full")
 
-    def _drop_aged(self, now_ns: int) -> int:
+    def _first(self, columns: str, condition: str) -> tuple[int, int] | None:
+        """Of the oldest frame that meets a condition and is not pinned."""
+        row: tuple[int, int] | None = self._db.execute(
+            f"SELECT {columns} FROM frames WHERE {condition} AND pinned_until_ns <= ? ORDER BY id LIMIT 1",
+            (self._clock_ns,),
+        ).fetchone()
+        return row
+
+    def _drop_aged(self) -> int:
         """Delete what outlived its time; returns how many of those frames were never delivered."""
-        oldest_safe = now_ns - int(self._config.retention_seconds * 1e9)
-        oldest = now_ns - int(self._config.max_age_seconds * 1e9)
-        for identity, captured_ns, size in self._db.execute(
-            "SELECT id, captured_ns, size_bytes FROM frames WHERE safe = 1 ORDER BY id LIMIT ?", (_AGED_ROWS,)
+        oldest_safe = self._clock_ns - int(self._config.retention_seconds * 1e9)
+        oldest = self._clock_ns - int(self._config.max_age_seconds * 1e9)
+        for identity, size, put_ns in self._db.execute(
+            "SELECT id, size_bytes, put_ns FROM frames WHERE safe = 1 AND pinned_until_ns <= ? ORDER BY id LIMIT ?",
+            (self._clock_ns, _AGED_ROWS),
         ).fetchall():
-            if captured_ns >= oldest_safe:
+            if put_ns >= oldest_safe:
                 break
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
         dropped = 0
-        for boot, seq, captured_ns in self._db.execute(
-            "SELECT boot, seq, captured_ns FROM frames WHERE safe = 0 ORDER BY boot, seq LIMIT ?",
-            (_AGED_ROWS,),
+        for boot, seq, put_ns in self._db.execute(
+            "SELECT boot, seq, put_ns FROM frames WHERE safe = 0 AND pinned_until_ns <= ?"
+            " ORDER BY boot, seq LIMIT ?",
+            (self._clock_ns, _AGED_ROWS),
         ).fetchall():
-            if captured_ns >= oldest:
+            if put_ns >= oldest:
                 break
             dropped += self._drop(boot, seq, "spool-age")[1]
         return dropped
@@ -191,30 +223,49 @@ class Spool:
         """Drop an undelivered frame and the undelivered deltas that need it: (bytes, frames)."""
         rows = self._db.execute(
             "SELECT id, seq, key_seq, size_bytes FROM frames"
-            " WHERE boot = ? AND safe = 0 AND (seq = ? OR key_seq = ?) ORDER BY seq",
-            (boot, seq, seq),
+            " WHERE boot = ? AND safe = 0 AND (seq = ? OR key_seq = ?) AND pinned_until_ns <= ? ORDER BY seq",
+            (boot, seq, seq, self._clock_ns),
         ).fetchall()
         for identity, lost_seq, key_seq, size in rows:
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
-            self._bury(boot, lost_seq, reason)
+            self._bury(boot, lost_seq, lost_seq, reason)
             if key_seq is None and boot == self._boot:
                 self._dropped_key = lost_seq
         return sum(row[3] for row in rows), len(rows)
 
-    def _bury(self, boot: int, seq: int, reason: str) -> None:
-        """Put one sequence under a tombstone; one that ends right before it is replaced, not changed, so
+    def _bury(self, boot: int, first: int, last: int, reason: str) -> None:
+        """Put sequences under a tombstone; one that ends right before them is replaced, not changed, so
         that its new id shows that it must be sent again."""
         row = self._db.execute(
             "SELECT id, first_seq FROM tombstones WHERE boot = ? AND last_seq = ? AND reason = ?",
-            (boot, seq - 1, reason),
+            (boot, first - 1, reason),
         ).fetchone()
         if row is not None:
             self._db.execute("DELETE FROM tombstones WHERE id = ?", (row[0],))
         self._db.execute(
             "INSERT INTO tombstones (boot, first_seq, last_seq, reason) VALUES (?, ?, ?, ?)",
-            (boot, seq if row is None else row[1], seq, reason),
+            (boot, first if row is None else row[1], last, reason),
         )
+
+    def pin(self, boot_id: str, seq: int, seconds: float) -> bool:
+        """Keep a frame for so long, whatever room others want: its enhancement is asked for. False if it is
+        not here, or if too many are pinned already."""
+        with self._lock, named_errors(self._path), immediate(self._db):
+            held = self._one("SELECT count(*) FROM frames WHERE pinned_until_ns > ?", self._clock_ns)
+            if held >= self._config.max_pinned:
+                return False
+            until = self._clock_ns + int(min(max(0.0, seconds), self._config.retention_seconds) * 1e9)
+            return self._pin(boot_id, seq, until)
+
+    def unpin(self, boot_id: str, seq: int) -> None:
+        """The enhancement has arrived: the frame may go when its time has come."""
+        with self._lock, named_errors(self._path), immediate(self._db):
+            self._pin(boot_id, seq, 0)
+
+    def _pin(self, boot_id: str, seq: int, until_ns: int) -> bool:
+        change = "UPDATE frames SET pinned_until_ns = ? WHERE boot = ? AND seq = ?"
+        return self._db.execute(change, (until_ns, self._number(boot_id), seq)).rowcount == 1
 
     def mark_safe(self, news: Sequence[Safe]) -> int:
         """Take in what the gateway holds durably; returns how many frames became safe by it."""
@@ -260,16 +311,16 @@ class Spool:
             return (following if oldest is None else oldest), following
 
     def read(
-        self, boot_id: str, from_seq: int, most_bytes: int, last_seq: int | None = None
+        self, boot_id: str, from_seq: int, most_bytes: int, last_seq: int | None = None, most_frames: int = -1
     ) -> list[PendingBase]:
         """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
-        `most_bytes`, at least one."""
+        `most_bytes`, at least one; at most `most_frames` unless that is below 0."""
         found: list[PendingBase] = []
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
-                " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq",
-                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq),
+                " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, most_frames),
             ):
                 pending = PendingBase(*row)
                 most_bytes -= len(pending.base)

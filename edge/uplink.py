@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import zmq
-import zmq.utils.monitor
 
 from edge.backoff import Backoff
 from edge.config import LinkConfig
+from edge.connection import DOWN, MOST_QUEUED, REFUSED, UP, Connection
 from edge.enhance import Responder
-from edge.keys import Keys, load_keys
+from edge.keys import load_keys
 from edge.spool import Spool
 from edge.spoolrows import Safe
-from shared.errors import PacketError, SecondlookError
+from shared.errors import DiskFull, KeyRejected, PacketError, SecondlookError, SecretExposed, StoreBusy
 from shared.link import BaseSender, Flight
 from shared.packet import (
     Ack,
@@ -43,7 +43,6 @@ from shared.packet import (
     Welcome,
     parse,
 )
-from shared.packetfields import MAX_MESSAGE_BYTES
 from shared.version import __version__
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -52,11 +51,8 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 _READ_BYTES = 1 << 20  # read from the spool at once
-_MESSAGES = 32  # ZeroMQ's own queues, a side; credit is what really bounds them
 _RECEIVE_AT_ONCE = 200
-_UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
-_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-_DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | _REFUSED
+_NEWS_KEPT = 64  # acknowledgements, while the disk is full
 
 
 @dataclass(frozen=True)
@@ -68,61 +64,11 @@ class Speaker:
     camera: str
 
 
-class _Connection:
-    """One DEALER socket with its monitor."""
-
-    def __init__(self, context: _Context, config: LinkConfig, keys: Keys | None) -> None:
-        self.socket = context.socket(zmq.DEALER)
-        for option, value in (
-            *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
-            (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),
-            (zmq.RECONNECT_IVL_MAX, int(config.retry_max_seconds * 1000)),
-            *((zmq.HEARTBEAT_IVL, 5_000), (zmq.HEARTBEAT_TIMEOUT, 15_000), (zmq.CONNECT_TIMEOUT, 10_000)),
-            (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
-        ):
-            self.socket.setsockopt(option, value)
-        if keys is not None:
-            self.socket.curve_serverkey = keys.server_public
-            self.socket.curve_publickey = keys.public
-            self.socket.curve_secretkey = keys.secret
-        self.monitor = self.socket.get_monitor_socket(_UP | _DOWN)
-        self.socket.connect(config.gateway)
-        self.up = False
-        self.blocked = False  # the socket would not take more; wait until it can
-
-    def send(self, packet: Packet) -> bool:
-        """Hand a packet to the socket; False when its queue is full."""
-        try:
-            self.socket.send_multipart(packet.to_frames(), zmq.DONTWAIT, copy=True)
-        except zmq.Again:
-            self.blocked = True
-            return False
-        return True
-
-    def receive(self) -> list[bytes] | None:
-        try:
-            return self.socket.recv_multipart(zmq.DONTWAIT)
-        except zmq.Again:
-            return None
-
-    def events(self) -> int:
-        """What happened to the connection since last asked, as bits."""
-        seen = 0
-        while self.monitor.poll(0):
-            seen |= zmq.utils.monitor.recv_monitor_message(self.monitor)["event"]
-        return seen
-
-    def close(self) -> None:
-        self.socket.disable_monitor()
-        self.monitor.close(0)
-        self.socket.close(0)
-
-
 class Uplink:
     """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
 
     def __init__(self, config: LinkConfig, speaker: Speaker, spool: Spool, rng: random.Random) -> None:
-        """Raises KeyRejected."""
+        """Raises KeyRejected, SecretExposed."""
         self._config = config
         self._speaker = speaker
         self._spool = spool
@@ -131,8 +77,8 @@ class Uplink:
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._sender = BaseSender(config.times)
         self._responder = Responder(config.max_requests)
-        self._bulk: _Connection | None = None
-        self._control: _Connection | None = None
+        self._bulk: Connection | None = None
+        self._control: Connection | None = None
         self._boots: list[str] = []  # to greet: those with anything undelivered, and the present one
         self._grave_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
@@ -145,6 +91,7 @@ class Uplink:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
+        self.turns = 0
         self.acknowledged = 0
         self.enhancement_bytes_sent = 0
         self.failure: SecondlookError | None = None
@@ -173,6 +120,7 @@ class Uplink:
         try:
             while not self._stopping.is_set():
                 self._cycle()
+                self.turns += 1
             self._mark_safe()
         except SecondlookError as error:
             self.failure = error
@@ -194,8 +142,12 @@ class Uplink:
             self._serve_control(time.monotonic())
 
     def _open(self) -> None:
-        self._bulk = _Connection(self._context, self._config, self._keys)
-        self._control = _Connection(self._context, self._config, self._keys)
+        try:
+            self._keys = load_keys(self._config)  # they may have been rotated meanwhile
+        except (KeyRejected, SecretExposed) as error:
+            log.warning("going on with the keys at hand: %s", error)
+        self._bulk = Connection(self._context, self._config, self._keys)
+        self._control = Connection(self._context, self._config, self._keys)
         self._heard_at = time.monotonic()
 
     def _close(self) -> None:
@@ -230,11 +182,11 @@ class Uplink:
         assert self._bulk is not None and self._control is not None
         for connection in (self._bulk, self._control):
             seen = connection.events()
-            if seen & _REFUSED:
+            if seen & REFUSED:
                 return self._lost(f"gateway {self._config.gateway} does not accept this host's key")
-            if seen & _DOWN:
+            if seen & DOWN:
                 return self._lost(f"connection to gateway {self._config.gateway} broke")
-            if seen & _UP:
+            if seen & UP:
                 connection.up = True
                 self._heard_at = now
                 self._greet_anew(connection)
@@ -252,7 +204,7 @@ class Uplink:
         self._open_at = time.monotonic() + pause
         return False
 
-    def _greet_anew(self, connection: _Connection) -> None:
+    def _greet_anew(self, connection: Connection) -> None:
         """Nothing said before counts on this connection any more."""
         if connection is self._bulk:
             self._sender.connected()
@@ -268,11 +220,16 @@ class Uplink:
 
     def _mark_safe(self) -> None:
         if self._news:
-            news, self._news = self._news, []
-            self.acknowledged += self._spool.mark_safe(news)
+            try:
+                self.acknowledged += self._spool.mark_safe(self._news)
+            except (DiskFull, StoreBusy):
+                # Tried again with the next news, which says most of it once more.
+                del self._news[:-_NEWS_KEPT]
+                return
+            self._news = []
             self._list_boots()
 
-    def _take(self, connection: _Connection, frames: list[bytes]) -> None:
+    def _take(self, connection: Connection, frames: list[bytes]) -> None:
         try:
             packet = parse(frames)
         except PacketError as error:
@@ -305,9 +262,15 @@ class Uplink:
     def _take_control(self, packet: Packet) -> None:
         refusal = None
         if isinstance(packet, EnhancementRequest):
+            left_ns = packet.deadline_ns - time.time_ns() - self._clock_offset_ns
+            with contextlib.suppress(DiskFull, StoreBusy):
+                self._spool.pin(packet.boot_id, packet.seq, left_ns / 1e9)
             refusal = self._responder.request(packet)
         elif isinstance(packet, ChunkCredit):
-            self._responder.confirm(packet)
+            answered = self._responder.confirm(packet)
+            if answered is not None:
+                with contextlib.suppress(DiskFull, StoreBusy):
+                    self._spool.unpin(answered.boot_id, answered.seq)
         elif isinstance(packet, Welcome):
             self._control_hello_at = math.inf
         elif isinstance(packet, Pong):
@@ -330,9 +293,10 @@ class Uplink:
             self._sender.sent(grave.boot_id, grave.first_seq, grave.last_seq, 0, now)
         self._send_frames(bulk, now)
 
-    def _send_frames(self, bulk: _Connection, now: float) -> None:
+    def _send_frames(self, bulk: Connection, now: float) -> None:
         while (read := self._sender.next_read()) is not None:
-            batch = self._spool.read(read.boot_id, read.from_seq, min(read.room_bytes, _READ_BYTES))
+            most = min(read.room_bytes, _READ_BYTES)
+            batch = self._spool.read(read.boot_id, read.from_seq, most, most_frames=MOST_QUEUED)
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
@@ -341,7 +305,7 @@ class Uplink:
                     return
                 self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
 
-    def _repeat(self, bulk: _Connection, flight: Flight, now: float) -> None:
+    def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
         """Send again what was not acknowledged in time, if the spool still has it."""
         packet: Packet | None = None
         if flight.is_tombstone:

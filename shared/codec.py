@@ -18,24 +18,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from shared.bitstream import MAX_PIXELS, MAX_QUALITY, MAX_SIDE, Bitstream, Codec, Layer, parse
+from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
 from shared.delta import pack_map, unpack_map
-from shared.entropy import EntropyTables, SymbolDecoder, SymbolEncoder
+from shared.entropy import SymbolDecoder, SymbolEncoder
 from shared.errors import (
     ConfigError,
     LayerMismatch,
-    ModelCorrupt,
     ModelNotFound,
     ReferenceMissing,
     SymbolMismatch,
     UnsupportedBitstream,
 )
 from shared.inference import Session, open_session
+from shared.lite_tables import LayerModel, entropy_tables, load_tables
 from shared.models import MODELS_ROOT, ModelFolder, find_model
-from shared.scale_network import ScaleNetwork
+from shared.plugins import open_plugin
 from shared.tiles import SIDE, STEP, pad, run_tiled
 
 U8Image = npt.NDArray[np.uint8]
@@ -80,12 +78,15 @@ class Encoded:
     """Layers of one frame and the key that later deltas may refer to (the frame itself, or the key it used)."""
 
     layers: Layers
-    key: Key
+    key: Key | None  # None from a codec family that has no deltas
     changed: float  # share of 16x16 positions that were coded: 1.0 in a key
 
 
 class LayeredCodec(Protocol):
     """What edge, worker and reviewer need of a codec."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def model_hash(self) -> bytes: ...
@@ -108,19 +109,6 @@ class _Latents:
     latents: F32
 
 
-@dataclass(frozen=True)
-class _LayerModel:
-    """The integers of one layer: which table codes a symbol, and the tables."""
-
-    scales: ScaleNetwork
-    tables: EntropyTables
-
-    @classmethod
-    def load(cls, tensors: dict[str, npt.NDArray[Any]], layer: str) -> _LayerModel:
-        tables = _tables(tensors, layer)
-        return cls(ScaleNetwork.load(tensors, layer, len(tables.reach)), tables)
-
-
 class LiteCodec:
     """The `lite` codec. One object serves one thread at a time.
 
@@ -133,9 +121,9 @@ class LiteCodec:
         self.model_hash = folder.model_hash
         self._graphs: dict[str, Session] = {}
         self._folder, self._threads = folder, threads
-        tensors = _load_tables(folder)
-        self._hyper_tables = _tables(tensors, "hyper")
-        self._layers = {name: _LayerModel.load(tensors, name) for name in ("base", "enhancement")}
+        tensors = load_tables(folder)
+        self._hyper_tables = entropy_tables(tensors, "hyper")
+        self._layers = {name: LayerModel.load(tensors, name) for name in ("base", "enhancement")}
         self._change_threshold = float(tensors["change_threshold"][0])
 
     def encode(
@@ -147,7 +135,7 @@ class LiteCodec:
         `sequence` is what deltas will call this frame, should it be a key. A `key` of another size or quality is
         not used: the frame becomes a key. Raises ConfigError on arguments out of range.
         """
-        _check(image, base_quality, quality)
+        check_frame(image, base_quality, quality)
         if not 0 <= sequence < 1 << 63:
             raise ConfigError(f"sequence number {sequence} is not in 0..2^63-1")
         height, width = image.shape[:2]
@@ -341,36 +329,11 @@ class LiteCodec:
         return run_tiled(self._graphs[graph], feeds, margin=MARGINS[graph])
 
 
-def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LiteCodec:
-    """Open a codec by model name or folder. Raises ModelNotFound or ModelCorrupt."""
-    return LiteCodec(find_model(model, kind="codec", root=root), threads=threads)
-
-
-def _load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
-    try:
-        tensors = load_file(folder.file("entropy.safetensors"))
-    except SafetensorError as error:
-        raise ModelCorrupt(f"model {folder.name}: its tables cannot be read: {error}") from error
-    wanted = {f"{name}.frequencies" for name in ("hyper", "base", "enhancement")}
-    missing = {*wanted, "reach", "skip_below", "change_threshold"} - tensors.keys()
-    if missing:
-        raise ModelCorrupt(f"model {folder.name}: its tables lack {', '.join(sorted(missing))}")
-    return tensors
-
-
-def _tables(tensors: dict[str, npt.NDArray[Any]], name: str) -> EntropyTables:
-    return EntropyTables(tensors[f"{name}.frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
-
-
-def _check(image: U8Image, base_quality: int, quality: int) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
-    height, width = image.shape[:2]
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
-        raise ConfigError(f"a frame of {width}x{height} is out of range")
-    for name, value in (("base quality", base_quality), ("quality", quality)):
-        if not 0 <= value <= MAX_QUALITY:
-            raise ConfigError(f"{name} {value} is not in 0..{MAX_QUALITY}")
+def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LayeredCodec:
+    """Open a codec by model name or folder. Raises ModelNotFound, ModelCorrupt, or what `open_plugin` raises."""
+    folder = find_model(model, kind="codec", root=root)
+    lite = folder.manifest.get("family", "lite") == "lite"
+    return LiteCodec(folder, threads=threads) if lite else open_plugin(folder, threads=threads)
 
 
 def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:

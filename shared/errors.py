@@ -4,6 +4,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
 
     SecondlookError
     ├── ConfigError                 a setting or flag is missing, unknown or out of range
+    │   └── SecretExposed           a file that holds a secret can be read by others than its owner
     ├── BitstreamError              a .slk layer cannot be decoded
     │   ├── TruncatedBitstream      it ends before a length it announces
     │   ├── NotABitstream           its magic is wrong
@@ -30,6 +31,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── Unwritable              the data folder cannot be created or written
     │   ├── StoreCorrupt            a database or blob is not what was written
     │   ├── StoreBusy               another process held a database for longer than the time allowed
+    │   ├── StoreUnavailable        a server that keeps data does not answer
     │   └── UnsupportedStore        its schema version is not known here
     ├── LinkError
     │   ├── PortBusy                an address is already in use
@@ -42,6 +44,12 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     ├── ReviewError
     │   ├── ReviewNotFound          there is no review with this number
     │   └── ReviewConflict          the review's state, or its lease, forbids this change
+    ├── AccountError
+    │   ├── AccountNotFound         there is no such user or token
+    │   ├── AccountConflict         the name is taken, or a role is above the user's
+    │   ├── PasswordTooWeak         a new password is too short or too plain
+    │   ├── LoginRefused            name or password is wrong
+    │   └── TooManyAttempts         too many wrong passwords for one account, or from one address
     ├── DetectorError               detector weights are absent or not of a known layout
     └── DemoError
         ├── ChildEnded              a process of the demo ended by itself
@@ -57,6 +65,10 @@ class SecondlookError(Exception):
 
 
 class ConfigError(SecondlookError):
+    pass
+
+
+class SecretExposed(ConfigError):
     pass
 
 
@@ -164,6 +176,10 @@ class StoreBusy(StorageError):
     pass
 
 
+class StoreUnavailable(StorageError):
+    pass
+
+
 class UnsupportedStore(StorageError):
     pass
 
@@ -212,6 +228,30 @@ class ReviewConflict(ReviewError):
     pass
 
 
+class AccountError(SecondlookError):
+    pass
+
+
+class AccountNotFound(AccountError):
+    pass
+
+
+class AccountConflict(AccountError):
+    pass
+
+
+class PasswordTooWeak(AccountError):
+    pass
+
+
+class LoginRefused(AccountError):
+    pass
+
+
+class TooManyAttempts(AccountError):
+    pass
+
+
 class DetectorError(SecondlookError):
     pass
 
@@ -230,3 +270,7 @@ class PipelineStalled(DemoError):
 
 class FramesLost(DemoError):
     pass
+
+
+# What passes by itself: whoever meets one of these waits and tries again, and has lost nothing.
+PASSING = (DiskFull, StoreBusy, StoreUnavailable)

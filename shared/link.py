@@ -2,7 +2,8 @@
 
 `BaseSender` serves the edge. The spool on disk holds the frames; the sender only remembers, for the present
 connection, how far it has read each boot and what is in flight. Its owner asks it what to read and what to
-repeat, and tells it what was sent and what came back. All times are monotonic seconds passed in as `now`.
+repeat, and tells it what was sent and what came back. What a boot goes through on a connection is the table
+`BOOT_TABLE`. All times are monotonic seconds passed in as `now`.
 
 `Received` serves the gateway: the set of sequences of one boot that are safe, as one cumulative number and
 a few ranges. `PACKETS.md` has the rules that both follow.
@@ -10,9 +11,11 @@ a few ranges. `PACKETS.md` has the rules that both follow.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from shared.errors import ConfigError
 
@@ -81,6 +84,9 @@ class Read:
     room_bytes: int
 
 
+_FlightKey = tuple[str, int, int, bool]  # boot, first, last, whether it is a tombstone
+
+
 @dataclass(frozen=True)
 class Flight:
     """Something sent and not acknowledged: one frame, or a tombstone (`size_bytes` 0) with its range."""
@@ -95,18 +101,52 @@ class Flight:
     def is_tombstone(self) -> bool:
         return self.size_bytes == 0
 
+    @property
+    def key(self) -> _FlightKey:
+        # A frame that was dropped on its way and its tombstone are both in flight.
+        return self.boot_id, self.first_seq, self.last_seq, self.is_tombstone
+
+
+class BootState(Enum):
+    """How far one boot has come on the present connection."""
+
+    SILENT = "silent"  # no hello was said for it
+    GREETED = "greeted"  # its hello waits for a welcome
+    READING = "reading"  # welcomed; the spool may hold more to send
+    DRAINED = "drained"  # welcomed; the spool had nothing more when last asked
+
+
+class BootEvent(Enum):
+    HELLO = "hello said"
+    WELCOME = "welcome came"
+    SPOOLED = "something new in the spool"
+    EMPTY = "nothing more in the spool"
+
+
+# A pair that is not here changes nothing. A hello is said in the later states too, while credit is 0. On a new
+# connection every boot is SILENT.
+BOOT_TABLE: Mapping[tuple[BootState, BootEvent], BootState] = {
+    (BootState.SILENT, BootEvent.HELLO): BootState.GREETED,
+    (BootState.GREETED, BootEvent.WELCOME): BootState.READING,
+    (BootState.READING, BootEvent.EMPTY): BootState.DRAINED,
+    (BootState.DRAINED, BootEvent.SPOOLED): BootState.READING,
+}
+
 
 @dataclass
 class _Boot:
     """What one connection knows of one boot."""
 
-    hello_at: float | None = None
-    welcomed: bool = False
-    from_seq: int = 0
-    drained: bool = False  # the spool had nothing from `from_seq` on when last asked
+    state: BootState = BootState.SILENT
+    hello_at: float = -math.inf
+    from_seq: int = 0  # the spool is read from here on
 
+    def take(self, event: BootEvent) -> None:
+        self.state = BOOT_TABLE.get((self.state, event), self.state)
 
-_FlightKey = tuple[str, int, int]  # boot, first, last
+    @property
+    def is_welcome(self) -> bool:
+        return self.state in (BootState.READING, BootState.DRAINED)
 
 
 class BaseSender:
@@ -145,16 +185,16 @@ class BaseSender:
         due = []
         for boot_id in boots:
             boot = self._boots.setdefault(boot_id, _Boot())
-            waits = not boot.welcomed or self._window_bytes == 0
-            if waits and (boot.hello_at is None or now - boot.hello_at >= self._times.hello_seconds):
+            waits = not boot.is_welcome or self._window_bytes == 0
+            if waits and now - boot.hello_at >= self._times.hello_seconds:
+                boot.take(BootEvent.HELLO)
                 boot.hello_at = now
                 due.append(boot_id)
         return due
 
     def welcomed(self, boot_id: str, cumulative: int, credit_bytes: int) -> None:
         """Take in a `Welcome`. Reading begins behind what is safe; a repeated one does not rewind."""
-        boot = self._boots.setdefault(boot_id, _Boot())
-        boot.welcomed = True
+        self._event(boot_id, BootEvent.WELCOME)
         self.acknowledged(boot_id, cumulative, (), credit_bytes)
 
     def acknowledged(
@@ -172,8 +212,7 @@ class BaseSender:
 
     def spooled(self, boot_id: str) -> None:
         """The spool holds something new for this boot."""
-        if boot_id in self._boots:
-            self._boots[boot_id].drained = False
+        self._event(boot_id, BootEvent.SPOOLED)
 
     def next_read(self) -> Read | None:
         """Where to read the next frame to send, or None: no room, nobody welcomed, or nothing left."""
@@ -181,7 +220,7 @@ class BaseSender:
         if self._window_bytes == 0 or (room <= 0 and self._in_flight_bytes > 0):
             return None
         for boot_id, boot in self._boots.items():
-            if boot.welcomed and not boot.drained:
+            if boot.state is BootState.READING:
                 return Read(boot_id, boot.from_seq, room)
         return None
 
@@ -193,13 +232,13 @@ class BaseSender:
 
     def drained(self, boot_id: str) -> None:
         """The spool holds no more frames of this boot from where `next_read` pointed."""
-        self._boots[boot_id].drained = True
+        self._event(boot_id, BootEvent.EMPTY)
 
     def sent(self, boot_id: str, first_seq: int, last_seq: int, size_bytes: int, now: float) -> None:
         """A frame (`first_seq` = `last_seq`), or a tombstone (`size_bytes` 0), was handed to the socket."""
-        key = (boot_id, first_seq, last_seq)
-        self._land(key)
-        self._flights[key] = Flight(boot_id, first_seq, last_seq, size_bytes, now)
+        flight = Flight(boot_id, first_seq, last_seq, size_bytes, now)
+        self._land(flight.key)
+        self._flights[flight.key] = flight
         self._in_flight_bytes += size_bytes
         if size_bytes:
             boot = self._boots[boot_id]
@@ -216,7 +255,11 @@ class BaseSender:
 
     def gone(self, flight: Flight) -> None:
         """The spool no longer holds what was in flight: acknowledged meanwhile, or dropped."""
-        self._land((flight.boot_id, flight.first_seq, flight.last_seq))
+        self._land(flight.key)
+
+    def _event(self, boot_id: str, event: BootEvent) -> None:
+        if boot_id in self._boots:
+            self._boots[boot_id].take(event)
 
     def _land(self, key: _FlightKey) -> None:
         flight = self._flights.pop(key, None)

@@ -51,11 +51,12 @@ def model_hash(files: dict[str, dict[str, Any]]) -> bytes:
 
 def describe_files(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """The manifest's `files` entry for `names` in `folder`."""
-    entries = {}
-    for name in names:
-        data = (folder / name).read_bytes()
-        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    return entries
+    return {name: describe_bytes((folder / name).read_bytes()) for name in names}
+
+
+def describe_bytes(data: bytes) -> dict[str, Any]:
+    """The manifest's entry for one file with these bytes."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path = MODELS_ROOT) -> ModelFolder:

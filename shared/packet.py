@@ -55,8 +55,11 @@ class Packet:
     CRC_OF_PAYLOAD: ClassVar[bool] = False  # the header then ends with the CRC-32 of the payload
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS[type(self)].items():
-            object.__setattr__(self, name, check(f"{type(self).__name__}.{name}", getattr(self, name)))
+        for name, (title, check) in _CHECKS[type(self)].items():
+            value = getattr(self, name)
+            final = check(title, value)
+            if final is not value:
+                object.__setattr__(self, name, final)
 
     def to_frames(self) -> list[bytes]:
         """The two frames of this packet: MessagePack header, payload (empty for most kinds)."""
@@ -229,9 +232,13 @@ _ALL = (
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 
 
-def _field_checks(kind: type[Packet]) -> dict[str, Check]:
+def _field_checks(kind: type[Packet]) -> dict[str, tuple[str, Check]]:
+    """Each field's check, with the name that its errors call it by."""
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name].__metadata__[0] for field in fields(kind)}
+    return {
+        field.name: (f"{kind.__name__}.{field.name}", hints[field.name].__metadata__[0])
+        for field in fields(kind)
+    }
 
 
 _CHECKS = {kind: _field_checks(kind) for kind in KINDS.values()}

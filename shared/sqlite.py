@@ -50,15 +50,34 @@ def named_errors(where: str | Path) -> Iterator[None]:
 
 @contextmanager
 def immediate(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction that holds the write lock from its start: committed at the end, or rolled back whole."""
+    """One transaction that holds the write lock from its start: committed at the end, or rolled back whole.
+
+    Raises DiskFull where an error within, which somebody caught, has made SQLite roll all of it back.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        if not connection.in_transaction:
+            raise DiskFull("the disk was full in the middle of a transaction: all of it was rolled back")
         connection.execute("COMMIT")
     finally:
         # SQLite may have rolled back by itself already, as it does when the disk is full.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+@contextmanager
+def part(connection: sqlite3.Connection) -> Iterator[None]:
+    """A part of the open transaction that is undone alone when it fails."""
+    connection.execute("SAVEPOINT part")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO part")
+            connection.execute("RELEASE part")
+        raise
+    connection.execute("RELEASE part")
 
 
 def make_folder(folder: Path) -> None:

@@ -71,3 +71,14 @@ def test_every_command_tells_what_it_does():
         assert parser.description, name
         for action in parser._actions:
             assert action.help or isinstance(action, argparse._SubParsersAction), (name, action.dest)
+
+
+def test_the_security_page_names_tests_that_exist():
+    """Its promises are as good as the tests behind them."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named_files = set(re.findall(r"(test_\w+\.py)", page))
+    named_tests = set(re.findall(r"::(test_\w+)", page))
+    assert named_files <= set(files)
+    missing = {name for name in named_tests if not any(f"def {name}(" in text for text in files.values())}
+    assert len(named_tests) > 20 and not missing

@@ -1,4 +1,4 @@
-"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`, `paper`.
+"""The verbs of training: `secondlook train`, `export`, `evaluate`, `bench`, `paper`, `import-checkpoint`.
 
 Heavy imports happen when one runs.
 """
@@ -6,12 +6,15 @@ Heavy imports happen when one runs.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.commands import Subparsers, command_group
 from training.detector import cli as detector
-from training.masks.choice import DEFAULT_MASKS, MASKS, MaskConfig
+from training.masks.choice import mask_config, mask_flags
+from training.models import cli as models
 from training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
@@ -19,44 +22,39 @@ DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 TRAINABLE_FILTERS = (*POSTFILTERS, "rrdb-tiny")
 PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
-Subparsers = argparse._SubParsersAction
 
 
-def register(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add the five commands to the `secondlook` parser."""
-    train = _group(subparsers, "train", "train a model; resumable, within a time you set")
+def register(subparsers: Subparsers) -> None:
+    """Add the six commands to the `secondlook` parser."""
+    train = command_group(subparsers, "train", "train a model; resumable, within a time you set")
     _train_parsers(train)
     _detector(train, "train")
-    export = _group(subparsers, "export", "write a trained checkpoint as a model folder")
+    export = command_group(subparsers, "export", "write a trained checkpoint as a model folder")
     _export_parsers(export)
     _detector(export, "export")
-    evaluate = _group(subparsers, "evaluate", "judge a model on data it was not trained on")
+    evaluate = command_group(subparsers, "evaluate", "judge a model on data it was not trained on")
     _detector(evaluate, "evaluate")
-    bench = _group(subparsers, "bench", "measure beside peers, in one run")
+    bench = command_group(subparsers, "bench", "measure beside peers, in one run")
     _bench_parsers(bench)
-    figures = _group(
+    figures = command_group(
         subparsers, "paper", "the tables and figures of the paper this project builds on, measured"
     )
     for verb, text in paper.VERBS.items():
         paper.declare(verb, _add(figures, verb, text, paper.run))
-
-
-def _group(
-    subparsers: Subparsers[argparse.ArgumentParser], name: str, text: str
-) -> Subparsers[argparse.ArgumentParser]:
-    parser = subparsers.add_parser(name, help=text, description=text)
-    return parser.add_subparsers(title="what", metavar="WHAT", dest="what", required=True)
+    models.import_flags(
+        subparsers.add_parser("import-checkpoint", help=models.IMPORT_TEXT, description=models.IMPORT_TEXT)
+    )
 
 
 def _add(
-    group: Subparsers[argparse.ArgumentParser], name: str, text: str, run: Callable[[argparse.Namespace], int]
+    group: Subparsers, name: str, text: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
     parser = group.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, extra="training")  # a group may be shared with another package
     return parser
 
 
-def _detector(group: Subparsers[argparse.ArgumentParser], verb: str) -> None:
+def _detector(group: Subparsers, verb: str) -> None:
     declare, text = detector.COMMANDS[verb]
     declare(_add(group, "detector", text, detector.runner(verb)))
     if verb == "evaluate":
@@ -78,7 +76,7 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
 
 
-def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+def _train_parsers(group: Subparsers) -> None:
     edges = _add(group, "edges", "the boundary network behind the SA-ICM masks", _train_edges)
     _training_flags(edges)
     lite = _add(group, "lite", "the layered codec", _train_lite)
@@ -105,7 +103,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         "--mask-floor", type=float, default=0.2, metavar="W",
         help="weight of errors outside object boundaries in the base layer, 1 for plain MSE (default %(default)s)",
     )  # fmt: skip
-    _mask_flags(lite)
+    mask_flags(lite)
     lite.add_argument(
         "--base-skew", type=float, default=1.4, metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
@@ -117,6 +115,7 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     _training_flags(
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
+    _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
     postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
     _filter_flags(postfilter)
     _training_flags(postfilter)
@@ -139,6 +138,12 @@ def _train_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
     )
 
 
+def _family_flags(parser: argparse.ArgumentParser) -> None:
+    _training_flags(parser)
+    models.train_flags(parser)
+    mask_flags(parser)
+
+
 def _filter_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=TRAINABLE_FILTERS, help="its size")
     parser.add_argument(
@@ -147,31 +152,15 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _mask_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--masks", choices=MASKS, default=DEFAULT_MASKS.provider,
-        help="where errors count in the base layer: boundaries people drew (the edge network's elsewhere), the edge "
-        "network's, Canny edges, object regions, or edges of Segment Anything (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--annotations", type=Path, metavar="FILE",
-        help="COCO instances that --masks regions takes for the images it lists",
-    )  # fmt: skip
-    parser.add_argument(
-        "--mask-detector", default=DEFAULT_MASKS.detector, metavar="FILE",
-        help="detector behind --masks regions: builtin, a model folder or an export (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sam-weights", type=Path, default=DEFAULT_MASKS.sam_weights, metavar="FILE",
-        help="weights of ultralytics for --masks sam, never downloaded (default %(default)s)",
-    )  # fmt: skip
-
-
-def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+def _export_parsers(group: Subparsers) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
     _filter_flags(postfilter)
-    for parser in (lite, postfilter):
+    family = _add(
+        group, "paper", "the paper family: the machine model and all additional ones", _export_paper
+    )
+    models.export_flags(family)
+    for parser in (lite, postfilter, family):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
         parser.add_argument(
             "--out",
@@ -182,7 +171,7 @@ def _export_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
         parser.add_argument("--note", default="", help="how it was trained, for the manifest")
 
 
-def _bench_parsers(group: Subparsers[argparse.ArgumentParser]) -> None:
+def _bench_parsers(group: Subparsers) -> None:
     codec = _add(group, "codec", "rate, quality and time of both layers beside still codecs", _bench_codec)
     codec.add_argument(
         "--images",
@@ -232,10 +221,14 @@ def _train_lite(args: argparse.Namespace) -> int:
         total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
         feature_weight=args.feature_weight, base_skew=args.base_skew, single_layer=args.single_layer,
     )  # fmt: skip
-    masks = MaskConfig(args.masks, args.mask_detector, args.annotations, args.sam_weights)
+    masks = mask_config(args)
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
     return 0
+
+
+def _train_paper(args: argparse.Namespace) -> int:
+    return models.run_train(args, os.environ)
 
 
 def _train_scales(args: argparse.Namespace) -> int:
@@ -304,6 +297,15 @@ def _export_postfilter(args: argparse.Namespace) -> int:
     folder = args.out / filter_name(args.name, args.layer)
     export_postfilter(net, folder, facts)
     print(folder)
+    return 0
+
+
+def _export_paper(args: argparse.Namespace) -> int:
+    from training.models.checkpoint import export_trained
+
+    facts = {"licence": "Apache-2.0", "training": {"note": args.note}}
+    export_trained(args.work, args.out / args.name, facts, machine=args.machine)
+    print(args.out / args.name)
     return 0
 
 

@@ -9,8 +9,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from cloud.catalogue.schema import Camera, DetectedBox, Frame, Review, ReviewState, Tombstone
+from cloud.catalogue.schema import (
+    Camera,
+    DetectedBox,
+    Frame,
+    Review,
+    ReviewState,
+    Tombstone,
+    table_of,
+)
 from cloud.catalogue.store import Catalogue, append_audit
+from cloud.sql import insert
 from shared.detection import Detection
 
 
@@ -104,31 +113,15 @@ def store_frame(
 
 def store_tombstones(catalogue: Catalogue, dropped: Sequence[DroppedFrames]) -> int:
     """Store those tombstones that are not there yet; returns how many were new."""
-    new = 0
     with catalogue.writing() as session:
-        for gap in dropped:
-            known = session.scalars(
-                select(Tombstone.id).where(
-                    Tombstone.edge_id == gap.edge_id,
-                    Tombstone.boot_id == gap.boot_id,
-                    Tombstone.first_seq == gap.first_seq,
-                    Tombstone.last_seq == gap.last_seq,
-                )
-            ).first()
-            if known is None:
-                session.add(
-                    Tombstone(
-                        edge_id=gap.edge_id,
-                        boot_id=gap.boot_id,
-                        first_seq=gap.first_seq,
-                        last_seq=gap.last_seq,
-                        reason=gap.reason,
-                        received_ns=gap.received_ns,
-                    )
-                )
-                session.flush()
-                new += 1
-    return new
+        connection, table = session.connection(), table_of(Tombstone)
+        added = [
+            connection.execute(
+                insert(connection, table).values(**vars(gap)).on_conflict_do_nothing().returning(table.c.id)
+            ).all()
+            for gap in dropped
+        ]
+    return sum(map(len, added))
 
 
 def _find_frame(session: Session, edge_id: str, boot_id: str, seq: int) -> int | None:
@@ -138,12 +131,17 @@ def _find_frame(session: Session, edge_id: str, boot_id: str, seq: int) -> int |
 
 
 def _see_camera(session: Session, edge_id: str, camera: str, now_ns: int) -> None:
-    row = session.get(Camera, edge_id)
-    if row is None:
-        session.add(Camera(edge_id=edge_id, camera=camera, first_seen_ns=now_ns, last_seen_ns=now_ns))
-        session.flush()
-    else:
-        row.camera, row.last_seen_ns = camera, now_ns
+    connection, table = session.connection(), table_of(Camera)
+    seen = insert(connection, table).values(
+        edge_id=edge_id, camera=camera, first_seen_ns=now_ns, last_seen_ns=now_ns
+    )
+    # Two workers may meet a new camera at the same moment.
+    connection.execute(
+        seen.on_conflict_do_update(
+            index_elements=[table.c.edge_id],
+            set_={"camera": seen.excluded.camera, "last_seen_ns": seen.excluded.last_seen_ns},
+        )
+    )
 
 
 def _box(detection: Detection, detector: str) -> DetectedBox:

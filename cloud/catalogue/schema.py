@@ -7,9 +7,20 @@ not here: columns named ``*_blob`` and ``*_image`` hold keys of ``cloud.blobs``.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 SCHEMA_VERSION = 1
@@ -52,6 +63,11 @@ def _names(kind: type[StrEnum]) -> Enum:
 
 class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {dict[str, Any]: JSON}
+
+
+def table_of(kind: type[Base]) -> Table:
+    """The table of a class, for statements that the object mapper has no words for."""
+    return cast(Table, kind.__table__)
 
 
 class SchemaVersion(Base):

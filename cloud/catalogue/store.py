@@ -7,22 +7,18 @@ start, so that what it reads cannot have changed when it writes.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from cloud.catalogue.schema import SCHEMA_VERSION, AuditEntry, Base, SchemaVersion
-from shared.errors import ConfigError, UnsupportedStore
-from shared.sqlite import make_folder, prepare, storage_error
+from cloud.sql import make_tables, named_errors, open_engine
+from shared.errors import UnsupportedStore
 
-_BUSY_SECONDS = 15.0
+_WHAT = "catalogue"
 
 
 class Catalogue:
@@ -34,14 +30,14 @@ class Catalogue:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        with _named_errors(self._reader), Session(self._reader) as session:
+        with named_errors(self._reader, _WHAT), Session(self._reader) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         # Objects stay readable after the commit, so that functions can return what they stored.
         with (
-            _named_errors(self._writer),
+            named_errors(self._writer, _WHAT),
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -52,30 +48,24 @@ class Catalogue:
 
 
 def open_catalogue(url: str) -> Catalogue:
-    """Open the catalogue at ``url`` (``sqlite:///folder/catalogue.db``); make its tables if they are missing.
+    """Open the catalogue at ``url`` (``sqlite:///folder/catalogue.db``, or ``postgresql+psycopg://host/database``).
 
-    Raises ConfigError for an address that cannot be understood, Unwritable, StoreCorrupt, UnsupportedStore.
+    Makes its tables if they are missing. Raises ConfigError for an address that cannot be understood, Unwritable,
+    StoreCorrupt, StoreUnavailable, UnsupportedStore.
     """
-    try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            if parsed.database:
-                make_folder(Path(parsed.database).absolute().parent)
-            engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
-            event.listen(engine, "connect", _on_sqlite_connect)
-            event.listen(engine, "begin", _on_sqlite_begin)
-        else:
-            engine = create_engine(parsed, pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise ConfigError(f"catalogue: cannot use the address {url!r} ({error})") from error
+    engine = open_engine(url, _WHAT)
     catalogue = Catalogue(engine)
-    with catalogue.writing() as session:
-        Base.metadata.create_all(session.connection())
-        version = session.scalars(select(SchemaVersion.version)).one_or_none()
-        if version is None:
-            session.add(SchemaVersion(version=SCHEMA_VERSION))
-        elif version != SCHEMA_VERSION:
-            raise UnsupportedStore(f"catalogue: schema version {version} is not {SCHEMA_VERSION}")
+    try:
+        with catalogue.writing() as session:
+            make_tables(session.connection(), Base.metadata)
+            version = session.scalars(select(SchemaVersion.version)).one_or_none()
+            if version is None:
+                session.add(SchemaVersion(version=SCHEMA_VERSION))
+            elif version != SCHEMA_VERSION:
+                raise UnsupportedStore(f"catalogue: schema version {version} is not {SCHEMA_VERSION}")
+    except BaseException:
+        catalogue.close()
+        raise
     return catalogue
 
 
@@ -84,25 +74,3 @@ def append_audit(
 ) -> None:
     """Add one line to the audit trail, in the transaction of the change it tells of."""
     session.add(AuditEntry(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail))
-
-
-def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
-    # Python's sqlite3 would open transactions by itself, and too late; ``_on_sqlite_begin`` does it.
-    connection.isolation_level = None
-    prepare(connection, busy_seconds=_BUSY_SECONDS)
-
-
-def _on_sqlite_begin(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get("takes_write_lock", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-@contextmanager
-def _named_errors(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        ours = None if error.orig is None else storage_error(error.orig, f"catalogue {engine.url.database}")
-        if ours is None:
-            raise
-        raise ours from error

@@ -53,6 +53,8 @@ class NewVerdict:
             raise ValueError("a reviewer's name is 1 to 64 printable characters")
         if re.fullmatch(r"[0-9a-f]{64}", self.shown_sha256) is None:
             raise ValueError("shown_sha256 is 64 lower-case hex digits")
+        if "\0" in self.note:
+            raise ValueError("a note is text, without NUL characters")
         if len(self.note) > MAX_NOTE_LENGTH:
             raise ValueError(f"a note has at most {MAX_NOTE_LENGTH} characters")
         if self.box_index is not None and self.box_index < 0:
@@ -164,7 +166,8 @@ def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -
     query = select(Verdict).where(Verdict.reviewer == reviewer, Verdict.undone_ns.is_(None))
     if verdict_id is not None:
         query = query.where(Verdict.id == verdict_id)
-    entry = session.scalars(query.order_by(Verdict.id.desc()).limit(1)).first()
+    # Locked, so that two windows of one reviewer cannot undo the same verdict twice.
+    entry = session.scalars(query.order_by(Verdict.id.desc()).limit(1).with_for_update()).first()
     if entry is None:
         what = "verdict" if verdict_id is None else f"verdict {verdict_id}"
         raise ReviewConflict(f"there is no {what} of {reviewer} to undo")

@@ -70,6 +70,12 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         help="one key frame in N, the others deltas: what a fixed camera should use (default %(default)s)",
     )
     demo.add_argument(
+        "--codec",
+        default="lite",
+        metavar="MODEL",
+        help="codec of both ends, by name or folder; the family `paper` needs the training extra (default %(default)s)",
+    )
+    demo.add_argument(
         "--detector",
         default="builtin",
         help="builtin, a YOLO .onnx export, or ultralytics weights by name (default %(default)s)",
@@ -108,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
             restart=args.restart,
             audit_every=args.audit_every,
             key_interval=args.key_interval,
+            # The processes run in folders of their own.
+            codec=str(Path(args.codec).resolve()) if Path(args.codec).is_dir() else args.codec,
             detector=args.detector,
             postfilter=args.postfilter,
             stall_seconds=args.stall_seconds,

@@ -30,6 +30,7 @@ class DemoConfig:
     restart: bool
     audit_every: int  # every n-th frame is reviewed, whatever was found in it
     key_interval: int  # 1: every frame is a key
+    codec: str  # name of a model, or an absolute path of its folder
     detector: str
     postfilter: str
     stall_seconds: float
@@ -63,7 +64,7 @@ def edge_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, A
             "realtime": not config.exit_when_done,
             "record_dir": str(folder / "frames") if config.records_frames else None,
         },
-        "codec": {"key_interval": config.key_interval},
+        "codec": {"model": config.codec, "key_interval": config.key_interval},
         "link": {"gateway": f"tcp://127.0.0.1:{ports.gateway}"},
     }
 
@@ -76,8 +77,8 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
         "broker": {"address": f"tcp://127.0.0.1:{ports.broker}"},
         # By count, not by chance: a short run shall have something to show.
         "policy": {"every_nth": config.audit_every},
-        "worker": {"detector": config.detector},
-        "reviewer": {"postfilter": config.postfilter},
+        "worker": {"codec": config.codec, "detector": config.detector},
+        "reviewer": {"codec": config.codec, "postfilter": config.postfilter},
         "station": {"port": ports.station},
     }
 

@@ -8,24 +8,50 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from cloud.accounts import any_users
+from cloud.accounts.login import LoginThrottle
 from cloud.blobs import open_blobs
 from cloud.catalogue import open_catalogue
+from cloud.config import LOOPBACK_NAMES
+from cloud.loginlimits import LoginLimits, SessionTimes
+from cloud.station.access import GuardedRoute, Keeper
+from cloud.station.account_routes import build_account_router
 from cloud.station.routes import build_router
-from cloud.station.security import LOOPBACK_HOSTS, Guard
-from shared.errors import ReviewConflict, ReviewNotFound, SecondlookError, StorageError
+from cloud.station.security import Guard
+from shared.errors import (
+    AccountConflict,
+    AccountNotFound,
+    ConfigError,
+    LoginRefused,
+    PasswordTooWeak,
+    ReviewConflict,
+    ReviewNotFound,
+    SecondlookError,
+    StorageError,
+    TooManyAttempts,
+)
 from shared.version import __version__
 
 _STATIC = Path(__file__).parent / "static"
+_SESSION = SessionTimes()
+_LOGIN = LoginLimits()
 
 # The first class that fits gives the status.
 _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
     (ReviewNotFound, HTTPStatus.NOT_FOUND),
     (ReviewConflict, HTTPStatus.CONFLICT),
+    (LoginRefused, HTTPStatus.UNAUTHORIZED),
+    (TooManyAttempts, HTTPStatus.TOO_MANY_REQUESTS),
+    (AccountNotFound, HTTPStatus.NOT_FOUND),
+    (AccountConflict, HTTPStatus.CONFLICT),
+    (PasswordTooWeak, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (StorageError, HTTPStatus.SERVICE_UNAVAILABLE),
     (SecondlookError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
@@ -36,16 +62,28 @@ def create_app(
     catalogue_url: str,
     blobs_url: str,
     title: str = "Secondlook",
-    allowed_hosts: Collection[str] = LOOPBACK_HOSTS,
+    allowed_hosts: Collection[str] = LOOPBACK_NAMES,
+    exposed: bool = False,
+    trusted_proxies: Sequence[str] = (),
+    session: SessionTimes = _SESSION,
+    login: LoginLimits = _LOGIN,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> FastAPI:
     """The review station over one catalogue and one blob store.
 
     ``allowed_hosts`` are the names under which reviewers reach it; anything but loopback must be given, ``*``
-    lets every name in. Raises what ``open_catalogue`` and ``open_blobs`` raise.
+    lets every name in. ``exposed``: more than this machine reaches it, so that there must be users, and TLS.
+    ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count.
+
+    Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
     blobs = open_blobs(blobs_url)
     catalogue = open_catalogue(catalogue_url)
+    if exposed and not any_users(catalogue):
+        catalogue.close()
+        raise ConfigError(
+            "the station faces a network and has no users: make one with `secondlook users add`"
+        )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -58,23 +96,44 @@ def create_app(
         # FastAPI's own pages load scripts from a content network; /docs is ours instead.
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # ours too, so that it is guarded like the rest
         lifespan=lifespan,
     )
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts)
+    app.state.keeper = Keeper(catalogue, session, exposed=exposed, now_ns=now_ns)
+    app.add_middleware(Guard, allowed_hosts=allowed_hosts, tls_only=exposed)
+    if trusted_proxies:
+        # Added last, so it comes first: what follows sees the client's own address and scheme.
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.include_router(build_router(catalogue, blobs, title=title, now_ns=now_ns))
+    app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
+    app.include_router(_pages(app))
+    # Pages without what they show: whoever reads them learns what is in this repository.
     app.mount("/static", StaticFiles(directory=_STATIC))
+    return app
 
-    @app.get("/", include_in_schema=False)
+
+def _pages(app: FastAPI) -> APIRouter:
+    router = APIRouter(route_class=GuardedRoute, include_in_schema=False)
+
+    @router.get("/")
     def page() -> FileResponse:
         return FileResponse(_STATIC / "index.html")
 
-    @app.get("/docs", include_in_schema=False)
+    @router.get("/login")
+    def login() -> FileResponse:
+        return FileResponse(_STATIC / "login.html")
+
+    @router.get("/docs")
     def docs() -> FileResponse:
         return FileResponse(_STATIC / "docs.html")
 
-    return app
+    @router.get("/openapi.json")
+    def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    return router
 
 
 def _on_error(_request: Request, error: SecondlookError) -> JSONResponse:

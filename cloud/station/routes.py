@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from cloud.blobs import Blobs
 from cloud.catalogue import Catalogue, record_verdict, retry_review, undo_verdict
 from cloud.station import export, queries, schema
+from cloud.station.access import Caller, GuardedRoute
 from shared.detection import COCO_CLASSES
 from shared.errors import ReviewConflict, ReviewNotFound, StoreCorrupt
 from shared.version import __version__
@@ -25,7 +26,7 @@ _VERSIONS: tuple[schema.ImageVersion, ...] = ("refined", "base", "enhanced")
 
 def build_router(catalogue: Catalogue, blobs: Blobs, *, title: str, now_ns: Callable[[], int]) -> APIRouter:
     """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
-    router = APIRouter(prefix="/api")
+    router = APIRouter(prefix="/api", route_class=GuardedRoute)
     _add_reads(router, catalogue, blobs, title=title, now_ns=now_ns)
     _add_writes(router, catalogue, blobs, now_ns=now_ns)
     _add_exports(router, catalogue, title=title)
@@ -84,32 +85,35 @@ def _add_reads(
 
 def _add_writes(router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, now_ns: Callable[[], int]) -> None:
     @router.post("/reviews/{review_id}/verdicts")
-    def give_verdict(review_id: Id, body: schema.VerdictIn) -> schema.ReviewDetail:
-        """Store a verdict; answers the review as it then stands.
+    def give_verdict(review_id: Id, body: schema.VerdictIn, caller: Caller) -> schema.ReviewDetail:
+        """Store a verdict under the name of who is logged in; answers the review as it then stands.
 
         409 when the review cannot be judged yet, or when no picture of it has the hash that was shown.
         """
         if not _was_shown(catalogue, blobs, review_id, body.shown_sha256):
             raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
-        record_verdict(catalogue, review_id, body.as_verdict(), now_ns=now_ns())
+        record_verdict(
+            catalogue, review_id, body.as_verdict(schema.reviewer_of(body, caller)), now_ns=now_ns()
+        )
         return queries.review_detail(catalogue, review_id)
 
     @router.post("/undo")
-    def undo_last(body: schema.ReviewerIn) -> schema.ReviewDetail:
+    def undo_last(body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back the reviewer's last standing verdict, wherever it was. Call again to go further back."""
-        undone = undo_verdict(catalogue, reviewer=body.reviewer, now_ns=now_ns())
+        undone = undo_verdict(catalogue, reviewer=schema.reviewer_of(body, caller), now_ns=now_ns())
         return queries.review_detail(catalogue, undone.review_id)
 
     @router.post("/verdicts/{verdict_id}/undo")
-    def undo_one(verdict_id: Id, body: schema.ReviewerIn) -> schema.ReviewDetail:
+    def undo_one(verdict_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back one verdict; only its own reviewer can."""
-        undone = undo_verdict(catalogue, reviewer=body.reviewer, now_ns=now_ns(), verdict_id=verdict_id)
+        reviewer = schema.reviewer_of(body, caller)
+        undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns(), verdict_id=verdict_id)
         return queries.review_detail(catalogue, undone.review_id)
 
     @router.post("/reviews/{review_id}/retry")
-    def retry(review_id: Id, body: schema.ReviewerIn) -> schema.ReviewDetail:
+    def retry(review_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Ask the camera host once more for the full quality of an expired review."""
-        retry_review(catalogue, review_id, actor=body.reviewer, now_ns=now_ns())
+        retry_review(catalogue, review_id, actor=schema.reviewer_of(body, caller), now_ns=now_ns())
         return queries.review_detail(catalogue, review_id)
 
 

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from cloud.accounts import Principal
 from cloud.catalogue import NewVerdict, ReviewState, VerdictKind
 from cloud.catalogue.verdicts import REVIEWER_PATTERN
+from shared.errors import ReviewConflict
 
 Filter = Literal["open", "ready", "pending", "expired", "decided"]
 ImageVersion = Literal["base", "enhanced", "refined"]
@@ -130,10 +132,14 @@ class History(BaseModel):
 class ReviewerIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    reviewer: str = Field(pattern=f"^{REVIEWER_PATTERN}$")
+    reviewer: str | None = Field(
+        None,
+        pattern=f"^{REVIEWER_PATTERN}$",
+        description="Where there is no log-in, the name a reviewer goes by; else null, or one's own name.",
+    )
 
 
-class VerdictIn(BaseModel):
+class VerdictIn(ReviewerIn):
     """A verdict on the whole frame, or, with `box_index`, on one detection.
 
     `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`.
@@ -141,7 +147,6 @@ class VerdictIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    reviewer: str
     verdict: VerdictKind
     shown_sha256: str
     """Of the very picture on the reviewer's screen, as its `X-Content-SHA256` header gave it."""
@@ -152,16 +157,31 @@ class VerdictIn(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> VerdictIn:
-        self.as_verdict()
+        self.as_verdict(self.reviewer or "nobody yet")
         return self
 
-    def as_verdict(self) -> NewVerdict:
+    def as_verdict(self, reviewer: str) -> NewVerdict:
+        """Raises ValueError when the parts do not make sense together."""
         return NewVerdict(
             kind=self.verdict,
-            reviewer=self.reviewer,
+            reviewer=reviewer,
             shown_sha256=self.shown_sha256,
             note=self.note,
             box_index=self.box_index,
             label=self.label,
             box=self.box,
         )
+
+
+def reviewer_of(body: ReviewerIn, caller: Principal) -> str:
+    """Under which name a change is made: that of who is logged in, or the one given where nobody is.
+
+    Raises ReviewConflict when there is none, or when it is somebody else's.
+    """
+    if caller.name is None:
+        if body.reviewer is None:
+            raise ReviewConflict("reviewer is missing, and nobody is logged in")
+        return body.reviewer
+    if body.reviewer not in (None, caller.name):
+        raise ReviewConflict(f"{caller.name} is logged in and cannot act as {body.reviewer}")
+    return caller.name

@@ -1,9 +1,8 @@
-"""The station's guard: which requests pass, and the headers on every answer.
+"""The station's guard: which requests pass, whoever sends them, and the headers on every answer.
 
-The station has no log-in yet and listens on loopback by default. What remains is the reviewer's own browser
-being turned against it by another page. A foreign page cannot post a verdict: a post must be JSON and come
-from the station's own page. It cannot reach the station through a name of its own either (DNS rebinding):
-only known host names are answered.
+It keeps a person's own browser from being turned against the station by another page. A foreign page cannot post
+a verdict: a post must be JSON and come from the station's own page. It cannot reach the station through a name of
+its own either (DNS rebinding): only known host names are answered. Who may do what is ``access``'s business.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 ANY_HOST = "*"
 MAX_BODY_BYTES = 64 * 1024
 
-_READING = frozenset({"GET", "HEAD"})
+READING = frozenset({"GET", "HEAD"})
+_HSTS = "max-age=31536000"
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -35,10 +34,14 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware. ``allowed_hosts`` are names without port; ``*`` lets every name in."""
+    """ASGI middleware. ``allowed_hosts`` are names without port; ``*`` lets every name in.
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
+    With ``tls_only`` a request that did not come by TLS, here or at a trusted proxy, is refused.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str], *, tls_only: bool = False) -> None:
         self._app = app
+        self._tls_only = tls_only
         self._allowed_hosts = frozenset(allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,19 +54,23 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
+                if is_tls(scope):
+                    headers["strict-transport-security"] = _HSTS
                 # Browsers ask each time whether a file changed, so that an upgrade is seen at once.
                 headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope, Headers(scope=scope))
         answer = self._app if refusal is None else refusal
         await answer(scope, receive, send_guarded)
 
-    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        if self._tls_only and not is_tls(scope):
+            return _refuse(403, "this station is reached by https only")
         host = headers.get("host", "")
         if ANY_HOST not in self._allowed_hosts and _host_name(host) not in self._allowed_hosts:
             return _refuse(400, "the station does not answer to this host name")
-        if method in _READING:
+        if scope["method"] in READING:
             return None
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return _refuse(415, "the body must be application/json")
@@ -78,6 +85,11 @@ class Guard:
         if int(length) > MAX_BODY_BYTES:
             return _refuse(413, "the body is too long")
         return None
+
+
+def is_tls(scope: Scope) -> bool:
+    """Whether a request came by TLS, to this process or to the trusted proxy before it."""
+    return bool(scope["scheme"] == "https")
 
 
 def _host_name(host: str) -> str | None:

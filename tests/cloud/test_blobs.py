@@ -1,17 +1,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cloud.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
-from shared.errors import ConfigError, StoreCorrupt, Unwritable
+from shared.errors import ConfigError, StoreCorrupt, StoreUnavailable, Unwritable
+from tests.cloud.servers import point_aws_at, s3_running
 
 
-@pytest.fixture(params=["folder", "url"])
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An object store with the bucket ``frames``; the AWS files say where it is, and how to log in."""
+    folder = tmp_path_factory.mktemp("aws")
+    with s3_running(folder) as address, pytest.MonkeyPatch.context() as environment:
+        point_aws_at(environment, folder, address)
+        yield address
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    return open_blobs(str(tmp_path / "blobs") if request.param == "folder" else f"memory://{tmp_path}/blobs")
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    addresses = {
+        "folder": f"{tmp_path}/blobs",
+        "memory": f"memory://{tmp_path}/blobs",
+        "s3": "s3://frames/site-1",
+    }
+    return open_blobs(addresses[request.param])
+
+
+def test_large_blobs_survive(blobs: Blobs) -> None:
+    data = os.urandom(6 << 20)
+    blobs.put("large", data)
+    assert blobs.get("large") == data
+
+
+def test_an_object_store_that_is_away_is_no_store_without_blobs(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreUnavailable, match="bucket"):
+        open_blobs("s3://no-such-bucket/x").put("a", b"x")
+    point_aws_at(monkeypatch, tmp_path, "http://127.0.0.1:1")
+    blobs = open_blobs("s3://frames/away")
+    for call in (lambda: blobs.put("a", b"x"), lambda: blobs.get("a"), lambda: blobs.exists("a")):
+        with pytest.raises(StoreUnavailable):
+            call()
 
 
 def test_put_get_replace_delete(blobs: Blobs) -> None:

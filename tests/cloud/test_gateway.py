@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sqlite3
-import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +12,15 @@ import pytest
 import zmq
 
 from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig, CloudConfig, GatewayConfig
+from cloud.config import BrokerConfig, GatewayConfig
 from cloud.gateway import Gateway
 from cloud.intake import Intake
-from cloud.keys import Registry, Role, create_key_files, read_key_file, read_secret_key_file
 from cloud.queue import QueueLimits
 from cloud.requests import RequestState
 from shared import packet as p
 from shared.errors import (
     ConfigError,
     GatewayUnreachable,
-    KeyRejected,
     LeaseLost,
     PacketMalformed,
     PortBusy,
@@ -64,6 +59,33 @@ def test_frames_reach_a_worker_and_the_queue_empties(tmp_path: Path) -> None:
         stats = broker.stats()
         assert (stats["depth"], stats["depth_bytes"], stats["received"], stats["dead"]) == (2, 40, 3, 0)
         assert [(row["edge_id"], row["channels"]) for row in stats["edges"]] == [("gate", ["bulk"])]
+
+
+def test_a_routing_id_that_is_taken_cannot_disturb_who_has_it(tmp_path: Path) -> None:
+    def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+        socket = context.socket(zmq.DEALER)
+        socket.linger, socket.routing_id = 0, b"fixed"
+        socket.connect(address)
+        return socket
+
+    def ask(socket: zmq.Socket[bytes], packet: p.Packet) -> p.Packet | None:
+        socket.send_multipart(packet.to_frames())
+        return p.parse(socket.recv_multipart()) if socket.poll(400) else None
+
+    def hello(edge_id: str) -> p.Hello:
+        return p.Hello(edge_id, BOOT, "bulk", "yard", 0, 0, "test")
+
+    with running(settings(tmp_path)) as gateway, zmq.Context() as context:
+        with dealer(context, gateway.edge_address) as first:
+            assert isinstance(ask(first, hello("gate")), p.Welcome)
+            with dealer(context, gateway.edge_address) as second:
+                assert ask(second, hello("thief")) is None
+                answer = ask(first, base_frame(0))
+                assert isinstance(answer, p.Ack)
+                assert answer.cumulative == 0
+        with client(gateway) as broker:
+            (item,) = broker.lease(9, 30)
+            assert item.frame.edge_id == "gate"
 
 
 def test_tombstones_reach_workers(tmp_path: Path) -> None:
@@ -190,75 +212,6 @@ def test_plain_connections_stay_on_this_machine(tmp_path: Path) -> None:
         BrokerClient(BrokerConfig(address="tcp://192.0.2.1:7602"), "w1")
 
 
-@pytest.fixture
-def keyed(tmp_path: Path) -> CloudConfig:
-    """Settings of a gateway with keys, where ``gate`` and ``yard`` are registered."""
-    create_key_files(tmp_path / "keys", "gateway")
-    registry = Registry(tmp_path / "keys" / "registry.json")
-    for name in ("gate", "yard"):
-        registry.add(name, Role.EDGE, create_key_files(tmp_path / "keys", name).public.decode())
-    return settings(
-        tmp_path / "data",
-        secret_key_file=tmp_path / "keys" / "gateway.key_secret",
-        registry_file=tmp_path / "keys" / "registry.json",
-    )
-
-
-def curve(folder: Path, name: str) -> tuple[bytes, bytes, bytes]:
-    server = read_key_file(folder / "gateway.key").public
-    return (server, *read_secret_key_file(folder / f"{name}.key_secret"))
-
-
-def test_a_registered_key_speaks_for_its_edge_only(keyed: CloudConfig, tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    with running(keyed) as gateway:
-        with Edge(gateway.edge_address, "gate", curve(keys, "gate")) as edge:
-            assert isinstance(edge.hello(), p.Welcome)
-        with Edge(gateway.edge_address, "gate", curve(keys, "yard")) as edge:
-            fault = edge.hello()
-            assert isinstance(fault, p.Fault) and fault.code == "wrong-edge"
-            edge.send(base_frame(0))
-            assert edge.expect().code == "hello-first"
-
-
-def test_unregistered_keys_and_plain_connections_get_nowhere(keyed: CloudConfig, tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    create_key_files(keys, "stranger")
-    hello = p.Hello("gate", BOOT, "bulk", "yard", 0, 0, "test")
-    with running(keyed) as gateway:
-        for secrets in (curve(keys, "stranger"), None):
-            with Edge(gateway.edge_address, "gate", secrets) as edge:
-                edge.send(hello)
-                assert edge.hear(seconds=0.4) is None
-
-
-def test_revoking_a_key_silences_its_open_connection(keyed: CloudConfig, tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    with running(keyed) as gateway, Edge(gateway.edge_address, "gate", curve(keys, "gate")) as edge:
-        edge.hello()
-        Registry(keys / "registry.json").revoke("gate")
-
-        def is_refused() -> bool:
-            edge.send(base_frame(0))
-            answer = edge.expect()
-            return isinstance(answer, p.Fault) and answer.code == "key-revoked"
-
-        wait_until(is_refused)
-        with Edge(gateway.edge_address, "gate", curve(keys, "gate")) as again:
-            again.send(p.Hello("gate", BOOT, "bulk", "yard", 0, 0, "test"))
-            assert again.hear(seconds=0.4) is None
-
-
-def test_a_registry_that_makes_no_sense_leaves_the_keys_as_they_were(
-    keyed: CloudConfig, tmp_path: Path
-) -> None:
-    keys = tmp_path / "keys"
-    with running(keyed) as gateway:
-        (keys / "registry.json").write_text("{")
-        with Edge(gateway.edge_address, "gate", curve(keys, "gate")) as edge:
-            assert isinstance(edge.hello(), p.Welcome)
-
-
 def test_a_database_that_breaks_ends_the_gateway_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,42 +224,6 @@ def test_a_database_that_breaks_ends_the_gateway_with_its_name(
 
     with pytest.raises(StoreCorrupt, match=r"gateway\.db"), running(config):
         monkeypatch.setattr(Intake, "tick", read_damaged)
-
-
-def test_key_files_are_private_and_never_overwritten(tmp_path: Path) -> None:
-    pair = create_key_files(tmp_path, "gate")
-    secret = tmp_path / "gate.key_secret"
-    assert stat.S_IMODE(os.stat(secret).st_mode) == 0o600
-    assert read_secret_key_file(secret) == (pair.public, pair.secret)
-    with pytest.raises(ConfigError, match="exists"):
-        create_key_files(tmp_path, "gate")
-    with pytest.raises(KeyRejected):
-        read_secret_key_file(tmp_path / "gate.key")
-    with pytest.raises(KeyRejected):
-        read_key_file(tmp_path / "none.key")
-    with pytest.raises(ConfigError, match="name"):
-        create_key_files(tmp_path, "../gate")
-
-
-def test_the_registry_refuses_doubles_and_nonsense(tmp_path: Path) -> None:
-    path = tmp_path / "registry.json"
-    registry = Registry(path)
-    registry.add("gate", Role.EDGE, "k" * 40)
-    for name, key in (("gate", "l" * 40), ("yard", "k" * 40), ("No Name", "m" * 40)):
-        with pytest.raises(ConfigError):
-            registry.add(name, Role.EDGE, key)
-    assert registry.find("k" * 40, Role.WORKER) is None
-    registry.revoke("gate")
-    with pytest.raises(ConfigError):
-        registry.revoke("gate")
-    registry.add("gate", Role.EDGE, "l" * 40)
-    again = Registry(path)
-    assert again.find("k" * 40, Role.EDGE) is None
-    assert again.find("l" * 40, Role.EDGE) is not None
-    for text in ("[]", "{", json.dumps({"keys": [{"name": "x"}]})):
-        path.write_text(text)
-        with pytest.raises(KeyRejected):
-            Registry(path)
 
 
 def test_limits_of_settings_are_checked() -> None:

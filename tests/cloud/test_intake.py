@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.blobs import open_blobs
-from cloud.config import IntakeLimits
+from cloud.config import CloudConfig, GatewayConfig, IntakeLimits
 from cloud.intake import Intake
-from cloud.ledger import MAX_RANGES, Ledger
-from cloud.queue import QueueLimits, SqliteQueue, open_database
-from cloud.requests import RequestState, RequestTable, RequestTimes
+from cloud.ledger import MAX_RANGES
+from cloud.queue import QueueLimits, SqliteQueue
+from cloud.requests import RequestState, RequestTimes
+from cloud.stores import FrameLedger, RequestStore, Stores, open_stores
 from shared import packet as p
+from shared.errors import DiskFull
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
@@ -29,10 +31,10 @@ OTHER_BOOT = "cd" * 16
 class Room:
     """An intake with its stores, and one peer that talks to it."""
 
-    db: sqlite3.Connection
+    stores: Stores
     queue: SqliteQueue
-    ledger: Ledger
-    requests: RequestTable
+    ledger: FrameLedger
+    requests: RequestStore
     intake: Intake
     now: float = 1000.0
 
@@ -56,22 +58,20 @@ class Room:
         return [item.frame.seq for item in leased]
 
 
-def enter(folder: Path, max_bytes: int = 10_000) -> Room:
-    db = open_database(folder / "gateway.db")
-    queue, ledger = SqliteQueue(db, QueueLimits(max_bytes=max_bytes)), Ledger(db)
-    requests = RequestTable(db, TIMES)
-    return Room(
-        db,
-        queue,
-        ledger,
-        requests,
-        Intake(ledger, queue, requests, open_blobs(str(folder / "blobs")), LIMITS, None),
-    )
+def enter(folder: Path, max_bytes: int = 10_000, ledger_url: str | None = None) -> Room:
+    gateway = GatewayConfig(queue=QueueLimits(max_bytes=max_bytes), requests=TIMES)
+    stores = open_stores(CloudConfig(data_dir=folder, ledger=ledger_url, gateway=gateway))
+    blobs = open_blobs(str(folder / "blobs"))
+    intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, LIMITS, None)
+    return Room(stores, stores.queue, stores.ledger, stores.requests, intake)
 
 
-@pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return enter(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
+    url = None if request.param == "sqlite" else request.getfixturevalue("database_url")
+    room = enter(tmp_path, ledger_url=url)
+    yield room
+    room.stores.close()
 
 
 def test_frames_are_acknowledged_only_after_the_commit(room: Room) -> None:
@@ -185,17 +185,48 @@ def test_a_full_disk_acknowledges_nothing_and_recovers(room: Room) -> None:
     room.hello()
     room.say(base_frame(0))
     room.flush()
-    (pages,) = room.db.execute("PRAGMA page_count").fetchone()
-    room.db.execute(f"PRAGMA max_page_count = {pages + 1}")
+    (pages,) = room.queue._db.execute("PRAGMA page_count").fetchone()
+    room.queue._db.execute(f"PRAGMA max_page_count = {pages + 1}")
     room.queue._limits = QueueLimits(max_bytes=1 << 30)
     room.say(base_frame(1, b"y" * 50_000))
     assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
     assert room.queue.depth == 1
-    room.db.execute("PRAGMA max_page_count = 100000")
+    room.queue._db.execute("PRAGMA max_page_count = 100000")
     room.now += LIMITS.stall_seconds
     room.tick()
     room.say(base_frame(1, b"y" * 50_000))
     assert room.flush()[0].cumulative == 1
+
+
+def test_a_clock_that_is_set_back_ends_a_stall_and_repeats_requests(room: Room) -> None:
+    room.hello("control", b"control1")
+    room.requests.ask("gate", BOOT, 0, deadline=1e9, priority=1, blob_gone=False, now=room.now)
+    assert len(room.tick()) == 1
+    room.intake.undone(DiskFull("no space left"), now=room.now)
+    room.now -= 500
+    assert [type(packet) for packet in room.tick()] == [p.Pong, p.EnhancementRequest]
+    room.hello()
+    room.say(base_frame(0))
+    assert room.flush()[0].cumulative == 0
+
+
+def test_what_a_failed_commit_took_back_is_taken_again(tmp_path: Path) -> None:
+    room = enter(tmp_path)
+    room.hello()
+    with pytest.raises(ZeroDivisionError), room.stores.one_commit(synced=True):
+        room.say(base_frame(0))
+        assert room.flush()[0].cumulative == 0, "said, but never sent"
+        room.say(base_frame(1))
+        raise ZeroDivisionError
+    room.intake.undone(DiskFull("no space left"), now=room.now)
+    assert room.say(base_frame(0)) == [p.Ack(BOOT, -1, (), 0)]
+    assert room.say(base_frame(0)) == []
+    assert room.flush() == []
+    room.now += LIMITS.stall_seconds
+    assert room.tick() == [p.Ack(BOOT, -1, (), 1000)]
+    room.say(base_frame(0))
+    assert room.flush()[0].cumulative == 0
+    assert room.queued() == [0]
 
 
 def test_endless_holes_are_refused_but_honest_frames_still_land(room: Room) -> None:

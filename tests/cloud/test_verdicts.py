@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ SHOWN = "c" * 64
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> cat.Catalogue:
+def catalogue(catalogue_url: str) -> Iterator[cat.Catalogue]:
     """Review 1: a ready frame of 64 x 48 with two boxes. Review 2: one that still waits."""
-    catalogue = cat.open_catalogue(f"sqlite:///{tmp_path}/catalogue.db")
+    catalogue = cat.open_catalogue(catalogue_url)
     for seq in range(2):
         frame = cat.NewFrame("gate", BOOT, seq, "yard", 1, 2, 64, 48, None, "base/x.slk", 100, 900)
         boxes = [Detection("cat", 0.5, (1.0, 2.0, 30.0, 40.0)), Detection("dog", 0.9, (5.0, 5.0, 9.0, 9.0))]
@@ -27,7 +27,8 @@ def catalogue(tmp_path: Path) -> cat.Catalogue:
     cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
     result = cat.Refinement("e", 900, "b.png", "e.png", "r.png", SHOWN, "rrdb-l1", "0011")
     cat.mark_ready(catalogue, 1, "r1", result, now_ns=5)
-    return catalogue
+    yield catalogue
+    catalogue.close()
 
 
 def give(catalogue: cat.Catalogue, kind: str, review_id: int = 1, reviewer: str = "ann", **parts: Any) -> int:

@@ -113,6 +113,14 @@ def test_a_frame_is_decoded_searched_filed_and_acknowledged(site: Site) -> None:
     assert site.blobs.get(f"base/gate/{BOOT}/1.slk") == grey(20)
 
 
+def test_every_filed_frame_is_told_as_progress(site: Site) -> None:
+    told: list[int] = []
+    site.machine.moved = lambda: told.append(1)
+    site.deliver(base_frame(0, grey(1)), base_frame(1, grey(2)))
+    assert site.machine.step() == 2
+    assert len(told) == 2
+
+
 def test_a_redelivered_frame_is_only_acknowledged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.deliver(base_frame(0, grey(10)))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from edge.agent import Agent
 from edge.camera import Frame
 from edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from edge.encode import FrameEncoder
+from edge.spool import Spool
+from edge.spoolrows import SpooledFrame, Unspooled
 from shared.codec import Encoded, Key, Layers
-from shared.errors import ConfigError, SourceEmpty, StoreBusy, Unwritable
+from shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +153,36 @@ def test_without_a_gateway_frames_wait_on_disk_for_the_next_start(tmp_path: Path
         (boot, seq) for boot in (offline.boot_id, online.boot_id) for seq in range(7)
     )
     assert status(tmp_path)["acknowledged"] == 14
+
+
+@pytest.mark.parametrize("failures", [1, 40])
+def test_a_full_disk_costs_frames_under_a_tombstone_but_not_the_agent(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    left = [failures]
+    really_put = Spool.put
+
+    def put(
+        self: Spool, frames: Sequence[SpooledFrame], now_ns: int, *, before: Unspooled | None = None
+    ) -> int:
+        if left[0] > 0:
+            left[0] -= 1
+            raise DiskFull("no space left")
+        return really_put(self, frames, now_ns, before=before)
+
+    monkeypatch.setattr(Spool, "put", put)
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    settings = config(tmp_path, folder, gateway.address, exit_when_acknowledged=True)
+    agent = Agent(replace(settings, spool=replace(settings.spool, commit_seconds=0.0)), PlainCodec())
+    agent.run(threading.Event())
+    gateway.stop()
+    buried = {seq for grave in memory.tombstones for seq in range(grave.first_seq, grave.last_seq + 1)}
+    assert {grave.reason for grave in memory.tombstones} == {"disk-full"}
+    arrived = {seq for _, seq in memory.frames}
+    assert arrived | buried == set(range(7))
+    assert arrived.isdisjoint(buried)
+    assert buried
 
 
 def test_a_source_that_fails_is_an_error(tmp_path: Path) -> None:

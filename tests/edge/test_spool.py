@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from edge.config import SpoolConfig
 from edge.spool import Spool
-from edge.spoolrows import Grave, Safe, SpooledFrame
+from edge.spoolrows import Grave, Safe, SpooledFrame, Unspooled
 from shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 
 BOOT, LATER = "a" * 32, "b" * 32
@@ -120,10 +121,82 @@ def test_a_delta_whose_key_was_refused_is_refused(tmp_path: Path) -> None:
 
 def test_undelivered_frames_are_given_up_by_age(tmp_path: Path) -> None:
     store = spool(tmp_path, max_age_seconds=10)
-    store.put([frame(0, at=0), frame(1, at=5 * SECOND)], 5 * SECOND)
-    assert store.put([frame(2, at=11 * SECOND)], 11 * SECOND) == 1
+    store.put([frame(0)], 0)
+    store.put([frame(1)], 5 * SECOND)
+    assert store.put([frame(2)], 11 * SECOND) == 1
     assert held(store) == [1, 2]
     assert spans(store.graves(0)) == [(0, 0, "spool-age")]
+
+
+def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_age_seconds=7 * 86_400)
+    store.put([frame(0, at=0)], 0)
+    found_a_time_server = 56 * 365 * 86_400 * SECOND
+    assert store.put([frame(1)], found_a_time_server) == 0
+    assert store.put([frame(2)], found_a_time_server - 86_400 * SECOND) == 0
+    store.close()
+    again = spool(tmp_path, LATER, found_a_time_server * 2, max_age_seconds=7 * 86_400)
+    assert again.put([], found_a_time_server * 2) == 0
+    assert held(again) == [0, 1, 2]
+    dropped = sum(again.put([], found_a_time_server * 2 + hour * 3600 * SECOND) for hour in range(169))
+    assert dropped == 3, "seven days that were lived through count"
+
+
+def test_keep_keys_drops_deltas_first_and_then_the_oldest_key(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=400, drop="keep-keys")
+    store.put([frame(0), frame(1, key=0), frame(2), frame(3, key=2)], 0)
+    assert store.put([frame(4)], 0) == 1
+    assert store.put([frame(5, key=4)], 0) == 1
+    assert held(store) == [0, 2, 4, 5]
+    assert store.put([frame(6)], 0) == 1
+    assert store.put([frame(7, key=6)], 0) == 1
+    assert held(store) == [0, 2, 4, 6], "a delta never drives out a key"
+    assert store.put([frame(8)], 0) == 1
+    assert held(store) == [2, 4, 6, 8]
+    gone = [seq for first, last, _ in spans(store.graves(0)) for seq in range(first, last + 1)]
+    assert sorted(gone) == [0, 1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("drop", ["oldest", "newest", "keep-keys"])
+def test_a_pinned_frame_stays_whatever_room_is_wanted(tmp_path: Path, drop: str) -> None:
+    store = spool(tmp_path, max_bytes=300, drop=drop, retention_seconds=60)
+    store.put([frame(0), frame(1)], 0)
+    store.mark_safe([Safe(BOOT, 1)])
+    assert store.pin(BOOT, 0, 50.0)
+    assert not store.pin(BOOT, 9, 50.0)
+    store.put([frame(seq) for seq in range(2, 9)], 40 * SECOND)
+    assert store.enhancement(BOOT, 0) == b"e" * 50
+    assert store.enhancement(BOOT, 1) == "expired"
+    store.close()
+    again = spool(tmp_path, LATER, 41 * SECOND, max_bytes=300, drop=drop, retention_seconds=30)
+    again.put([frame(0)], 42 * SECOND)
+    assert again.enhancement(BOOT, 0) == b"e" * 50, "a pin outlives the agent"
+    again.unpin(BOOT, 0)
+    again.put([frame(1)], 43 * SECOND)
+    assert again.enhancement(BOOT, 0) == "expired"
+
+
+def test_a_pin_ends_with_its_deadline_and_pins_are_few(tmp_path: Path) -> None:
+    store = spool(tmp_path, retention_seconds=20, max_pinned=1)
+    store.put([frame(0), frame(1)], 0)
+    store.mark_safe([Safe(BOOT, 1)])
+    assert store.pin(BOOT, 0, 10.0)
+    assert not store.pin(BOOT, 1, 10.0)
+    store.put([], 21 * SECOND)
+    assert store.enhancement(BOOT, 0) == "expired"
+
+
+def test_a_spool_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "spool.db")) as db:
+        db.executescript(VERSION_1)
+        db.execute("INSERT INTO boots VALUES (1, ?, 0, 2)", (BOOT,))
+        db.execute("INSERT INTO frames VALUES (1, 1, 0, 5, 64, 48, NULL, 6, 0, ?, ?)", (b"abc", b"def"))
+        db.commit()
+    store = spool(tmp_path, LATER, 10**18, max_age_seconds=3600)
+    store.put([frame(0)], 10**18)
+    (pending,) = store.read(BOOT, 0, 10**9)
+    assert (pending.base, pending.captured_ns) == (b"abc", 5)
+    assert store.pin(BOOT, 0, 5.0)
 
 
 def test_the_spool_stops_growing_when_the_disk_is_nearly_full(
@@ -159,6 +232,15 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_half_written(tmp_path: Pa
     assert held(store) == [0]
     assert store.size_bytes == 100
     assert store.put([frame(1)], 0) == 0
+
+
+def test_what_a_full_disk_cost_is_told_once_there_is_room(tmp_path: Path) -> None:
+    store = spool(tmp_path)
+    store.put([frame(0)], 0)
+    lost = Unspooled(1, 2, 1).followed_by(Unspooled(3, 4, None))
+    assert store.put([frame(5, key=1), frame(6)], 0, before=lost) == 1
+    assert held(store) == [0, 6]
+    assert spans(store.graves(0)) == [(1, 4, "disk-full"), (5, 5, "key-dropped")]
 
 
 def test_a_batch_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +284,20 @@ def test_settings_are_checked(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         SpoolConfig(**settings)
 
+
+VERSION_1 = """
+CREATE TABLE boots (number INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE, started_ns INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE frames (id INTEGER PRIMARY KEY, boot INTEGER NOT NULL REFERENCES boots (number),
+    seq INTEGER NOT NULL, captured_ns INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    key_seq INTEGER, size_bytes INTEGER NOT NULL, safe INTEGER NOT NULL DEFAULT 0, base BLOB NOT NULL,
+    enhancement BLOB NOT NULL, UNIQUE (boot, seq)) STRICT;
+CREATE INDEX frames_undelivered ON frames (boot, seq) WHERE safe = 0;
+CREATE INDEX frames_safe ON frames (id) WHERE safe = 1;
+CREATE TABLE tombstones (id INTEGER PRIMARY KEY AUTOINCREMENT, boot INTEGER NOT NULL REFERENCES boots (number),
+    first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;
+PRAGMA user_version = 1;
+"""
 
 _WRITER = """
 import sys

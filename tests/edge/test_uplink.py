@@ -19,7 +19,8 @@ from edge.spool import Spool
 from edge.spoolrows import SpooledFrame
 from edge.uplink import Speaker, Uplink
 from shared import packet as p
-from shared.errors import ConfigError, KeyRejected
+from shared.errors import ConfigError, KeyRejected, SecretExposed
+from tests.chaos.proxy import Proxy, Weather
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 BOOT, EARLIER = "a" * 32, "b" * 32
@@ -98,6 +99,45 @@ def test_a_restarted_gateway_gets_the_rest_and_nothing_twice(tmp_path: Path, mem
     assert memory.arrivals == {(BOOT, seq): 1 for seq in range(20)}
     edge.stop()
     second.stop()
+
+
+@pytest.mark.parametrize("weather", [Weather.HALF_OPEN, Weather.CUT])
+def test_a_link_that_goes_dead_is_given_up_and_made_anew(
+    tmp_path: Path, gateway: SmallGateway, memory: Memory, weather: Weather
+) -> None:
+    proxy = Proxy(gateway.port)
+    settings = replace(QUICK, gateway=f"tcp://127.0.0.1:{proxy.port}", ping_seconds=0.1, silence_seconds=0.5)
+    edge = Edge(tmp_path, settings)
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    proxy.weather = weather
+    edge.put(frame(1))
+    wait_until(lambda: edge.uplink.state == "down")
+    assert not edge.all_safe()
+    proxy.weather = Weather.FINE
+    wait_until(edge.all_safe)
+    edge.stop()
+    proxy.close()
+    assert {seq for _, seq in memory.frames} == {0, 1}
+
+
+def test_a_pinned_frame_waits_for_its_last_confirmation(
+    edge: Edge, gateway: SmallGateway, memory: Memory
+) -> None:
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    wait_until(lambda: any(hello.channel == "control" for hello in memory.hellos))
+    gateway.answers_chunks = False
+    in_an_hour = time.time_ns() + 3600 * 10**9
+    gateway.ask(p.EnhancementRequest(1, BOOT, 0, in_an_hour, 5))
+    wait_until(lambda: any(isinstance(packet, p.Chunk) for packet in memory.control))
+    assert pinned(edge) == 1
+    gateway.ask(p.ChunkCredit(1, 4 << 20))
+    wait_until(lambda: pinned(edge) == 0)
+
+
+def pinned(edge: Edge) -> int:
+    return edge.spool._one("SELECT count(*) FROM frames WHERE pinned_until_ns > 0")
 
 
 def test_unacknowledged_frames_are_sent_again_in_time_and_after_a_restart(
@@ -251,8 +291,9 @@ def test_rubbish_from_the_gateway_is_ignored(edge: Edge, gateway: SmallGateway, 
 
 
 def test_an_encrypted_link(tmp_path: Path, memory: Memory) -> None:
-    zmq.auth.create_certificates(tmp_path, "gateway")
-    zmq.auth.create_certificates(tmp_path, "edge")
+    for name in ("gateway", "edge"):
+        zmq.auth.create_certificates(tmp_path, name)
+        (tmp_path / f"{name}.key_secret").chmod(0o600)
     public, secret = zmq.auth.load_certificate(tmp_path / "gateway.key_secret")
     assert secret is not None
     gateway = SmallGateway(memory, curve=(public, secret))
@@ -279,9 +320,22 @@ def test_keys_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(KeyRejected, match=complaint):
             load_keys(replace(QUICK, server_public_key_file=server, secret_key_file=own))
+    secret = tmp_path / "edge.key_secret"
+    secret.chmod(0o640)
+    with pytest.raises(SecretExposed, match="chmod 600"):
+        load_keys(replace(QUICK, server_public_key_file=public, secret_key_file=secret))
 
 
-@pytest.mark.parametrize("address", ["tcp://192.0.2.1:7601", "tcp://gateway.example:7601", "ipc://x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://192.0.2.1:7601",
+        "tcp://gateway.example:7601",
+        "ipc://x",
+        "tcp://127.0.0.1.example.org:7601",
+        "tcp://127.0.0.1:0;192.0.2.1:7601",
+    ],
+)
 def test_a_plain_link_stays_on_this_machine(address: str) -> None:
     with pytest.raises(ConfigError):
         LinkConfig(gateway=address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -28,9 +29,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", type=int, default=0, help="number of the first (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of all mutations (default %(default)s)")
     arguments = parser.parse_args(argv)
-    os.environ["OPENBLAS_NUM_THREADS"] = (
-        "1"  # read by children; small products wait for threads longer than they take
-    )
     streams = corpus(load_codec(threads=1))
     total = Tally()
     try:
@@ -56,4 +54,8 @@ def _attack(streams: list[Stream], seed: int, start: int, end: int, total: Tally
 
 
 if __name__ == "__main__":
+    # Read by children: for products as small as these, threads take longer to wake than to compute.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    for stop in (signal.SIGINT, signal.SIGTERM):  # also in the background, where a shell ignores the first
+        signal.signal(stop, signal.default_int_handler)
     sys.exit(main())

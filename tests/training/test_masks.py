@@ -173,7 +173,7 @@ def test_the_edge_network_learns_boundaries(tmp_path):
         image, boundary = pair(seed)
         cv2.imwrite(str(tmp_path / "images" / f"{seed}.{suffix}"), image)
         cv2.imwrite(str(tmp_path / "boundaries" / f"{seed}.png"), boundary)
-    train_edges(tmp_path / "images", tmp_path / "boundaries", tmp_path / "edges.pt", 1, threads=1, steps=25)
+    train_edges(tmp_path / "images", tmp_path / "boundaries", tmp_path / "edges.pt", 1, threads=1, steps=40)
     image, boundary = pair(4)
     seen = probabilities(load_network(tmp_path / "edges.pt"), image)
     near = cv2.dilate(boundary, np.ones((5, 5), np.uint8)) > 0

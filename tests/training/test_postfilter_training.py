@@ -122,7 +122,7 @@ def test_a_filter_for_machines_learns_on_what_the_base_layer_decodes_to():
     codec = load_codec(model, threads=1)
     served = codec.decode_base(codec.encode(image, base_quality=8, quality=40).layers.base)
     ours = (seen[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    assert psnr(ours, served) > 45 and psnr(ours, image) < 40
+    assert psnr(ours, served) > 42 and psnr(ours, image) < 40
 
 
 def test_a_feature_loss_needs_a_detector(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -52,11 +52,19 @@ def cache_key(provider: MaskProvider, path: Path) -> str:
 
 def masks_for(provider: MaskProvider, paths: Sequence[Path], cache: Path) -> list[U8]:
     """Masks uint8[H,W] of the images at `paths`, kept as `cache/PROVIDER/KEY.png`."""
+    return [mask for mask, _ in _kept(provider, paths, cache)]
+
+
+def mask_files(provider: MaskProvider, paths: Sequence[Path], cache: Path) -> list[Path]:
+    """The files of those masks, for sets that do not fit into memory."""
+    return [file for _, file in _kept(provider, paths, cache)]
+
+
+def _kept(provider: MaskProvider, paths: Sequence[Path], cache: Path) -> Iterator[tuple[U8, Path]]:
     folder = cache / provider.name
     folder.mkdir(parents=True, exist_ok=True)
-    masks: list[U8] = []
     made = 0
-    for path in paths:
+    for number, path in enumerate(paths, 1):
         kept = folder / f"{cache_key(provider, path)}.png"
         mask = cv2.imread(str(kept), cv2.IMREAD_GRAYSCALE) if kept.exists() else None
         if mask is None:  # not there, or not readable any more
@@ -64,6 +72,5 @@ def masks_for(provider: MaskProvider, paths: Sequence[Path], cache: Path) -> lis
             write_atomically(kept, cv2.imencode(".png", mask)[1].tobytes())
             made += 1
             if made % REPORT_EVERY == 0:
-                print(f"masks ({provider.name}): {len(masks) + 1} of {len(paths)}", flush=True)
-        masks.append(np.asarray(mask, np.uint8))
-    return masks
+                print(f"masks ({provider.name}): {number} of {len(paths)}", flush=True)
+        yield np.asarray(mask, np.uint8), kept

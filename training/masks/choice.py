@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,32 @@ class MaskConfig:
 
 
 DEFAULT_MASKS = MaskConfig()
+
+
+def mask_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that `mask_config` reads."""
+    parser.add_argument(
+        "--masks", choices=MASKS, default=DEFAULT_MASKS.provider,
+        help="where errors count in the base layer: boundaries people drew (the edge network's elsewhere), the edge "
+        "network's, Canny edges, object regions, or edges of Segment Anything (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE",
+        help="COCO instances that --masks regions takes for the images it lists",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mask-detector", default=DEFAULT_MASKS.detector, metavar="FILE",
+        help="detector behind --masks regions: builtin, a model folder or an export (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sam-weights", type=Path, default=DEFAULT_MASKS.sam_weights, metavar="FILE",
+        help="weights of ultralytics for --masks sam, never downloaded (default %(default)s)",
+    )  # fmt: skip
+
+
+def mask_config(args: argparse.Namespace) -> MaskConfig:
+    """What the flags of `mask_flags` say."""
+    return MaskConfig(args.masks, args.mask_detector, args.annotations, args.sam_weights)
 
 
 def open_masks(config: MaskConfig, data: Path, work: Path) -> MaskProvider:

@@ -58,6 +58,7 @@ def train_edges(
     Returns the last mean loss. Raises ConfigError where no boundary map belongs to an image.
     """
     torch.set_num_threads(threads)
+    torch.manual_seed(1)
     photographs = {p.stem: p for p in list_images(images)}
     names = [p for p in list_images(boundaries) if p.stem in photographs]
     if not names:

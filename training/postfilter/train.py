@@ -1,7 +1,8 @@
-"""Train an RRDB post-filter on pictures that the `lite` codec decoded. Resumable and time-boxed.
+"""Train an RRDB post-filter on pictures that a codec decoded. Resumable and time-boxed.
 
-Patches are coded on the fly by the torch model of the shipped weights (symbols rounded as the bitstream has them,
-pictures rounded to 8 bits), at the four λ of the paper and between, with base qualities as edges use them.
+Patches are coded on the fly by the torch model of a codec folder (symbols rounded as the bitstream has them, pictures
+rounded to 8 bits): `lite` at the four λ of the paper and between, with base qualities as edges use them; the paper
+family at each λ that an additional model was trained for.
 
 For people the filter learns from squared errors on enhanced pictures. For machines it learns on base layers, and from
 the distance of a detector's features between filtered picture and original (Shindo et al., ICALET 2023, "Accuracy
@@ -19,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.errors import ConfigError, ModelNotFound
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
-from training.lite.export import load_lite
-from training.lite.model import LiteCodec
 from training.lite.train import evaluation_images
+from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
 
 SIZES = {
@@ -78,14 +78,14 @@ def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
 
 
 @torch.no_grad()
-def decoded(codec: LiteCodec, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
+def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
     """What is decoded of float[B,3,H,W] from "base" or for "enhanced", rounded to 8 bits."""
     out: Tensor = codec(x, base_quality, quality)[layer]
     return torch.round(out.clamp(0, 1) * 255) / 255
 
 
 def draw(
-    sampler: CropSampler, codec: LiteCodec, batch: int, crop: int, layer: str = "enhanced"
+    sampler: CropSampler, codec: nn.Module, batch: int, crop: int, layer: str = "enhanced"
 ) -> tuple[Tensor, Tensor]:
     """(decoded, original) patches float[batch,3,crop,crop], away from the borders of what was coded."""
     rng = sampler.rng
@@ -165,7 +165,7 @@ def judge(net: PostFilter, pairs: list[tuple[Tensor, Tensor]], loss: Loss) -> di
     return {name: round(value, 4) for name, value in facts.items()}
 
 
-def validation_pairs(codec: LiteCodec, folder: Path, count: int, layer: str) -> list[tuple[Tensor, Tensor]]:
+def validation_pairs(codec: nn.Module, folder: Path, count: int, layer: str) -> list[tuple[Tensor, Tensor]]:
     pairs = []
     for i, x in enumerate(evaluation_images(folder, count)):
         y = decoded(codec, x, torch.tensor([8]), torch.tensor([(25, 35, 46, 52)[i % 4]]), layer)
@@ -186,7 +186,7 @@ def train(
     torch.manual_seed(3)
     rng = np.random.default_rng(int(time.time()))
     loss_of = open_loss(config.loss, detector, rng)
-    codec = load_lite(model).eval()
+    codec = load_torch_codec(model)
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
     sampler = CropSampler(images, None, CODED_CROP, rng)

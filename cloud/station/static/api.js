@@ -17,21 +17,49 @@ async function failure(response) {
   return new ApiError(response.status, message);
 }
 
-async function getJson(path) {
-  const response = await fetch(path, { headers: { accept: "application/json" } });
-  if (!response.ok) throw await failure(response);
-  return response.json();
+let csrf = ""; // of this session; every write carries it
+let usedAt = 0; // when a person last did something here
+let toldAt = 0;
+
+for (const kind of ["pointerdown", "keydown", "wheel"]) {
+  addEventListener(kind, () => (usedAt = performance.now()), { capture: true, passive: true });
 }
 
+// The page asks by itself all the time; the server wants to know whether anybody is there.
+function headers(more = {}) {
+  const active = usedAt > toldAt;
+  if (active) toldAt = performance.now();
+  return { accept: "application/json", ...(active ? { "x-user-active": "1" } : {}), ...more };
+}
+
+async function request(path, options) {
+  const response = await fetch(path, options);
+  if (response.status === 401 && location.pathname !== "/login") location.replace("/login");
+  if (!response.ok) throw await failure(response);
+  return response;
+}
+
+const getJson = async (path) => (await request(path, { headers: headers() })).json();
+
 async function postJson(path, body) {
-  const response = await fetch(path, {
+  const response = await request(path, {
     method: "POST",
-    headers: { "content-type": "application/json", accept: "application/json" },
+    headers: headers({ "content-type": "application/json", "x-csrf-token": csrf }),
     body: JSON.stringify(body),
   });
-  if (!response.ok) throw await failure(response);
-  return response.json();
+  return response.status === 204 ? null : response.json();
 }
+
+// Who is behind this page: { name, role, csrf }, the name null where there is no log-in.
+export async function getMe() {
+  const me = await getJson("/api/me");
+  csrf = me.csrf;
+  return me;
+}
+
+export const login = (name, password) => postJson("/api/login", { name, password });
+export const logout = () => postJson("/api/logout", {});
+export const changePassword = (present, next) => postJson("/api/password", { present, new: next });
 
 export const getStation = () => getJson("/api/station");
 export const getSummary = () => getJson("/api/summary");
@@ -53,7 +81,6 @@ export function getHistory(limit, before = null) {
 
 // The picture's bytes and the sha256 the server computed over exactly these bytes.
 export async function getImage(id, version) {
-  const response = await fetch(`/api/reviews/${id}/images/${version}`);
-  if (!response.ok) throw await failure(response);
+  const response = await request(`/api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/png" }) });
   return { blob: await response.blob(), sha256: response.headers.get("x-content-sha256") };
 }

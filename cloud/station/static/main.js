@@ -1,6 +1,7 @@
 // Wires the parts: store, desk (flow), stage (picture), panels, keys.
 
-import { getHistory, getStation } from "./api.js";
+import { attachAccount, showAccount } from "./account.js";
+import { getHistory, getMe, getStation } from "./api.js";
 import { attachDrawing, boxAt, drawBoxes } from "./boxes.js";
 import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
 import { Desk } from "./desk.js";
@@ -146,8 +147,9 @@ function renderToolbars(state) {
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
   byId("target").textContent =
     !review || selectedBox === null ? "Whole frame" : `Box ${selectedBox + 1} · ${review.detections[selectedBox].label}`;
-  const judging = Boolean(review) && !PENDING.has(review.state);
+  const judging = state.mayJudge && Boolean(review) && !PENDING.has(review.state);
   for (const button of byId("verdicts").querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
+  byId("verdicts").querySelector("[data-action=undo]").disabled = !state.mayJudge;
 }
 
 // --- what keys and buttons do
@@ -161,6 +163,10 @@ function takeNote() {
 }
 
 function judge(verdict, parts = {}) {
+  if (!store.get().mayJudge) {
+    tell("Viewers see everything and judge nothing");
+    return;
+  }
   const { selectedBox, review } = store.get();
   const boxIndex = verdict === "missed_object" ? null : selectedBox;
   desk.decide(verdict, onScreen, { box_index: boxIndex, note: takeNote(), ...parts });
@@ -343,6 +349,7 @@ function render(state, before) {
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
   panels.renderProgress(byId("progress"), state.summary);
   byId("reviewer").textContent = state.reviewer || "Reviewer";
+  byId("reviewer").hidden = state.user !== null;
   byId("connection").textContent = state.offline ? "Station not reached, trying again" : "";
   for (const page of ["review", "history"]) {
     byId(`page-${page}`).hidden = state.page !== page;
@@ -354,12 +361,16 @@ async function start() {
   attachControls();
   attachStage();
   attachKeys(actions, stageElement);
+  attachAccount();
   store.subscribe(render);
+  const me = await getMe();
+  if (me.name !== null) store.set({ user: me.name, reviewer: me.name, mayJudge: me.role !== "viewer" });
+  showAccount(me);
   const station = await getStation();
   document.title = station.title;
   byId("title").textContent = station.title;
   store.set({ title: station.title, labels: station.labels });
-  store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
+  if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
   stageElement.focus();
   await desk.follow();
 }

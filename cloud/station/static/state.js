@@ -39,7 +39,9 @@ export function createStore(initial) {
 export const initialState = () => ({
   title: "Secondlook",
   labels: [],
-  reviewer: "",
+  reviewer: "", // what verdicts are signed with
+  user: null, // who is logged in; null where there is no log-in
+  mayJudge: true,
   page: "review",
   filter: "open",
   rows: [], // the queue as listed, in the server's order

@@ -50,12 +50,14 @@ def drawn_scene(number: int, width: int = 320, height: int = 192) -> Scene:
     return Scene(image, detections)
 
 
-def seed(folder: Path, states: Sequence[str], scenes: Sequence[Scene] = ()) -> Seeded:
+def seed(
+    folder: Path, states: Sequence[str], scenes: Sequence[Scene] = (), catalogue_url: str | None = None
+) -> Seeded:
     """One review for each of ``states`` (due, leased, ready, expired), numbered from 1 in this order.
 
     Earlier ones have the higher priority.
     """
-    seeded = Seeded(f"sqlite:///{folder}/catalogue.db", str(folder / "blobs"))
+    seeded = Seeded(catalogue_url or f"sqlite:///{folder}/catalogue.db", str(folder / "blobs"))
     catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
     for index, state in enumerate(states):
         scene = scenes[index % len(scenes)] if scenes else drawn_scene(index)

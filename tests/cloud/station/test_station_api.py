@@ -36,17 +36,22 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def client(tmp_path: Path, clock: Clock) -> Iterator[httpx.Client]:
-    seeded = seed(tmp_path, STATES)
+def client(tmp_path: Path, clock: Clock, catalogue_url: str) -> Iterator[httpx.Client]:
+    seeded = seed(tmp_path, STATES, catalogue_url=catalogue_url)
     station = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url, now_ns=clock)
     with client_of(station) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def untouched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
     """The same station for all tests that change nothing."""
-    seeded = seed(tmp_path_factory.mktemp("station"), STATES)
+    url = None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").create("untouched")
+    seeded = seed(tmp_path_factory.mktemp("station"), STATES, catalogue_url=url)
     with client_of(create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url)) as client:
         yield client
         assert listed(client, "open") == [1, 2, 3, 4, 5]

@@ -1,0 +1,1 @@
+"""What the operator of a site does at the command line: keys of machines, users of the station, their tokens."""

@@ -1,0 +1,1 @@
+"""The commands that manage users of the station and their API tokens."""

@@ -1,0 +1,69 @@
+"""The flags of `secondlook bench pipeline`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from shared.commands import Subparsers, command_group
+
+BENCH_TEXT = "measure beside peers, in one run"
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add `bench pipeline`."""
+    bench = command_group(subparsers, "bench", BENCH_TEXT)
+    text = "durable packets a second of a gateway under many simulated camera hosts, beside the raw engines"
+    parser = bench.add_parser("pipeline", help=text, description=text)
+    parser.add_argument("--edges", type=int, default=100, help="camera hosts (default %(default)s)")
+    parser.add_argument(
+        "--packets", type=int, default=50_000, help="of all edges together (default %(default)s)"
+    )
+    parser.add_argument(
+        "--packet-bytes", type=int, default=10_000, help="payload of a packet (default %(default)s)"
+    )
+    parser.add_argument(
+        "--recorded",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="send these base layers in turn instead of noise",
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=int,
+        default=8,
+        help="packets an edge sends before it waits (default %(default)s)",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that simulate the edges (default %(default)s)"
+    )
+    parser.add_argument("--queue", metavar="URL", help="queue of the gateway (default: the embedded one)")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(),
+        help="a folder on the disk to measure; used and left as it was (default: the present one)",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
+    parser.set_defaults(run=run, extra="cloud")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. Raises FramesLost when a packet was lost or doubled."""
+    import os
+
+    from cloud.bench import pipeline
+
+    if args.recorded:
+        payloads = tuple(path.read_bytes() for path in args.recorded)
+    else:
+        # A few different ones: neither the disk nor anything else may profit from repetition.
+        payloads = tuple(os.urandom(args.packet_bytes) for _ in range(16))
+    plan = pipeline.Plan(args.edges, args.packets, payloads, args.in_flight, args.processes, args.queue)
+    figures = pipeline.run(plan, args.data_dir)
+    print(pipeline.report(figures))
+    if args.json:
+        pipeline.write_json(figures, args.json)
+    pipeline.check(figures)
+    return 0

@@ -1,0 +1,242 @@
+"""A connection to NATS JetStream for code that has no event loop.
+
+The client library lives on asyncio. Its loop runs in one thread of its own; ``run`` hands it a piece of work and
+waits for the end. Nothing is buffered while the server is away: work fails at once with StoreUnavailable, and the
+library reconnects by itself. Work that runs into its time limit may have been carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats.errors
+import nkeys
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NotFoundError
+
+from cloud.addresses import NatsAddress, redacted
+from shared.errors import ConfigError, DiskFull, QueueFull, SecondlookError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_PING_SECONDS = 5  # a server that has frozen is noticed after two of these
+_RECONNECT_SECONDS = 1
+_SILENCE_SECONDS = 0.5  # a server that has something to deliver does so much sooner
+_SYNCS_EACH_WRITE = (2, 10)  # the first version with ``sync_interval: always``
+_NO_SPACE = ("no space left", "insufficient resources", "insufficient storage", "file too large")
+_STATUS = "Status"
+
+
+class End(Enum):
+    """How a pull ended."""
+
+    ENOUGH = "as many as were asked for"
+    EMPTY = "the consumer said that it has no more"
+    SILENCE = "it said nothing: it may not deliver more before some are acknowledged, or cannot"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    messages: list[Msg]
+    end: End
+
+
+class JetStream:
+    """Open while the object lives; use ``close``. The methods that are coroutines run on the loop, inside ``run``."""
+
+    def __init__(self, address: NatsAddress, *, seconds: float, nkey: Path | None, ca: Path | None) -> None:
+        """``seconds`` limits each piece of work. Raises ConfigError, StoreUnavailable."""
+        options: dict[str, Any] = {}
+        if address.encrypted:
+            options["tls"] = _tls(ca)
+        if nkey is not None:
+            options["nkeys_seed_str"] = _seed(nkey)
+        self._address = address
+        self._seconds = seconds
+        self._client = Client()
+        self._closing = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._connect(options))
+        except BaseException:
+            self.close()
+            raise
+        self.api: JetStreamContext = self._client.jetstream(timeout=seconds)
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest message that the server takes."""
+        return int(self._client.max_payload)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; NATS's errors become StoreUnavailable, QueueFull or DiskFull."""
+        if not self._client.is_connected:
+            work.close()
+            raise StoreUnavailable(f"the queue at {self._where} is away")
+        return self._wait(work)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let ``work`` run beside everything else until the connection is closed."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """End the connection and its thread."""
+        if self._loop.is_closed():
+            return
+        self._closing = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> bool:
+        """Store one message in the stream of ``subject``; False when it is there already, or was a moment ago."""
+        reply = await self.request(subject, payload, headers)
+        answer = json.loads(reply.data)
+        refused = answer.get("error")
+        if refused is None:
+            return not answer.get("duplicate", False)
+        text = str(refused.get("description"))
+        if "messages per subject" in text:
+            return False
+        raise _refusal(text)
+
+    async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
+        """One answer to one message. Raises NoRespondersError when nothing listens to ``subject``."""
+        return await self._client.request(subject, payload, timeout=self._seconds, headers=headers)
+
+    async def pull(self, subject: str, n: int) -> Pulled:
+        """Up to ``n`` messages that a pull consumer has now.
+
+        A message that arrives too late stays with the consumer, which delivers it again.
+        """
+        inbox = self._client.new_inbox()
+        subscription = await self._client.subscribe(inbox)
+        try:
+            await self._client.publish(subject, json.dumps({"batch": n, "no_wait": True}).encode(), inbox)
+            found: list[Msg] = []
+            while len(found) < n:
+                try:
+                    message = await subscription.next_msg(timeout=_SILENCE_SECONDS)
+                except nats.errors.TimeoutError:
+                    return Pulled(found, End.SILENCE)
+                status = None if message.data or message.headers is None else message.headers.get(_STATUS)
+                if status == "503":
+                    raise StoreUnavailable(f"the queue at {self._where} has no consumer")
+                if status is not None:
+                    return Pulled(found, End.EMPTY)
+                found.append(message)
+            return Pulled(found, End.ENOUGH)
+        finally:
+            await subscription.unsubscribe()
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(self._address.servers)
+
+    async def _connect(self, options: dict[str, Any]) -> None:
+        # Nothing is kept for a server that is away: what it would say to it later could be long out of date.
+        connecting = self._client.connect(
+            servers=list(self._address.servers),
+            user=self._address.user,
+            password=self._address.password,
+            name="secondlook",
+            pending_size=0,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RECONNECT_SECONDS,
+            connect_timeout=max(1, int(self._seconds)),
+            ping_interval=_PING_SECONDS,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnect,
+            **options,
+        )
+        await connecting
+        version = self._client.connected_server_version
+        if (version.major, version.minor) < _SYNCS_EACH_WRITE:
+            log.warning("NATS %s cannot sync each write: a power cut may lose acknowledged frames", version)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run_coroutine_threadsafe(self._limited(work), self._loop).result()
+        except (NatsError, OSError) as error:
+            raise self._named(error) from error
+
+    async def _limited(self, work: Coroutine[Any, Any, T]) -> T:
+        async with asyncio.timeout(2 * self._seconds):
+            return await work
+
+    def _named(self, error: NatsError | OSError) -> SecondlookError:
+        if isinstance(error, APIError) and not isinstance(error, NotFoundError):
+            return _refusal(str(error.description))
+        # A time limit has no text of its own.
+        return StoreUnavailable(f"the queue at {self._where} does not answer ({_line(error)})")
+
+    async def _end(self) -> None:
+        await self._client.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("queue: %s", _line(error))
+
+    async def _on_disconnect(self) -> None:
+        if not self._closing:
+            log.warning("the queue at %s went away", self._where)
+
+    async def _on_reconnect(self) -> None:
+        log.warning("the queue at %s is back", self._where)
+
+
+def is_missing(error: NatsError) -> bool:
+    """Whether an error says that a stream, or a message in it, is not there."""
+    return isinstance(error, NotFoundError | NoRespondersError)
+
+
+def _refusal(text: str) -> SecondlookError:
+    """Our error for what the server said when it could not store something."""
+    if "maximum bytes" in text:
+        return QueueFull("the queue's stream holds as many bytes as it may")
+    if any(phrase in text.lower() for phrase in _NO_SPACE):
+        return DiskFull(f"the queue's server has no space left ({redacted(text)})")
+    return StoreUnavailable(f"the queue's server refused ({redacted(text)})")
+
+
+def _line(error: BaseException) -> str:
+    return redacted(" ".join(str(error).split())) or type(error).__name__
+
+
+def _seed(file: Path) -> str:
+    try:
+        seed = file.read_text(encoding="ascii").strip()
+        nkeys.from_seed(bytearray(seed.encode())).wipe()
+    except (OSError, ValueError, nkeys.NkeysError) as error:
+        raise ConfigError(f"{file} holds no NKey seed") from error
+    return seed
+
+
+def _tls(ca: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificates in {ca}: {error.strerror}") from error

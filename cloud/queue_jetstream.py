@@ -1,0 +1,319 @@
+"""The ``FrameQueue`` for several gateways, on NATS JetStream. Workers reach it through the broker of any gateway.
+
+One pull consumer with explicit acknowledgement serves all gateways. An item's number is its sequence in the stream,
+and its attempts are the consumer's count of deliveries, so that any gateway can carry on what another began. A lease
+is a *negative acknowledgement with a delay*, which is how JetStream lets a client choose when a message that is not
+acknowledged comes again: unlike the consumer's fixed ``ack_wait`` it follows ``ttl_seconds``. ``ack_wait`` only bounds
+what was delivered to a gateway that died before it made it a lease. Leases run by the server's clock, not by ``now``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgpack
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import api
+
+from cloud.addresses import NatsAddress, parse_nats
+from cloud.config import JetStreamConfig
+from cloud.jetstream import End, JetStream, is_missing
+from cloud.queue import Dead, Leased, QueuedFrame, QueueLimits
+from cloud.streams import CONSUMER, Streams
+from shared.errors import ConfigError, LeaseLost, QueueFull, StorageError
+from shared.packetfields import MAX_MESSAGE_BYTES
+
+_VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of QueuedFrame
+_HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
+_WHY, _ATTEMPTS, _ID = "Secondlook-Why", "Secondlook-Attempts", "Secondlook-Id"
+_QUIET_SECONDS = 1.0  # no more is asked for so long after the server had no answer
+_RAN_OUT = "its last lease ran out"
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """One delivery of a message; ``reply`` is the subject on which it is acknowledged."""
+
+    id: int
+    attempts: int
+    reply: str
+
+    @classmethod
+    def of(cls, message: Msg) -> _Delivery:
+        numbers = message.metadata
+        return cls(numbers.sequence.stream, numbers.num_delivered, message.reply)
+
+
+class JetStreamQueue:
+    """Use in one thread; ``close`` it."""
+
+    def __init__(self, url: str, limits: QueueLimits, config: JetStreamConfig) -> None:
+        """Raises ConfigError, StoreUnavailable."""
+        address = parse_nats(url)
+        self._limits, self._config = limits, config
+        self._quiet_until = 0.0
+        self._nats = _connect(address, config)
+        self._streams = Streams(self._nats, address.name, limits, config)
+        try:
+            if self._nats.max_payload < MAX_MESSAGE_BYTES + _HEAD_BYTES:
+                raise ConfigError(
+                    f"the NATS server takes messages of {self._nats.max_payload} bytes; set its max_payload to 8MB"
+                )
+            self._nats.run(self._streams.prepare())
+            self._nats.run(self._streams.look())
+        except BaseException:
+            self._nats.close()
+            raise
+        self._nats.start(self._streams.watch())
+
+    def close(self) -> None:
+        """End the connection. What is leased stays leased."""
+        self._nats.close()
+
+    def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
+        messages = [(self._subject(frame), _pack(frame)) for frame in batch]
+        wanted = sum(len(payload) + _HEAD_BYTES for _, payload in messages)
+        if wanted > self._streams.room:
+            self._nats.run(self._streams.look())
+        if wanted > self._streams.room:
+            raise QueueFull(f"the queue has room for {self._streams.room} of {self._limits.max_bytes} bytes")
+        added = self._nats.run(self._put(messages))
+        self._streams.room -= wanted
+        return added
+
+    def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
+        return self._nats.run(self._lease(n, ttl_seconds, worker))
+
+    def extend(self, ids: Sequence[int], *, ttl_seconds: float, worker: str, now: float) -> None:
+        self._nats.run(self._extend(ids, ttl_seconds, worker))
+
+    def ack(self, ids: Sequence[int]) -> None:
+        self._nats.run(self._ack(ids))
+
+    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
+        self._nats.run(self._nack(id_, delay_seconds, worker, why))
+
+    def dead(self, n: int) -> list[Dead]:
+        return self._nats.run(self._newest_dead(n))
+
+    @property
+    def depth(self) -> int:
+        return int(self._nats.run(self._streams.state(self._streams.frames)).messages)
+
+    @property
+    def dead_count(self) -> int:
+        return int(self._nats.run(self._streams.state(self._streams.dead)).messages)
+
+    @property
+    def depth_bytes(self) -> int:
+        self._nats.run(self._streams.look())
+        return self._limits.max_bytes - self._streams.room
+
+    @property
+    def room_bytes(self) -> int:
+        return max(0, self._streams.room)
+
+    def oldest_age(self, now: float) -> float:
+        since = self._nats.run(self._oldest())
+        return 0.0 if since is None else max(0.0, now - since)
+
+    async def _put(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        # All at once and in order: the server answers each when it has written it.
+        answers = await asyncio.gather(
+            *(
+                self._nats.publish(subject, payload, {"Nats-Msg-Id": subject})
+                for subject, payload in messages
+            ),
+            return_exceptions=True,
+        )
+        # A full queue or disk says more than the silence that may follow it.
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in sorted(failed, key=lambda error: not isinstance(error, QueueFull | StorageError)):
+            raise error
+        return sum(answer is True for answer in answers)
+
+    async def _lease(self, n: int, ttl_seconds: float, worker: str) -> list[Leased]:
+        leased: list[Leased] = []
+        end = End.ENOUGH
+        if time.monotonic() < self._quiet_until:
+            return leased
+        while end is End.ENOUGH and len(leased) < n:
+            pulled = await self._nats.pull(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._streams.frames}.{CONSUMER}", n - len(leased)
+            )
+            end = pulled.end
+            delivered = [(_Delivery.of(message), message) for message in pulled.messages]
+            taken = await asyncio.gather(
+                *(self._take(delivery, message, ttl_seconds, worker) for delivery, message in delivered)
+            )
+            leased += [item for item in taken if item is not None]
+        if end is End.SILENCE:
+            # To ask again at once would only cost the gateway its time.
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+        return leased
+
+    async def _take(
+        self, delivery: _Delivery, message: Msg, ttl_seconds: float, worker: str
+    ) -> Leased | None:
+        """Make a delivered message a lease; one that had its chances, or is no frame, is given up instead."""
+        frame = _unpack(message.data)
+        if frame is None:
+            await self._bury(delivery, message.subject, message.data, "it is not a frame")
+            return None
+        if delivery.attempts > self._limits.max_attempts:
+            await self._bury(delivery, message.subject, message.data, _RAN_OUT)
+            return None
+        await self._note(delivery, worker)
+        await self._put_off(delivery, ttl_seconds)
+        return Leased(delivery.id, delivery.attempts, frame)
+
+    async def _extend(self, ids: Sequence[int], ttl_seconds: float, worker: str) -> None:
+        held = await asyncio.gather(*(self._held(id_, worker) for id_ in ids))
+        await asyncio.gather(*(self._put_off(delivery, ttl_seconds) for delivery in held))
+
+    async def _ack(self, ids: Sequence[int]) -> None:
+        await asyncio.gather(*(self._remove(id_) for id_ in ids))
+
+    async def _nack(self, id_: int, delay_seconds: float, worker: str, why: str) -> None:
+        delivery = await self._held(id_, worker)
+        if delivery.attempts >= self._limits.max_attempts:
+            message = await self._nats.api.get_msg(self._streams.frames, id_)
+            await self._bury(delivery, str(message.subject), message.data or b"", why)
+            return
+        await self._forget(id_)
+        await self._put_off(delivery, delay_seconds)
+
+    async def _put_off(self, delivery: _Delivery, seconds: float) -> None:
+        """Let a message come again after ``seconds``, unless it is acknowledged before."""
+        delay = b' {"delay": %d}' % int(seconds * 1e9) if seconds > 0 else b""
+        await self._nats.request(delivery.reply, b"-NAK" + delay)
+
+    async def _remove(self, id_: int) -> None:
+        noted = await self._noted(id_)
+        # Without a note the numbers of the delivery are not known; the server looks for the message by its own.
+        reply = (
+            noted[1].reply
+            if noted is not None
+            else f"$JS.ACK.{self._streams.frames}.{CONSUMER}.1.{id_}.0.0.0"
+        )
+        await self._nats.request(reply, b"+ACK")
+        await self._forget(id_)
+
+    async def _bury(self, delivery: _Delivery, subject: str, data: bytes, why: str) -> None:
+        head = {
+            "Nats-Msg-Id": f"{subject}/{delivery.id}",
+            _WHY: json.dumps(why[:500]),  # a header is one line of ASCII
+            _ATTEMPTS: str(min(delivery.attempts, self._limits.max_attempts)),
+            _ID: str(delivery.id),
+        }
+        tail = subject.removeprefix(f"{self._streams.frames}.frame.")
+        await self._nats.publish(f"{self._streams.dead}.{tail}", data, head)
+        await self._nats.request(delivery.reply, b"+ACK")
+        await self._forget(delivery.id)
+
+    async def _note(self, delivery: _Delivery, worker: str) -> None:
+        """Write down who holds a message."""
+        subject, note = (
+            f"{self._streams.leases}.{delivery.id}",
+            json.dumps([worker, delivery.attempts, delivery.reply]).encode(),
+        )
+        try:
+            await self._nats.publish(subject, note, {})
+        except NatsError as error:
+            if not is_missing(error):
+                raise
+            # A stream in memory is gone when the server was started anew.
+            await self._streams.prepare()
+            await self._nats.publish(subject, note, {})
+
+    async def _noted(self, id_: int) -> tuple[str, _Delivery] | None:
+        try:
+            found = await self._nats.api.get_msg(
+                self._streams.leases, subject=f"{self._streams.leases}.{id_}"
+            )
+        except NatsError as error:
+            if is_missing(error):
+                return None
+            raise
+        worker, attempts, reply = json.loads(found.data or b"")
+        return worker, _Delivery(id_, attempts, reply)
+
+    async def _held(self, id_: int, worker: str) -> _Delivery:
+        noted = await self._noted(id_)
+        if noted is None or noted[0] != worker:
+            raise LeaseLost("the lease ran out; another worker may have the item now")
+        return noted[1]
+
+    async def _forget(self, id_: int) -> None:
+        try:
+            await self._nats.api.purge_stream(self._streams.leases, subject=f"{self._streams.leases}.{id_}")
+        except NatsError as error:
+            if not is_missing(error):
+                raise
+
+    async def _newest_dead(self, n: int) -> list[Dead]:
+        state = await self._streams.state(self._streams.dead)
+        found: list[Dead] = []
+        for seq in range(state.last_seq, state.first_seq - 1, -1):
+            if len(found) == min(n, state.messages):
+                break
+            try:
+                message = await self._nats.api.get_msg(self._streams.dead, seq)
+            except NatsError as error:
+                if not is_missing(error):
+                    raise
+                continue  # somebody removed it
+            found.append(_dead(message))
+        return found
+
+    async def _oldest(self) -> float | None:
+        """When the oldest frame came in, in Unix seconds."""
+        state = await self._streams.state(self._streams.frames)
+        if not state.messages:
+            return None
+        try:
+            message = await self._nats.api.get_msg(self._streams.frames, state.first_seq)
+        except NatsError as error:
+            if is_missing(error):
+                return None  # worked off meanwhile
+            raise
+        frame = _unpack(message.data or b"")
+        return None if frame is None else frame.received_ns / 1e9
+
+    def _subject(self, frame: QueuedFrame) -> str:
+        return f"{self._streams.frames}.frame.{frame.edge_id}.{frame.boot_id}.{frame.seq}"
+
+
+def _connect(address: NatsAddress, config: JetStreamConfig) -> JetStream:
+    return JetStream(address, seconds=config.timeout_seconds, nkey=config.nkey_file, ca=config.ca_file)
+
+
+def _pack(frame: QueuedFrame) -> bytes:
+    packed: bytes = msgpack.packb([_VERSION, *vars(frame).values()])
+    return packed
+
+
+def _unpack(data: bytes) -> QueuedFrame | None:
+    """The frame in a message; None for anything else."""
+    try:
+        version, *values = msgpack.unpackb(data)
+        return QueuedFrame(*values) if version == _VERSION else None
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
+        return None
+
+
+def _dead(message: api.RawStreamMsg) -> Dead:
+    frame, head = _unpack(message.data or b""), message.headers or {}
+    return Dead(
+        id=int(head.get(_ID, 0)),
+        attempts=int(head.get(_ATTEMPTS, 0)),
+        edge_id="" if frame is None else frame.edge_id,
+        boot_id="" if frame is None else frame.boot_id,
+        seq=-1 if frame is None else frame.seq,
+        why=json.loads(head.get(_WHY, '""')),
+    )

@@ -1,0 +1,84 @@
+"""Who is connected: the connections that said hello, and for which camera host a key may speak.
+
+A peer is a ROUTER's name of one connection. The name is no proof of anything: what a connection may do follows from
+the key that ZeroMQ authenticated for the message at hand.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from cloud.keys import Registry, Role
+
+log = logging.getLogger(__name__)
+
+Peer = bytes
+
+
+@dataclass
+class Session:
+    """A connection that said hello."""
+
+    edge_id: str
+    camera: str
+    channel: str
+    public_key: str  # Z85; empty on a plain connection
+    heard_at: float
+    boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
+    credit_bytes: int = 0  # what it was granted last
+
+    @property
+    def boot_id(self) -> str:
+        return next(reversed(self.boots))
+
+
+class Sessions(dict[Peer, Session]):
+    """Sessions by peer, the newest last. ``registry`` is None on a plain, loopback-only socket."""
+
+    def __init__(self, registry: Registry | None) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def speaks_for(self, public_key: str, now: float) -> str | None:
+        """The edge id a connection may speak for: None for any, "" for none."""
+        if self._registry is None:
+            return None
+        entry = self._registry.find(public_key, Role.EDGE, now)
+        return "" if entry is None else entry.name
+
+    @property
+    def bulk(self) -> int:
+        """Connections that carry base frames."""
+        return sum(session.channel == "bulk" for session in self.values())
+
+    def of(self, peer: Peer, public_key: str) -> Session | None:
+        """The session of a connection with this key."""
+        session = self.get(peer)
+        if session is not None and session.public_key != public_key:
+            # ROUTER gave the name of a connection that ended to another one: that one has said nothing yet.
+            del self[peer]
+            return None
+        return session
+
+    def connected(self) -> dict[str, list[str]]:
+        """Edge ids, each with the channels on which it is connected."""
+        found: dict[str, list[str]] = {}
+        for session in self.values():
+            channels = found.setdefault(session.edge_id, [])
+            if session.channel not in channels:
+                channels.append(session.channel)
+        return found
+
+    def expel(self, now: float) -> list[Peer]:
+        """Forget the connections whose key is no longer in force; returns them."""
+        gone = [peer for peer, session in self.items() if self.speaks_for(session.public_key, now) == ""]
+        for peer in gone:
+            log.warning("%s is cut off: its key is no longer in force", self.pop(peer).edge_id)
+        return gone
+
+    def make_room_for(self, edge_id: str, most: int) -> None:
+        """One more connection of this edge: beyond its share, its oldest ones are forgotten, and nobody else's."""
+        own = [peer for peer, session in self.items() if session.edge_id == edge_id]
+        for peer in own[: max(0, len(own) + 1 - most)]:
+            del self[peer]

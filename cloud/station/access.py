@@ -1,0 +1,166 @@
+"""Who may do what in the station: one table of rights, and the keeper that holds every route to it.
+
+A route that is not in the table cannot be built. Log-ins come as a cookie, programs come with a bearer token; a
+station on loopback that has no users takes whoever reaches it for the one local user.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.routing import APIRoute
+
+from cloud.accounts import Principal, Role, any_users, find_session, find_token
+from cloud.accounts.roles import LOCAL
+from cloud.catalogue import Catalogue
+from cloud.loginlimits import SessionTimes
+from cloud.station.security import READING, is_tls
+
+PUBLIC = None  # for whoever asks
+
+RIGHTS: dict[str, Role | None] = {
+    "GET /login": PUBLIC,
+    "POST /api/login": PUBLIC,
+    "GET /": Role.VIEWER,
+    "GET /docs": Role.VIEWER,
+    "GET /openapi.json": Role.VIEWER,
+    "GET /api/me": Role.VIEWER,
+    "POST /api/logout": Role.VIEWER,
+    "POST /api/password": Role.VIEWER,
+    "GET /api/tokens": Role.VIEWER,
+    "POST /api/tokens": Role.VIEWER,
+    "POST /api/tokens/{token_id}/revoke": Role.VIEWER,
+    "GET /api/station": Role.VIEWER,
+    "GET /api/summary": Role.VIEWER,
+    "GET /api/reviews": Role.VIEWER,
+    "GET /api/reviews/{review_id}": Role.VIEWER,
+    "GET /api/reviews/{review_id}/images/{version}": Role.VIEWER,
+    "GET /api/history": Role.VIEWER,
+    "GET /api/export/coco.json": Role.VIEWER,
+    "GET /api/export/verdicts.jsonl": Role.VIEWER,
+    "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
+    "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
+    "POST /api/undo": Role.REVIEWER,
+    "POST /api/verdicts/{verdict_id}/undo": Role.REVIEWER,
+    "GET /api/users": Role.ADMIN,
+    "POST /api/users": Role.ADMIN,
+    "POST /api/users/{name}/role": Role.ADMIN,
+    "POST /api/users/{name}/password": Role.ADMIN,
+    "POST /api/users/{name}/remove": Role.ADMIN,
+}
+
+_PAGES = frozenset({"/", "/docs"})
+_PLAIN_COOKIE = "secondlook"
+_TLS_COOKIE = (
+    "__Host-secondlook"  # browsers keep no other host, and no plain connection, from setting this one
+)
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class GuardedRoute(APIRoute):
+    """A route that asks the keeper before anything of the request is looked at."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        (right,) = {RIGHTS[f"{method} {self.path}"] for method in self.methods or ()}
+
+        async def guarded(request: Request) -> Response:
+            keeper: Keeper = request.app.state.keeper
+            if right is not PUBLIC:
+                refusal = await run_in_threadpool(keeper.admit, request, right)
+                if refusal is not None:
+                    return refusal
+            return await handle(request)
+
+        return guarded
+
+
+class Keeper:
+    """Tells who is behind a request, and whether the right is theirs."""
+
+    def __init__(
+        self, catalogue: Catalogue, times: SessionTimes, *, exposed: bool, now_ns: Callable[[], int]
+    ) -> None:
+        """``exposed``: more than this machine can reach the station, so nobody is local."""
+        self._catalogue = catalogue
+        self._times = times
+        self._needs_login = exposed
+        self._now_ns = now_ns
+
+    def admit(self, request: Request, right: Role) -> Response | None:
+        """The refusal of a request that may not pass; else its principal is in ``request.state``."""
+        principal = self._principal(request)
+        if principal is None:
+            if request.url.path in _PAGES:
+                return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+            return JSONResponse(
+                {"detail": "log in first"}, HTTPStatus.UNAUTHORIZED, {"www-authenticate": "Bearer"}
+            )
+        if not principal.role.includes(right):
+            why = f"this needs the role {right.value}, and yours is {principal.role.value}"
+            return JSONResponse({"detail": why}, HTTPStatus.FORBIDDEN)
+        if principal.via == "session" and request.method not in READING:
+            sent = request.headers.get("x-csrf-token", "")
+            if not hmac.compare_digest(sent.encode(), principal.csrf.encode()):
+                return JSONResponse({"detail": "the CSRF token is missing or wrong"}, HTTPStatus.FORBIDDEN)
+        request.state.principal = principal
+        return None
+
+    def needs_login(self) -> bool:
+        """Whether there is a log-in: always once there was a user, so that removing the last one opens nothing."""
+        self._needs_login = self._needs_login or any_users(self._catalogue)
+        return self._needs_login
+
+    def _principal(self, request: Request) -> Principal | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if token and scheme.lower() == "bearer":
+            return find_token(self._catalogue, token.strip(), now_ns=self._now_ns())
+        if not self.needs_login():
+            return LOCAL
+        secret = session_secret(request)
+        if secret is None:
+            return None
+        # What the page asks by itself says so; a write is always somebody's doing.
+        active = request.method not in READING or request.headers.get("x-user-active") == "1"
+        return find_session(self._catalogue, secret, self._times, active=active, now_ns=self._now_ns())
+
+
+def session_secret(request: Request) -> str | None:
+    return request.cookies.get(_cookie_name(request))
+
+
+def set_session_cookie(request: Request, response: Response, secret: str) -> None:
+    """No expiry: it goes with the browser, and the server ends it anyway."""
+    response.set_cookie(
+        _cookie_name(request),
+        secret,
+        path="/",
+        secure=is_tls(request.scope),
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def clear_session_cookie(request: Request, response: Response) -> None:
+    response.delete_cookie(
+        _cookie_name(request), path="/", secure=is_tls(request.scope), httponly=True, samesite="strict"
+    )
+
+
+def _cookie_name(request: Request) -> str:
+    return _TLS_COOKIE if is_tls(request.scope) else _PLAIN_COOKIE
+
+
+def _caller(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+Caller = Annotated[Principal, Depends(_caller)]

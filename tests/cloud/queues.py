@@ -1,0 +1,74 @@
+"""Both queue engines for tests, opened as many times as a test needs handles."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cloud.config import JetStreamConfig
+from cloud.queue import FrameQueue, Leased, QueuedFrame, QueueLimits, SqliteQueue, open_database
+from cloud.queue_jetstream import JetStreamQueue
+
+BOOT = "cd" * 16
+LIMITS = QueueLimits(max_bytes=64 << 20, max_attempts=3)
+JETSTREAM = JetStreamConfig(timeout_seconds=5)
+
+
+def queued(seq: int, size: int = 10, **other: object) -> QueuedFrame:
+    frame = QueuedFrame(
+        "gate", "yard", BOOT, seq, 5, 6_000_000_000, 64, 48, None, 900, bytes([seq % 256]) * size
+    )
+    return replace(frame, **other)  # type: ignore[arg-type]
+
+
+def open_queue(where: str, limits: QueueLimits = LIMITS) -> SqliteQueue | JetStreamQueue:
+    """A queue by the address of a NATS server, or by the path of a database."""
+    if where.startswith("nats:"):
+        return JetStreamQueue(where, limits, JETSTREAM)
+    return SqliteQueue(open_database(Path(where)), limits)
+
+
+@dataclass
+class Engine:
+    """One queue; each handle of it is what one gateway has."""
+
+    where: str
+    _open: list[SqliteQueue | JetStreamQueue] = field(default_factory=list)
+
+    @property
+    def is_embedded(self) -> bool:
+        return not self.where.startswith("nats:")
+
+    def open(self, **limits: int) -> FrameQueue:
+        self._open.append(open_queue(self.where, replace(LIMITS, **limits)))
+        return self._open[-1]
+
+    def close(self) -> None:
+        for queue in self._open:
+            if isinstance(queue, JetStreamQueue):
+                queue.close()
+            else:
+                queue._db.close()
+        self._open.clear()
+
+
+def put(queue: FrameQueue, *frames: QueuedFrame) -> int:
+    return queue.put(frames, now=time.time())
+
+
+def lease(queue: FrameQueue, n: int = 9, ttl: float = 30.0, worker: str = "w1") -> list[Leased]:
+    return queue.lease(n, ttl_seconds=ttl, worker=worker, now=time.time())
+
+
+def seqs(leased: list[Leased]) -> list[int]:
+    return [item.frame.seq for item in leased]
+
+
+def await_lease(queue: FrameQueue, worker: str = "w1", seconds: float = 10.0) -> Leased:
+    """The next item, as soon as there is one."""
+    deadline = time.monotonic() + seconds
+    while not (found := lease(queue, 1, worker=worker)):
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.02)
+    return found[0]

@@ -1,0 +1,104 @@
+"""The same schedules of faults against the real intake, ledger and queue, over SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cloud.blobs import Blobs, open_blobs
+from cloud.config import IntakeLimits
+from cloud.intake import Intake
+from cloud.ledger import Ledger
+from cloud.queue import QueueLimits, SqliteQueue, open_database
+from cloud.requests import RequestTable, RequestTimes
+from shared import packet as p
+from shared.errors import DiskFull
+from tests.simulation import Frame, Simulation
+
+SCHEDULES = 240
+STEPS = 100
+LIMITS = IntakeLimits(window_bytes=1500, min_window_bytes=100, stall_seconds=1.0)
+
+
+class RealGateway:
+    """What `cloud.gateway` puts together, with its commits, but without sockets."""
+
+    def __init__(self, db: sqlite3.Connection, blobs: Blobs) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._taken: Counter[Frame] = Counter()  # what workers took out of the queue
+        self._put_together()
+
+    def _put_together(self) -> None:
+        self._queue = SqliteQueue(self._db, QueueLimits(max_bytes=3000))
+        requests = RequestTable(self._db, RequestTimes())
+        self._ledger = Ledger(self._db)
+        self._intake = Intake(self._ledger, self._queue, requests, self._blobs, LIMITS, None)
+
+    def receive(self, peer: int, packet: p.Packet, now: float) -> list[tuple[int, p.Packet]]:
+        answers = self._intake.receive(_name(peer), packet.to_frames(), "", now=now)
+        return [(int(to), answer) for to, answer in answers]
+
+    def commit(self, now: float) -> list[tuple[int, p.Packet]]:
+        if int(now * 100) % 17 == 0:  # now and then the disk is full at the very end
+            self._db.execute("BEGIN")
+            self._intake.flush(now=now)
+            self._db.execute("ROLLBACK")
+            self._intake.undone(DiskFull("no space left"), now=now)
+            return []
+        return [(int(to), answer) for to, answer in self._intake.flush(now=now)]
+
+    def tick(self, now: float) -> list[tuple[int, p.Packet]]:
+        return [(int(to), answer) for to, answer in self._intake.tick(now=now)]
+
+    def crash(self) -> None:
+        self._put_together()
+
+    def work(self, most: int, now: float) -> None:
+        leased = self._queue.lease(most, ttl_seconds=1.0, worker="w", now=now) if most else []
+        self._taken.update((item.frame.boot_id, item.frame.seq) for item in leased)
+        self._queue.ack([item.id for item in leased])
+
+    def stored(self) -> Counter[Frame]:
+        rows = self._db.execute("SELECT boot_id, seq FROM queue")
+        return self._taken + Counter((boot_id, seq) for boot_id, seq in rows)
+
+    def buried(self) -> Counter[Frame]:
+        return Counter(
+            (boot_id, seq)
+            for boot_id, first, last in self._db.execute(
+                "SELECT boot_id, first_seq, last_seq FROM tombstones"
+            )
+            for seq in range(first, last + 1)
+        )
+
+    def memory(self) -> int:
+        intake = self._intake
+        batch = intake._batch
+        return len(intake._sessions) + len(batch.frames) + len(batch.gaps) + len(self._ledger._boots)
+
+
+def _name(peer: int) -> bytes:
+    return str(peer).encode()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_schedule_ends_with_everything_delivered_once(
+    tmp_path: Path, part: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")
+    blobs = open_blobs(str(tmp_path / "blobs"))
+    for seed in range(part * SCHEDULES // 4, (part + 1) * SCHEDULES // 4):
+        path = tmp_path / f"{seed}.db"
+        db = open_database(path)
+        db.execute("PRAGMA synchronous = OFF")  # the schedules crash this object, not the machine
+        try:
+            Simulation(seed, RealGateway(db, blobs)).run(STEPS)
+        except AssertionError as error:
+            pytest.fail(f"seed {seed}: {error}")
+        finally:
+            db.close()
+            path.unlink()

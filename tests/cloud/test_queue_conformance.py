@@ -1,0 +1,227 @@
+"""What every ``FrameQueue`` must do, whatever engine it stands on. Leases run in real time: a server has its own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cloud.queue import QueuedFrame
+from shared.errors import LeaseLost, QueueFull
+from shared.packetfields import MAX_BASE_BYTES
+from tests.cloud.queues import LIMITS, Engine, await_lease, lease, put, queued, seqs
+
+
+def test_items_leave_in_the_order_they_came_and_whole(engine: Engine) -> None:
+    queue, batch = engine.open(), [queued(2), queued(0), queued(1)]
+    assert put(queue, *batch) == 3
+    assert queue.depth == 3
+    assert 30 <= queue.depth_bytes < 3000
+    found = lease(queue, 2)
+    assert [item.frame for item in found] == batch[:2]
+    assert [item.attempts for item in found] == [1, 1]
+    assert seqs(lease(queue)) == [1]
+    assert lease(queue) == []
+    queue.ack([item.id for item in found])
+    queue.ack([item.id for item in found])
+    assert queue.depth == 1
+
+
+def test_every_field_survives(engine: Engine) -> None:
+    queue = engine.open()
+    odd = QueuedFrame("a-1", "Höfe 7", "0f" * 16, 2**53 - 1, 2**63 - 1, 1, 65_535, 1, 2**53 - 2, 0, b"\0\xff")
+    assert put(queue, odd, queued(0)) == 2
+    assert [item.frame for item in lease(queue)] == [odd, queued(0)]
+
+
+def test_the_largest_packet_fits(engine: Engine) -> None:
+    queue, frame = engine.open(), queued(7, MAX_BASE_BYTES)
+    assert put(queue, frame) == 1
+    assert lease(queue)[0].frame == frame
+
+
+def test_a_duplicate_put_is_skipped(engine: Engine) -> None:
+    queue, other = engine.open(), engine.open()
+    assert put(queue, queued(0), queued(0)) == 1
+    assert put(other, queued(0), queued(1)) == 1
+    held = lease(queue)
+    assert seqs(held) == [0, 1]
+    assert put(queue, *(item.frame for item in held)) == 0
+    assert queue.depth == 2
+
+
+def test_an_expired_lease_makes_the_item_available_again(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0))
+    (held,) = lease(queue, ttl=0.5)
+    assert lease(queue, worker="w2") == []
+    again = await_lease(queue, worker="w2")
+    assert (again.id, again.attempts, again.frame.seq) == (held.id, 2, 0)
+    with pytest.raises(LeaseLost):
+        queue.extend([held.id], ttl_seconds=5, worker="w1", now=time.time())
+    with pytest.raises(LeaseLost):
+        queue.nack(held.id, delay_seconds=0, worker="w1", why="late", now=time.time())
+    # What a worker that was too slow finished all the same need not be done again.
+    queue.ack([held.id])
+    assert queue.depth == 0
+    with pytest.raises(LeaseLost):
+        queue.extend([again.id], ttl_seconds=5, worker="w2", now=time.time())
+
+
+def test_extend_holds_an_item_beyond_its_first_lease(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0))
+    (held,) = lease(queue, ttl=1.0)
+    queue.extend([held.id], ttl_seconds=30, worker="w1", now=time.time())
+    time.sleep(1.5)
+    assert lease(queue, worker="w2") == []
+
+
+def test_extend_is_all_or_nothing(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0))
+    (held,) = lease(queue, ttl=0.5)
+    with pytest.raises(LeaseLost):
+        queue.extend([held.id, held.id + 1], ttl_seconds=60, worker="w1", now=time.time())
+    assert await_lease(queue, worker="w2").frame.seq == 0
+
+
+def test_an_item_given_back_comes_after_its_delay(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0), queued(1))
+    slow, quick = lease(queue)
+    queue.nack(slow.id, delay_seconds=1.5, worker="w1", why="its key is not here", now=time.time())
+    queue.nack(quick.id, delay_seconds=0, worker="w1", why="its key is not here", now=time.time())
+    assert seqs(lease(queue)) == [1]
+    given_back = time.monotonic()
+    assert await_lease(queue).frame.seq == 0
+    assert time.monotonic() - given_back > 0.8
+
+
+def test_a_poison_item_dies_with_its_reason_and_leaves_the_rest_alone(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0), queued(1))
+    for attempt in range(LIMITS.max_attempts):
+        held = await_lease(queue)
+        assert (held.frame.seq, held.attempts) == (0, attempt + 1)
+        queue.nack(held.id, delay_seconds=0, worker="w1", why=f"bad magic {attempt}", now=time.time())
+    assert seqs(lease(queue)) == [1]
+    (dead,) = queue.dead(5)
+    assert (dead.id, dead.edge_id, dead.boot_id, dead.seq) == (held.id, "gate", queued(0).boot_id, 0)
+    assert (dead.attempts, dead.why) == (3, "bad magic 2")
+    assert (queue.depth, queue.dead_count) == (1, 1)
+    queue.ack([dead.id])
+    assert queue.dead_count == 1
+    assert engine.open().dead(5) == [dead]
+
+
+def test_an_item_that_kills_its_workers_dies_too(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0))
+    for _ in range(LIMITS.max_attempts):
+        held = await_lease(queue)
+        queue.extend([held.id], ttl_seconds=0.1, worker="w1", now=time.time())
+    put(queue, queued(1))
+    while not queue.dead_count:
+        assert seqs(lease(queue)) in ([], [1])
+        time.sleep(0.05)
+    assert "lease ran out" in queue.dead(1)[0].why
+
+
+def test_the_newest_dead_come_first(engine: Engine) -> None:
+    queue = engine.open(max_attempts=1)
+    put(queue, *map(queued, range(4)))
+    for item in lease(queue):
+        queue.nack(item.id, delay_seconds=0, worker="w1", why="x", now=time.time())
+    assert [dead.seq for dead in queue.dead(2)] == [3, 2]
+
+
+def test_a_full_queue_refuses_a_batch_whole_and_takes_it_when_there_is_room(engine: Engine) -> None:
+    queue = engine.open(max_bytes=1_000_000)
+    put(queue, *(queued(seq, 100_000) for seq in range(6)))
+    with pytest.raises(QueueFull):
+        put(queue, *(queued(seq, 100_000) for seq in range(6, 11)))
+    assert queue.depth == 6
+    assert queue.room_bytes <= 400_000
+    done = lease(queue, 3)
+    queue.ack([item.id for item in done])
+    assert put(queue, *(queued(seq, 100_000) for seq in range(6, 11))) == 5
+    assert sorted(seqs(lease(queue))) == list(range(3, 11))
+
+
+def test_dead_items_count_against_the_limit(engine: Engine) -> None:
+    queue = engine.open(max_bytes=1_000_000, max_attempts=1)
+    put(queue, queued(0, 600_000))
+    (held,) = lease(queue)
+    queue.nack(held.id, delay_seconds=0, worker="w1", why="x", now=time.time())
+    with pytest.raises(QueueFull):
+        put(queue, queued(1, 600_000))
+
+
+def test_the_age_of_the_oldest_item(engine: Engine) -> None:
+    queue = engine.open()
+    assert queue.oldest_age(time.time()) == 0.0
+    put(queue, queued(0, received_ns=7_000_000_000), queued(1))
+    assert queue.oldest_age(10.0) == 3.0
+
+
+def test_a_slow_consumer_holds_up_nobody_else(engine: Engine) -> None:
+    queue, other = engine.open(), engine.open()
+    put(queue, *map(queued, range(60)))
+    slow = lease(queue, 16, ttl=1.0, worker="slow")
+    seen: list[int] = []
+    for seq in range(60, 70):
+        put(queue, queued(seq))
+    while found := lease(other, 16, worker="quick"):
+        seen += seqs(found)
+        other.ack([item.id for item in found])
+    assert seen == list(range(16, 70))
+    late = [await_lease(other, worker="quick") for _ in slow]
+    assert sorted(seqs(late)) == list(range(16))
+
+
+def test_what_one_gateway_leased_another_acknowledges(engine: Engine) -> None:
+    first, second = engine.open(), engine.open()
+    put(first, *map(queued, range(4)))
+    leased = lease(first, 4, ttl=30)
+    second.extend([item.id for item in leased], ttl_seconds=30, worker="w1", now=time.time())
+    second.ack([leased[0].id])
+    second.nack(leased[1].id, delay_seconds=0, worker="w1", why="x", now=time.time())
+    engine.close()  # both gateways go, and one comes back
+    third = engine.open()
+    assert seqs(lease(third, worker="w2")) == [1]
+    third.extend([leased[2].id], ttl_seconds=30, worker="w1", now=time.time())
+    third.ack([leased[2].id, leased[3].id])
+    assert third.depth == 1
+
+
+def test_many_workers_of_many_gateways_share_the_work(engine: Engine) -> None:
+    total = 300
+    put(engine.open(), *map(queued, range(total)))
+    handles = [engine.open() for _ in range(4)] if not engine.is_embedded else []
+
+    def work(number: int) -> list[int]:
+        # SQLite connections belong to the thread that opened them.
+        own = Engine(engine.where)
+        queue = handles[number] if handles else own.open()
+        done: list[int] = []
+        while found := lease(queue, 7, worker=f"w{number}"):
+            done += seqs(found)
+            queue.ack([item.id for item in found])
+        own.close()
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(work, range(4)))
+    assert Counter(seq for share in shares for seq in share) == Counter(range(total))
+    assert engine.open().depth == 0
+
+
+def test_a_reopened_queue_holds_what_was_put(engine: Engine) -> None:
+    put(engine.open(), *map(queued, range(3)))
+    engine.close()
+    again = engine.open()
+    assert again.depth == 3
+    assert seqs(lease(again)) == [0, 1, 2]

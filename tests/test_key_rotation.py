@@ -1,0 +1,75 @@
+"""A camera host gets another key while it delivers: the real agent's uplink, the real gateway."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from cloud.keys import Registry, Role, create_key_files
+from cloud.ledger import Ledger
+from cloud.queue import SqliteQueue, open_database
+from edge.config import LinkConfig, SpoolConfig
+from edge.spool import Spool
+from edge.spoolrows import SpooledFrame
+from edge.uplink import Speaker, Uplink
+from tests.cloud.helpers import running, settings, wait_until
+
+BOOT = "c" * 32
+OVERLAP_SECONDS = 2.0
+
+
+def test_no_frame_is_lost_when_the_key_changes(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    create_key_files(keys, "gateway")
+    registry = Registry(keys / "registry.json")
+    registry.add("gate", Role.EDGE, create_key_files(keys, "gate").public.decode(), now=0)
+    config = settings(
+        tmp_path / "cloud",
+        secret_key_file=keys / "gateway.key_secret",
+        registry_file=keys / "registry.json",
+    )
+    link = LinkConfig(
+        retry_min_seconds=0.02,
+        retry_max_seconds=0.1,
+        server_public_key_file=keys / "gateway.key",
+        secret_key_file=keys / "gate.key_secret",
+    )
+    spool = Spool(tmp_path / "edge", SpoolConfig(min_free_bytes=0), BOOT, 0)
+    put = 0
+
+    with running(config) as gateway:
+        uplink = Uplink(
+            replace(link, gateway=gateway.edge_address),
+            Speaker("gate", BOOT, "door"),
+            spool,
+            random.Random(1),
+        )
+        uplink.start()
+
+        def deliver_for(seconds: float) -> None:
+            nonlocal put
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                spool.put([SpooledFrame(put, 7, 64, 48, None, b"base" * 100, b"enhancement")], 0)
+                uplink.wake()
+                put += 1
+                time.sleep(0.02)
+
+        deliver_for(0.5)
+        pair = create_key_files(keys, "gate", "gate.2")
+        registry.rotate("gate", pair.public.decode(), overlap_seconds=OVERLAP_SECONDS, now=time.time())
+        deliver_for(OVERLAP_SECONDS / 2)
+        # The operator puts the new file where the agent looks; the running connection still has the old key.
+        os.replace(keys / "gate.2.key_secret", keys / "gate.key_secret")
+        deliver_for(OVERLAP_SECONDS)
+        wait_until(lambda: spool.undelivered_boots() == [])
+        assert uplink.state == "up" and uplink.failure is None
+        uplink.stop()
+        spool.close()
+    database = open_database(config.database)
+    assert Ledger(database).received("gate", BOOT).cumulative == put - 1
+    assert SqliteQueue(database, config.gateway.queue).depth == put
+    database.close()
