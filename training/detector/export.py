@@ -26,6 +26,7 @@ from training.detector.cli import parse
 from training.detector.model import STRIDES, Student, parameters
 from training.detector.threshold import choose_threshold
 from training.detector.train import CHECKPOINT, State, TrainConfig, fresh_state
+from training.onnx_files import store_half
 
 INPUT_SIDE = 416
 REPORT_SHARE = 0.5  # detections down to this share of the threshold are reported, for the policy to weigh
@@ -83,6 +84,7 @@ def write_onnx(student: Student, path: Path) -> None:
     )
     model = onnx.load(str(path))
     strip_traces(model)
+    store_half(model)
     onnx.helper.set_model_props(
         model, {"names": repr(dict(enumerate(SHIPPED_CLASSES))), "task": "detect", "layout": "yolox"}
     )
@@ -135,9 +137,10 @@ def run(args: argparse.Namespace) -> int:
     state.restore(args.work / CHECKPOINT)
     student = (state.student if args.weights == "last" else state.average).eval()
     args.out.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in student.state_dict().items()}
-    save_file(weights, str(args.out / "weights.safetensors"))
+    kept = {name: value.half().contiguous() for name, value in student.state_dict().items()}
+    save_file(kept, str(args.out / "weights.safetensors"))
     (args.out / "weights.safetensors").chmod(0o644)
+    weights = {name: value.float() for name, value in kept.items()}  # the graph holds what the file holds
     write_onnx(fresh_copy(weights), args.out / "model.onnx")
     verify(fresh_copy(weights), args.out / "model.onnx")
     threshold, agreement = choose_threshold(args.out / "model.onnx", args.teacher, args.data)
