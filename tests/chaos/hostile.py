@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import zmq
 
-from cloud.keys import read_key_file, read_secret_key_file
 from shared import packet as p
+from shared.keyfiles import read_key_pair, read_public_key
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -101,7 +101,7 @@ class Attacker:
 
     def _talk(self, message: object, seconds: float, rest: float) -> str | None:
         assert callable(message)
-        keys = read_secret_key_file(self._keys / "evil.key_secret")
+        keys = read_key_pair(self._keys / "evil.key_secret")
         with zmq.Context() as context, self._dealer(context, keys) as dealer:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -114,7 +114,7 @@ class Attacker:
         dealer.linger = 0
         dealer.sndtimeo = 100
         dealer.curve_publickey, dealer.curve_secretkey = keys
-        dealer.curve_serverkey = read_key_file(self._keys / "gateway.key").public
+        dealer.curve_serverkey = read_public_key(self._keys / "gateway.key")
         dealer.connect(f"tcp://127.0.0.1:{self._port}")
         return dealer
 
