@@ -95,8 +95,8 @@ class LayerCoder:
         rows = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
         self.model = model
         self._tables = EntropyTables(rows, reach, 0)
-        # A scale's index is the number of table entries below it, of all but the largest.
-        self._bounds = scales[:-1].to(model.medians().device)
+        # The nearest scale by ratio; CompressAI takes the next larger one, which costs rate where scales are small.
+        self._bounds = torch.sqrt(scales[:-1] * scales[1:]).to(model.medians().device)
 
     def encode(self, y: Tensor) -> tuple[bytes, Symbols, Tensor]:
         """Payload, symbols and quantised latents of latents float[1,C,h,w]."""

@@ -22,6 +22,7 @@ from shared.errors import (
     MalformedBitstream,
     ModelNotFound,
     SymbolMismatch,
+    TruncatedBitstream,
     UnsupportedBitstream,
 )
 from shared.models import ModelFolder
@@ -122,9 +123,9 @@ class PaperCodec:
         height, width = (-(-side // SIDE_STEP) * SIDE_STEP for side in (bitstream.height, bitstream.width))
         try:
             symbols, latents = self._coder(point).decode(bitstream.payload, height, width)
-        except MalformedBitstream as error:
-            # A scale that drifted picks other tables, and the range coder may then find no symbol at all.
-            raise MalformedBitstream(f"{error}{DRIFT}") from error
+        except (TruncatedBitstream, MalformedBitstream) as error:
+            # A scale that drifted picks other tables, and the range coder may then find no symbol, or too few.
+            raise type(error)(f"{error}{DRIFT}") from error
         _check_crc(symbols, bitstream)
         return latents
 
