@@ -69,7 +69,7 @@ def test_the_reduced_size_has_the_same_kinds_of_parts(published):
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    for wrong in ({"slices": 7}, {"fused": 100}, {"hyper": 193}, {"heads": (8, 16, 31)}, {"window": 16}):
+    for wrong in ({"slices": 7}, {"fused": 100}, {"hyper": 257}, {"heads": (8, 16, 31)}, {"window": 16}):
         with pytest.raises(ValueError, match="do not fit"):
             TcmConfig(**wrong)
 

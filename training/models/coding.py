@@ -85,16 +85,16 @@ class LayerCoder:
         """`tables`: those of `gaussian_tables` and of this layer's `hyper_tables`. Raises ModelCorrupt."""
         try:
             parts = [tables[name].astype(np.int32) for name in ("hyper", "gaussian")]
-            reach = np.concatenate([tables[f"{name}_reach"] for name in ("hyper", "gaussian")])
+            reach = [tables[f"{name}_reach"] for name in ("hyper", "gaussian")]
             scales = torch.from_numpy(tables["scales"])
         except KeyError as error:
             raise ModelCorrupt(f"the entropy tables lack {error}") from error
         if len(parts[0]) != model.config.hyper or len(parts[1]) != len(scales):
             raise ModelCorrupt("the entropy tables are of another size than the model")
-        width = max(part.shape[1] for part in parts)
-        rows = np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
         self.model = model
-        self._tables = EntropyTables(rows, reach, 0)
+        self._hyper, self._gaussian = (
+            EntropyTables(rows, r, 0) for rows, r in zip(parts, reach, strict=True)
+        )
         # The nearest scale by ratio; CompressAI takes the next larger one, which costs rate where scales are small.
         self._bounds = torch.sqrt(scales[:-1] * scales[1:]).to(model.medians().device)
 
@@ -103,13 +103,13 @@ class LayerCoder:
         encoder, model = SymbolEncoder(), self.model
         medians = model.medians()
         z = _symbols(model.h_a(y) - medians)
-        encoder.put(_numbers(z).ravel(), self._hyper_indexes(z.shape[2:]), self._tables)
+        encoder.put(_numbers(z).ravel(), self._hyper_indexes(z.shape[2:]), self._hyper)
         slices, coded = y.chunk(model.config.slices, 1), []
 
         def quantise(i: int, mean: Tensor, scale: Tensor) -> Tensor:
             symbols = _symbols(slices[i] - mean)
             coded.append(_numbers(symbols))
-            encoder.put(coded[-1].ravel(), self._indexes(scale), self._tables)
+            encoder.put(coded[-1].ravel(), self._indexes(scale), self._gaussian)
             return symbols + mean
 
         y_hat = model.decode_slices(z + medians, quantise)
@@ -123,13 +123,14 @@ class LayerCoder:
         decoder, model = SymbolDecoder(payload), self.model
         medians = model.medians()
         grid = (height // HYPER_STEP, width // HYPER_STEP)
-        hyper = decoder.take(self._hyper_indexes(grid), self._tables).reshape(model.config.hyper, *grid)
+        decoder.expect(self._hyper_indexes((1, 1)), grid[0] * grid[1], self._hyper)
+        hyper = decoder.take(self._hyper_indexes(grid), self._hyper).reshape(model.config.hyper, *grid)
         z = _floats(hyper, medians)
         shape = (model.config.slice_width, height // LATENT_STEP, width // LATENT_STEP)
         coded = []
 
         def quantise(i: int, mean: Tensor, scale: Tensor) -> Tensor:
-            coded.append(decoder.take(self._indexes(scale), self._tables).reshape(shape))
+            coded.append(decoder.take(self._indexes(scale), self._gaussian).reshape(shape))
             return _floats(coded[-1], mean) + mean
 
         y_hat = model.decode_slices(z + medians, quantise)
@@ -140,7 +141,7 @@ class LayerCoder:
         return np.repeat(np.arange(self.model.config.hyper, dtype=np.uint8), grid[0] * grid[1])
 
     def _indexes(self, scale: Tensor) -> npt.NDArray[np.uint8]:
-        index = torch.bucketize(scale.contiguous(), self._bounds) + self.model.config.hyper
+        index = torch.bucketize(scale.contiguous(), self._bounds)
         return index.to(torch.uint8).cpu().numpy().ravel()
 
 

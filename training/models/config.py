@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 SIDE_STEP = 128  # pixels; a picture's sides are padded to multiples of this
 LATENT_STEP = 16  # pixels a latent position stands for, a side
 HYPER_STEP = 64  # pixels a hyper-latent position stands for, a side
-MAX_HYPER = 192  # hyper-latent channels and 64 scales share the 256 tables of the entropy coder
+MAX_HYPER = 256  # hyper-latent channels: each has a table of the entropy coder
 
 
 @dataclass(frozen=True)
