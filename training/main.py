@@ -129,6 +129,9 @@ def _train_parsers(group: Subparsers) -> None:
     postfilter.add_argument(
         "--lr", type=float, default=2e-4, help="first learning rate (default %(default)s)"
     )
+    postfilter.add_argument(
+        "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
+    )
     postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     postfilter.add_argument(
         "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
@@ -244,6 +247,7 @@ def _train_postfilter(args: argparse.Namespace) -> int:
     checkpoint = train(
         args.name, args.data, args.model, args.work, args.minutes,
         resume=args.resume, threads=args.threads, more=args.more, detector=args.detector,
+        start_from=args.from_model,
         config=FilterConfig(layer=args.layer, loss=args.loss, lr=args.lr),
     )  # fmt: skip
     print(checkpoint)

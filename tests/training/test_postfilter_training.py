@@ -17,6 +17,7 @@ from shared.errors import ConfigError, DetectorError, ModelNotFound
 from shared.models import find_model
 from tests.pictures import photo, psnr
 from training.lite.export import load_lite
+from training.lite.weights import load_weights
 from training.postfilter import train as training
 from training.postfilter.export import export_postfilter
 from training.postfilter.model import PostFilter, lengthen
@@ -172,3 +173,10 @@ def test_gains_are_decibels():
     x = torch.zeros(1, 3, 8, 8)
     (gain,) = training.gains(Halves(), [(torch.full_like(x, 200 / 255), x)])
     assert gain == pytest.approx(20 * np.log10(2), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["rrdb-l1", "rrdb-l2", "rrdb-fast"])
+def test_training_can_start_from_a_shipped_filter(name):
+    net = training.fresh(name)
+    net.load_state_dict(load_weights(find_model(name, kind="postfilter").path))
+    assert net.last.weight.abs().max() > 0

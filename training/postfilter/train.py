@@ -26,6 +26,7 @@ from shared.errors import ConfigError, ModelNotFound
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
 from training.lite.train import evaluation_images
+from training.lite.weights import load_weights
 from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
 
@@ -36,6 +37,7 @@ SIZES = {
 }
 CODED_CROP, BORDER = 128, 16
 QUALITY_RANGE = (18, 58)
+QUALITY_SKEW = 0.6  # below 1: more patches of high quality, where a filter has the most to learn
 BASE_QUALITY_RANGE = (2, 30)
 EASY_ERROR = 1e-5  # 50 dB: patches better than this count less
 EASY_DISTANCE = 0.02  # in units of FeatureDistance, likewise
@@ -65,6 +67,12 @@ def filter_name(name: str, layer: str) -> str:
     return name if layer == "enhanced" else f"{name}-{layer}"
 
 
+def fresh(name: str) -> PostFilter:
+    """A filter of the size `name` that does nothing yet."""
+    length, size = (2, "rrdb-l1") if name == "rrdb-l2" else (1, name)
+    return PostFilter(length, **SIZES[size])
+
+
 def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
     """A fresh filter; l = 2 starts from the l = 1 checkpoint in `work`. Raises ModelNotFound if that is missing."""
     if name == "rrdb-l2":
@@ -74,7 +82,7 @@ def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
         short = PostFilter(1, **SIZES["rrdb-l1"])
         short.load_state_dict(torch.load(start, weights_only=True)["model"])
         return lengthen(short)
-    return PostFilter(1, **SIZES[name])
+    return fresh(name)
 
 
 @torch.no_grad()
@@ -91,7 +99,9 @@ def draw(
     rng = sampler.rng
     x = torch.from_numpy(sampler.batch(batch)[0]).float() / 255
     base_quality = torch.from_numpy(rng.integers(*BASE_QUALITY_RANGE, batch))
-    y = decoded(codec, x, base_quality, torch.from_numpy(rng.integers(*QUALITY_RANGE, batch)), layer)
+    low, high = QUALITY_RANGE
+    quality = torch.from_numpy((low + (high - low) * rng.random(batch) ** QUALITY_SKEW).astype(np.int64))
+    y = decoded(codec, x, base_quality, quality, layer)
     top, left = (
         BORDER + 4 * int(rng.integers(0, (CODED_CROP - 2 * BORDER - crop) // 4 + 1)) for _ in range(2)
     )
@@ -176,11 +186,12 @@ def validation_pairs(codec: nn.Module, folder: Path, count: int, layer: str) -> 
 def train(
     name: str, data: Path, model: Path, work: Path, minutes: float,
     *, resume: bool, threads: int, more: Sequence[Path] = (), detector: Path | None = None,
-    config: FilterConfig = FilterConfig(),
+    start_from: Path | None = None, config: FilterConfig = FilterConfig(),
 ) -> Path:  # fmt: skip
     """Train filter `name` for the codec in folder `model`; checkpoint to `work`. Returns its path.
 
-    Patches come from `data/train/images` and from the folders in `more`, camera frames say.
+    Patches come from `data/train/images` and from the folders in `more`, camera frames say. `start_from`: a model
+    folder whose weights a run begins with that has no checkpoint to resume.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(3)
@@ -191,7 +202,7 @@ def train(
     images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
     sampler = CropSampler(images, None, CODED_CROP, rng)
     checkpoint = checkpoint_of(name, config.layer, work)
-    net = build(name, work, config.layer)
+    net = build(name, work, config.layer) if start_from is None else fresh(name)
     optimiser = torch.optim.Adam(net.parameters(), lr=config.lr)
     step = 0
     if resume and checkpoint.exists():
@@ -199,6 +210,8 @@ def train(
         net.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
+    elif start_from is not None:
+        net.load_state_dict(load_weights(start_from))
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crop = 48 if net.unshuffle == 1 and config.loss == "mse" else 96
     pairs = validation_pairs(codec, data / "val", 8, config.layer)
