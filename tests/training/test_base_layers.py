@@ -69,7 +69,7 @@ class Watcher:
     """Keeps what it is shown, and finds a person of 20 x 30 pixels in everything, or nothing."""
 
     def __init__(self, *, finds=True):
-        self.name, self.finds, self.seen = "watcher", finds, []
+        self.name, self.classes, self.finds, self.seen = "watcher", ("person",), finds, []
 
     def detect(self, image):
         self.seen.append(image)
