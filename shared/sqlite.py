@@ -7,12 +7,14 @@ block the writer, and a sync for each commit (``synchronous=NORMAL`` may lose th
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import DiskFull, SecondlookError, StorageError, StoreBusy, StoreCorrupt, Unwritable
 
+_BUSY_PAUSE_SECONDS = 0.02
 _CAUSES: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_FULL: (DiskFull, "no space left"),
     sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "the database is damaged"),
@@ -91,6 +93,18 @@ def make_folder(folder: Path) -> None:
 def prepare(connection: sqlite3.Connection, *, busy_seconds: float) -> None:
     """Set the durability rules of this module on a fresh connection."""
     connection.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _log_ahead(connection, time.monotonic() + busy_seconds)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
+    """Turn to a write-ahead log. SQLite does not wait for others who do so at the same moment on a new file."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(_BUSY_PAUSE_SECONDS)
