@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.commands import Subparsers, command_group
+from training import bench_cli
 from training.detector import cli as detector
 from training.masks.choice import mask_config, mask_flags
 from training.models import cli as models
@@ -21,7 +22,6 @@ DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
 POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 TRAINABLE_FILTERS = (*POSTFILTERS, "rrdb-tiny")
-PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -35,7 +35,7 @@ def register(subparsers: Subparsers) -> None:
     evaluate = command_group(subparsers, "evaluate", "judge a model on data it was not trained on")
     _detector(evaluate, "evaluate")
     bench = command_group(subparsers, "bench", "measure beside peers, in one run")
-    _bench_parsers(bench)
+    bench_cli.codec_flags(_add(bench, "codec", bench_cli.TEXT, bench_cli.run))
     figures = command_group(
         subparsers, "paper", "the tables and figures of the paper this project builds on, measured"
     )
@@ -79,7 +79,15 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
 def _train_parsers(group: Subparsers) -> None:
     edges = _add(group, "edges", "the boundary network behind the SA-ICM masks", _train_edges)
     _training_flags(edges)
-    lite = _add(group, "lite", "the layered codec", _train_lite)
+    _lite_flags(_add(group, "lite", "the layered codec", _train_lite))
+    _training_flags(
+        _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
+    )
+    _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
+    _postfilter_flags(_add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter))
+
+
+def _lite_flags(lite: argparse.ArgumentParser) -> None:
     _training_flags(lite)
     lite.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     lite.add_argument(
@@ -96,11 +104,11 @@ def _train_parsers(group: Subparsers) -> None:
         help="a YOLOX-nano ONNX export whose features the base layer keeps",
     )
     lite.add_argument(
-        "--feature-weight", type=float, default=0.002, metavar="F",
+        "--feature-weight", type=float, default=0.01, metavar="F",
         help="squared error that a unit of feature distance is worth, with --detector (default %(default)s)",
     )  # fmt: skip
     lite.add_argument(
-        "--mask-floor", type=float, default=0.2, metavar="W",
+        "--mask-floor", type=float, default=0.5, metavar="W",
         help="weight of errors outside object boundaries in the base layer, 1 for plain MSE (default %(default)s)",
     )  # fmt: skip
     mask_flags(lite)
@@ -112,11 +120,9 @@ def _train_parsers(group: Subparsers) -> None:
         "--single-layer", action="store_true",
         help="leave the base layer empty: the reference for what two layers cost",
     )  # fmt: skip
-    _training_flags(
-        _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
-    )
-    _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
-    postfilter = _add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter)
+
+
+def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     _filter_flags(postfilter)
     _training_flags(postfilter)
     postfilter.add_argument(
@@ -172,38 +178,6 @@ def _export_parsers(group: Subparsers) -> None:
             help="where the model folder goes (default %(default)s)",
         )
         parser.add_argument("--note", default="", help="how it was trained, for the manifest")
-
-
-def _bench_parsers(group: Subparsers) -> None:
-    codec = _add(group, "codec", "rate, quality and time of both layers beside still codecs", _bench_codec)
-    codec.add_argument(
-        "--images",
-        type=Path,
-        help="folder of images (default: the photographs inside the ultralytics package)",
-    )
-    codec.add_argument("--limit", type=int, help="only the first so many images")
-    codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
-    codec.add_argument(
-        "--peers",
-        nargs="*",
-        choices=PEER_NAMES,
-        default=list(PEER_NAMES),
-        help="codecs to measure beside ours (default: all)",
-    )
-    codec.add_argument(
-        "--filters", nargs="*", choices=POSTFILTERS, default=[], help="post-filters to judge as well"
-    )
-    codec.add_argument(
-        "--filter-limit", type=int, metavar="N", help="judge post-filters on only the first so many images"
-    )
-    codec.add_argument(
-        "--threads", type=int, default=2, help="CPU threads of our codec (default %(default)s)"
-    )
-    codec.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
-    codec.add_argument("--plot", type=Path, metavar="OUT.png", help="write the curves")
-    codec.add_argument(
-        "--readme", type=Path, metavar="FILE.md", help="put the tables between the marks of this file"
-    )
 
 
 def _train_edges(args: argparse.Namespace) -> int:
@@ -310,26 +284,4 @@ def _export_paper(args: argparse.Namespace) -> int:
     facts = {"licence": "Apache-2.0", "training": {"note": args.note}}
     export_trained(args.work, args.out / args.name, facts, machine=args.machine)
     print(args.out / args.name)
-    return 0
-
-
-def _bench_codec(args: argparse.Namespace) -> int:
-    from training.bench import bench_codec, photographs, plot, report, write_json, write_table
-
-    result = bench_codec(
-        args.images or photographs(),
-        model=args.model,
-        peers=args.peers,
-        filters=args.filters,
-        limit=args.limit,
-        threads=args.threads,
-        filter_limit=args.filter_limit,
-    )
-    print(report(result))
-    if args.json:
-        write_json(result, args.json)
-    if args.plot:
-        plot(result, args.plot)
-    if args.readme:
-        write_table(result, args.readme)
     return 0

@@ -53,7 +53,7 @@ class TrainConfig:
     lr: float = 5e-4
     lr_end: float = 2e-5
     total_steps: int = 15000
-    mask_floor: float = 0.2
+    mask_floor: float = 0.5
     feature_weight: float = 0.0
     base_skew: float = 1.4
     single_layer: bool = False

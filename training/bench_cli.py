@@ -1,0 +1,64 @@
+"""`secondlook bench codec`: its flags, and what it does with them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
+FILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+TEXT = "rate, quality and time of both layers beside still codecs"
+
+
+def codec_flags(codec: argparse.ArgumentParser) -> None:
+    codec.add_argument(
+        "--images",
+        type=Path,
+        help="folder of images (default: the photographs inside the ultralytics package)",
+    )
+    codec.add_argument("--limit", type=int, help="only the first so many images")
+    codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    codec.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEER_NAMES,
+        default=list(PEER_NAMES),
+        help="codecs to measure beside ours (default: all)",
+    )
+    codec.add_argument(
+        "--filters", nargs="*", choices=FILTERS, default=[], help="post-filters to judge as well"
+    )
+    codec.add_argument(
+        "--filter-limit", type=int, metavar="N", help="judge post-filters on only the first so many images"
+    )
+    codec.add_argument(
+        "--threads", type=int, default=2, help="CPU threads of our codec (default %(default)s)"
+    )
+    codec.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
+    codec.add_argument("--plot", type=Path, metavar="OUT.png", help="write the curves")
+    codec.add_argument(
+        "--readme", type=Path, metavar="FILE.md", help="put the tables between the marks of this file"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the report, and write what was asked for."""
+    from training.bench import bench_codec, photographs, plot, report, write_json, write_table
+
+    result = bench_codec(
+        args.images or photographs(),
+        model=args.model,
+        peers=args.peers,
+        filters=args.filters,
+        limit=args.limit,
+        threads=args.threads,
+        filter_limit=args.filter_limit,
+    )
+    print(report(result))
+    if args.json:
+        write_json(result, args.json)
+    if args.plot:
+        plot(result, args.plot)
+    if args.readme:
+        write_table(result, args.readme)
+    return 0
