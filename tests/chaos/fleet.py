@@ -176,6 +176,8 @@ class Fleet:
                 "registry_file": str(registry),
             },
             "gateway.limits": {"stall_seconds": 0.5},
+            # A NATS server refuses a stream that may grow beyond its disk, and the disks here are small.
+            "gateway.queue": {"max_bytes": 8 << 20},
             "gateway.requests": {"lease_seconds": 3.0, "busy_seconds": 0.5},
             "broker": {"address": self.broker_address, "timeout_seconds": 3.0},
             "policy": {"every_nth": 15},
