@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeAlias
 
@@ -68,7 +69,8 @@ class Gateway:
         )
         self._broker = Broker(stores.queue, stores.ledger, stores.requests, blobs, self._intake.connected)
         self._context: _Context = zmq.Context()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._zap = self._context.socket(zmq.ROUTER)
             self._zap.bind(_ZAP_ADDRESS)  # must be there before a socket that asks it
             self._edges = self._router(gateway.edge_address, keys, Role.EDGE, MAX_MESSAGE_BYTES, gateway)
@@ -79,9 +81,7 @@ class Gateway:
                 MAX_REQUEST_BYTES,
                 gateway,
             )
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def __enter__(self) -> Gateway:
         return self

@@ -13,6 +13,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -73,11 +74,10 @@ class JetStream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._wait(self._connect(options))
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self.api: JetStreamContext = self._client.jetstream(timeout=seconds)
 
     @property

@@ -13,6 +13,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import msgpack
@@ -59,16 +60,15 @@ class JetStreamQueue:
         self._quiet_until = 0.0
         self._nats = _connect(address, config)
         self._streams = Streams(self._nats, address.name, limits, config)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._nats.close)
             if self._nats.max_payload < MAX_MESSAGE_BYTES + _HEAD_BYTES:
                 raise ConfigError(
                     f"the NATS server takes messages of {self._nats.max_payload} bytes; set its max_payload to 8MB"
                 )
             self._nats.run(self._streams.prepare())
             self._nats.run(self._streams.look())
-        except BaseException:
-            self._nats.close()
-            raise
+            undo.pop_all()
         self._nats.start(self._streams.watch())
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ start, so that what it reads cannot have changed when it writes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, select
@@ -55,7 +55,8 @@ def open_catalogue(url: str) -> Catalogue:
     """
     engine = open_engine(url, _WHAT)
     catalogue = Catalogue(engine)
-    try:
+    with ExitStack() as undo:
+        undo.callback(catalogue.close)
         with catalogue.writing() as session:
             make_tables(session.connection(), Base.metadata)
             version = session.scalars(select(SchemaVersion.version)).one_or_none()
@@ -63,9 +64,7 @@ def open_catalogue(url: str) -> Catalogue:
                 session.add(SchemaVersion(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise UnsupportedStore(f"catalogue: schema version {version} is not {SCHEMA_VERSION}")
-    except BaseException:
-        catalogue.close()
-        raise
+        undo.pop_all()
     return catalogue
 
 

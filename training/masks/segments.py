@@ -83,6 +83,6 @@ def _load(weights: Path) -> Any:
     try:
         return family(str(weights))
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError,
-            NotImplementedError, pickle.UnpicklingError) as error:  # fmt: skip
+            pickle.UnpicklingError) as error:  # fmt: skip
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelCorrupt(f"cannot load Segment Anything weights {weights}: {reason}") from error
