@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -144,8 +144,7 @@ class Stores:
             yield
 
     def close(self) -> None:
-        for close in self._closers:
-            close()
+        _close_all(self._closers)
 
 
 def _open_jetstream(url: str, config: CloudConfig) -> JetStreamQueue:
@@ -157,13 +156,19 @@ def _open_jetstream(url: str, config: CloudConfig) -> JetStreamQueue:
     return JetStreamQueue(url, config.gateway.queue, config.jetstream)
 
 
+def _close_all(closers: Sequence[Callable[[], None]]) -> None:
+    for close in closers:
+        close()
+
+
 def open_stores(config: CloudConfig) -> Stores:
     """Open what the configuration names, for this thread.
 
     Raises ConfigError, and the StorageErrors of a store that cannot be opened; then none is left open.
     """
     gateway, closers = config.gateway, list[Callable[[], None]]()
-    try:
+    with ExitStack() as undo:
+        undo.callback(_close_all, closers)
         database = None
         if config.queue is None or config.ledger_url is None:
             database = open_database(config.database)
@@ -190,10 +195,7 @@ def open_stores(config: CloudConfig) -> Stores:
             if engine.dialect.name != "postgresql":
                 raise ConfigError(f"ledger: must be a postgresql+psycopg:// URL, not {engine.dialect.name}")
             ledger, requests = SqlLedger(engine), SqlRequestTable(engine, gateway.requests)
-    except BaseException:
-        for close in closers:
-            close()
-        raise
+        undo.pop_all()
     # A ledger elsewhere commits at once: the queue must not be committed later than what it tells of.
     shared = database if config.ledger_url is None else None
     return Stores(queue, ledger, requests, config.database, shared, tuple(closers))
