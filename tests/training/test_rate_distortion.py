@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.pictures import photo
-from training.main import PEER_NAMES
+from training.bench_cli import PEER_NAMES
 from training.published import KODAK_CURVES, is_kodak
 from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr
 
