@@ -7,7 +7,7 @@ the same camera hosts, the queue is NATS JetStream, ledger and requests are Post
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class Stores:
     requests: RequestStore
     _path: Path  # of the gateway's own file
     _database: sqlite3.Connection | None
-    _closers: tuple[Callable[[], None], ...]
+    _opened: ExitStack
 
     @contextmanager
     def one_commit(self, *, synced: bool) -> Iterator[None]:
@@ -144,7 +144,7 @@ class Stores:
             yield
 
     def close(self) -> None:
-        _close_all(self._closers)
+        self._opened.close()
 
 
 def _open_jetstream(url: str, config: CloudConfig) -> JetStreamQueue:
@@ -156,30 +156,24 @@ def _open_jetstream(url: str, config: CloudConfig) -> JetStreamQueue:
     return JetStreamQueue(url, config.gateway.queue, config.jetstream)
 
 
-def _close_all(closers: Sequence[Callable[[], None]]) -> None:
-    for close in closers:
-        close()
-
-
 def open_stores(config: CloudConfig) -> Stores:
     """Open what the configuration names, for this thread.
 
     Raises ConfigError, and the StorageErrors of a store that cannot be opened; then none is left open.
     """
-    gateway, closers = config.gateway, list[Callable[[], None]]()
-    with ExitStack() as undo:
-        undo.callback(_close_all, closers)
+    gateway = config.gateway
+    with ExitStack() as opened:
         database = None
         if config.queue is None or config.ledger_url is None:
             database = open_database(config.database)
-            closers.append(database.close)
+            opened.callback(database.close)
         queue: FrameQueue
         if config.queue is None:
             assert database is not None
             queue = SqliteQueue(database, gateway.queue)
         else:
             jetstream = _open_jetstream(config.queue, config)
-            closers.append(jetstream.close)
+            opened.callback(jetstream.close)
             queue = jetstream
         if config.ledger_url is None:
             assert database is not None
@@ -191,11 +185,10 @@ def open_stores(config: CloudConfig) -> Stores:
             from cloud.sql import open_engine
 
             engine = open_engine(config.ledger_url, "ledger")
-            closers.append(engine.dispose)
+            opened.callback(engine.dispose)
             if engine.dialect.name != "postgresql":
                 raise ConfigError(f"ledger: must be a postgresql+psycopg:// URL, not {engine.dialect.name}")
             ledger, requests = SqlLedger(engine), SqlRequestTable(engine, gateway.requests)
-        undo.pop_all()
-    # A ledger elsewhere commits at once: the queue must not be committed later than what it tells of.
-    shared = database if config.ledger_url is None else None
-    return Stores(queue, ledger, requests, config.database, shared, tuple(closers))
+        # A ledger elsewhere commits at once: the queue must not be committed later than what it tells of.
+        shared = database if config.ledger_url is None else None
+        return Stores(queue, ledger, requests, config.database, shared, opened.pop_all())

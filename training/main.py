@@ -20,8 +20,7 @@ from training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
-POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
-TRAINABLE_FILTERS = (*POSTFILTERS, "rrdb-tiny")
+TRAINABLE_FILTERS = (*bench_cli.FILTERS, "rrdb-tiny")
 
 
 def register(subparsers: Subparsers) -> None:
