@@ -238,3 +238,19 @@ def test_nothing_breaks_the_content_policy(open_page: Callable[..., Page]) -> No
         page.browser.press(key)
     page.browser.wait_for("document.querySelectorAll('#history tr').length > 1")
     assert not page.browser.run("window.broken ?? false")
+
+
+@pytest.mark.parametrize("width", [960, 1100, 1280, 1440])
+def test_no_tool_is_cut_off_in_a_narrow_window(open_page: Callable[..., Page], width: int) -> None:
+    page = open_page("ready")
+    page.browser.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    try:
+        bounds = "document.querySelector('.toolbar').getBoundingClientRect().right"
+        buttons = "[...document.querySelectorAll('.toolbar button')]"
+        outside = f"(b) => b.getBoundingClientRect().right > {bounds} + 0.5"
+        assert page.browser.run(f"{buttons}.length") > 5
+        assert page.browser.run(f"{buttons}.filter({outside}).map((b) => b.textContent)") == []
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
