@@ -98,3 +98,18 @@ def test_modules_and_functions_stay_readable(path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+TRAINING_ONLY = (
+    "av", "compressai", "lpips", "matplotlib", "onnx", "onnx2torch", "onnxscript", "pycocotools",
+    "pytorch_msssim", "scipy", "torch", "torchvision",
+)  # fmt: skip
+
+
+def test_the_suite_runs_without_the_training_extra() -> None:
+    """`make test` does not install it: what needs it is skipped, and nothing fails to be collected."""
+    collect = (
+        "import pytest\nprint(pytest.main(['tests', '--collect-only', '-q', '-p', 'no:cacheprovider']).name)"
+    )
+    *_, code = run(collect, *TRAINING_ONLY).splitlines()
+    assert code == "OK"

@@ -8,6 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 
+for package in ("av", "torch", "compressai", "matplotlib"):
+    pytest.importorskip(package, reason="training is not installed")
+
+# ruff: noqa: E402 - what follows needs them
 from shared.errors import ConfigError
 from shared.quality import PRESETS
 from tests.pictures import photo

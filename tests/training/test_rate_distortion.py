@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+for package in ("av", "torch", "pytorch_msssim"):
+    pytest.importorskip(package, reason="training is not installed")
+
+# ruff: noqa: E402 - what follows needs them
 from tests.pictures import photo
 from training.bench_cli import PEER_NAMES
 from training.published import KODAK_CURVES, is_kodak
