@@ -29,7 +29,6 @@ from cloud.catalogue import (
 from cloud.config import WorkerConfig
 from cloud.policy import FrameIdentity, PolicyConfig, wish_for_review
 from cloud.queue import Leased, QueuedFrame
-from shared.codec import LayeredCodec
 from shared.detection import Detector
 from shared.errors import (
     PASSING,
@@ -40,6 +39,7 @@ from shared.errors import (
     ModelNotFound,
     ReferenceMissing,
 )
+from shared.layers import LayeredCodec
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,6 @@ from cloud.catalogue import (
 )
 from cloud.config import ReviewerConfig
 from cloud.requests import RequestState
-from shared.codec import LayeredCodec, Layers
 from shared.errors import (
     PASSING,
     BitstreamError,
@@ -46,6 +45,7 @@ from shared.errors import (
     ReviewConflict,
     StoreCorrupt,
 )
+from shared.layers import LayeredCodec, Layers
 
 log = logging.getLogger(__name__)
 

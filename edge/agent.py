@@ -34,7 +34,7 @@ from shared.sqlite import make_folder
 from shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from shared.codec import LayeredCodec
+    from shared.layers import LayeredCodec
 
 log = logging.getLogger(__name__)
 

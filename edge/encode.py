@@ -12,7 +12,7 @@ from edge.spoolrows import SpooledFrame
 
 if TYPE_CHECKING:
     from edge.camera import Frame
-    from shared.codec import Key, LayeredCodec
+    from shared.layers import Key, LayeredCodec
 
 _TIMES_KEPT = 512
 

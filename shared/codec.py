@@ -14,7 +14,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,12 @@ from shared.errors import (
     UnsupportedBitstream,
 )
 from shared.inference import Session, open_session
+from shared.layers import F32, Encoded, Key, LayeredCodec, Layers, U8Image
 from shared.lite_tables import LayerModel, entropy_tables, load_tables
 from shared.models import MODELS_ROOT, ModelFolder, find_model
 from shared.plugins import open_plugin
 from shared.tiles import SIDE, STEP, pad, run_tiled
 
-U8Image = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
 
 # Receptive radius of each graph in pixels, rounded up to whole hyper-latents. What quantises sees the whole frame: its
@@ -46,58 +45,6 @@ MARGINS = {
     "encode": None, "analysis": 64, "quantise": None, "dequantise_base": 64, "dequantise_enhancement": 64,
     "synthesis_base": 64, "synthesis_enhanced": 128,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Both coded layers of one frame, as .slk bytes."""
-
-    base: bytes
-    enhancement: bytes
-
-
-@dataclass(frozen=True)
-class Key:
-    """What an encoder keeps of a key frame to code deltas against it.
-
-    `latents_*`: what a decoder will have; `signal`: the enhancement latents before quantisation.
-    """
-
-    sequence: int
-    base_quality: int
-    quality: int
-    size: tuple[int, int]
-    symbol_crcs: tuple[int, int]  # of base and enhancement
-    latents_base: F32
-    latents_enhancement: F32
-    signal: F32
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Layers of one frame and the key that later deltas may refer to (the frame itself, or the key it used)."""
-
-    layers: Layers
-    key: Key | None  # None from a codec family that has no deltas
-    changed: float  # share of 16x16 positions that were coded: 1.0 in a key
-
-
-class LayeredCodec(Protocol):
-    """What edge, worker and reviewer need of a codec."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def model_hash(self) -> bytes: ...
-
-    def encode(
-        self, image: U8Image, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
-    ) -> Encoded: ...
-
-    def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image: ...
-
-    def decode_enhanced(self, base: bytes, enhancement: bytes, *, key: Layers | None = None) -> U8Image: ...
 
 
 @dataclass(frozen=True)

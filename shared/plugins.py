@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shared.errors import ConfigError
 
 if TYPE_CHECKING:
-    from shared.codec import LayeredCodec
+    from shared.layers import LayeredCodec
     from shared.models import ModelFolder
 
 GROUP = "secondlook.codecs"  # codec family -> callable(ModelFolder, *, threads: int) -> LayeredCodec

@@ -107,7 +107,8 @@ def run_encode(args: argparse.Namespace) -> int:
 def run_decode(args: argparse.Namespace) -> int:
     """Write the decoded image, or nothing."""
     from shared.bitstream import parse
-    from shared.codec import Layers, load_codec
+    from shared.codec import load_codec
+    from shared.layers import Layers
     from shared.models import find_by_hash
 
     if len(args.key) > 2:

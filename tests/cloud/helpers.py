@@ -17,9 +17,9 @@ import zmq
 from cloud.config import BrokerConfig, CloudConfig, GatewayConfig
 from cloud.gateway import Gateway
 from shared import packet as p
-from shared.codec import Layers
 from shared.detection import Detection
 from shared.errors import NotABitstream
+from shared.layers import Layers
 
 BOOT = "ab" * 16
 

@@ -23,8 +23,8 @@ from edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, Spool
 from edge.encode import FrameEncoder
 from edge.spool import Spool
 from edge.spoolrows import SpooledFrame, Unspooled
-from shared.codec import Encoded, Key, Layers
 from shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
+from shared.layers import Encoded, Key, Layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -243,13 +243,15 @@ def test_the_command_delivers_with_the_real_codec_and_stops_on_sigterm(tmp_path:
     with command(
         "--config", str(settings), "--source", str(folder), "--resize", "32", "--frames", "4"
     ) as agent:
-        wait_until(lambda: len(memory.arrivals) == 4, 60.0)
+        # A frame that arrived is not yet one whose acknowledgement came back.
+        told = tmp_path / "edge" / "status.json"
+        wait_until(lambda: told.exists() and status(tmp_path)["acknowledged"] == 4, 60.0)
         agent.send_signal(signal.SIGTERM)
         _, complaints = agent.communicate(timeout=20)
     gateway.stop()
     assert agent.returncode == 0, complaints
     assert {(frame.width, frame.height) for frame in memory.frames.values()} == {(32, 24)}
-    assert status(tmp_path)["acknowledged"] == 4
+    assert len(memory.arrivals) == status(tmp_path)["acknowledged"] == 4
 
 
 def test_the_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from random import Random
 import numpy as np
 
 from shared.bitstream import MAX_QUALITY, MAX_SIDE, Bitstream, Layer, parse
-from shared.codec import Layers, LiteCodec
+from shared.codec import LiteCodec
 from shared.entropy import SymbolEncoder
 from shared.errors import BitstreamError
+from shared.layers import Layers
 from tests.pictures import noise, photo
 
 

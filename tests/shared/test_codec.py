@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.bitstream import Codec, Layer, parse
-from shared.codec import Layers, load_codec
+from shared.codec import load_codec
 from shared.errors import (
     BitstreamError,
     ConfigError,
@@ -19,6 +19,7 @@ from shared.errors import (
     SymbolMismatch,
     UnsupportedBitstream,
 )
+from shared.layers import Layers
 from tests.pictures import noise, photo, psnr
 
 BASE_QUALITY, QUALITY = 16, 40

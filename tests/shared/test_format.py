@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shared.bitstream import Codec, parse
-from shared.codec import Layers, load_codec
+from shared.codec import load_codec
 from shared.delta import unpack_map
 from shared.entropy import SymbolEncoder, _read_varint, _varint
 from shared.errors import (
@@ -22,6 +22,7 @@ from shared.errors import (
     TruncatedBitstream,
     UnsupportedBitstream,
 )
+from shared.layers import Layers
 from tests.pictures import photo
 
 

@@ -24,7 +24,7 @@ from edge.config import CodecConfig
 from edge.encode import FrameEncoder
 from shared import plugins
 from shared.bitstream import Codec, parse
-from shared.codec import Layers, load_codec
+from shared.codec import load_codec
 from shared.errors import (
     BitstreamError,
     ConfigError,
@@ -34,6 +34,7 @@ from shared.errors import (
     ModelNotFound,
     UnsupportedBitstream,
 )
+from shared.layers import Layers
 from shared.main import main
 from shared.models import describe_files, find_model
 from tests.pictures import photo

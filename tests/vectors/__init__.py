@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 
 from shared.bitstream import VERSION, parse
-from shared.codec import Layers, LiteCodec, load_codec
+from shared.codec import LiteCodec, load_codec
 from shared.errors import SecondlookError
+from shared.layers import Layers
 from tests.pictures import U8Image, noise, photo, psnr
 
 FOLDER = Path(__file__).parent

@@ -15,7 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.codec import LayeredCodec, load_codec
+from shared.codec import load_codec
+from shared.layers import LayeredCodec
 from training.detector.cli import parse
 from training.detector.views import U8, load_images, load_video
 

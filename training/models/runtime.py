@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
-from shared.codec import Encoded, Key, Layers
 from shared.errors import (
     ConfigError,
     LayerMismatch,
@@ -25,6 +24,7 @@ from shared.errors import (
     TruncatedBitstream,
     UnsupportedBitstream,
 )
+from shared.layers import Encoded, Key, Layers
 from shared.models import ModelFolder
 from training.models.coding import LayerCoder, Symbols
 from training.models.config import SIDE_STEP
@@ -37,7 +37,7 @@ DRIFT = "; the paper family decodes only with the hardware and software it was e
 
 
 class PaperCodec:
-    """Implements `shared.codec.LayeredCodec`. One object serves one thread at a time.
+    """Implements `shared.layers.LayeredCodec`. One object serves one thread at a time.
 
     Raises on decoding only subclasses of BitstreamError, and ModelNotFound for another model's bitstream.
     """

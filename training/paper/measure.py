@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud.postfilter import PostFilter
-from shared.codec import LayeredCodec
 from shared.errors import SourceUnreadable, UnsupportedStore
 from shared.files import write_atomically
+from shared.layers import LayeredCodec
 from training.data import list_images, read_rgb
 from training.paper.metrics import COLUMNS, Metrics
 from training.paper.published import PLAIN
