@@ -12,8 +12,8 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import Coroutine
-from contextlib import ExitStack
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -40,7 +40,7 @@ _RECONNECT_SECONDS = 1
 _SILENCE_SECONDS = 0.5  # a server that has something to deliver does so much sooner
 _SYNCS_EACH_WRITE = (2, 10)  # the first version with ``sync_interval: always``
 _NO_SPACE = ("no space left", "insufficient resources", "insufficient storage", "file too large")
-_STATUS = "Status"
+_STATUS, _NO_RESPONDERS = "Status", "503"
 
 
 class End(Enum):
@@ -57,6 +57,70 @@ class Pulled:
     end: End
 
 
+@dataclass(frozen=True)
+class Question:
+    """A message that is answered."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str] | None = None
+
+
+class _Burst:
+    """The answers to many questions, by their numbers."""
+
+    def __init__(self, n: int) -> None:
+        self.answers: list[Msg | None] = [None] * n
+        self._missing = n
+        self._all = asyncio.Event()
+        if n == 0:
+            self._all.set()
+
+    def take(self, number: int, message: Msg) -> None:
+        if self.answers[number] is None:
+            self.answers[number] = message
+            self._missing -= 1
+            if self._missing == 0:
+                self._all.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until all are there, or the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._all.wait()
+
+
+class _Heap:
+    """Up to ``n`` messages of a pull, and how it ended."""
+
+    def __init__(self, n: int) -> None:
+        self.messages: list[Msg] = []
+        self.status = ""
+        self.end = End.SILENCE
+        self._wanted = n
+        self._ended = asyncio.Event()
+
+    async def take(self, message: Msg) -> None:
+        self.status = _status(message)
+        if self.status:
+            self.end = End.EMPTY
+        elif len(self.messages) < self._wanted:
+            self.messages.append(message)
+            if len(self.messages) == self._wanted:
+                self.end = End.ENOUGH
+        if self.end is not End.SILENCE:
+            self._ended.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until it ended, or nothing came for so long."""
+        seen = -1
+        while self.end is End.SILENCE and seen < len(self.messages):
+            seen = len(self.messages)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._ended.wait()
+
+
 class JetStream:
     """Open while the object lives; use ``close``. The methods that are coroutines run on the loop, inside ``run``."""
 
@@ -71,6 +135,9 @@ class JetStream:
         self._seconds = seconds
         self._client = Client()
         self._closing = False
+        self._inbox = ""  # answers arrive on INBOX.BURST.QUESTION
+        self._asked = 0
+        self._bursts: dict[str, _Burst] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
@@ -108,44 +175,59 @@ class JetStream:
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> bool:
         """Store one message in the stream of ``subject``; False when it is there already, or was a moment ago."""
-        reply = await self.request(subject, payload, headers)
-        answer = json.loads(reply.data)
-        refused = answer.get("error")
-        if refused is None:
-            return not answer.get("duplicate", False)
-        text = str(refused.get("description"))
-        if "messages per subject" in text:
-            return False
-        raise _refusal(text)
+        (answer,) = await self.ask([Question(subject, payload, headers)])
+        return stored(answer)
 
-    async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
+    async def request(self, subject: str, payload: bytes) -> Msg:
         """One answer to one message. Raises NoRespondersError when nothing listens to ``subject``."""
-        return await self._client.request(subject, payload, timeout=self._seconds, headers=headers)
+        (answer,) = await self.ask([Question(subject, payload)])
+        return answered(answer)
+
+    async def ask(self, questions: Sequence[Question]) -> list[Msg | None]:
+        """Send all at once and in order; the answers in the same order, None where none came in time.
+
+        One wait for all of them: a request of its own for each message costs the client library more time than
+        everything else that a frame needs.
+        """
+        if self._inbox == "":
+            self._inbox = self._client.new_inbox()
+            await self._client.subscribe(f"{self._inbox}.>", cb=self._sort)
+        self._asked += 1
+        key, burst = str(self._asked), _Burst(len(questions))
+        self._bursts[key] = burst
+        try:
+            for number, question in enumerate(questions):
+                reply = f"{self._inbox}.{key}.{number}"
+                await self._client.publish(question.subject, question.payload, reply, question.headers)
+            await burst.wait(self._seconds)
+        finally:
+            del self._bursts[key]
+        return burst.answers
 
     async def pull(self, subject: str, n: int) -> Pulled:
         """Up to ``n`` messages that a pull consumer has now.
 
         A message that arrives too late stays with the consumer, which delivers it again.
         """
+        heap = _Heap(n)
+        # A delivery bears the subject of its message, not that of the inbox: only a subscription tells pulls apart.
         inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox)
+        subscription = await self._client.subscribe(inbox, cb=heap.take)
         try:
             await self._client.publish(subject, json.dumps({"batch": n, "no_wait": True}).encode(), inbox)
-            found: list[Msg] = []
-            while len(found) < n:
-                try:
-                    message = await subscription.next_msg(timeout=_SILENCE_SECONDS)
-                except nats.errors.TimeoutError:
-                    return Pulled(found, End.SILENCE)
-                status = None if message.data or message.headers is None else message.headers.get(_STATUS)
-                if status == "503":
-                    raise StoreUnavailable(f"the queue at {self._where} has no consumer")
-                if status is not None:
-                    return Pulled(found, End.EMPTY)
-                found.append(message)
-            return Pulled(found, End.ENOUGH)
+            await heap.wait(_SILENCE_SECONDS)
         finally:
             await subscription.unsubscribe()
+        if heap.status == _NO_RESPONDERS:
+            raise StoreUnavailable(f"the queue at {self._where} has no consumer")
+        return Pulled(heap.messages, heap.end)
+
+    async def _sort(self, message: Msg) -> None:
+        """An answer, which bears the number of its burst and of its question."""
+        *_, key, number = message.subject.rsplit(".", 2)
+        burst = self._bursts.get(key)
+        if burst is not None:
+            burst.take(int(number), message)
 
     @property
     def _where(self) -> str:
@@ -208,9 +290,38 @@ class JetStream:
         log.warning("the queue at %s is back", self._where)
 
 
+def answered(answer: Msg | None) -> Msg:
+    """An answer. Raises nats.errors.TimeoutError where none came, NoRespondersError where nothing listens."""
+    if answer is None:
+        raise nats.errors.TimeoutError
+    if _status(answer) == _NO_RESPONDERS:
+        raise NoRespondersError
+    return answer
+
+
+def stored(answer: Msg | None) -> bool:
+    """Whether a stream has stored a message now; False when it was there already, or a moment ago.
+
+    Raises what ``answered`` does, and our error for a refusal.
+    """
+    said = json.loads(answered(answer).data)
+    refused = said.get("error")
+    if refused is None:
+        return not said.get("duplicate", False)
+    text = str(refused.get("description"))
+    if "messages per subject" in text:
+        return False
+    raise _refusal(text)
+
+
 def is_missing(error: NatsError) -> bool:
     """Whether an error says that a stream, or a message in it, is not there."""
     return isinstance(error, NotFoundError | NoRespondersError)
+
+
+def _status(message: Msg) -> str:
+    """What the server says about a message that has no content; empty for a message."""
+    return "" if message.data or message.headers is None else message.headers.get(_STATUS, "")
 
 
 def _refusal(text: str) -> SecondlookError:

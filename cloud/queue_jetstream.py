@@ -23,7 +23,7 @@ from nats.js import api
 
 from cloud.addresses import NatsAddress, parse_nats
 from cloud.config import JetStreamConfig
-from cloud.jetstream import End, JetStream, is_missing
+from cloud.jetstream import End, JetStream, Question, answered, is_missing, stored
 from cloud.queue import Dead, Leased, QueuedFrame, QueueLimits
 from cloud.streams import CONSUMER, Streams
 from shared.errors import ConfigError, LeaseLost, QueueFull, StorageError
@@ -124,18 +124,19 @@ class JetStreamQueue:
 
     async def _put(self, messages: Sequence[tuple[str, bytes]]) -> int:
         # All at once and in order: the server answers each when it has written it.
-        answers = await asyncio.gather(
-            *(
-                self._nats.publish(subject, payload, {"Nats-Msg-Id": subject})
-                for subject, payload in messages
-            ),
-            return_exceptions=True,
+        answers = await self._nats.ask(
+            [Question(subject, payload, {"Nats-Msg-Id": subject}) for subject, payload in messages]
         )
+        added, failed = 0, list[NatsError | QueueFull | StorageError]()
+        for answer in answers:
+            try:
+                added += stored(answer)
+            except (NatsError, QueueFull, StorageError) as error:
+                failed.append(error)
         # A full queue or disk says more than the silence that may follow it.
-        failed = [answer for answer in answers if isinstance(answer, BaseException)]
-        for error in sorted(failed, key=lambda error: not isinstance(error, QueueFull | StorageError)):
-            raise error
-        return sum(answer is True for answer in answers)
+        for failure in sorted(failed, key=lambda failure: isinstance(failure, NatsError)):
+            raise failure
+        return added
 
     async def _lease(self, n: int, ttl_seconds: float, worker: str) -> list[Leased]:
         leased: list[Leased] = []
@@ -147,37 +148,61 @@ class JetStreamQueue:
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._streams.frames}.{CONSUMER}", n - len(leased)
             )
             end = pulled.end
-            delivered = [(_Delivery.of(message), message) for message in pulled.messages]
-            taken = await asyncio.gather(
-                *(self._take(delivery, message, ttl_seconds, worker) for delivery, message in delivered)
-            )
-            leased += [item for item in taken if item is not None]
+            leased += await self._take(pulled.messages, ttl_seconds, worker)
         if end is End.SILENCE:
             # To ask again at once would only cost the gateway its time.
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
         return leased
 
-    async def _take(
-        self, delivery: _Delivery, message: Msg, ttl_seconds: float, worker: str
-    ) -> Leased | None:
-        """Make a delivered message a lease; one that had its chances, or is no frame, is given up instead."""
-        frame = _unpack(message.data)
-        if frame is None:
-            await self._bury(delivery, message.subject, message.data, "it is not a frame")
-            return None
-        if delivery.attempts > self._limits.max_attempts:
-            await self._bury(delivery, message.subject, message.data, _RAN_OUT)
-            return None
-        await self._note(delivery, worker)
-        await self._put_off(delivery, ttl_seconds)
-        return Leased(delivery.id, delivery.attempts, frame)
+    async def _take(self, messages: Sequence[Msg], ttl_seconds: float, worker: str) -> list[Leased]:
+        """Make delivered messages leases; those that had their chances, or are no frames, are given up instead."""
+        leased: list[Leased] = []
+        taken: list[_Delivery] = []
+        for message in messages:
+            delivery, frame = _Delivery.of(message), _unpack(message.data)
+            if frame is None:
+                await self._bury(delivery, message.subject, message.data, "it is not a frame")
+            elif delivery.attempts > self._limits.max_attempts:
+                await self._bury(delivery, message.subject, message.data, _RAN_OUT)
+            else:
+                taken.append(delivery)
+                leased.append(Leased(delivery.id, delivery.attempts, frame))
+        await self._hold(taken, ttl_seconds, worker)
+        return leased
+
+    async def _hold(self, deliveries: Sequence[_Delivery], ttl_seconds: float, worker: str) -> None:
+        """Write down who holds messages, and let them come again after ``ttl_seconds``."""
+        notes = [
+            Question(
+                f"{self._streams.leases}.{delivery.id}",
+                json.dumps([worker, delivery.attempts, delivery.reply]).encode(),
+            )
+            for delivery in deliveries
+        ]
+        delays = [Question(delivery.reply, _put_off(ttl_seconds)) for delivery in deliveries]
+        answers = await self._nats.ask([*notes, *delays])
+        try:
+            for answer in answers[: len(notes)]:
+                stored(answer)
+        except NatsError as error:
+            if not is_missing(error):
+                raise
+            # A stream in memory is gone when the server was started anew.
+            await self._streams.prepare()
+            for answer in await self._nats.ask(notes):
+                stored(answer)
+        for answer in answers[len(notes) :]:
+            answered(answer)
 
     async def _extend(self, ids: Sequence[int], ttl_seconds: float, worker: str) -> None:
         held = await asyncio.gather(*(self._held(id_, worker) for id_ in ids))
-        await asyncio.gather(*(self._put_off(delivery, ttl_seconds) for delivery in held))
+        await self._hold(held, ttl_seconds, worker)
 
     async def _ack(self, ids: Sequence[int]) -> None:
-        await asyncio.gather(*(self._remove(id_) for id_ in ids))
+        # Of the numbers of a delivery the server needs only the message's own. The note stays until newer ones push
+        # it out: to remove it costs more than all the rest.
+        for answer in await self._nats.ask([Question(self._reply(id_), b"+ACK") for id_ in ids]):
+            answered(answer)
 
     async def _nack(self, id_: int, delay_seconds: float, worker: str, why: str) -> None:
         delivery = await self._held(id_, worker)
@@ -186,23 +211,7 @@ class JetStreamQueue:
             await self._bury(delivery, str(message.subject), message.data or b"", why)
             return
         await self._forget(id_)
-        await self._put_off(delivery, delay_seconds)
-
-    async def _put_off(self, delivery: _Delivery, seconds: float) -> None:
-        """Let a message come again after ``seconds``, unless it is acknowledged before."""
-        delay = b' {"delay": %d}' % int(seconds * 1e9) if seconds > 0 else b""
-        await self._nats.request(delivery.reply, b"-NAK" + delay)
-
-    async def _remove(self, id_: int) -> None:
-        noted = await self._noted(id_)
-        # Without a note the numbers of the delivery are not known; the server looks for the message by its own.
-        reply = (
-            noted[1].reply
-            if noted is not None
-            else f"$JS.ACK.{self._streams.frames}.{CONSUMER}.1.{id_}.0.0.0"
-        )
-        await self._nats.request(reply, b"+ACK")
-        await self._forget(id_)
+        await self._nats.request(delivery.reply, _put_off(delay_seconds))
 
     async def _bury(self, delivery: _Delivery, subject: str, data: bytes, why: str) -> None:
         head = {
@@ -215,21 +224,6 @@ class JetStreamQueue:
         await self._nats.publish(f"{self._streams.dead}.{tail}", data, head)
         await self._nats.request(delivery.reply, b"+ACK")
         await self._forget(delivery.id)
-
-    async def _note(self, delivery: _Delivery, worker: str) -> None:
-        """Write down who holds a message."""
-        subject, note = (
-            f"{self._streams.leases}.{delivery.id}",
-            json.dumps([worker, delivery.attempts, delivery.reply]).encode(),
-        )
-        try:
-            await self._nats.publish(subject, note, {})
-        except NatsError as error:
-            if not is_missing(error):
-                raise
-            # A stream in memory is gone when the server was started anew.
-            await self._streams.prepare()
-            await self._nats.publish(subject, note, {})
 
     async def _noted(self, id_: int) -> tuple[str, _Delivery] | None:
         try:
@@ -244,10 +238,20 @@ class JetStreamQueue:
         return worker, _Delivery(id_, attempts, reply)
 
     async def _held(self, id_: int, worker: str) -> _Delivery:
-        noted = await self._noted(id_)
-        if noted is None or noted[0] != worker:
+        noted, there = await asyncio.gather(self._noted(id_), self._is_queued(id_))
+        if noted is None or noted[0] != worker or not there:
             raise LeaseLost("the lease ran out; another worker may have the item now")
         return noted[1]
+
+    async def _is_queued(self, id_: int) -> bool:
+        """Whether a message is still there: a note outlives what was acknowledged."""
+        try:
+            await self._nats.api.get_msg(self._streams.frames, id_)
+        except NatsError as error:
+            if is_missing(error):
+                return False
+            raise
+        return True
 
     async def _forget(self, id_: int) -> None:
         try:
@@ -285,12 +289,21 @@ class JetStreamQueue:
         frame = _unpack(message.data or b"")
         return None if frame is None else frame.received_ns / 1e9
 
+    def _reply(self, id_: int) -> str:
+        """The subject on which a message is acknowledged."""
+        return f"$JS.ACK.{self._streams.frames}.{CONSUMER}.1.{id_}.0.0.0"
+
     def _subject(self, frame: QueuedFrame) -> str:
         return f"{self._streams.frames}.frame.{frame.edge_id}.{frame.boot_id}.{frame.seq}"
 
 
 def _connect(address: NatsAddress, config: JetStreamConfig) -> JetStream:
     return JetStream(address, seconds=config.timeout_seconds, nkey=config.nkey_file, ca=config.ca_file)
+
+
+def _put_off(seconds: float) -> bytes:
+    """The answer to a delivery that lets the message come again after ``seconds``, unless it is acknowledged before."""
+    return b"-NAK" + (b' {"delay": %d}' % int(seconds * 1e9) if seconds > 0 else b"")
 
 
 def _pack(frame: QueuedFrame) -> bytes:

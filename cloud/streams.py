@@ -6,8 +6,9 @@ Three of them bear the queue's name. Everything that must survive is in the firs
   a subject holds one message, so that a frame that is still queued cannot be put twice. For some time longer
   (``duplicate_seconds``) the server also knows the name (``Nats-Msg-Id``) of one that was worked off.
 - ``NAME-dead``: frames that were given up, whole, with the reason in their headers.
-- ``NAME-leases``: who holds which frame, in memory. Without it (the server was started anew) a worker is told that its
-  lease is lost, and the frame comes again when its time has run out.
+- ``NAME-leases``: who holds which frame, in memory; the newest notes, many more than frames can be leased at a time.
+  Without it (the server was started anew) a worker is told that its lease is lost, and the frame comes again when its
+  time has run out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 CONSUMER = "workers"
 _LEASES_SECONDS = 8 * 86_400.0  # longer than any lease
+_NOTES_PER_LEASE = 8  # about 200 bytes each
 _LOOK_SECONDS = 1.0
 
 
@@ -97,7 +99,8 @@ class Streams:
                     raise
                 await self._nats.api.add_stream(wanted)
                 continue
-            if (there.max_bytes, there.num_replicas) != (wanted.max_bytes, wanted.num_replicas):
+            limits = [(c.max_bytes, c.max_msgs or -1, c.num_replicas) for c in (there, wanted)]
+            if limits[0] != limits[1]:
                 await self._nats.api.update_stream(wanted)
         consumer = api.ConsumerConfig(
             durable_name=CONSUMER,
@@ -132,6 +135,7 @@ class Streams:
                 subjects=[f"{self.leases}.>"],
                 storage=api.StorageType.MEMORY,
                 max_bytes=-1,
+                max_msgs=_NOTES_PER_LEASE * self._config.max_ack_pending,
                 max_msgs_per_subject=1,
                 max_age=_LEASES_SECONDS,
                 num_replicas=self._config.replicas,

@@ -116,6 +116,10 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
         help="draw base qualities as 64 u^S (default %(default)s)",
     )  # fmt: skip
     lite.add_argument(
+        "--only", choices=("base", "enhancement"), default="",
+        help="let this layer alone learn, the other and the common trunk stand still",
+    )  # fmt: skip
+    lite.add_argument(
         "--single-layer", action="store_true",
         help="leave the base layer empty: the reference for what two layers cost",
     )  # fmt: skip
@@ -196,6 +200,7 @@ def _train_lite(args: argparse.Namespace) -> int:
     config = TrainConfig(
         total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
         feature_weight=args.feature_weight, base_skew=args.base_skew, single_layer=args.single_layer,
+        only=args.only,
     )  # fmt: skip
     masks = mask_config(args)
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}

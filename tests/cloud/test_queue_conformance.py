@@ -88,6 +88,18 @@ def test_extend_is_all_or_nothing(engine: Engine) -> None:
     assert await_lease(queue, worker="w2").frame.seq == 0
 
 
+def test_what_was_acknowledged_is_held_by_nobody(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0))
+    (held,) = lease(queue)
+    queue.ack([held.id])
+    with pytest.raises(LeaseLost):
+        queue.extend([held.id], ttl_seconds=60, worker="w1", now=time.time())
+    with pytest.raises(LeaseLost):
+        queue.nack(held.id, delay_seconds=0, worker="w1", why="late", now=time.time())
+    assert lease(queue, worker="w2") == []
+
+
 def test_an_item_given_back_comes_after_its_delay(engine: Engine) -> None:
     queue = engine.open()
     put(queue, queued(0), queued(1))

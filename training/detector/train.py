@@ -43,6 +43,7 @@ from training.detector.views import (
     load_images,
     load_video,
 )
+from training.precision import half_precision
 
 CHECKPOINT = "checkpoint.pt"
 TRAINED_SHARE_OF_VIDEO = 0.85
@@ -265,7 +266,7 @@ def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, config: 
         batch = batch_of(maker, teacher, view, config.batch, drawn)
         set_rate(state, rate_at(progress, state.step, config), config)
         mode = mode_at(progress, config)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             outputs = state.student(
                 batch.images, batch.targets if mode is Mode.FORCED else None, apart=mode is not Mode.JOINED
             )

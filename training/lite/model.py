@@ -233,6 +233,11 @@ class LiteCodec(nn.Module):
         features = self.down(self.trunk8(first))
         return self.base_head(features), self.enhancement_head(features)
 
+    def analyse_base(self, x: Tensor) -> Tensor:
+        """The base latents alone."""
+        y: Tensor = self.base_head(self.down(self.trunk8(self.first(x - 0.5))))
+        return y
+
     def base_latents(self, latents: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the base gain; return (latents in signal units, features for the enhancement)."""
         plain = latents * torch.exp(self.base.log_ungain(quality))
@@ -248,20 +253,24 @@ class LiteCodec(nn.Module):
         plain = latents * torch.exp(self.enhancement.log_ungain(quality))
         return self.enhancement_synthesis(plain + self.fusion(features)) + 0.5
 
-    def forward(self, x: Tensor, base_quality: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        """Training pass: pictures and bits a pixel of each layer, float[B] (likelihoods with additive noise)."""
+    def forward(self, x: Tensor, base_quality: Tensor, quality: Tensor | None) -> dict[str, Tensor]:
+        """Training pass: pictures and bits a pixel of each layer, float[B] (likelihoods with additive noise).
+
+        With `quality` None the base layer alone.
+        """
         pixels = x.shape[2] * x.shape[3]
-        y_b, y_e = self.analyse(x)
+        y_b, y_e = (self.analyse_base(x), None) if quality is None else self.analyse(x)
         coded_b, bits_b = self._code_layer(self.base, y_b, base_quality, None, None, None)
         plain_b, _ = self.base_latents(coded_b.latents, base_quality)
+        base = {"base": self.synthesise_base(plain_b), "bpp_base": bits_b / pixels}
+        if quality is None or y_e is None:
+            return base
         # The base layer answers to its own loss only, as in ICMH-FF: what the enhancement would like must not swell it.
         _, features = self.base_latents(coded_b.latents.detach(), base_quality)
         prior = self.enhancement_prior(features, quality)
         coded_e, bits_e = self._code_layer(self.enhancement, y_e, quality, prior, features, coded_b.symbols)
-        return {
-            "base": self.synthesise_base(plain_b),
+        return base | {
             "enhanced": self.synthesise_enhanced(coded_e.latents, features, quality),
-            "bpp_base": bits_b / pixels,
             "bpp_enhancement": bits_e / pixels,
         }
 
@@ -285,6 +294,23 @@ class LiteCodec(nn.Module):
         bits = gaussian_bits(noisy(residual, self.training), sigma_of(index))
         bits = bits + gaussian_bits(noisy(hyper, self.training), sigma_of(layer.hyper_scale_index(quality)))
         return Coded(symbols, latents, z_hat), bits
+
+
+def train_only(model: LiteCodec, layer: str) -> None:
+    """Let one layer learn, "base" or "enhancement", and everything else stand still, the common trunk too.
+
+    A base layer that stands still keeps its bitstreams and pictures while the enhancement fits itself to them.
+    """
+    own = {
+        "base": (model.base_head, model.base, model.base_synthesis),
+        "enhancement": (
+            model.enhancement_head, model.base_features, model.prior, model.fusion, model.enhancement,
+            model.enhancement_synthesis,
+        ),
+    }  # fmt: skip
+    model.requires_grad_(False)
+    for part in own[layer]:
+        part.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -31,11 +31,13 @@ from training.lite.model import (
     edge_weighted_error,
     lambda_of,
     silence_base,
+    train_only,
 )
 from training.lite.scale_network import KNOTS, QUALITIES
 from training.lite.weights import load_weights
 from training.masks.cache import masks_for
 from training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
+from training.precision import half_precision
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class TrainConfig:
     `feature_weight`: squared error (0..1 scale) that one unit of feature distance is worth in the base layer.
     `base_skew`: base qualities are drawn as 64·u^base_skew, so that more of them are low, where base layers live.
     `single_layer`: the base layer is put to silence, and the enhancement is all there is.
+    `only`: "base" or "enhancement", the layer that learns; the other and the trunk stand still. Empty for both.
     """
 
     crop: int = 128
@@ -57,6 +60,7 @@ class TrainConfig:
     feature_weight: float = 0.0
     base_skew: float = 1.4
     single_layer: bool = False
+    only: str = ""
     seed: int = 7
     averaging: float = 0.999
 
@@ -68,20 +72,22 @@ def draw_qualities(n: int, rng: np.random.Generator, skew: float = 1.4) -> tuple
 
 
 def loss_of(
-    out: dict[str, Tensor], x: Tensor, base_error: Tensor, base_quality: Tensor, quality: Tensor
+    out: dict[str, Tensor], x: Tensor, base_error: Tensor, base_quality: Tensor, quality: Tensor | None
 ) -> tuple[Tensor, dict[str, float]]:
-    """`base_error`: D_b float[B]. Returns the loss and figures for the log."""
-    lam_b, lam_e = base_lambda_of(base_quality), lambda_of(quality)
-    error = (out["enhanced"] - x).square().flatten(1).mean(1)
-    each = out["bpp_base"] + lam_b * 255**2 * base_error + out["bpp_enhancement"] + lam_e * 255**2 * error
-    weight = (lam_e / 0.01) ** -0.25
+    """`base_error`: D_b float[B]. Returns the loss and figures for the log; with `quality` None of the base alone."""
+    each = out["bpp_base"] + base_lambda_of(base_quality) * 255**2 * base_error
     facts = {
         "bpp_base": out["bpp_base"].mean().item(),
-        "bpp_enhancement": out["bpp_enhancement"].mean().item(),
-        "psnr": (-10 * torch.log10(error)).mean().item(),
         "psnr_base": (-10 * torch.log10((out["base"] - x).square().flatten(1).mean(1))).mean().item(),
     }
-    return (each * weight).mean(), facts
+    lam = lambda_of(base_quality)
+    if quality is not None:
+        lam = lambda_of(quality)
+        error = (out["enhanced"] - x).square().flatten(1).mean(1)
+        each = each + out["bpp_enhancement"] + lam * 255**2 * error
+        facts["bpp_enhancement"] = out["bpp_enhancement"].mean().item()
+        facts["psnr"] = (-10 * torch.log10(error)).mean().item()
+    return (each * (lam / 0.01) ** -0.25).mean(), facts
 
 
 @torch.no_grad()
@@ -150,10 +156,10 @@ def load_sampler(data: Path, work: Path, config: TrainConfig, choice: MaskConfig
 
 
 def halve_precision(model: LiteCodec) -> None:
-    """Run the blocks in bfloat16. Their residual paths, and with them means and symbols, stay float32."""
+    """Run the blocks in bfloat16 where that is fast. Their residual paths, and with them means and symbols, stay float32."""
     for module in model.modules():
         if isinstance(module, DepthConvBlock):
-            module.forward = torch.autocast("cpu", torch.bfloat16)(module.forward)  # type: ignore[method-assign]
+            module.forward = half_precision()(module.forward)  # type: ignore[method-assign]
 
 
 class Run:
@@ -164,7 +170,7 @@ class Run:
     ) -> None:
         self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
         self.distance = FeatureDistance(detector) if detector is not None else None
-        self.sampler = load_sampler(data, work, config, masks)
+        self.sampler = load_sampler(data, work, config, masks if config.only != "enhancement" else None)
         self.model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr)
 
@@ -183,6 +189,8 @@ class Run:
             start_scales(self.model, self.sampler)
         if self.config.single_layer:
             silence_base(self.model)
+        if self.config.only:
+            train_only(self.model, self.config.only)
         self.average = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging), use_buffers=True
         )
@@ -209,7 +217,8 @@ class Run:
         x, mask = (torch.from_numpy(a).float() / 255 for a in self.sampler.batch(config.batch))
         x = x.to(memory_format=torch.channels_last)
         base_quality, quality = draw_qualities(config.batch, self.sampler.rng, config.base_skew)
-        out = self.model(x, base_quality, quality)
+        wanted = None if config.only == "base" else quality
+        out = self.model(x, base_quality, wanted)
         base_error = edge_weighted_error(x, out["base"], mask, config.mask_floor)
         seen = torch.zeros(())
         if self.distance is not None:
@@ -217,7 +226,7 @@ class Run:
             side = config.crop * int(self.sampler.rng.integers(2, 4)) // 3 // STRIDE * STRIDE
             seen = self.distance(x, out["base"], side)
             base_error = base_error + config.feature_weight * seen
-        loss, facts = loss_of(out, x, base_error, base_quality, quality)
+        loss, facts = loss_of(out, x, base_error, base_quality, wanted)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)

@@ -29,6 +29,7 @@ from training.lite.train import evaluation_images
 from training.lite.weights import load_weights
 from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
+from training.precision import half_precision
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
@@ -154,7 +155,7 @@ def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     net.eval()
     result = []
     for y, x in pairs:
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             refined = net(y)
         refined = torch.round(refined.clamp(0, 1) * 255) / 255
         result.append(10 * math.log10((y - x).square().mean().item() / (refined - x).square().mean().item()))
@@ -221,7 +222,7 @@ def train(
             cosine = 0.5 * (1 + math.cos(math.pi * spent))
             group["lr"] = config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine)
         y, x = draw(sampler, codec, config.batch, crop, config.layer)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             refined = net(y.to(memory_format=torch.channels_last))
         loss = loss_of(refined, y, x)
         optimiser.zero_grad(set_to_none=True)
