@@ -33,6 +33,7 @@ _VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of 
 _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS, _ID = "Secondlook-Why", "Secondlook-Attempts", "Secondlook-Id"
 _QUIET_SECONDS = 1.0  # no more is asked for so long after the server had no answer
+_EMPTY_SECONDS = 0.02  # and so long after it had no frame left, unless one is put here: many idle workers ask often
 _RAN_OUT = "its last lease ran out"
 
 
@@ -57,7 +58,7 @@ class JetStreamQueue:
         """Raises ConfigError, StoreUnavailable."""
         address = parse_nats(url)
         self._limits, self._config = limits, config
-        self._quiet_until = 0.0
+        self._quiet_until = self._empty_until = 0.0
         self._nats = _connect(address, config)
         self._streams = Streams(self._nats, address.name, limits, config)
         with ExitStack() as undo:
@@ -82,6 +83,7 @@ class JetStreamQueue:
             self._nats.run(self._streams.look())
         if wanted > self._streams.room:
             raise QueueFull(f"the queue has room for {self._streams.room} of {self._limits.max_bytes} bytes")
+        self._empty_until = 0.0
         added = self._nats.run(self._put(messages))
         self._streams.room -= wanted
         return added
@@ -141,7 +143,7 @@ class JetStreamQueue:
     async def _lease(self, n: int, ttl_seconds: float, worker: str) -> list[Leased]:
         leased: list[Leased] = []
         end = End.ENOUGH
-        if time.monotonic() < self._quiet_until:
+        if time.monotonic() < max(self._quiet_until, self._empty_until):
             return leased
         while end is End.ENOUGH and len(leased) < n:
             pulled = await self._nats.pull(
@@ -152,6 +154,8 @@ class JetStreamQueue:
         if end is End.SILENCE:
             # To ask again at once would only cost the gateway its time.
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
+        elif end is End.EMPTY:
+            self._empty_until = time.monotonic() + _EMPTY_SECONDS
         return leased
 
     async def _take(self, messages: Sequence[Msg], ttl_seconds: float, worker: str) -> list[Leased]:

@@ -41,9 +41,14 @@ class _Seen:
             self.counts[received.add(seq)] += 1
 
 
-def consume(address: str, all_sent: Event, result: Connection) -> None:
-    """Take frames until `all_sent` is set and the queue is empty, then send a `Consumed`, or an error."""
+def consume(address: str, all_sent: Event, afterwards: bool, result: Connection) -> None:
+    """Take frames until `all_sent` is set and the queue is empty, then send a `Consumed`, or an error.
+
+    With `afterwards` the first is taken when all have been sent.
+    """
     seen = _Seen()
+    if afterwards:
+        all_sent.wait()
     with ThreadPoolExecutor(_WORKERS) as pool:
         workers = [pool.submit(_work, address, number, all_sent, seen) for number in range(_WORKERS)]
     try:

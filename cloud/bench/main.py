@@ -38,6 +38,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="that simulate the edges (default %(default)s)"
     )
+    parser.add_argument(
+        "--store-only",
+        action="store_true",
+        help="let workers begin when all packets are acknowledged: the rate of storing, as the raw engines have it",
+    )
     parser.add_argument("--queue", metavar="URL", help="queue of the gateway (default: the embedded one)")
     parser.add_argument(
         "--data-dir",
@@ -60,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         # A few different ones: neither the disk nor anything else may profit from repetition.
         payloads = tuple(os.urandom(args.packet_bytes) for _ in range(16))
-    plan = pipeline.Plan(args.edges, args.packets, payloads, args.in_flight, args.processes, args.queue)
+    plan = pipeline.Plan(
+        args.edges, args.packets, payloads, args.in_flight, args.processes, args.queue, args.store_only
+    )
     figures = pipeline.run(plan, args.data_dir)
     print(pipeline.report(figures))
     if args.json:

@@ -32,7 +32,11 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. ``queue`` is the gateway's setting of that name; None is the embedded queue."""
+    """What to measure. ``queue`` is the gateway's setting of that name; None is the embedded queue.
+
+    With ``store_only`` workers begin when all packets are acknowledged, so that the rate is that of storing alone, as
+    it is for the raw engines.
+    """
 
     edges: int
     packets: int  # of all edges together
@@ -40,6 +44,7 @@ class Plan:
     in_flight: int  # packets of an edge
     processes: int  # that the edges are spread over
     queue: str | None = None
+    store_only: bool = False
 
     def __post_init__(self) -> None:
         if min(self.edges, self.packets, self.in_flight, self.processes) < 1 or not all(self.payloads):
@@ -73,6 +78,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     slowest = min(engines.values())
     return {
         "backend": plan.backend,
+        "store_only": plan.store_only,
         "edges": plan.edges,
         "packets": total,
         "packet_bytes": sum(map(len, plan.payloads)) // len(plan.payloads),
@@ -100,7 +106,8 @@ def report(figures: dict[str, Any]) -> str:
     start, end = figures["rss_mb"]
     lines = (
         f"{figures['packets']:,} packets of {figures['packet_bytes']:,} bytes from {figures['edges']} edges",
-        f"durable     {figures['packets_per_s']:,.0f} packets/s, queue {figures['backend']}",
+        f"durable     {figures['packets_per_s']:,.0f} packets/s, queue {figures['backend']}"
+        + (", workers afterwards" if figures["store_only"] else ""),
         f"raw         {engines}; ratio to the slowest {figures['ratio']:.2f}",
         f"latency     p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, to the acknowledgement",
         f"gateway     {start:.1f} MB after a tenth of the time, {end:.1f} MB at the end",
@@ -127,7 +134,7 @@ def _measure_gateway(plan: Plan, folder: Path) -> tuple[list[Sent], Consumed, li
         readers: list[Connection] = []
         jobs: list[tuple[Callable[..., None], tuple[object, ...]]] = [
             *((send_load, (load,)) for load in _loads(plan, edges)),
-            (consume, (workers, all_sent)),
+            (consume, (workers, all_sent, plan.store_only)),
         ]
         for target, arguments in jobs:
             reader, writer = methods.Pipe(duplex=False)

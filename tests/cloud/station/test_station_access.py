@@ -49,6 +49,9 @@ class Clock:
         return self.now_ns
 
 
+STATES = ("ready", "ready", "expired")
+
+
 @dataclass
 class Place:
     """A station with three users, one a role."""
@@ -64,16 +67,19 @@ class Place:
 def grounds(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
     """A catalogue with users, made once: each hash takes its time."""
     folder = tmp_path_factory.mktemp("grounds")
-    seeded = seed(folder, ("ready", "ready", "expired"))
+    seeded = seed(folder, STATES)
     add_people(seeded.catalogue_url)
     return seeded
 
 
-@pytest.fixture
-def place(grounds: Seeded, tmp_path: Path) -> Iterator[Place]:
-    folder = Path(grounds.blobs_url).parent
-    shutil.copytree(folder, tmp_path / "copy")
-    seeded = Seeded(f"sqlite:///{tmp_path}/copy/catalogue.db", str(tmp_path / "copy/blobs"))
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, grounds: Seeded, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        shutil.copytree(Path(grounds.blobs_url).parent, tmp_path / "copy")
+        seeded = Seeded(f"sqlite:///{tmp_path}/copy/catalogue.db", str(tmp_path / "copy/blobs"))
+    else:
+        seeded = seed(tmp_path, STATES, catalogue_url=request.getfixturevalue("database_url"))
+        add_people(seeded.catalogue_url)
     clock = Clock()
     urls = {"catalogue_url": seeded.catalogue_url, "blobs_url": seeded.blobs_url}
     app = create_app(**urls, login=LIMITS, now_ns=clock)
@@ -454,9 +460,8 @@ def test_passwords_have_a_least_length_and_some_variety() -> None:
     assert password_fits(hash_password("café in the rain"), "café in the rain")
 
 
-@pytest.mark.usefixtures("real_hashes")
-def test_argon2_hashes_are_stored_and_renewed(place: Place) -> None:
-    """A hash made with less is made anew at the next log-in."""
+def test_argon2_hashes_are_stored_and_renewed(place: Place, real_hashes: None) -> None:
+    """A hash made with less (`place` was made before `real_hashes`) is made anew at the next log-in."""
     with httpx.Client(base_url=place.address, timeout=60) as client:
         assert log_in(client, "vera").status_code == 200
     with place.catalogue.reading() as session:
