@@ -156,7 +156,7 @@ def load_sampler(data: Path, work: Path, config: TrainConfig, choice: MaskConfig
 
 
 def halve_precision(model: LiteCodec) -> None:
-    """Run the blocks in bfloat16 where that is fast. Their residual paths, and with them means and symbols, stay float32."""
+    """Run the blocks in bfloat16 where that is fast. Residual paths, so also means and symbols, stay float32."""
     for module in model.modules():
         if isinstance(module, DepthConvBlock):
             module.forward = half_precision()(module.forward)  # type: ignore[method-assign]
