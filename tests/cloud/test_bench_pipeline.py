@@ -40,6 +40,18 @@ def test_every_packet_is_acknowledged_once_and_the_report_is_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.slk", "b.slk", "out.json"]
 
 
+def test_storing_alone_is_measured_on_a_server_too(tmp_path: Path, nats_url: str) -> None:
+    """Workers begin when all is acknowledged, and still find every packet."""
+    payloads = (os.urandom(2000),)
+    plan = Plan(
+        edges=5, packets=500, payloads=payloads, in_flight=4, processes=1, queue=nats_url, store_only=True
+    )
+    figures = pipeline.run(plan, tmp_path)
+    pipeline.check(figures)
+    assert (figures["backend"], figures["store_only"], figures["lost"]) == ("nats", True, 0)
+    assert "workers afterwards" in pipeline.report(figures)
+
+
 def test_the_gateway_does_not_grow_with_what_it_has_taken(tmp_path: Path) -> None:
     plan = Plan(edges=20, packets=10_000, payloads=(os.urandom(2000),), in_flight=8, processes=1)
     figures = pipeline.run(plan, tmp_path)

@@ -23,6 +23,7 @@ from training.lite.layers import HAAR, DepthConvBlock, dct_basis
 from training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, bounded, knot_weights
 from training.lite.train import TrainConfig, draw_qualities, evaluate, train
+from training.masks.choice import MaskConfig
 from training.masks.network import EdgeNet
 
 CONFIG = TrainConfig(crop=64, batch=2, total_steps=3)
@@ -141,6 +142,29 @@ def test_a_silent_base_leaves_a_codec_of_one_layer():
     assert psnr(as_image(out["enhanced"]), photo(128, 128)) > 25
     assert not any(p.requires_grad for p in model.base.parameters())
     assert all(p.requires_grad for p in model.enhancement.parameters())
+
+
+@pytest.mark.parametrize("layer", ["base", "enhancement"])
+def test_one_layer_may_learn_alone(data, tmp_path, layer):
+    """The trunk stands still, and what the other layer is made of; with the base alone nothing else is computed."""
+    config = TrainConfig(crop=64, batch=2, total_steps=2, only=layer)
+    before = load_lite(find_model("lite", kind="codec").path).state_dict()
+    path = train(
+        data, tmp_path, 1, config, resume=False, threads=1, masks=MaskConfig("canny"),
+        start_from=find_model("lite", kind="codec").path,
+    )  # fmt: skip
+    after = torch.load(path, weights_only=True)["live"]
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert (
+        changed
+        == {
+            "base": {"base_head", "base", "base_synthesis"},
+            "enhancement": {
+                *("enhancement_head", "base_features", "prior", "fusion"),
+                *("enhancement", "enhancement_synthesis"),
+            },
+        }[layer]
+    )
 
 
 def test_dead_zones_shrink_as_symbols_grow_likely():
