@@ -34,7 +34,7 @@ _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS, _ID = "Secondlook-Why", "Secondlook-Attempts", "Secondlook-Id"
 _QUIET_SECONDS = 1.0  # no more is asked for so long after the server had no answer
 _EMPTY_SECONDS = (
-    0.02  # and so long after it had no frame left, unless one is put here: many idle workers ask often
+    0.02  # and so long after it had no frame left, unless one is put or given back here: many idle workers ask often
 )
 _RAN_OUT = "its last lease ran out"
 
@@ -100,6 +100,7 @@ class JetStreamQueue:
         self._nats.run(self._ack(ids))
 
     def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
+        self._empty_until = 0.0
         self._nats.run(self._nack(id_, delay_seconds, worker, why))
 
     def dead(self, n: int) -> list[Dead]:
