@@ -33,9 +33,8 @@ _VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of 
 _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS, _ID = "Secondlook-Why", "Secondlook-Attempts", "Secondlook-Id"
 _QUIET_SECONDS = 1.0  # no more is asked for so long after the server had no answer
-_EMPTY_SECONDS = (
-    0.02  # and so long after it had no frame left, unless one is put or given back here: many idle workers ask often
-)
+# And so long after it had no frame left, unless one is put or given back here: many idle workers ask often.
+_EMPTY_SECONDS = 0.02
 _RAN_OUT = "its last lease ran out"
 
 
