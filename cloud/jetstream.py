@@ -91,7 +91,7 @@ class _Burst:
                 await self._all.wait()
 
 
-class _Heap:
+class _Delivered:
     """Up to ``n`` messages of a pull, and how it ended."""
 
     def __init__(self, n: int) -> None:
@@ -190,9 +190,6 @@ class JetStream:
         One wait for all of them: a request of its own for each message costs the client library more time than
         everything else that a frame needs.
         """
-        if self._inbox == "":
-            self._inbox = self._client.new_inbox()
-            await self._client.subscribe(f"{self._inbox}.>", cb=self._sort)
         self._asked += 1
         key, burst = str(self._asked), _Burst(len(questions))
         self._bursts[key] = burst
@@ -212,18 +209,18 @@ class JetStream:
 
         A message that arrives too late stays with the consumer, which delivers it again.
         """
-        heap = _Heap(n)
+        delivered = _Delivered(n)
         # A delivery bears the subject of its message, not that of the inbox: only a subscription tells pulls apart.
         inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox, cb=heap.take)
+        subscription = await self._client.subscribe(inbox, cb=delivered.take)
         try:
             await self._client.publish(subject, json.dumps({"batch": n, "no_wait": True}).encode(), inbox)
-            await heap.wait(_SILENCE_SECONDS)
+            await delivered.wait(_SILENCE_SECONDS)
         finally:
             await subscription.unsubscribe()
-        if heap.status == _NO_RESPONDERS:
+        if delivered.status == _NO_RESPONDERS:
             raise StoreUnavailable(f"the queue at {self._where} has no consumer")
-        return Pulled(heap.messages, heap.end)
+        return Pulled(delivered.messages, delivered.end)
 
     async def _sort(self, message: Msg) -> None:
         """An answer, which bears the number of its burst and of its question."""
@@ -255,6 +252,8 @@ class JetStream:
             **options,
         )
         await connecting
+        self._inbox = self._client.new_inbox()
+        await self._client.subscribe(f"{self._inbox}.>", cb=self._sort)
         version = self._client.connected_server_version
         if (version.major, version.minor) < _SYNCS_EACH_WRITE:
             log.warning("NATS %s cannot sync each write: a power cut may lose acknowledged frames", version)

@@ -115,11 +115,12 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
         "--base-skew", type=float, default=1.4, metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
     )  # fmt: skip
-    lite.add_argument(
+    layers = lite.add_mutually_exclusive_group()
+    layers.add_argument(
         "--only", choices=("base", "enhancement"), default="",
         help="let this layer alone learn, the other and the common trunk stand still",
     )  # fmt: skip
-    lite.add_argument(
+    layers.add_argument(
         "--single-layer", action="store_true",
         help="leave the base layer empty: the reference for what two layers cost",
     )  # fmt: skip

@@ -233,11 +233,6 @@ class LiteCodec(nn.Module):
         features = self.down(self.trunk8(first))
         return self.base_head(features), self.enhancement_head(features)
 
-    def analyse_base(self, x: Tensor) -> Tensor:
-        """The base latents alone."""
-        y: Tensor = self.base_head(self.down(self.trunk8(self.first(x - 0.5))))
-        return y
-
     def base_latents(self, latents: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the base gain; return (latents in signal units, features for the enhancement)."""
         plain = latents * torch.exp(self.base.log_ungain(quality))
@@ -259,15 +254,16 @@ class LiteCodec(nn.Module):
         With `quality` None the base layer alone.
         """
         pixels = x.shape[2] * x.shape[3]
-        y_b, y_e = (self.analyse_base(x), None) if quality is None else self.analyse(x)
-        coded_b, bits_b = self._code_layer(self.base, y_b, base_quality, None, None, None)
+        trunk = self.down(self.trunk8(self.first(x - 0.5)))
+        coded_b, bits_b = self._code_layer(self.base, self.base_head(trunk), base_quality, None, None, None)
         plain_b, _ = self.base_latents(coded_b.latents, base_quality)
         base = {"base": self.synthesise_base(plain_b), "bpp_base": bits_b / pixels}
-        if quality is None or y_e is None:
+        if quality is None:
             return base
         # The base layer answers to its own loss only, as in ICMH-FF: what the enhancement would like must not swell it.
         _, features = self.base_latents(coded_b.latents.detach(), base_quality)
         prior = self.enhancement_prior(features, quality)
+        y_e = self.enhancement_head(trunk)
         coded_e, bits_e = self._code_layer(self.enhancement, y_e, quality, prior, features, coded_b.symbols)
         return base | {
             "enhanced": self.synthesise_enhanced(coded_e.latents, features, quality),

@@ -169,8 +169,9 @@ class Run:
         self, data: Path, work: Path, config: TrainConfig, detector: Path | None, masks: MaskConfig
     ) -> None:
         self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
-        self.distance = FeatureDistance(detector) if detector is not None else None
-        self.sampler = load_sampler(data, work, config, masks if config.only != "enhancement" else None)
+        base_learns = config.only != "enhancement"
+        self.distance = FeatureDistance(detector) if base_learns and detector is not None else None
+        self.sampler = load_sampler(data, work, config, masks if base_learns else None)
         self.model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr)
 
