@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("onnxscript", reason="onnxscript is in the training extra")
 # ruff: noqa: E402 - what follows needs the packages looked for above
 from cloud.detectors import OnnxDetector, load_detector
 from shared.detection import Detection, decode_yolox
-from shared.errors import DetectorError
+from shared.errors import DetectorError, ModelNotFound
 from shared.inference import open_session
 from training.detector import cli
 from training.detector.classes import SHIPPED_CLASSES
@@ -27,10 +28,12 @@ from training.detector.teacher import LOGITS, MAPS, Teacher
 from training.detector.threshold import count_matches, overlap
 from training.detector.train import Mode, TrainConfig, draw_weights, follow, fresh_state, mode_at, rate_at
 from training.detector.views import Sample, ViewConfig, ViewMaker, is_validation, letterboxed
+from training.lite.weights import load_weights
 
 torch.set_num_threads(1)  # more would only wait for each other where the machine is busy
 
 CHANNELS = {"s4": 32, "s8": 64, "s16": 128, "s32": 256, "lat32": 128, "td16": 128, "lat16": 64}
+MODEL = Path(__file__).parents[2] / "exported_models" / "detector"
 TEACHER_FILE = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
 
 
@@ -138,15 +141,30 @@ def test_a_run_resumes_where_it_was_saved(tmp_path: Path) -> None:
     follow(state.average, state.student, 0.5)
     state.step, state.elapsed_seconds = 17, 42.0
     state.save(tmp_path / "checkpoint.pt")
-    again = fresh_state(TrainConfig(minutes=1, seed=99))
+    again = fresh_state(TrainConfig(minutes=5, seed=99).warm())
     again.restore(tmp_path / "checkpoint.pt")
     assert (again.step, again.elapsed_seconds) == (17, 42.0)
+    assert again.config == replace(config, minutes=5)
     for mine, theirs in ((state.student, again.student), (state.average, again.average)):
         for name, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name])
     weight = pointwise_weights(again.student)[0]
     assert "momentum" in again.optimizers[0].state[weight]
     assert not torch.equal(pointwise_weights(state.average)[0], pointwise_weights(state.student)[0])
+
+
+def test_a_run_from_trained_weights_trains_all_stages_as_one(tmp_path: Path) -> None:
+    config = TrainConfig(minutes=1)
+    warm = fresh_state(config.warm())
+    warm.take_weights(MODEL)
+    for network in (warm.student, warm.average):
+        weights = network.state_dict()
+        for name, value in load_weights(MODEL).items():
+            assert torch.equal(weights[name], value)
+    assert mode_at(0.0, warm.config) is Mode.JOINED
+    assert rate_at(0.0, 1000, warm.config) < rate_at(0.5, 1000, config)
+    with pytest.raises(ModelNotFound, match=r"weights\.safetensors"):
+        warm.take_weights(tmp_path)
 
 
 def sample(decoded: bool) -> Sample:

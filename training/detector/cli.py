@@ -22,6 +22,12 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="cores to use (default 1)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
+    parser.add_argument(
+        "--from-model",
+        type=Path,
+        metavar="FOLDER",
+        help="start from the weights of a detector's model folder",
+    )
 
 
 def _export_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +45,7 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
         help="averaged over steps, or as last stepped",
     )
     parser.add_argument("--command-line", default="", help="the training command, for the record")
+    parser.add_argument("--note", default="", help="how the weights came about, for the record")
 
 
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:

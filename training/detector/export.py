@@ -126,7 +126,8 @@ def training_record(state: State, args: argparse.Namespace) -> dict[str, Any]:
         "Cars from above are drawn, with targets of their own",
         "data": "949 ImageNet samples and 300 BSDS500 train/val images, less one in sixteen kept for the "
         "threshold; highway-1.avi and one-by-one-person-detection.mp4, every sixth frame of the first 85 %",
-        "config": {k: v for k, v in vars(TrainConfig(minutes=args.minutes)).items() if k != "minutes"},
+        "config": {k: v for k, v in vars(state.config).items() if k != "minutes"},
+        "history": args.note,
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }
 

@@ -7,6 +7,8 @@ then from the student's own maps, so that each makes up for those before it; the
 with cars drawn from above among the views, which the teacher does not know. In the last third, where
 decoded base layers are given, the student sees those while the teacher sees the original. The share of
 the time used so far decides all of this, so that a run can stop and resume anywhere.
+
+A run that starts from trained weights (`--from-model`) trains all stages as one throughout, at half the rate.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,7 @@ from training.detector.views import (
     load_images,
     load_video,
 )
+from training.lite.weights import load_weights
 from training.precision import half_precision
 
 CHECKPOINT = "checkpoint.pt"
@@ -77,6 +80,12 @@ class TrainConfig:
     checkpoint_seconds: float = 120.0
     seed: int = 7
 
+    def warm(self) -> TrainConfig:
+        """For weights whose stages have learnt already."""
+        return replace(
+            self, apart_from=0.0, joined_from=0.0, decoded_from=0.25, peak_rate=0.5 * self.peak_rate
+        )
+
 
 def rate_at(progress: float, step: int, config: TrainConfig) -> float:
     """Cosine from peak to final rate, after a warm-up of 50 steps; lower once the stages are joined."""
@@ -106,6 +115,7 @@ class State:
     student: Student
     average: Student
     optimizers: tuple[torch.optim.Optimizer, ...]
+    config: TrainConfig
     step: int = 0
     elapsed_seconds: float = 0.0
 
@@ -118,6 +128,7 @@ class State:
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "step": self.step,
                 "elapsed_seconds": self.elapsed_seconds,
+                "config": asdict(self.config),
             },
             partial,
         )
@@ -130,6 +141,14 @@ class State:
         for optimizer, kept in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         self.step, self.elapsed_seconds = stored["step"], stored["elapsed_seconds"]
+        # What the run began with holds to its end; only its time may be changed.
+        self.config = TrainConfig(**{**stored["config"], "minutes": self.config.minutes})
+
+    def take_weights(self, folder: Path) -> None:
+        """Start from the weights of a detector's model folder. Raises ModelNotFound where it holds none."""
+        weights = load_weights(folder)
+        for network in (self.student, self.average):
+            network.load_state_dict(weights)
 
 
 def fresh_state(config: TrainConfig) -> State:
@@ -146,11 +165,12 @@ def fresh_state(config: TrainConfig) -> State:
             Muon(matrices, config.peak_rate * config.matrix_rate_ratio, config.weight_decay),
             torch.optim.AdamW(others, lr=config.peak_rate, weight_decay=0.0),
         ),
+        config,
     )
 
 
-def set_rate(state: State, rate: float, config: TrainConfig) -> None:
-    for optimizer, ratio in zip(state.optimizers, (config.matrix_rate_ratio, 1.0), strict=True):
+def set_rate(state: State, rate: float) -> None:
+    for optimizer, ratio in zip(state.optimizers, (state.config.matrix_rate_ratio, 1.0), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * ratio
 
@@ -249,9 +269,9 @@ def batch_of(
     )
 
 
-def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, config: TrainConfig) -> None:
+def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path) -> None:
     """Step until the minutes are used, saving to `work` as it goes."""
-    loss_config = LossConfig()
+    config, loss_config = state.config, LossConfig()
     budget = config.minutes * 60
     has_decoded = any(s.decoded for s in maker.samples)
     saved = last = time.monotonic()
@@ -264,7 +284,7 @@ def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, config: 
         )
         drawn = config.drawn_share if mode_at(progress, config) is Mode.JOINED else 0.0
         batch = batch_of(maker, teacher, view, config.batch, drawn)
-        set_rate(state, rate_at(progress, state.step, config), config)
+        set_rate(state, rate_at(progress, state.step, config))
         mode = mode_at(progress, config)
         with half_precision():
             outputs = state.student(
@@ -304,10 +324,13 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     config = TrainConfig(minutes=args.minutes)
     args.work.mkdir(parents=True, exist_ok=True)
-    state = fresh_state(config)
+    state = fresh_state(config if args.from_model is None else config.warm())
     checkpoint = args.work / CHECKPOINT
     if args.resume and checkpoint.is_file():
         state.restore(checkpoint)
+    elif args.from_model is not None:
+        state.take_weights(args.from_model)
+    config = state.config
     teacher = Teacher(args.teacher, threads=args.threads)
     stills, frames = load_samples(args.data, args.video, args.decoded)
     wanted = names_with_objects(teacher, stills, SHIPPED_INDICES)
@@ -318,11 +341,11 @@ def run(args: argparse.Namespace) -> int:
         flush=True,
     )
     maker = ViewMaker(stills + frames, np.array(weights), np.random.default_rng(config.seed + state.step))
-    if state.step == 0:
+    if state.step == 0 and args.from_model is None:
         first = batch_of(maker, teacher, ViewConfig(degrade_share=0.0), 24)
         calibrate(state.student, first.images, first.targets)
         state.average.load_state_dict(state.student.state_dict())
-    train(state, maker, teacher, args.work, config)
+    train(state, maker, teacher, args.work)
     return 0
 
 

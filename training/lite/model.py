@@ -26,7 +26,7 @@ from training.lite.layers import F64, DepthConvBlock, conv1x1, dct_basis, haar_c
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, ScaleNetwork, bounded, round_ste
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
-BASE_SHARE = 0.27  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit a pixel
+BASE_SHARE = 0.18  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit a pixel
 SIGMA_LEVELS, SIGMA_LOW, SIGMA_HIGH = 64, 0.11, 80.0
 Z_INDEX_STEPS = 8  # one learned unit is 8 σ-indexes, so that Adam moves it as fast as a log σ
 DEAD_ZONE_SHARE = (

@@ -1,4 +1,4 @@
-"""The committed weights of a codec folder, to go on training from."""
+"""The committed weights of a model folder, to go on training from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from shared.errors import ModelNotFound
+
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """State dict, float32, of `FOLDER/weights.safetensors` (stored as float16)."""
-    return {name: tensor.float() for name, tensor in load_file(folder / "weights.safetensors").items()}
+    """State dict, float32, of `FOLDER/weights.safetensors` (stored as float16). Raises ModelNotFound without one."""
+    path = folder / "weights.safetensors"
+    if not path.is_file():
+        raise ModelNotFound(f"no weights to start from at {path}")
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
