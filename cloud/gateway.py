@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _POLL_MS = 100
+_SETTLE_MS = 1  # while the queue's server is storing a batch
 _TICK_SECONDS = 0.25
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
 _CALLS_AT_ONCE = 32
@@ -114,7 +115,7 @@ class Gateway:
             poller.register(socket, zmq.POLLIN)
         with named_errors(self._path):
             while not stop.is_set():
-                ready = dict(poller.poll(_POLL_MS))
+                ready = dict(poller.poll(_SETTLE_MS if self._intake.awaits_queue else _POLL_MS))
                 if self._zap in ready:
                     self._answer_zap()
                 self._turn(self._edges in ready, self._workers in ready, self._clock())
@@ -124,7 +125,8 @@ class Gateway:
         """Take in what has arrived and do what time brings, in one commit; then send the answers."""
         calls = self._receive_calls(now) if from_workers else []
         due = time.monotonic() - self._ticked_at >= _TICK_SECONDS
-        if not (from_edges or calls or due):
+        storing = from_edges or self._intake.awaits_queue
+        if not (storing or calls or due):
             return
         if due:
             self._ticked_at = time.monotonic()
@@ -132,8 +134,8 @@ class Gateway:
             self._cut_off(now)
         packets: list[Outgoing] = []
         try:
-            with self._stores.one_commit(synced=from_edges):
-                if from_edges:
+            with self._stores.one_commit(synced=storing):
+                if storing:
                     packets += self._receive_packets(now)
                 answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
                 if due:
@@ -210,7 +212,7 @@ class Gateway:
             if answers is None:
                 break
             packets += answers
-        return packets + self._intake.flush(now=now)
+        return packets + self._intake.flush(now=now, wait=False)
 
     def _take_plain(self, now: float) -> list[Outgoing] | None:
         """Hand over one message of a socket without keys; None when there is none."""

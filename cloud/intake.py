@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
+from cloud.gathering import Batch, Gathering, Settled
 from cloud.keys import Registry
-from cloud.ledger import BootName, Gap
+from cloud.ledger import Gap
 from cloud.queue import FrameQueue, QueuedFrame
 from cloud.ratelimit import EdgeRates, RateLimits
 from cloud.requests import Assemblies, RequestState
@@ -58,14 +58,6 @@ _CHANNEL_OF: dict[type[Packet], str] = {
 }
 
 
-@dataclass
-class _Batch:
-    frames: list[QueuedFrame] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
-    size_bytes: int = 0
-    peers: dict[tuple[Peer, BootName], None] = field(default_factory=dict)  # who is to hear of it, in order
-
-
 class Intake:
     """All connections of one gateway. ``registry`` is None on a plain, loopback-only socket."""
 
@@ -88,15 +80,18 @@ class Intake:
         self._rates = EdgeRates(rates, most=limits.most_sessions)
         self._assemblies = Assemblies()
         self._sessions = Sessions(registry)
-        self._batch = _Batch()
+        self._gathering = Gathering(limits, self._begin)
         self._stalled_until = 0.0
         self._complained_at = 0.0
 
     @property
     def batch_is_full(self) -> bool:
-        batch = self._batch
-        many = len(batch.frames) + len(batch.gaps) >= self._limits.batch_frames
-        return many or batch.size_bytes >= self._limits.batch_bytes
+        return self._gathering.is_full
+
+    @property
+    def awaits_queue(self) -> bool:
+        """Whether a server is storing a batch that ``flush`` began: call it again soon."""
+        return self._gathering.awaits
 
     def connected(self) -> dict[str, list[str]]:
         """Edge ids, each with the channels on which it is connected."""
@@ -134,11 +129,25 @@ class Intake:
             self._stall(error, now)
             return []
 
-    def flush(self, *, now: float) -> list[Outgoing]:
-        """Store all that has gathered in one durable step, and acknowledge it."""
-        batch, self._batch = self._batch, _Batch()
-        if not batch.peers:
-            return []
+    def flush(self, *, now: float, wait: bool = True) -> list[Outgoing]:
+        """Store what has gathered, a batch in one durable step, and acknowledge it.
+
+        Without ``wait``, where the queue is a server, that begins and ends in different calls: see ``awaits_queue``.
+        """
+        packets: list[Outgoing] = []
+        while (batch := self._gathering.next_to_store(wait=wait)) is not None:
+            packets += self._store(batch, now)
+        return packets
+
+    def _begin(self, batch: Batch) -> Settled | None:
+        try:
+            known = self._ledger.received
+            fresh = [f for f in batch.frames if f.seq not in known(f.edge_id, f.boot_id)]
+            return self._queue.begin(fresh)
+        except PASSING:
+            return None  # to store it will show the cause
+
+    def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
             safe = self._ledger.take(self._queue, batch.frames, batch.gaps, now=now)
         except (QueueFull, *PASSING) as error:
@@ -159,7 +168,7 @@ class Intake:
 
     def undone(self, error: Exception, *, now: float) -> None:
         """All that was done since the last commit is rolled back, and nobody heard of it."""
-        self._batch = _Batch()
+        self._gathering.forget()
         self._ledger.forget()
         self._stall(error, now)
 
@@ -244,32 +253,29 @@ class Intake:
         if packet.boot_id not in session.boots:
             return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
         received_ns = int(now * _NANOSECONDS)
-        batch = self._batch
         if isinstance(packet, Tombstone):
-            batch.gaps.append(Gap(
-                session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns,
-            ))  # fmt: skip
-        elif self._is_stalled(now):
+            gap = Gap(
+                session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns
+            )
+            self._gathering.growing.add_gap(peer, gap)
+            return []
+        if self._is_stalled(now):
             # Once is enough: it hears when there is credit again.
             return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
-        else:
-            batch.frames.append(
-                QueuedFrame(
-                    edge_id=session.edge_id,
-                    camera=session.camera,
-                    boot_id=packet.boot_id,
-                    seq=packet.seq,
-                    captured_ns=packet.captured_ns,
-                    received_ns=received_ns,
-                    width=packet.width,
-                    height=packet.height,
-                    key_seq=packet.key_seq,
-                    enhancement_bytes=packet.enhancement_bytes,
-                    payload=packet.payload,
-                )
-            )
-            batch.size_bytes += len(packet.payload)
-        batch.peers[peer, (session.edge_id, packet.boot_id)] = None
+        frame = QueuedFrame(
+            edge_id=session.edge_id,
+            camera=session.camera,
+            boot_id=packet.boot_id,
+            seq=packet.seq,
+            captured_ns=packet.captured_ns,
+            received_ns=received_ns,
+            width=packet.width,
+            height=packet.height,
+            key_seq=packet.key_seq,
+            enhancement_bytes=packet.enhancement_bytes,
+            payload=packet.payload,
+        )
+        self._gathering.growing.add_frame(peer, frame)
         return []
 
     def _chunk(self, session: Session, chunk: Chunk, now: float) -> list[Packet]:

@@ -13,6 +13,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -153,12 +154,27 @@ class JetStream:
         """Bytes of the largest message that the server takes."""
         return int(self._client.max_payload)
 
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.is_connected)
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``; NATS's errors become StoreUnavailable, QueueFull or DiskFull."""
-        if not self._client.is_connected:
+        if not self.is_connected:
             work.close()
             raise StoreUnavailable(f"the queue at {self._where} is away")
         return self._wait(work)
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Let ``work`` run; ``end`` has its result."""
+        return asyncio.run_coroutine_threadsafe(self._limited(work), self._loop)
+
+    def end(self, work: Future[T]) -> T:
+        """The result of what was begun, with the errors of ``run``."""
+        try:
+            return work.result()
+        except (NatsError, OSError) as error:
+            raise self._named(error) from error
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` run beside everything else until the connection is closed."""
@@ -259,10 +275,7 @@ class JetStream:
             log.warning("NATS %s cannot sync each write: a power cut may lose acknowledged frames", version)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return asyncio.run_coroutine_threadsafe(self._limited(work), self._loop).result()
-        except (NatsError, OSError) as error:
-            raise self._named(error) from error
+        return self.end(self.begin(work))
 
     async def _limited(self, work: Coroutine[Any, Any, T]) -> T:
         async with asyncio.timeout(2 * self._seconds):

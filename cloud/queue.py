@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -113,6 +113,14 @@ class FrameQueue(Protocol):
         """Add a batch, all or nothing, but for frames that are there already. Returns how many are new.
 
         Raises QueueFull when the byte limit would be passed, DiskFull.
+        """
+        ...
+
+    def begin(self, batch: Sequence[QueuedFrame]) -> Callable[[], bool] | None:
+        """Start to add frames that a ``put`` will bring next, which then need not wait as long.
+
+        Returns what tells whether that ``put`` would wait no more; None where there is nothing to start. Frames may
+        get into the queue although they are never put, so they must be such as may be put.
         """
         ...
 
@@ -223,6 +231,9 @@ class SqliteQueue:
             self._db.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
             self._count_bytes(sum(len(payload) for _, payload in payloads))
         return len(payloads)
+
+    def begin(self, batch: Sequence[QueuedFrame]) -> None:
+        """Nothing: what is put is a part of the gateway's transaction."""
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         leased: list[Leased] = []

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -52,6 +53,14 @@ class _Delivery:
         return cls(numbers.sequence.stream, numbers.num_delivered, message.reply)
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Frames on their way to the server."""
+
+    subjects: frozenset[str]
+    work: Future[dict[str, bool]]
+
+
 class JetStreamQueue:
     """Use in one thread; ``close`` it."""
 
@@ -60,6 +69,7 @@ class JetStreamQueue:
         address = parse_nats(url)
         self._limits, self._config = limits, config
         self._quiet_until = self._empty_until = 0.0
+        self._begun: _Begun | None = None
         self._nats = _connect(address, config)
         self._streams = Streams(self._nats, address.name, limits, config)
         with ExitStack() as undo:
@@ -78,16 +88,32 @@ class JetStreamQueue:
         self._nats.close()
 
     def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
+        wanted = {self._subject(frame): frame for frame in batch}
+        new = self._end_begun(wanted)
+        rest = [(subject, _pack(frame)) for subject, frame in wanted.items() if subject not in new]
+        if rest:
+            size_bytes = _size_bytes(rest)
+            if size_bytes > self._streams.room:
+                self._nats.run(self._streams.look())
+            if size_bytes > self._streams.room:
+                raise QueueFull(
+                    f"the queue has room for {self._streams.room} of {self._limits.max_bytes} bytes"
+                )
+            self._empty_until = 0.0
+            new |= self._nats.run(self._put(rest))
+            self._streams.room -= size_bytes
+        return sum(new[subject] for subject in wanted)
+
+    def begin(self, batch: Sequence[QueuedFrame]) -> Callable[[], bool] | None:
         messages = [(self._subject(frame), _pack(frame)) for frame in batch]
-        wanted = sum(len(payload) + _HEAD_BYTES for _, payload in messages)
-        if wanted > self._streams.room:
-            self._nats.run(self._streams.look())
-        if wanted > self._streams.room:
-            raise QueueFull(f"the queue has room for {self._streams.room} of {self._limits.max_bytes} bytes")
+        size_bytes = _size_bytes(messages)
+        if not messages or size_bytes > self._streams.room or not self._nats.is_connected:
+            return None
         self._empty_until = 0.0
-        added = self._nats.run(self._put(messages))
-        self._streams.room -= wanted
-        return added
+        work = self._nats.begin(self._put(messages))
+        self._streams.room -= size_bytes
+        self._begun = _Begun(frozenset(subject for subject, _ in messages), work)
+        return work.done
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         return self._nats.run(self._lease(n, ttl_seconds, worker))
@@ -126,21 +152,29 @@ class JetStreamQueue:
         since = self._nats.run(self._oldest())
         return 0.0 if since is None else max(0.0, now - since)
 
-    async def _put(self, messages: Sequence[tuple[str, bytes]]) -> int:
+    def _end_begun(self, wanted: Collection[str]) -> dict[str, bool]:
+        """What came of the frames that were begun, by subject, if some of them are wanted."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun.subjects.isdisjoint(wanted):
+            return {}
+        return self._nats.end(begun.work)
+
+    async def _put(self, messages: Sequence[tuple[str, bytes]]) -> dict[str, bool]:
+        """Whether each is new, by subject."""
         # All at once and in order: the server answers each when it has written it.
         answers = await self._nats.ask(
             [Question(subject, payload, {"Nats-Msg-Id": subject}) for subject, payload in messages]
         )
-        added, failed = 0, list[NatsError | QueueFull | StorageError]()
-        for answer in answers:
+        new, failed = dict[str, bool](), list[NatsError | QueueFull | StorageError]()
+        for (subject, _), answer in zip(messages, answers, strict=True):
             try:
-                added += stored(answer)
+                new[subject] = stored(answer)
             except (NatsError, QueueFull, StorageError) as error:
                 failed.append(error)
         # A full queue or disk says more than the silence that may follow it.
         for failure in sorted(failed, key=lambda failure: isinstance(failure, NatsError)):
             raise failure
-        return added
+        return new
 
     async def _lease(self, n: int, ttl_seconds: float, worker: str) -> list[Leased]:
         leased: list[Leased] = []
@@ -310,6 +344,11 @@ def _connect(address: NatsAddress, config: JetStreamConfig) -> JetStream:
 def _put_off(seconds: float) -> bytes:
     """The answer to a delivery that lets the message come again after ``seconds``, unless it is acknowledged before."""
     return b"-NAK" + (b' {"delay": %d}' % int(seconds * 1e9) if seconds > 0 else b"")
+
+
+def _size_bytes(messages: Sequence[tuple[str, bytes]]) -> int:
+    """What messages take in a stream, about."""
+    return sum(len(payload) + _HEAD_BYTES for _, payload in messages)
 
 
 def _pack(frame: QueuedFrame) -> bytes:

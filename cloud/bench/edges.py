@@ -73,6 +73,9 @@ def _deliver(load: Load, context: _Context) -> Sent:
     poller = zmq.Poller()
     for edge in edges:
         poller.register(edge.socket, zmq.POLLIN)
+    # A hello to a connection that is not there yet would be missed, and said again seconds later.
+    if not all(edge.socket.poll(int(1000 * _SILENCE_SECONDS), zmq.POLLOUT) for edge in edges):
+        raise GatewayUnreachable(f"the gateway took no connection for {_SILENCE_SECONDS:g} s")
     started = heard = checked = time.monotonic()
     for edge in edges:
         edge.send_due(started)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cloud.blobs import open_blobs
 from cloud.config import CloudConfig, GatewayConfig, IntakeLimits
 from cloud.intake import Intake
 from cloud.ledger import MAX_RANGES
-from cloud.queue import QueueLimits, SqliteQueue
+from cloud.queue import QueuedFrame, QueueLimits, SqliteQueue
 from cloud.requests import RequestState, RequestTimes
 from cloud.stores import FrameLedger, RequestStore, Stores, open_stores
 from shared import packet as p
@@ -72,6 +72,51 @@ def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
     room = enter(tmp_path, ledger_url=url)
     yield room
     room.stores.close()
+
+
+class SlowQueue:
+    """An engine that takes its time: a batch that was begun is settled when a test says so."""
+
+    def __init__(self, queue: SqliteQueue) -> None:
+        self._queue = queue
+        self.begun: list[list[int]] = []
+        self.is_settled = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._queue, name)
+
+    def begin(self, batch: Sequence[QueuedFrame]) -> Callable[[], bool]:
+        self.begun.append([frame.seq for frame in batch])
+        return lambda: self.is_settled
+
+
+def test_the_next_batch_grows_while_a_slow_queue_stores_one(room: Room) -> None:
+    slow = SlowQueue(room.queue)
+    room.intake._queue = slow  # type: ignore[assignment]
+    room.hello()
+
+    def flush() -> list[p.Packet]:
+        return [packet for _, packet in room.intake.flush(now=room.now, wait=False)]
+
+    room.say(base_frame(0))
+    assert flush() == [] and room.intake.awaits_queue
+    room.say(base_frame(1))
+    room.say(base_frame(2))
+    assert flush() == [] and slow.begun == [[0]] and room.queue.depth == 0
+    slow.is_settled = True
+    # One is stored and acknowledged, the next begun and, settled at once, stored as well.
+    assert [ack.cumulative for ack in flush() if isinstance(ack, p.Ack)] == [0, 2]
+    assert slow.begun == [[0], [1, 2]] and not room.intake.awaits_queue
+    slow.is_settled = False
+    room.say(base_frame(2))  # it is known, and so nothing of it is begun
+    room.say(base_frame(3))
+    assert flush() == [] and slow.begun[-1] == [3]
+    for seq in range(4, 4 + LIMITS.batch_frames):
+        room.say(base_frame(seq))
+    (ack,) = flush()  # the next batch is full, so this one is waited for
+    assert isinstance(ack, p.Ack) and ack.cumulative == 3
+    room.intake.undone(DiskFull("no space"), now=room.now)
+    assert not room.intake.awaits_queue and room.queued() == [0, 1, 2, 3]
 
 
 def test_frames_are_acknowledged_only_after_the_commit(room: Room) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cloud.blobs import Blobs, open_blobs
 from cloud.config import IntakeLimits
 from cloud.intake import Intake
 from cloud.ledger import Ledger
-from cloud.queue import QueueLimits, SqliteQueue, open_database
+from cloud.queue import QueuedFrame, QueueLimits, SqliteQueue, open_database
 from cloud.requests import RequestTable, RequestTimes
 from shared import packet as p
 from shared.errors import DiskFull
@@ -23,17 +24,26 @@ STEPS = 100
 LIMITS = IntakeLimits(window_bytes=1500, min_window_bytes=100, stall_seconds=1.0)
 
 
+class SlowQueue(SqliteQueue):
+    """As a server is: what was begun is settled some questions later."""
+
+    def begin(self, batch: Sequence[QueuedFrame]) -> Callable[[], bool]:  # type: ignore[override]
+        questions = iter(range(2))
+        return lambda: next(questions, None) is None
+
+
 class RealGateway:
     """What `cloud.gateway` puts together, with its commits, but without sockets."""
 
-    def __init__(self, db: sqlite3.Connection, blobs: Blobs) -> None:
+    def __init__(self, db: sqlite3.Connection, blobs: Blobs, engine: type[SqliteQueue]) -> None:
         self._db = db
+        self._engine = engine
         self._blobs = blobs
         self._taken: Counter[Frame] = Counter()  # what workers took out of the queue
         self._put_together()
 
     def _put_together(self) -> None:
-        self._queue = SqliteQueue(self._db, QueueLimits(max_bytes=3000))
+        self._queue = self._engine(self._db, QueueLimits(max_bytes=3000))
         requests = RequestTable(self._db, RequestTimes())
         self._ledger = Ledger(self._db)
         self._intake = Intake(self._ledger, self._queue, requests, self._blobs, LIMITS, None)
@@ -45,11 +55,11 @@ class RealGateway:
     def commit(self, now: float) -> list[tuple[int, p.Packet]]:
         if int(now * 100) % 17 == 0:  # now and then the disk is full at the very end
             self._db.execute("BEGIN")
-            self._intake.flush(now=now)
+            self._intake.flush(now=now, wait=False)
             self._db.execute("ROLLBACK")
             self._intake.undone(DiskFull("no space left"), now=now)
             return []
-        return [(int(to), answer) for to, answer in self._intake.flush(now=now)]
+        return [(int(to), answer) for to, answer in self._intake.flush(now=now, wait=False)]
 
     def tick(self, now: float) -> list[tuple[int, p.Packet]]:
         return [(int(to), answer) for to, answer in self._intake.tick(now=now)]
@@ -77,7 +87,7 @@ class RealGateway:
 
     def memory(self) -> int:
         intake = self._intake
-        batch = intake._batch
+        batch = intake._gathering.growing
         return len(intake._sessions) + len(batch.frames) + len(batch.gaps) + len(self._ledger._boots)
 
 
@@ -96,7 +106,7 @@ def test_every_schedule_ends_with_everything_delivered_once(
         db = open_database(path)
         db.execute("PRAGMA synchronous = OFF")  # the schedules crash this object, not the machine
         try:
-            Simulation(seed, RealGateway(db, blobs)).run(STEPS)
+            Simulation(seed, RealGateway(db, blobs, (SqliteQueue, SlowQueue)[seed % 2])).run(STEPS)
         except AssertionError as error:
             pytest.fail(f"seed {seed}: {error}")
         finally:

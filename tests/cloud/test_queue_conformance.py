@@ -11,6 +11,7 @@ import pytest
 from cloud.queue import QueuedFrame
 from shared.errors import LeaseLost, QueueFull
 from shared.packetfields import MAX_BASE_BYTES
+from tests.cloud.helpers import wait_until
 from tests.cloud.queues import LIMITS, Engine, await_lease, lease, put, queued, seqs
 
 
@@ -50,6 +51,36 @@ def test_a_duplicate_put_is_skipped(engine: Engine) -> None:
     assert seqs(held) == [0, 1]
     assert put(queue, *(item.frame for item in held)) == 0
     assert queue.depth == 2
+
+
+def test_what_was_begun_is_put_once(engine: Engine) -> None:
+    queue = engine.open()
+    settled = queue.begin([queued(0), queued(1)])
+    if settled is not None:
+        wait_until(settled)
+        assert queue.depth == 2  # it is there before it is put: so the server has its time
+    assert put(queue, queued(0), queued(1), queued(2)) == 3
+    assert put(queue, queued(0), queued(3)) == 1
+    assert [item.frame for item in lease(queue)] == [queued(n) for n in range(4)]
+
+
+def test_what_was_begun_and_never_put_leaves_the_next_batch_alone(engine: Engine) -> None:
+    queue = engine.open()
+    queue.begin([queued(0)])
+    assert put(queue, queued(1)) == 1
+    assert 1 in [item.frame.seq for item in lease(queue)]
+    queue.begin([queued(2)])
+    queue.begin([queued(3)])
+    assert put(queue, queued(3)) == 1
+
+
+def test_what_cannot_be_begun_is_refused_by_put(engine: Engine) -> None:
+    queue = engine.open(max_bytes=4000)
+    assert queue.begin([queued(0, 5000)]) is None
+    with pytest.raises(QueueFull):
+        put(queue, queued(0, 5000))
+    assert queue.begin([]) is None
+    assert queue.depth == 0
 
 
 def test_an_expired_lease_makes_the_item_available_again(engine: Engine) -> None:
