@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,8 +118,19 @@ def count_symbols(model: LiteCodec, sampler: CropSampler, batches: int) -> npt.N
     return counts
 
 
-def fit_scales(data: Path, work: Path, minutes: float, *, threads: int, crop: int = CROP) -> Path:
-    """Fit the scale networks of the checkpoint `work/lite.pt` in place. Returns its path."""
+def fit_scales(
+    data: Path,
+    work: Path,
+    minutes: float,
+    *,
+    threads: int,
+    crop: int = CROP,
+    clock: Callable[[], float] = time.monotonic,
+) -> Path:
+    """Fit the scale networks of the checkpoint `work/lite.pt` in place. Returns its path.
+
+    `clock` gives seconds; it is asked once a step, and the learning rate falls with it.
+    """
     torch.set_num_threads(threads)
     checkpoint = work / "lite.pt"
     state = torch.load(checkpoint, weights_only=True)
@@ -127,9 +139,9 @@ def fit_scales(data: Path, work: Path, minutes: float, *, threads: int, crop: in
     sampler = load_sampler(data, work, TrainConfig(crop=crop), None)
     sampler.rng = np.random.default_rng(int(state["step"]))
     optimiser = torch.optim.Adam(scale_parameters(model), lr=LR)
-    start, step = time.monotonic(), 0
+    start, step = clock(), 0
     mean = np.zeros(2)
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
+    while (spent := (clock() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = LR * (LR_END / LR) ** spent
         x = torch.from_numpy(sampler.batch(BATCH)[0]).float() / 255
