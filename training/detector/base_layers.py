@@ -22,7 +22,7 @@ from cloud.postfilter import PostFilter, load_postfilter
 from training.detector.evaluate import LOWEST_SCORE, BaseLayer, Change, average_precision, load_truth
 from training.rate_distortion import PEERS, U8
 
-BASE_QUALITIES = (0, 4, 8, 12, 16, 20, 24)
+BASE_QUALITIES = (0, 4, 8, 12, 16, 20, 24, 28)
 PEER_QUALITIES = {"avif": (3, 6, 10, 15, 20, 26, 34), "jpeg": (3, 5, 8, 12, 18, 25)}
 RATES = (0.10, 0.15, 0.20)  # bits a pixel at which accuracies are compared
 
