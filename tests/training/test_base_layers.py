@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,15 +17,30 @@ from cloud.postfilter import load_postfilter
 from shared.detection import Detection
 from shared.errors import DetectorError
 from tests.pictures import photo
-from training.detector.base_layers import Kept, Point, Still, accuracy_at, bits_for, compare, measure, report
-from training.detector.evaluate import BaseLayer, average_precision, load_truth
+from training.detector.base_layers import (
+    Kept,
+    Point,
+    Still,
+    accuracy_at,
+    bits_for,
+    compare,
+    difference,
+    measure,
+    report,
+)
+from training.detector.evaluate import BaseLayer, average_precision, load_truth, match, resampled_precision
 from training.detector.features import FeatureDistance
 
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
 needs_teacher = pytest.mark.skipif(not TEACHER.exists(), reason="the YOLOX-nano export is not there")
 
-OURS = [Point(0, 0.08, {"d": 20.0}), Point(8, 0.16, {"d": 30.0}), Point(16, 0.32, {"d": 34.0})]
-AVIF = [Point(15, 0.09, {"d": 18.0}), Point(30, 0.21, {"d": 30.0})]
+
+def point(quality: int, bpp: float, ap: float, draws: tuple[float, ...] = (-1, 0, 1)) -> Point:
+    return Point(quality, bpp, {"d": ap}, {"d": [ap + draw for draw in draws]})
+
+
+OURS = [point(0, 0.08, 20), point(8, 0.16, 30), point(16, 0.32, 34)]
+AVIF = [point(15, 0.09, 18), point(30, 0.21, 30)]
 
 
 def test_accuracy_is_linear_in_the_logarithm_of_the_rate():
@@ -39,20 +55,28 @@ def test_bits_for_an_accuracy_are_found_where_the_curve_crosses_it():
 
 
 def test_half_of_avifs_bits_read_as_half():
-    halved = [Point(p.quality, p.bpp / 2, p.ap) for p in AVIF]
+    halved = [replace(p, bpp=p.bpp / 2) for p in AVIF]
     shares = compare({"lite": halved, "avif": AVIF}, ["d"])["share_of_avif_bits_at_equal_ap"]["lite"]["d"]
     assert [shares[key] for key in ("0.1", "0.15", "0.2")] == pytest.approx([0.5] * 3)
 
 
-def test_the_report_shows_every_point_and_what_is_never_reached():
-    curves = {"lite": OURS, "avif": [Point(p.quality, p.bpp, {"d": 50.0 + p.quality}) for p in AVIF]}
+def test_what_moves_two_codecs_alike_is_no_error_of_their_difference():
+    assert difference(OURS, AVIF, "d", 0.16) == pytest.approx([30 - accuracy_at(AVIF, "d", 0.16), 0])
+    against = [point(p.quality, p.bpp, p.ap["d"], (1, 0, -1)) for p in AVIF]
+    assert difference(OURS, against, "d", 0.16)[1] == pytest.approx(np.std([-2, 0, 2]))
+    assert difference(OURS, AVIF, "d", 0.3) is None
+
+
+def test_the_report_shows_every_point_the_error_and_what_is_never_reached():
+    curves = {"lite": OURS, "avif": [point(p.quality, p.bpp, 50 + p.quality) for p in AVIF]}
     result = {
         "originals": {"d": 40.0},
-        "curves": {name: [vars(p) for p in points] for name, points in curves.items()},
+        "curves": {name: [p.row() for p in points] for name, points in curves.items()},
         **compare(curves, ["d"]),
     }
+    assert json.loads(json.dumps(result)) == result
     text = report(result)
-    assert "lite 16" in text and "0.3200" in text and "never reached" in text
+    assert "lite 16" in text and "0.3200" in text and "never reached" in text and "± 0.0 at 0.15" in text
 
 
 def test_detectors_judge_the_same_pictures_and_bytes_count_once():
@@ -66,14 +90,14 @@ def test_detectors_judge_the_same_pictures_and_bytes_count_once():
 
 
 class Watcher:
-    """Keeps what it is shown, and finds a person of 20 x 30 pixels in everything, or nothing."""
+    """Keeps what it is shown, and finds a person of 20 x 30 pixels in as many pictures as it is told to."""
 
-    def __init__(self, *, finds=True):
+    def __init__(self, *, finds=1000):
         self.name, self.classes, self.finds, self.seen = "watcher", ("person",), finds, []
 
     def detect(self, image):
         self.seen.append(image)
-        return [Detection("person", 0.9, (10.0, 10.0, 30.0, 40.0))] if self.finds else []
+        return [Detection("person", 0.9, (10.0, 10.0, 30.0, 40.0))] if len(self.seen) <= self.finds else []
 
 
 @pytest.fixture
@@ -113,8 +137,18 @@ def test_a_filter_is_judged_on_the_pictures_it_refined_at_the_same_bits(truth, t
 
 
 def test_a_detector_that_finds_nothing_has_no_precision(truth, tmp_path):
-    figures = average_precision(Watcher(finds=False), truth, tmp_path, lambda image: image)
-    assert figures == {"AP": 0.0, "AP50": 0.0}
+    matched = match(Watcher(finds=0), truth, tmp_path, lambda image: image)
+    assert average_precision(matched) == {"AP": 0.0, "AP50": 0.0}
+    assert resampled_precision(matched, 3) == [0.0] * 3
+
+
+def test_drawing_images_again_gives_what_those_images_would_have_given(truth, tmp_path):
+    matched = match(Watcher(finds=1), truth, tmp_path, lambda image: image)
+    half = average_precision(matched)["AP"]
+    draws = resampled_precision(matched, 40)
+    assert {round(value, 1) for value in draws} == {0.0, half, 100.0} and 50 < half < 51
+    assert draws == resampled_precision(matched, 40)
+    assert average_precision(matched)["AP"] == half
 
 
 def test_another_file_is_no_detector(tmp_path):

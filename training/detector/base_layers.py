@@ -2,7 +2,8 @@
 
     secondlook evaluate base --images DIR --annotations FILE [--detector D ...] [--model M ...] [--postfilter F ...]
 
-Average precision (COCO, IoU 0.5 to 0.95) over all of the classes a detector has. Bits are those of real bytes.
+Average precision (COCO, IoU 0.5 to 0.95) over all of the classes a detector has. Bits are those of real bytes. How far
+few images can tell two codecs apart is a standard error: of the difference, over images drawn with replacement.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,34 @@ import numpy as np
 
 from cloud.detectors import load_detector
 from cloud.postfilter import PostFilter, load_postfilter
-from training.detector.evaluate import LOWEST_SCORE, BaseLayer, Change, average_precision, load_truth
+from training.detector.evaluate import (
+    LOWEST_SCORE,
+    BaseLayer,
+    Change,
+    average_precision,
+    load_truth,
+    match,
+    resampled_precision,
+)
 from training.rate_distortion import PEERS, U8
 
 BASE_QUALITIES = (0, 4, 8, 12, 16, 20, 24, 28)
 PEER_QUALITIES = {"avif": (3, 6, 10, 15, 20, 26, 34), "jpeg": (3, 5, 8, 12, 18, 25)}
 RATES = (0.10, 0.15, 0.20)  # bits a pixel at which accuracies are compared
+RESAMPLES = 100
 
 
 @dataclass(frozen=True)
 class Point:
-    """Bits a pixel, and AP in percent by detector."""
+    """Bits a pixel, and AP in percent by detector: on all images, and on each draw of them."""
 
     quality: int
     bpp: float
     ap: dict[str, float]
+    resampled: dict[str, list[float]] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        return {"quality": self.quality, "bpp": self.bpp, "ap": self.ap}
 
 
 class Still:
@@ -76,11 +90,13 @@ def measure(
     seen = [kept, *(Kept(lambda image, f=f: f.apply(kept(image))) for f in filters)]
     points = []
     for pictures in seen:
-        ap = {}
+        ap, resampled = {}, {}
         for name, detector in detectors.items():
             kept.rewind()
-            ap[name] = average_precision(detector, truth, images, pictures.rewind(), detector.classes)["AP"]
-        points.append(Point(quality, codec.bits / codec.pixels, ap))
+            matched = match(detector, truth, images, pictures.rewind(), detector.classes)
+            ap[name] = average_precision(matched)["AP"]
+            resampled[name] = resampled_precision(matched, RESAMPLES)
+        points.append(Point(quality, codec.bits / codec.pixels, ap, resampled))
     return points
 
 
@@ -103,23 +119,44 @@ def bits_for(points: Sequence[Point], detector: str, accuracy: float) -> float |
     return None
 
 
+def difference(ours: Sequence[Point], peer: Sequence[Point], detector: str, rate: float) -> list[float] | None:
+    """AP of `ours` less that of `peer` at `rate` bits a pixel, and its standard error; None outside a curve."""
+
+    def gap(a: Sequence[Point], b: Sequence[Point]) -> float | None:
+        pair = accuracy_at(a, detector, rate), accuracy_at(b, detector, rate)
+        return None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
+
+    def draw(points: Sequence[Point], number: int) -> list[Point]:
+        return [replace(p, ap={detector: p.resampled[detector][number]}) for p in points]
+
+    whole = gap(ours, peer)
+    if whole is None:
+        return None
+    gaps = [gap(draw(ours, n), draw(peer, n)) for n in range(len(ours[0].resampled[detector]))]
+    return [whole, float(np.std(np.array(gaps, np.float64)))]
+
+
 def compare(curves: dict[str, list[Point]], detectors: Sequence[str]) -> dict[str, Any]:
-    """AP of every curve at the common rates, and the share of AVIF's bits that reaches AVIF's accuracy there."""
+    """AP of every curve at the common rates, how far it is from AVIF's, and the share of its bits that reaches it."""
     at = {
         name: {d: {str(rate): accuracy_at(points, d, rate) for rate in RATES} for d in detectors}
         for name, points in curves.items()
     }
     share: dict[str, Any] = {}
+    less_avif: dict[str, Any] = {}
     for name, points in curves.items():
         if name in PEER_QUALITIES or "avif" not in curves:
             continue
         share[name] = {d: {} for d in detectors}
+        less_avif[name] = {
+            d: {str(r): difference(points, curves["avif"], d, r) for r in RATES} for d in detectors
+        }
         for d in detectors:
             for rate in RATES:
                 wanted = at["avif"][d][str(rate)]
                 needed = bits_for(points, d, wanted) if wanted is not None else None
                 share[name][d][str(rate)] = needed / rate if needed is not None else None
-    return {"ap_at_bpp": at, "share_of_avif_bits_at_equal_ap": share}
+    return {"ap_at_bpp": at, "ap_less_avif": less_avif, "share_of_avif_bits_at_equal_ap": share}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -136,6 +173,10 @@ def report(result: dict[str, Any]) -> str:
         for d, values in by_detector.items():
             shown = ", ".join(f"{v:.1f} at {rate}" for rate, v in values.items() if v is not None)
             lines.append(f"AP of {d} on {name}: {shown}")
+    for name, by_detector in result["ap_less_avif"].items():
+        for d, pairs in by_detector.items():
+            shown = ", ".join(f"{p[0]:+.1f} ± {p[1]:.1f} at {rate}" for rate, p in pairs.items() if p is not None)
+            lines.append(f"{name}, {d}: AP less AVIF's, with its standard error: {shown or 'no common rate'}")
     for name, by_detector in result["share_of_avif_bits_at_equal_ap"].items():
         for d, values in by_detector.items():
             shown = ", ".join(f"{100 * v:.0f} % at {rate}" for rate, v in values.items() if v is not None)
@@ -148,7 +189,9 @@ def run(args: argparse.Namespace) -> int:
     specs = args.detector or ["builtin"]
     detectors = {Path(s).stem: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE) for s in specs}
     originals = {
-        name: average_precision(detector, truth, args.images, lambda image: image, detector.classes)["AP"]
+        name: average_precision(
+            match(detector, truth, args.images, lambda image: image, detector.classes)
+        )["AP"]
         for name, detector in detectors.items()
     }
     curves: dict[str, list[Point]] = {}
@@ -169,7 +212,7 @@ def run(args: argparse.Namespace) -> int:
         ]
     result = {
         "images": len(truth.imgs), "originals": originals,
-        "curves": {name: [vars(p) for p in points] for name, points in curves.items()},
+        "curves": {name: [p.row() for p in points] for name, points in curves.items()},
         **compare(curves, list(detectors)),
     }  # fmt: skip
     print(report(result))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import time
@@ -43,10 +44,10 @@ class BaseLayer:
         return self._codec.decode_base(encoded.layers.base)
 
 
-def average_precision(
+def match(
     detector: Detector, truth: Any, folder: Path, change: Change, classes: Sequence[str] = SHIPPED_CLASSES
-) -> dict[str, float]:
-    """AP (IoU 0.5 to 0.95), AP50 and each class's AP50 over `classes`, in percent."""
+) -> Any:
+    """Detections on all images, matched with their annotations: a COCOeval, or None where nothing was found."""
     from pycocotools.cocoeval import COCOeval
 
     ids = {c["name"]: c["id"] for c in truth.dataset["categories"] if c["name"] in classes}
@@ -64,21 +65,52 @@ def average_precision(
                     {"image_id": image_id, "category_id": ids[found.label], "bbox": box, "score": found.score}
                 )
     if not results:  # which the COCO tools cannot read
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):
+        matched = COCOeval(truth, truth.loadRes(results), "bbox")
+        matched.params.catIds = sorted(ids.values())
+        matched.evaluate()
+    return matched
+
+
+def average_precision(matched: Any) -> dict[str, float]:
+    """AP (IoU 0.5 to 0.95), AP50 and each class's AP50 over the classes of `match`, in percent."""
+    if matched is None:
         return {"AP": 0.0, "AP50": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
-        scored = COCOeval(truth, truth.loadRes(results), "bbox")
-        scored.params.catIds = sorted(ids.values())
-        scored.evaluate()
-        scored.accumulate()
-        scored.summarize()
-    figures = {"AP": round(100 * scored.stats[0], 1), "AP50": round(100 * scored.stats[1], 1)}
-    precision = scored.eval["precision"][0, :, :, 0, 2]
-    for column, category in enumerate(scored.params.catIds):
+        matched.accumulate()
+        matched.summarize()
+    figures = {"AP": round(100 * matched.stats[0], 1), "AP50": round(100 * matched.stats[1], 1)}
+    precision = matched.eval["precision"][0, :, :, 0, 2]
+    for column, category in enumerate(matched.params.catIds):
         values = precision[:, column]
         if (values > -1).any():
-            label = truth.cats[category]["name"]
+            label = matched.cocoGt.cats[category]["name"]
             figures[f"AP50 {label}"] = round(100 * float(values[values > -1].mean()), 1)
     return figures
+
+
+def resampled_precision(matched: Any, resamples: int) -> list[float]:
+    """AP in percent on as many images drawn with replacement, `resamples` times (bootstrap).
+
+    The draws depend on the number of images alone, so the spread of a difference between two codecs is that of
+    the differences draw by draw.
+    """
+    if matched is None:
+        return [0.0] * resamples
+    params = copy.copy(matched.params)
+    params.areaRng, params.maxDets = params.areaRng[:1], params.maxDets[-1:]
+    images = len(params.imgIds)
+    by_image = np.array(matched.evalImgs, dtype=object).reshape(-1, images)  # class and area, image
+    draw, rng, values = copy.copy(matched), np.random.default_rng(0), []
+    for _ in range(resamples):
+        draw.evalImgs = by_image[:, rng.integers(0, images, images)].ravel()
+        with contextlib.redirect_stdout(io.StringIO()):
+            draw.accumulate(params)
+        precision = draw.eval["precision"]
+        present = precision > -1
+        values.append(100 * float(precision[present].mean()) if present.any() else 0.0)
+    return values
 
 
 def milliseconds(spec: str, threads: int, runs: int = 20) -> float:
@@ -107,12 +139,12 @@ def run(args: argparse.Namespace) -> int:
     figures: dict[str, Any] = {}
     for spec, detector in detectors.items():
         role = "detector" if spec == args.detector else "against " + Path(spec).stem
-        figures[f"{role}, images"] = average_precision(detector, truth, args.images, lambda image: image)
+        figures[f"{role}, images"] = average_precision(match(detector, truth, args.images, lambda image: image))
     for base_quality in args.base_quality if args.codec else ():
         for spec, detector in detectors.items():
             role = "detector" if spec == args.detector else "against " + Path(spec).stem
             layer = BaseLayer(args.codec, base_quality, args.quality)
-            scored = average_precision(detector, truth, args.images, layer)
+            scored = average_precision(match(detector, truth, args.images, layer))
             figures[f"{role}, base {base_quality}"] = {**scored, "bpp": round(layer.bits / layer.pixels, 4)}
     for threads in (1, 2):
         figures[f"ms a 768x432 frame, {threads} thread{'s' * (threads > 1)}"] = milliseconds(
