@@ -76,6 +76,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     total = plan.packets_an_edge * plan.edges
     seconds = max(part.ended for part in sent) - min(part.started for part in sent)
     slowest = min(engines.values())
+    in_series = 1 / sum(1 / rate for rate in engines.values())  # what is left where they share the processors
     return {
         "backend": plan.backend,
         "store_only": plan.store_only,
@@ -85,6 +86,8 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         "packets_per_s": round(total / seconds, 1),
         "raw_packets_per_s": round(slowest, 1),
         "ratio": round(total / seconds / slowest, 3),
+        "raw_in_series_per_s": round(in_series, 1),
+        "ratio_in_series": round(total / seconds / in_series, 3),
         "p50_ms": round(1000 * quantile(latencies, 0.5), 2),
         "p99_ms": round(1000 * quantile(latencies, 0.99), 2),
         "rss_mb": [rss[len(rss) // 10], rss[-1]],
@@ -109,6 +112,7 @@ def report(figures: dict[str, Any]) -> str:
         f"durable     {figures['packets_per_s']:,.0f} packets/s, queue {figures['backend']}"
         + (", workers afterwards" if figures["store_only"] else ""),
         f"raw         {engines}; ratio to the slowest {figures['ratio']:.2f}",
+        f"in series   {figures['raw_in_series_per_s']:,.0f}/s; ratio {figures['ratio_in_series']:.2f}",
         f"latency     p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, to the acknowledgement",
         f"gateway     {start:.1f} MB after a tenth of the time, {end:.1f} MB at the end",
         f"lost {figures['lost']}, duplicated {figures['duplicated']}",

@@ -36,6 +36,8 @@ def test_every_packet_is_acknowledged_once_and_the_report_is_whole(
     assert figures["ratio"] == pytest.approx(
         figures["packets_per_s"] / min(figures["raw"].values()), abs=0.002
     )
+    both = sum(1 / rate for rate in figures["raw"].values())
+    assert figures["ratio_in_series"] == pytest.approx(figures["packets_per_s"] * both, abs=0.002)
     assert "1,400 packets" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.slk", "b.slk", "out.json"]
 

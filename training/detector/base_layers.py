@@ -119,7 +119,9 @@ def bits_for(points: Sequence[Point], detector: str, accuracy: float) -> float |
     return None
 
 
-def difference(ours: Sequence[Point], peer: Sequence[Point], detector: str, rate: float) -> list[float] | None:
+def difference(
+    ours: Sequence[Point], peer: Sequence[Point], detector: str, rate: float
+) -> list[float] | None:
     """AP of `ours` less that of `peer` at `rate` bits a pixel, and its standard error; None outside a curve."""
 
     def gap(a: Sequence[Point], b: Sequence[Point]) -> float | None:
@@ -175,7 +177,9 @@ def report(result: dict[str, Any]) -> str:
             lines.append(f"AP of {d} on {name}: {shown}")
     for name, by_detector in result["ap_less_avif"].items():
         for d, pairs in by_detector.items():
-            shown = ", ".join(f"{p[0]:+.1f} ± {p[1]:.1f} at {rate}" for rate, p in pairs.items() if p is not None)
+            shown = ", ".join(
+                f"{p[0]:+.1f} ± {p[1]:.1f} at {rate}" for rate, p in pairs.items() if p is not None
+            )
             lines.append(f"{name}, {d}: AP less AVIF's, with its standard error: {shown or 'no common rate'}")
     for name, by_detector in result["share_of_avif_bits_at_equal_ap"].items():
         for d, values in by_detector.items():
@@ -189,9 +193,9 @@ def run(args: argparse.Namespace) -> int:
     specs = args.detector or ["builtin"]
     detectors = {Path(s).stem: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE) for s in specs}
     originals = {
-        name: average_precision(
-            match(detector, truth, args.images, lambda image: image, detector.classes)
-        )["AP"]
+        name: average_precision(match(detector, truth, args.images, lambda image: image, detector.classes))[
+            "AP"
+        ]
         for name, detector in detectors.items()
     }
     curves: dict[str, list[Point]] = {}

@@ -104,7 +104,7 @@ def resampled_precision(matched: Any, resamples: int) -> list[float]:
     by_image = np.array(matched.evalImgs, dtype=object).reshape(-1, images)  # class and area, image
     draw, rng, values = copy.copy(matched), np.random.default_rng(0), []
     for _ in range(resamples):
-        draw.evalImgs = by_image[:, rng.integers(0, images, images)].ravel()
+        draw.evalImgs = by_image[:, rng.integers(0, images, images)].ravel().tolist()
         with contextlib.redirect_stdout(io.StringIO()):
             draw.accumulate(params)
         precision = draw.eval["precision"]
@@ -139,7 +139,9 @@ def run(args: argparse.Namespace) -> int:
     figures: dict[str, Any] = {}
     for spec, detector in detectors.items():
         role = "detector" if spec == args.detector else "against " + Path(spec).stem
-        figures[f"{role}, images"] = average_precision(match(detector, truth, args.images, lambda image: image))
+        figures[f"{role}, images"] = average_precision(
+            match(detector, truth, args.images, lambda image: image)
+        )
     for base_quality in args.base_quality if args.codec else ():
         for spec, detector in detectors.items():
             role = "detector" if spec == args.detector else "against " + Path(spec).stem
