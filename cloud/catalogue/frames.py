@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ from cloud.catalogue.schema import (
     table_of,
 )
 from cloud.catalogue.store import Catalogue, append_audit
-from cloud.sql import insert
+from cloud.sql import hold, insert
 from shared.detection import Detection
 
 
@@ -77,10 +77,12 @@ def store_frame(
 ) -> bool:
     """Store a frame, its detections and the review it calls for, all or nothing.
 
-    Returns False, and changes nothing, when the frame is there already.
+    Returns False, and changes nothing, when the frame is there already. A tombstone over it is cut: see
+    `store_tombstones`.
     """
     try:
         with catalogue.writing() as session:
+            _hold_boot(session, frame.edge_id, frame.boot_id)
             if _find_frame(session, frame.edge_id, frame.boot_id, frame.seq) is not None:
                 return False
             _see_camera(session, frame.edge_id, frame.camera, now_ns)
@@ -101,6 +103,7 @@ def store_frame(
             row.detections = [_box(detection, detector) for detection in detections]
             session.add(row)
             session.flush()
+            _cut_tombstones(session, row)
             if review is not None:
                 _create_review(session, row, review, now_ns)
     except IntegrityError:
@@ -112,16 +115,65 @@ def store_frame(
 
 
 def store_tombstones(catalogue: Catalogue, dropped: Sequence[DroppedFrames]) -> int:
-    """Store those tombstones that are not there yet; returns how many were new."""
+    """Store those tombstones that are not there yet; returns how many were new.
+
+    A frame that is here is left out, and what lies beside it stays: its queue had it when the gateway died
+    before it could say so, and the camera host, who had not heard, dropped it. Such a frame may also come later.
+    """
     with catalogue.writing() as session:
-        connection, table = session.connection(), table_of(Tombstone)
-        added = [
-            connection.execute(
-                insert(connection, table).values(**vars(gap)).on_conflict_do_nothing().returning(table.c.id)
-            ).all()
-            for gap in dropped
-        ]
-    return sum(map(len, added))
+        for name in sorted({(gap.edge_id, gap.boot_id) for gap in dropped}):
+            _hold_boot(session, *name)
+        return sum(_add_tombstones(session, gap, _frames_within(session, gap)) for gap in dropped)
+
+
+def parts_without(first: int, last: int, present: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The ranges of ``first``..``last`` beside the sequences ``present``, which are within and ascend."""
+    for seq in present:
+        if first < seq:
+            yield first, seq - 1
+        first = seq + 1
+    if first <= last:
+        yield first, last
+
+
+def _hold_boot(session: Session, edge_id: str, boot_id: str) -> None:
+    """A frame and a tombstone of one boot are not stored at the same time: each has to see the other."""
+    hold(session.connection(), f"{edge_id}/{boot_id}")
+
+
+def _frames_within(session: Session, gap: DroppedFrames) -> Sequence[int]:
+    return session.scalars(
+        select(Frame.seq)
+        .where(
+            Frame.edge_id == gap.edge_id,
+            Frame.boot_id == gap.boot_id,
+            Frame.seq.between(gap.first_seq, gap.last_seq),
+        )
+        .order_by(Frame.seq)
+    ).all()
+
+
+def _add_tombstones(session: Session, gap: DroppedFrames, present: Sequence[int]) -> int:
+    connection, table = session.connection(), table_of(Tombstone)
+    added = 0
+    for first, last in parts_without(gap.first_seq, gap.last_seq, present):
+        row = {**vars(gap), "first_seq": first, "last_seq": last}
+        new = insert(connection, table).values(row).on_conflict_do_nothing().returning(table.c.id)
+        added += len(connection.execute(new).all())
+    return added
+
+
+def _cut_tombstones(session: Session, frame: Frame) -> None:
+    table = table_of(Tombstone)
+    of_gap = [table.c[field.name] for field in fields(DroppedFrames)]
+    cut = session.connection().execute(
+        delete(table)
+        .where(table.c.edge_id == frame.edge_id, table.c.boot_id == frame.boot_id)
+        .where(table.c.first_seq <= frame.seq, table.c.last_seq >= frame.seq)
+        .returning(*of_gap)
+    )
+    for row in cut.all():
+        _add_tombstones(session, DroppedFrames(**row._mapping), [frame.seq])
 
 
 def _find_frame(session: Session, edge_id: str, boot_id: str, seq: int) -> int | None:

@@ -176,7 +176,7 @@ class Fleet:
                 "registry_file": str(registry),
             },
             "gateway.limits": {"stall_seconds": 0.5},
-            # A NATS server refuses a stream that may grow beyond its disk, and the disks here are small.
+            # A NATS server refuses a stream that may grow beyond its store, and the disks here are small.
             "gateway.queue": {"max_bytes": 8 << 20},
             "gateway.requests": {"lease_seconds": 3.0, "busy_seconds": 0.5},
             "broker": {"address": self.broker_address, "timeout_seconds": 3.0},
@@ -241,9 +241,9 @@ def _nats_settings(port: int, store: Path) -> str:
     numbers = tuple(int(part) for part in version.rpartition("v")[2].strip().split(".")[:2])
     # Servers before 2.10 do not know the setting: a SIGKILL loses nothing there, but a power cut may.
     sync = "sync_interval: always" if numbers >= (2, 10) else ""
-    return (
-        f'host: "127.0.0.1"\nport: {port}\nmax_payload: 8MB\njetstream {{\nstore_dir: "{store}"\n{sync}\n}}\n'
-    )
+    # Without a limit it takes what is free when it starts: nothing, for good, when that is while the disk is full.
+    jetstream = f'store_dir: "{store}"\nmax_file_store: 64MB\n{sync}\n'
+    return f'host: "127.0.0.1"\nport: {port}\nmax_payload: 8MB\njetstream {{\n{jetstream}}}\n'
 
 
 def _write_video(path: Path) -> None:

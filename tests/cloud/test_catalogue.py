@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,40 @@ def test_tombstones_are_stored_once(catalogue: cat.Catalogue) -> None:
     gap = cat.DroppedFrames("gate", BOOT, 4, 9, "spool-full", 7)
     assert cat.store_tombstones(catalogue, [gap, gap]) == 1
     assert cat.store_tombstones(catalogue, [gap]) == 0
+
+
+def graves(catalogue: cat.Catalogue, boot_id: str = BOOT) -> list[tuple[int, int]]:
+    with catalogue.reading() as session:
+        rows = session.scalars(select(cat.Tombstone).where(cat.Tombstone.boot_id == boot_id))
+        return sorted((row.first_seq, row.last_seq) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("seqs", "left"),
+    [
+        ([6], [(4, 5), (7, 9)]),
+        ([4], [(5, 9)]),
+        ([9], [(4, 8)]),
+        ([3, 10], [(4, 9)]),
+        ([5, 6, 8], [(4, 4), (7, 7), (9, 9)]),
+        (range(4, 10), []),
+    ],
+)
+@pytest.mark.parametrize("frames_first", [True, False])
+def test_a_frame_that_came_after_all_lies_under_no_tombstone(
+    catalogue: cat.Catalogue, seqs: Sequence[int], left: list[tuple[int, int]], frames_first: bool
+) -> None:
+    gap = cat.DroppedFrames("gate", BOOT, 4, 9, "spool-full", 7)
+    other = replace(gap, boot_id="b" * 32)
+    if not frames_first:
+        cat.store_tombstones(catalogue, [other, gap])
+    for seq in seqs:
+        store(catalogue, seq)
+    for _ in range(2):  # every worker copies them again when it starts
+        cat.store_tombstones(catalogue, [gap, other])
+    assert (graves(catalogue), graves(catalogue, other.boot_id)) == (left, [(4, 9)])
+    with catalogue.reading() as session:
+        assert {grave.reason for grave in session.scalars(select(cat.Tombstone))} == {"spool-full"}
 
 
 def test_opening_says_what_is_wrong(tmp_path: Path) -> None:

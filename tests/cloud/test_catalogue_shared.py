@@ -82,6 +82,27 @@ def test_tombstones_that_many_workers_copy_are_stored_once(hands: list[cat.Catal
     assert sum(stored) == 20  # type: ignore[arg-type]
 
 
+def test_frames_and_tombstones_over_them_that_come_at_once(hands: list[cat.Catalogue]) -> None:
+    gaps = [cat.DroppedFrames("gate", BOOT, first, first + 4, "spool-full", 7) for first in range(0, 60, 5)]
+
+    def file(catalogue: cat.Catalogue) -> None:
+        if hands.index(catalogue) % 2:
+            cat.store_tombstones(catalogue, gaps)
+        else:
+            for seq in range(hands.index(catalogue), 60, 6):
+                store(catalogue, seq)
+
+    at_once(hands, file)
+    with hands[0].reading() as session:
+        frames = set(session.scalars(select(cat.Frame.seq)))
+        buried = [
+            seq
+            for grave in session.scalars(select(cat.Tombstone))
+            for seq in range(grave.first_seq, grave.last_seq + 1)
+        ]
+    assert len(frames) == 30 and sorted([*frames, *buried]) == list(range(60))
+
+
 def test_a_verdict_is_undone_once(hands: list[cat.Catalogue]) -> None:
     store(hands[0], 0)
     cat.lease_due_review(hands[0], "r1", lease_seconds=60, now_ns=0)
