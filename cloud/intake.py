@@ -17,7 +17,7 @@ from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
 from cloud.gathering import Batch, Gathering, Settled
 from cloud.keys import Registry
-from cloud.ledger import Gap
+from cloud.ledger import Gap, to_take
 from cloud.queue import FrameQueue, QueuedFrame
 from cloud.ratelimit import EdgeRates, RateLimits
 from cloud.requests import Assemblies, RequestState
@@ -141,9 +141,7 @@ class Intake:
 
     def _begin(self, batch: Batch) -> Settled | None:
         try:
-            known = self._ledger.received
-            fresh = [f for f in batch.frames if f.seq not in known(f.edge_id, f.boot_id)]
-            return self._queue.begin(fresh)
+            return self._queue.begin(to_take(batch.frames, self._ledger.received))
         except PASSING:
             return None  # to store it will show the cause
 

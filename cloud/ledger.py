@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cloud.queue import FrameQueue, QueuedFrame, transaction
@@ -91,8 +91,9 @@ class Ledger:
     ) -> set[BootName]:
         """Store new frames in the queue and new gaps here, in one durable step.
 
-        What came before is only counted. Returns the boots that may be acknowledged now; one that has too many
-        holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, having stored nothing.
+        What came before is only counted; a delta ahead of its key is left out. Returns the boots that may be
+        acknowledged now; one that has too many holes is left out, and its frames of this batch with it. Raises
+        QueueFull, DiskFull, having stored nothing.
         """
         self._trim()
         touched: set[BootName] = set()
@@ -163,7 +164,7 @@ class Ledger:
             boot.repeated += 1
             touched.add(name)
             return False
-        if not has_room(boot.received):
+        if not has_room(boot.received) or not has_key(frame, boot.received):
             return False
         boot.received.add(frame.seq)
         boot.frames += 1
@@ -220,6 +221,28 @@ class Ledger:
 def has_room(received: Received) -> bool:
     """Whether a boot's record may grow: it has fewer holes than the limit."""
     return len(received.selective(MAX_RANGES)) < MAX_RANGES
+
+
+def has_key(frame: QueuedFrame, received: Received | set[int]) -> bool:
+    """Whether the key that a delta refers to came before it, or is known to be dropped.
+
+    A delta is not taken ahead of its key: a camera host that runs out of room may yet drop a key that is not
+    acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key.
+    """
+    return frame.key_seq is None or frame.key_seq in received
+
+
+def to_take(frames: Sequence[QueuedFrame], received: Callable[[str, str], Received]) -> list[QueuedFrame]:
+    """Those that a ledger would take, in their order; ``received`` is its method."""
+    taken: list[QueuedFrame] = []
+    here: dict[BootName, set[int]] = {}
+    for frame in frames:
+        boot = frame.edge_id, frame.boot_id
+        known, seqs = received(*boot), here.setdefault(boot, set())
+        if frame.seq not in known and (has_key(frame, known) or has_key(frame, seqs)):
+            taken.append(frame)
+            seqs.add(frame.seq)
+    return taken
 
 
 def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:

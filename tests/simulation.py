@@ -19,8 +19,14 @@ Frame = tuple[str, int]  # boot, sequence
 TIMES = LinkTimes(resend_seconds=3.0, hello_seconds=1.0)
 EDGE_ID = "gate"
 _SPOOL_BYTES = 4000
+_KEY_INTERVAL = 4
 _MOST_UNDER_WAY = 200  # packets a virtual connection holds
 _HEALING_TURNS = 400
+
+
+def key_of(seq: int) -> int | None:
+    """The key that a frame refers to, if it is a delta."""
+    return seq - seq % _KEY_INTERVAL if seq % _KEY_INTERVAL else None
 
 
 class GatewayEnd(Protocol):
@@ -53,13 +59,14 @@ class GatewayEnd(Protocol):
 
 @dataclass
 class Disk:
-    """The committed part of the camera host: a spool that drops the oldest when it is full."""
+    """The committed part of the camera host: a spool that drops the oldest when it is full, a key with its deltas."""
 
     boots: list[str] = field(default_factory=list)
     next_seq: dict[str, int] = field(default_factory=dict)
     frames: dict[Frame, int] = field(default_factory=dict)  # undelivered ones, by size
     graves: dict[int, tuple[str, int, int]] = field(default_factory=dict)  # by id
     last_grave: int = 0
+    dropped: set[Frame] = field(default_factory=set)
 
     def start(self) -> str:
         boot = f"{len(self.boots):032x}"
@@ -71,12 +78,18 @@ class Disk:
         for size in sizes:
             while self.frames and sum(self.frames.values()) + size > _SPOOL_BYTES:
                 oldest = min(self.frames, key=lambda frame: (self.boots.index(frame[0]), frame[1]))
-                del self.frames[oldest]
-                self._bury(*oldest)
-            self.frames[boot, self.next_seq[boot]] = size
+                for frame in sorted(f for f in self.frames if oldest in (f, (f[0], key_of(f[1])))):
+                    del self.frames[frame]
+                    self._bury(*frame)
+            seq = self.next_seq[boot]
             self.next_seq[boot] += 1
+            if (boot, key_of(seq)) in self.dropped:
+                self._bury(boot, seq)
+            else:
+                self.frames[boot, seq] = size
 
     def _bury(self, boot: str, seq: int) -> None:
+        self.dropped.add((boot, seq))
         first = seq
         for id_, (of_boot, low, high) in list(self.graves.items()):
             if of_boot == boot and high == seq - 1:
@@ -171,7 +184,7 @@ class Simulation:
 
     def _send_frame(self, frame: Frame) -> None:
         size = self.disk.frames[frame]
-        self._send(p.BaseFrame(*frame, 5, 64, 48, None, 9, bytes(size)))
+        self._send(p.BaseFrame(*frame, 5, 64, 48, key_of(frame[1]), 9, bytes(size)))
         self.outstanding[frame] = size
         self.sender.sent(frame[0], frame[1], frame[1], size, self.now)
 
@@ -291,6 +304,12 @@ class Simulation:
         stored, buried = self.gateway.stored(), self.gateway.buried()
         twice = [frame for frame in stored | buried if stored[frame] + buried[frame] > 1]
         assert not twice, f"counted twice: {twice}"
+        keyless = [
+            (boot, seq)
+            for boot, seq in stored
+            if (boot, key_of(seq) or 0) not in stored and key_of(seq) is not None
+        ]
+        assert not keyless, f"acknowledged, and never to be decoded: {keyless}"
         captured = self.disk.next_seq
         assert all(seq < captured[boot] for boot, seq in stored | buried), "it has what nobody captured"
         assert self.sender.in_flight_bytes == sum(self.outstanding.values())

@@ -128,6 +128,27 @@ def test_frames_are_acknowledged_only_after_the_commit(room: Room) -> None:
     assert room.flush() == []
 
 
+def test_a_delta_waits_for_its_key(room: Room) -> None:
+    """Acknowledged ahead of a key that the camera host then has to drop, it could never be decoded."""
+    slow = SlowQueue(room.queue)
+    room.intake._queue = slow  # type: ignore[assignment]
+    room.hello()
+    room.say(base_frame(0))
+    room.say(base_frame(6, key_seq=5))
+    assert room.flush() == [p.Ack(BOOT, 0, (), 1000)]
+    room.say(base_frame(6, key_seq=5))
+    assert room.flush() == []
+    for seq, key_seq in ((7, 5), (5, None), (6, 5)):
+        room.say(base_frame(seq, key_seq=key_seq))
+    room.intake.flush(now=room.now, wait=False)
+    assert slow.begun == [[5, 6]]
+    assert room.flush() == [p.Ack(BOOT, 0, ((5, 6),), 1000)]
+    room.say(base_frame(7, key_seq=5))
+    room.say(p.Tombstone(BOOT, 1, 4, "spool-full"))
+    assert room.flush() == [p.Ack(BOOT, 7, (), 1000)]
+    assert room.queued() == [0, 5, 6, 7]
+
+
 def test_what_comes_twice_is_queued_once_even_after_it_was_worked_off(room: Room) -> None:
     room.hello()
     for frame in (base_frame(0), base_frame(1), base_frame(0)):

@@ -44,7 +44,8 @@ class ModelGateway:
         for _, packet in batch:
             safe = self.safe[packet.boot_id]
             if isinstance(packet, p.BaseFrame):
-                if safe.add(packet.seq):
+                has_key = packet.key_seq is None or packet.key_seq in safe
+                if has_key and safe.add(packet.seq):
                     self.ever[packet.boot_id, packet.seq] += 1
                     self.queued[packet.boot_id, packet.seq] = len(packet.payload)
             else:
