@@ -17,7 +17,7 @@ from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
 from cloud.gathering import Batch, Gathering, Settled
 from cloud.keys import Registry
-from cloud.ledger import Gap, to_take
+from cloud.ledger import BootName, Gap, with_keys
 from cloud.queue import FrameQueue, QueuedFrame
 from cloud.ratelimit import EdgeRates, RateLimits
 from cloud.requests import Assemblies, RequestState
@@ -141,13 +141,24 @@ class Intake:
 
     def _begin(self, batch: Batch) -> Settled | None:
         try:
-            return self._queue.begin(to_take(batch.frames, self._ledger.received))
+            known = self._ledger.received
+            fresh = [f for f in self._with_keys(batch) if f.seq not in known(f.edge_id, f.boot_id)]
+            return self._queue.begin(fresh)
         except PASSING:
             return None  # to store it will show the cause
 
+    def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
+        told: dict[BootName, int] = {}
+        for peer, boot in batch.peers:
+            session = self._sessions.get(peer)
+            oldest = 0 if session is None else session.boots.get(boot[1], 0)
+            told[boot] = min(oldest, told.get(boot, oldest))
+        return with_keys(batch.frames, self._ledger.received, told)
+
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
-            safe = self._ledger.take(self._queue, batch.frames, batch.gaps, now=now)
+            frames, gaps = self._with_keys(batch), batch.gaps
+            safe = self._ledger.take(self._queue, frames, gaps, now=now) if frames or gaps else set()
         except (QueueFull, *PASSING) as error:
             # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._stall(error, now)
@@ -234,7 +245,7 @@ class Intake:
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.most_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
         session.boots.pop(hello.boot_id, None)
-        session.boots[hello.boot_id] = None
+        session.boots[hello.boot_id] = hello.oldest_seq
         session.camera, session.heard_at = hello.camera, now
         self._ledger.see_edge(
             hello.edge_id, camera=hello.camera, software=hello.software, now_ns=int(now * _NANOSECONDS)

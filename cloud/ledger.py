@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloud.queue import FrameQueue, QueuedFrame, transaction
@@ -91,9 +91,8 @@ class Ledger:
     ) -> set[BootName]:
         """Store new frames in the queue and new gaps here, in one durable step.
 
-        What came before is only counted; a delta ahead of its key is left out. Returns the boots that may be
-        acknowledged now; one that has too many holes is left out, and its frames of this batch with it. Raises
-        QueueFull, DiskFull, having stored nothing.
+        What came before is only counted. Returns the boots that may be acknowledged now; one that has too many
+        holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, having stored nothing.
         """
         self._trim()
         touched: set[BootName] = set()
@@ -164,7 +163,7 @@ class Ledger:
             boot.repeated += 1
             touched.add(name)
             return False
-        if not has_room(boot.received) or not has_key(frame, boot.received):
+        if not has_room(boot.received):
             return False
         boot.received.add(frame.seq)
         boot.frames += 1
@@ -223,26 +222,24 @@ def has_room(received: Received) -> bool:
     return len(received.selective(MAX_RANGES)) < MAX_RANGES
 
 
-def has_key(frame: QueuedFrame, received: Received | set[int]) -> bool:
-    """Whether the key that a delta refers to came before it, or is known to be dropped.
+def with_keys(
+    frames: Sequence[QueuedFrame], received: Callable[[str, str], Received], told: Mapping[BootName, int]
+) -> list[QueuedFrame]:
+    """The frames without those deltas whose key has not come, nor is known to be dropped.
 
     A delta is not taken ahead of its key: a camera host that runs out of room may yet drop a key that is not
-    acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key.
+    acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key. ``received``
+    is a ledger's method. Below ``told`` a boot was told that all is safe: by another ledger, if not by this one.
     """
-    return frame.key_seq is None or frame.key_seq in received
-
-
-def to_take(frames: Sequence[QueuedFrame], received: Callable[[str, str], Received]) -> list[QueuedFrame]:
-    """Those that a ledger would take, in their order; ``received`` is its method."""
-    taken: list[QueuedFrame] = []
+    kept: list[QueuedFrame] = []
     here: dict[BootName, set[int]] = {}
     for frame in frames:
-        boot = frame.edge_id, frame.boot_id
+        boot, key = (frame.edge_id, frame.boot_id), frame.key_seq
         known, seqs = received(*boot), here.setdefault(boot, set())
-        if frame.seq not in known and (has_key(frame, known) or has_key(frame, seqs)):
-            taken.append(frame)
+        if key is None or key < told.get(boot, 0) or key in seqs or key in known or frame.seq in known:
+            kept.append(frame)
             seqs.add(frame.seq)
-    return taken
+    return kept
 
 
 def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:

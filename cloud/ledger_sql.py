@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from cloud.ledger import MAX_RANGES, BootName, EdgeRecord, Gap, has_key, has_room, missing_parts
+from cloud.ledger import MAX_RANGES, BootName, EdgeRecord, Gap, has_room, missing_parts
 from cloud.queue import FrameQueue, QueuedFrame
 from cloud.sql import make_tables, named_errors
 from shared.errors import UnsupportedStore
@@ -98,7 +98,7 @@ class _Draft:
         boot = self.boots[name]
         if frame.seq in boot.received:
             boot.repeated += 1
-        elif has_room(boot.received) and has_key(frame, boot.received):
+        elif has_room(boot.received):
             boot.received.add(frame.seq)
             boot.frames += 1
             self.fresh.append(frame)

@@ -25,7 +25,8 @@ class Session:
     channel: str
     public_key: str  # Z85; empty on a plain connection
     heard_at: float
-    boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
+    # Greeted ones, the latest last; each with the first sequence that it has not been told is safe.
+    boots: dict[str, int] = field(default_factory=dict)
     credit_bytes: int = 0  # what it was granted last
 
     @property

@@ -33,9 +33,8 @@ class FrameLedger(Protocol):
     ) -> set[BootName]:
         """Store new frames in the queue and new gaps here; what came before is only counted.
 
-        A delta that comes before its key is left out, and sent again by the camera host. Returns the boots that
-        may be acknowledged now; one that has too many holes is left out, and its frames of this batch with it.
-        Raises QueueFull, DiskFull, StoreUnavailable: then nothing may be acknowledged.
+        Returns the boots that may be acknowledged now; one that has too many holes is left out, and its frames of
+        this batch with it. Raises QueueFull, DiskFull, StoreUnavailable: then nothing may be acknowledged.
         """
         ...
 

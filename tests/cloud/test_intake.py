@@ -43,8 +43,15 @@ class Room:
         assert all(to == peer for to, _ in heard)
         return [answer for _, answer in heard]
 
-    def hello(self, channel: str = "bulk", peer: bytes = b"bulk1", edge_id: str = "gate", boot: str = BOOT):
-        (answer,) = self.say(p.Hello(edge_id, boot, channel, "yard", 0, 0, "test"), peer)
+    def hello(
+        self,
+        channel: str = "bulk",
+        peer: bytes = b"bulk1",
+        edge_id: str = "gate",
+        boot: str = BOOT,
+        oldest_seq: int = 0,
+    ):
+        (answer,) = self.say(p.Hello(edge_id, boot, channel, "yard", 1000, oldest_seq, "test"), peer)
         return answer
 
     def flush(self) -> list[p.Packet]:
@@ -147,6 +154,14 @@ def test_a_delta_waits_for_its_key(room: Room) -> None:
     room.say(p.Tombstone(BOOT, 1, 4, "spool-full"))
     assert room.flush() == [p.Ack(BOOT, 7, (), 1000)]
     assert room.queued() == [0, 5, 6, 7]
+
+
+def test_a_gateway_with_a_new_ledger_believes_what_the_camera_host_was_told(room: Room) -> None:
+    room.hello(oldest_seq=10)
+    room.say(base_frame(11, key_seq=9))
+    room.say(base_frame(13, key_seq=10))
+    assert room.flush() == [p.Ack(BOOT, -1, ((11, 11),), 1000)]
+    assert room.queued() == [11]
 
 
 def test_what_comes_twice_is_queued_once_even_after_it_was_worked_off(room: Room) -> None:
