@@ -17,7 +17,7 @@ from cloud.blobs import Blobs, enhancement_key
 from cloud.config import IntakeLimits
 from cloud.gathering import Batch, Gathering, Settled
 from cloud.keys import Registry
-from cloud.ledger import BootName, Gap, with_keys
+from cloud.ledger import Gap, with_keys
 from cloud.queue import FrameQueue, QueuedFrame
 from cloud.ratelimit import EdgeRates, RateLimits
 from cloud.requests import Assemblies, RequestState
@@ -148,12 +148,7 @@ class Intake:
             return None  # to store it will show the cause
 
     def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
-        told: dict[BootName, int] = {}
-        for peer, boot in batch.peers:
-            session = self._sessions.get(peer)
-            oldest = 0 if session is None else session.boots.get(boot[1], 0)
-            told[boot] = min(oldest, told.get(boot, oldest))
-        return with_keys(batch.frames, self._ledger.received, told)
+        return with_keys(batch.frames, self._ledger.received, self._sessions.told(batch.peers))
 
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
@@ -359,16 +354,12 @@ class Intake:
 
     def _probes(self, now: float) -> list[Outgoing]:
         """A packet for each connection that has long been silent: sending shows whether it is still there."""
-        out: list[Outgoing] = []
-        for peer, session in self._sessions.items():
-            if 0 <= now - session.heard_at < self._limits.probe_seconds:  # below 0: the clock was set back
-                continue
-            session.heard_at = now
-            if session.channel == "bulk":
-                out.append((peer, self._ack(session, session.boot_id, self._share(now), now)))
-            else:
-                out.append((peer, Pong(int(now * _NANOSECONDS))))
-        return out
+        return [
+            (peer, self._ack(session, session.boot_id, self._share(now), now))
+            if session.channel == "bulk"
+            else (peer, Pong(int(now * _NANOSECONDS)))
+            for peer, session in self._sessions.silent(self._limits.probe_seconds, now)
+        ]
 
     def _ack(self, session: Session, boot_id: str, share: int, now: float) -> Ack:
         session.credit_bytes = self._credit(session, share, now)

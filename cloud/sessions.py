@@ -7,9 +7,11 @@ the key that ZeroMQ authenticated for the message at hand.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cloud.keys import Registry, Role
+from cloud.ledger import BootName
 
 log = logging.getLogger(__name__)
 
@@ -83,3 +85,19 @@ class Sessions(dict[Peer, Session]):
         own = [peer for peer, session in self.items() if session.edge_id == edge_id]
         for peer in own[: max(0, len(own) + 1 - most)]:
             del self[peer]
+
+    def told(self, peers: Iterable[tuple[Peer, BootName]]) -> dict[BootName, int]:
+        """The first sequence that each boot has not been told is safe, by what these connections said in greeting."""
+        first: dict[BootName, int] = {}
+        for peer, boot in peers:
+            session = self.get(peer)
+            oldest = 0 if session is None else session.boots.get(boot[1], 0)
+            first[boot] = min(oldest, first.get(boot, oldest))
+        return first
+
+    def silent(self, seconds: float, now: float) -> Iterator[tuple[Peer, Session]]:
+        """Connections that were not heard for so long; they count as heard ``now``, when each is tested."""
+        for peer, session in self.items():
+            if not 0 <= now - session.heard_at < seconds:  # below 0: the clock was set back
+                session.heard_at = now
+                yield peer, session
