@@ -148,7 +148,7 @@ class Intake:
             return None  # to store it will show the cause
 
     def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
-        return with_keys(batch.frames, self._ledger.received, self._sessions.told(batch.peers))
+        return with_keys(batch.frames, self._ledger.received, self._sessions.oldest_seqs(batch.peers))
 
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloud.queue import FrameQueue, QueuedFrame, transaction
-from shared.link import Received
+from shared.link import Received, parts_beside
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS edges (
@@ -223,20 +223,23 @@ def has_room(received: Received) -> bool:
 
 
 def with_keys(
-    frames: Sequence[QueuedFrame], received: Callable[[str, str], Received], told: Mapping[BootName, int]
+    frames: Sequence[QueuedFrame],
+    received: Callable[[str, str], Received],
+    oldest_seqs: Mapping[BootName, int],
 ) -> list[QueuedFrame]:
     """The frames without those deltas whose key has not come, nor is known to be dropped.
 
     A delta is not taken ahead of its key: a camera host that runs out of room may yet drop a key that is not
     acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key. ``received``
-    is a ledger's method. Below ``told`` a boot was told that all is safe: by another ledger, if not by this one.
+    is a ledger's method. A boot was told that all below its number in ``oldest_seqs`` is safe: by another ledger,
+    if not by this one.
     """
     kept: list[QueuedFrame] = []
     here: dict[BootName, set[int]] = {}
     for frame in frames:
         boot, key = (frame.edge_id, frame.boot_id), frame.key_seq
         known, seqs = received(*boot), here.setdefault(boot, set())
-        if key is None or key < told.get(boot, 0) or key in seqs or key in known or frame.seq in known:
+        if key is None or key < oldest_seqs.get(boot, 0) or key in seqs or key in known or frame.seq in known:
             kept.append(frame)
             seqs.add(frame.seq)
     return kept
@@ -244,12 +247,4 @@ def with_keys(
 
 def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The parts of ``first``..``last`` that have not been received."""
-    start = max(first, received.cumulative + 1)
-    for low, high in received.selective(MAX_RANGES + 1):
-        if low > last:
-            break
-        if start < low:
-            yield start, low - 1
-        start = max(start, high + 1)
-    if start <= last:
-        yield start, last
+    return parts_beside(max(first, received.cumulative + 1), last, received.selective(MAX_RANGES + 1))

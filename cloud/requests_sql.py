@@ -34,7 +34,7 @@ from sqlalchemy import (
 
 from cloud.ledger_sql import TABLES
 from cloud.requests import MOST_CORRUPT_ANSWERS, Request, RequestState, RequestTimes
-from cloud.sql import hold, make_tables, named_errors
+from cloud.sql import hold_lock, make_tables, named_errors
 
 _requests = Table(
     "gateway_requests",
@@ -81,7 +81,7 @@ class SqlRequestTable:
     ) -> int:
         with self._changing() as connection:
             # Two reviewers may ask for one frame at once, through two gateways.
-            hold(connection, f"{edge_id}/{boot_id}/{seq}")
+            hold_lock(connection, f"{edge_id}/{boot_id}/{seq}")
             known = _request(connection.execute(_latest(edge_id, boot_id, seq)).one_or_none())
             if known is not None and known.state in (RequestState.PENDING, RequestState.SENT):
                 connection.execute(

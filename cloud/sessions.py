@@ -86,7 +86,7 @@ class Sessions(dict[Peer, Session]):
         for peer in own[: max(0, len(own) + 1 - most)]:
             del self[peer]
 
-    def told(self, peers: Iterable[tuple[Peer, BootName]]) -> dict[BootName, int]:
+    def oldest_seqs(self, peers: Iterable[tuple[Peer, BootName]]) -> dict[BootName, int]:
         """The first sequence that each boot has not been told is safe, by what these connections said in greeting."""
         first: dict[BootName, int] = {}
         for peer, boot in peers:

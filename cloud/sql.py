@@ -118,7 +118,7 @@ def make_tables(connection: Connection, tables: MetaData) -> None:
     tables.create_all(connection)
 
 
-def hold(connection: Connection, name: str) -> None:
+def hold_lock(connection: Connection, name: str) -> None:
     """Wait until nobody else holds ``name``, and hold it to the end of the transaction.
 
     On SQLite nothing is to be done: a writing transaction is alone there.

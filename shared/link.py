@@ -13,11 +13,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from shared.errors import ConfigError
+
+
+def parts_beside(first: int, last: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts of `first` to `last` that lie in none of `ranges`, which ascend."""
+    for low, high in ranges:
+        if low > last:
+            break
+        if first < low:
+            yield first, low - 1
+        first = max(first, high + 1)
+    if first <= last:
+        yield first, last
 
 
 class Received:

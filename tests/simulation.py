@@ -307,7 +307,7 @@ class Simulation:
         keyless = [
             (boot, seq)
             for boot, seq in stored
-            if (boot, key_of(seq) or 0) not in stored and key_of(seq) is not None
+            if (key := key_of(seq)) is not None and (boot, key) not in stored
         ]
         assert not keyless, f"acknowledged, and never to be decoded: {keyless}"
         captured = self.disk.next_seq

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from sqlalchemy import delete, select
@@ -19,8 +19,9 @@ from cloud.catalogue.schema import (
     table_of,
 )
 from cloud.catalogue.store import Catalogue, append_audit
-from cloud.sql import hold, insert
+from cloud.sql import hold_lock, insert
 from shared.detection import Detection
+from shared.link import parts_beside
 
 
 @dataclass(frozen=True)
@@ -126,19 +127,9 @@ def store_tombstones(catalogue: Catalogue, dropped: Sequence[DroppedFrames]) -> 
         return sum(_add_tombstones(session, gap, _frames_within(session, gap)) for gap in dropped)
 
 
-def parts_without(first: int, last: int, present: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The ranges of ``first``..``last`` beside the sequences ``present``, which are within and ascend."""
-    for seq in present:
-        if first < seq:
-            yield first, seq - 1
-        first = seq + 1
-    if first <= last:
-        yield first, last
-
-
 def _hold_boot(session: Session, edge_id: str, boot_id: str) -> None:
     """A frame and a tombstone of one boot are not stored at the same time: each has to see the other."""
-    hold(session.connection(), f"{edge_id}/{boot_id}")
+    hold_lock(session.connection(), f"{edge_id}/{boot_id}")
 
 
 def _frames_within(session: Session, gap: DroppedFrames) -> Sequence[int]:
@@ -156,7 +147,7 @@ def _frames_within(session: Session, gap: DroppedFrames) -> Sequence[int]:
 def _add_tombstones(session: Session, gap: DroppedFrames, present: Sequence[int]) -> int:
     connection, table = session.connection(), table_of(Tombstone)
     added = 0
-    for first, last in parts_without(gap.first_seq, gap.last_seq, present):
+    for first, last in parts_beside(gap.first_seq, gap.last_seq, ((seq, seq) for seq in present)):
         row = {**vars(gap), "first_seq": first, "last_seq": last}
         new = insert(connection, table).values(row).on_conflict_do_nothing().returning(table.c.id)
         added += len(connection.execute(new).all())
