@@ -42,8 +42,11 @@ class CropSampler:
     rng: np.random.Generator
 
     def batch(self, n: int) -> tuple[U8, U8]:
-        """Return uint8[n,3,crop,crop] and uint8[n,1,crop,crop] (zeros where there are no planes)."""
-        out = np.empty((n, 3, self.crop, self.crop), np.uint8)
+        """Return uint8[n,3,crop,crop] and uint8[n,1,crop,crop] (zeros where there are no planes).
+
+        Channels lie next to each other in memory, as they do in a picture.
+        """
+        out = np.empty((n, self.crop, self.crop, 3), np.uint8)
         mask = np.zeros((n, 1, self.crop, self.crop), np.uint8)
         for i in range(n):
             k = int(self.rng.integers(len(self.images)))
@@ -56,10 +59,10 @@ class CropSampler:
             if self.rng.random() < 0.5:
                 patch = patch[:, ::-1]
                 plane = plane[:, ::-1] if plane is not None else None
-            out[i] = patch.transpose(2, 0, 1)
+            out[i] = patch
             if plane is not None:
                 mask[i, 0] = plane
-        return out, mask
+        return out.transpose(0, 3, 1, 2), mask
 
 
 def fits(image: U8, crop: int) -> bool:

@@ -240,7 +240,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
     if not path.exists():
         raise ModelNotFound(f"no checkpoint {path}: train first, or give --work")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from google.protobuf.message import DecodeError
 from onnx.utils import extract_model
 from onnx2torch import convert
+from onnx2torch.node_converters.resize import OnnxResize
 from torch import Tensor, nn
 
 from shared.errors import DetectorError
@@ -23,6 +24,14 @@ from training.detector.teacher import TAPS
 AFTER_FOCUS = "input"  # what the export calls the image once its 2x2 pixels lie side by side as channels
 LAYERS = ("s8", "s16", "p8", "p16", "p32")
 STRIDE = 32
+
+
+class Doubled(nn.Module):
+    """Twice the size by repetition, all that this network scales by. The converted node would read its factors from
+    the device at every call, and wait for it."""
+
+    def forward(self, x: Tensor, *_factors: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class FeatureDistance(nn.Module):
@@ -42,6 +51,9 @@ class FeatureDistance(nn.Module):
             except (ValueError, DecodeError, onnx.checker.ValidationError) as error:
                 raise DetectorError(f"{path} is not the YOLOX-nano export expected: {error}") from error
             self.net = convert(str(part)).eval().requires_grad_(False)
+        for name, module in self.net.named_children():
+            if isinstance(module, OnnxResize):
+                setattr(self.net, name, Doubled())
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/8 to 1/32 of RGB float[B,3,H,W] in 0..1, H and W multiples of 32."""
@@ -56,7 +68,7 @@ class FeatureDistance(nn.Module):
             x, x_hat = (F.interpolate(v, (side, side), mode="bilinear", antialias=True) for v in (x, x_hat))
         with torch.no_grad():
             wanted = self.features(x)
-        total = torch.zeros(x.shape[0])
+        total = torch.zeros(x.shape[0], device=x.device)
         for a, b in zip(wanted, self.features(x_hat), strict=True):
             error = (a - b).square().flatten(1).mean(1)
             total = total + error / a.var()

@@ -45,8 +45,8 @@ from training.detector.views import (
     load_images,
     load_video,
 )
+from training.devices import half_precision
 from training.lite.weights import load_weights
-from training.precision import half_precision
 
 CHECKPOINT = "checkpoint.pt"
 TRAINED_SHARE_OF_VIDEO = 0.85

@@ -133,7 +133,7 @@ def fit_scales(
     """
     torch.set_num_threads(threads)
     checkpoint = work / "lite.pt"
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = LiteCodec()
     model.load_state_dict(state["model"])
     sampler = load_sampler(data, work, TrainConfig(crop=crop), None)

@@ -12,6 +12,7 @@ bits; its σ-indexes see the base layer's integer symbols; its synthesis adds ba
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.devices import CPU
 from training.lite.layers import F64, DepthConvBlock, conv1x1, dct_basis, haar_choice, haar_down, haar_up
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, ScaleNetwork, bounded, round_ste
 
@@ -284,7 +286,7 @@ class LiteCodec(nn.Module):
         one = torch.ones_like(y[:, :1])
         index = layer.scale(z_hat, quality, base_symbols.detach() if base_symbols is not None else None)
         symbols, latents, means = layer.quantiser.quantise(
-            y, context, prior, one, torch.zeros_like(y), dead_zones()[index.detach().long()]
+            y, context, prior, one, torch.zeros_like(y), dead_zones(y.device)[index.detach().long()]
         )
         residual, hyper = (y - means, z) if self.training else (symbols, z_hat)
         bits = gaussian_bits(noisy(residual, self.training), sigma_of(index))
@@ -339,7 +341,8 @@ def likelihood_of(v: Tensor, sigma: Tensor) -> Tensor:
     return 0.5 * (torch.erfc((v - 0.5) * scale) - torch.erfc((v + 0.5) * scale))
 
 
-def dead_zones() -> Tensor:
+@functools.cache
+def dead_zones(device: torch.device = CPU) -> Tensor:
     """float[levels]: how far beyond a half a residual may be and still become 0, by σ-index.
 
     With L = R + D at the optimal step, a symbol ±1 of residual r pays for itself when 8.66·(2r - 1) exceeds the bits
@@ -348,7 +351,7 @@ def dead_zones() -> Tensor:
     sigma = sigma_of(torch.arange(SIGMA_LEVELS))
     zero, one = (likelihood_of(torch.full_like(sigma, v), sigma) for v in (0.0, 1.0))
     extra = torch.log2(zero / one.clamp(min=2.0**-22))
-    return DEAD_ZONE_SHARE * extra.clamp(min=0) / (2 * 8.66)
+    return (DEAD_ZONE_SHARE * extra.clamp(min=0) / (2 * 8.66)).to(device)
 
 
 def gaussian_bits(v: Tensor, sigma: Tensor) -> Tensor:

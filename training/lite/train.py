@@ -13,6 +13,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
+from training.devices import Recorded, adam, half_precision, read_ahead, restore, set_rate, training_device
 from training.lite.layers import DepthConvBlock
 from training.lite.model import (
     LOG_STEP,
@@ -37,7 +39,6 @@ from training.lite.scale_network import KNOTS, QUALITIES
 from training.lite.weights import load_weights
 from training.masks.cache import masks_for
 from training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
-from training.precision import half_precision
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,36 @@ def draw_qualities(n: int, rng: np.random.Generator, skew: float = 1.4) -> tuple
     return torch.from_numpy(base), torch.from_numpy(rng.integers(0, QUALITIES, n))
 
 
+class Draw(NamedTuple):
+    """What one step trains on: uint8[B,3,crop,crop], masks uint8[B,1,crop,crop], qualities int64[B].
+
+    `thirds`: of the crop's side, at which the detector sees it.
+    """
+
+    pictures: Tensor
+    masks: Tensor
+    base_quality: Tensor
+    quality: Tensor
+    thirds: int
+
+
 def loss_of(
     out: dict[str, Tensor], x: Tensor, base_error: Tensor, base_quality: Tensor, quality: Tensor | None
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """`base_error`: D_b float[B]. Returns the loss and figures for the log; with `quality` None of the base alone."""
     each = out["bpp_base"] + base_lambda_of(base_quality) * 255**2 * base_error
     facts = {
-        "bpp_base": out["bpp_base"].mean().item(),
-        "psnr_base": (-10 * torch.log10((out["base"] - x).square().flatten(1).mean(1))).mean().item(),
+        "bpp_base": out["bpp_base"].mean(),
+        "psnr_base": (-10 * torch.log10((out["base"] - x).square().flatten(1).mean(1))).mean(),
     }
     lam = lambda_of(base_quality)
     if quality is not None:
         lam = lambda_of(quality)
         error = (out["enhanced"] - x).square().flatten(1).mean(1)
         each = each + out["bpp_enhancement"] + lam * 255**2 * error
-        facts["bpp_enhancement"] = out["bpp_enhancement"].mean().item()
-        facts["psnr"] = (-10 * torch.log10(error)).mean().item()
-    return (each * (lam / 0.01) ** -0.25).mean(), facts
+        facts["bpp_enhancement"] = out["bpp_enhancement"].mean()
+        facts["psnr"] = (-10 * torch.log10(error)).mean()
+    return (each * (lam / 0.01) ** -0.25).mean(), {name: value.detach() for name, value in facts.items()}
 
 
 @torch.no_grad()
@@ -123,10 +137,11 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
     """Mean estimated rates and PSNR at (base quality, quality) points. An estimate for training only."""
     model.eval()
     rows = []
+    device = next(model.parameters()).device
     for base_quality, quality in points:
         facts = []
-        for x in images:
-            out = model(x, torch.tensor([base_quality]), torch.tensor([quality]))
+        for x in (image.to(device) for image in images):
+            out = model(x, *(torch.tensor([q], device=device) for q in (base_quality, quality)))
             errors = [(out[k].clamp(0, 1) - x).square().mean().item() for k in ("base", "enhanced")]
             facts.append(
                 [
@@ -159,7 +174,8 @@ def halve_precision(model: LiteCodec) -> None:
     """Run the blocks in bfloat16 where that is fast. Residual paths, so also means and symbols, stay float32."""
     for module in model.modules():
         if isinstance(module, DepthConvBlock):
-            module.forward = half_precision()(module.forward)  # type: ignore[method-assign]
+            device = module.p1.weight.device.type
+            module.forward = half_precision(device)(module.forward)  # type: ignore[method-assign]
 
 
 class Run:
@@ -169,19 +185,23 @@ class Run:
         self, data: Path, work: Path, config: TrainConfig, detector: Path | None, masks: MaskConfig
     ) -> None:
         self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
+        self.device = training_device()
         base_learns = config.only != "enhancement"
-        self.distance = FeatureDistance(detector) if base_learns and detector is not None else None
+        seen = base_learns and detector is not None
+        self.distance = FeatureDistance(detector).to(self.device) if seen else None
         self.sampler = load_sampler(data, work, config, masks if base_learns else None)
-        self.model = LiteCodec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        model = LiteCodec()
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = adam(self.model, config.lr, self.device)
+        self.recorded = Recorded(self._step, self.device)
 
     def start(self, *, resume: bool, start_from: Path | None) -> None:
         """From the checkpoint if `resume` and there is one, else from a model folder's weights, else from the DCT."""
         average = None
         if resume and self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["live"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            restore(self.optimiser, state["optimiser"])
             self.step, average = state["step"], state["model"]
             self.sampler.rng = np.random.default_rng(self.config.seed + self.step)
         elif start_from is not None:
@@ -209,22 +229,35 @@ class Run:
         torch.save(state, part)
         part.replace(self.checkpoint)
 
-    def advance(self) -> dict[str, float]:
-        """One step of the optimiser; its figures."""
+    def draw(self) -> Draw:
+        rng = self.sampler.rng
+        pictures, masks = (torch.from_numpy(a) for a in self.sampler.batch(self.config.batch))
+        qualities = draw_qualities(self.config.batch, rng, self.config.base_skew)
+        # Detectors mostly look at frames scaled down; at times they see every pixel.
+        return Draw(pictures, masks, *qualities, int(rng.integers(2, 4)) if self.distance is not None else 3)
+
+    def advance(self, draw: Draw) -> dict[str, Tensor]:
+        """One step of the optimiser; its figures, float[] each."""
         config = self.config
         decay = max(0.0, (self.step / config.total_steps - 0.55) / 0.45)
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (self.step + 1) / 200)
-        x, mask = (torch.from_numpy(a).float() / 255 for a in self.sampler.batch(config.batch))
-        x = x.to(memory_format=torch.channels_last)
-        base_quality, quality = draw_qualities(config.batch, self.sampler.rng, config.base_skew)
+        rate = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (self.step + 1) / 200)
+        set_rate(self.optimiser, rate)
+        figures = self.recorded(draw.thirds, *draw[:4])
+        self.average.update_parameters(self.model)
+        self.step += 1
+        return figures
+
+    def _step(
+        self, thirds: int, pictures: Tensor, masks: Tensor, base_quality: Tensor, quality: Tensor
+    ) -> dict[str, Tensor]:
+        config = self.config
+        x, mask = pictures.float() / 255, masks.float() / 255
         wanted = None if config.only == "base" else quality
         out = self.model(x, base_quality, wanted)
         base_error = edge_weighted_error(x, out["base"], mask, config.mask_floor)
-        seen = torch.zeros(())
+        seen = torch.zeros((), device=x.device)
         if self.distance is not None:
-            # Detectors mostly look at frames scaled down; at times they see every pixel.
-            side = config.crop * int(self.sampler.rng.integers(2, 4)) // 3 // STRIDE * STRIDE
+            side = config.crop * thirds // 3 // STRIDE * STRIDE
             seen = self.distance(x, out["base"], side)
             base_error = base_error + config.feature_weight * seen
         loss, facts = loss_of(out, x, base_error, base_quality, wanted)
@@ -232,9 +265,7 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimiser.step()
-        self.average.update_parameters(self.model)
-        self.step += 1
-        return {**facts, "features": seen.mean().item(), "loss": loss.item()}
+        return {**facts, "features": seen.mean().detach(), "loss": loss.detach()}
 
 
 def train(
@@ -250,16 +281,19 @@ def train(
     run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)
     deadline = time.monotonic() + 60 * minutes
-    mean: dict[str, float] = {}
+    mean: dict[str, Tensor] = {}
+    draws = read_ahead(run.draw, run.device)
     while run.step < config.total_steps and time.monotonic() < deadline:
-        mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance().items()}
+        mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance(next(draws)).items()}
         if run.step % 100 == 0:
-            print(json.dumps({"step": run.step, **{k: round(v, 4) for k, v in mean.items()}}), flush=True)
+            figures = {name: round(value.item(), 4) for name, value in mean.items()}
+            print(json.dumps({"step": run.step, **figures}), flush=True)
         if run.step % 500 == 0:
             run.save()
         if run.step % 2000 == 0:
             print(
                 json.dumps(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)])), flush=True
             )
+    draws.close()
     run.save()
     return run.checkpoint

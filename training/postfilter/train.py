@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +26,11 @@ from torch import Tensor, nn
 from shared.errors import ConfigError, ModelNotFound
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
+from training.devices import CPU, adam, half_precision, read_ahead, restore, set_rate, training_device
 from training.lite.train import evaluation_images
 from training.lite.weights import load_weights
 from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
-from training.precision import half_precision
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
@@ -81,7 +82,7 @@ def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
         if not start.exists():
             raise ModelNotFound(f"rrdb-l2 starts from {start}, which is not there: train rrdb-l1 first")
         short = PostFilter(1, **SIZES["rrdb-l1"])
-        short.load_state_dict(torch.load(start, weights_only=True)["model"])
+        short.load_state_dict(torch.load(start, map_location="cpu", weights_only=True)["model"])
         return lengthen(short)
     return fresh(name)
 
@@ -93,20 +94,37 @@ def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, 
     return torch.round(out.clamp(0, 1) * 255) / 255
 
 
-def draw(
-    sampler: CropSampler, codec: nn.Module, batch: int, crop: int, layer: str = "enhanced"
-) -> tuple[Tensor, Tensor]:
-    """(decoded, original) patches float[batch,3,crop,crop], away from the borders of what was coded."""
+class Draw(NamedTuple):
+    """Pictures to code uint8[B,3,CODED_CROP,CODED_CROP], qualities int64[B], and where the patch in them begins."""
+
+    pictures: Tensor
+    base_quality: Tensor
+    quality: Tensor
+    top: int
+    left: int
+
+
+def draw(sampler: CropSampler, batch: int, crop: int) -> Draw:
+    """What a step needs for patches of side `crop`, away from the borders of what is coded."""
     rng = sampler.rng
-    x = torch.from_numpy(sampler.batch(batch)[0]).float() / 255
+    pictures = torch.from_numpy(sampler.batch(batch)[0])
     base_quality = torch.from_numpy(rng.integers(*BASE_QUALITY_RANGE, batch))
     low, high = QUALITY_RANGE
     quality = torch.from_numpy((low + (high - low) * rng.random(batch) ** QUALITY_SKEW).astype(np.int64))
-    y = decoded(codec, x, base_quality, quality, layer)
     top, left = (
         BORDER + 4 * int(rng.integers(0, (CODED_CROP - 2 * BORDER - crop) // 4 + 1)) for _ in range(2)
     )
-    window = (..., slice(top, top + crop), slice(left, left + crop))
+    return Draw(pictures, base_quality, quality, top, left)
+
+
+def patches(
+    codec: nn.Module, drawn: Draw, crop: int, layer: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(decoded, original) float[B,3,crop,crop] on `device`, where `codec` is."""
+    pictures, base_quality, quality = (part.to(device, non_blocking=True) for part in drawn[:3])
+    x = pictures.float() / 255
+    y = decoded(codec, x, base_quality, quality, layer)
+    window = (..., slice(drawn.top, drawn.top + crop), slice(drawn.left, drawn.left + crop))
     return y[window], x[window]
 
 
@@ -122,9 +140,9 @@ def error_ratio(refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
 class FeatureRatio:
     """Feature distance behind the filter over that before it, a patch, then the mean; and a share of `error_ratio`."""
 
-    def __init__(self, detector: Path, rng: np.random.Generator) -> None:
+    def __init__(self, detector: Path, rng: np.random.Generator, device: torch.device = CPU) -> None:
         """`detector`: the YOLOX-nano export. Raises DetectorError for another file."""
-        self._distance, self._rng = FeatureDistance(detector), rng
+        self._distance, self._rng = FeatureDistance(detector).to(device), rng
 
     def __call__(self, refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
         # Detectors mostly look at frames scaled down; at times they see every pixel.
@@ -138,7 +156,7 @@ class FeatureRatio:
         return (self._distance(x, refined, side) / (before + EASY_DISTANCE)).mean()
 
 
-def open_loss(loss: str, detector: Path | None, rng: np.random.Generator) -> Loss:
+def open_loss(loss: str, detector: Path | None, rng: np.random.Generator, device: torch.device = CPU) -> Loss:
     """Raises ConfigError where a loss lacks its detector, and DetectorError where that is no usable one."""
     if loss == "mse":
         return error_ratio
@@ -146,7 +164,7 @@ def open_loss(loss: str, detector: Path | None, rng: np.random.Generator) -> Los
         raise ConfigError(
             "--loss features needs --detector: the YOLOX-nano export whose features it compares"
         )
-    return FeatureRatio(detector, rng)
+    return FeatureRatio(detector, rng, device)
 
 
 @torch.no_grad()
@@ -155,7 +173,7 @@ def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     net.eval()
     result = []
     for y, x in pairs:
-        with half_precision():
+        with half_precision(y.device.type):
             refined = net(y)
         refined = torch.round(refined.clamp(0, 1) * 255) / 255
         result.append(10 * math.log10((y - x).square().mean().item() / (refined - x).square().mean().item()))
@@ -176,10 +194,14 @@ def judge(net: PostFilter, pairs: list[tuple[Tensor, Tensor]], loss: Loss) -> di
     return {name: round(value, 4) for name, value in facts.items()}
 
 
-def validation_pairs(codec: nn.Module, folder: Path, count: int, layer: str) -> list[tuple[Tensor, Tensor]]:
+def validation_pairs(
+    codec: nn.Module, folder: Path, count: int, layer: str, device: torch.device = CPU
+) -> list[tuple[Tensor, Tensor]]:
     pairs = []
-    for i, x in enumerate(evaluation_images(folder, count)):
-        y = decoded(codec, x, torch.tensor([8]), torch.tensor([(25, 35, 46, 52)[i % 4]]), layer)
+    for i, image in enumerate(evaluation_images(folder, count)):
+        x = image.to(device)
+        qualities = (torch.tensor([q], device=device) for q in (8, (25, 35, 46, 52)[i % 4]))
+        y = decoded(codec, x, *qualities, layer)
         pairs.append((y[..., :192, :192], x[..., :192, :192]))
     return pairs
 
@@ -197,32 +219,33 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(3)
     rng = np.random.default_rng(int(time.time()))
-    loss_of = open_loss(config.loss, detector, rng)
-    codec = load_torch_codec(model)
+    device = training_device()
+    loss_of = open_loss(config.loss, detector, rng, device)
+    codec = load_torch_codec(model).to(device)
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
     sampler = CropSampler(images, None, CODED_CROP, rng)
     checkpoint = checkpoint_of(name, config.layer, work)
     net = build(name, work, config.layer) if start_from is None else fresh(name)
-    optimiser = torch.optim.Adam(net.parameters(), lr=config.lr)
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = adam(net, config.lr, device)
     step = 0
     if resume and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         net.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        restore(optimiser, state["optimiser"])
         step = state["step"]
     elif start_from is not None:
         net.load_state_dict(load_weights(start_from))
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crop = 48 if net.unshuffle == 1 and config.loss == "mse" else 96
-    pairs = validation_pairs(codec, data / "val", 8, config.layer)
-    start, mean = time.monotonic(), 0.0
+    pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
+    draws = read_ahead(lambda: draw(sampler, config.batch, crop), device)
+    start, mean = time.monotonic(), torch.zeros((), device=device)
     while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
-        for group in optimiser.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * spent))
-            group["lr"] = config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine)
-        y, x = draw(sampler, codec, config.batch, crop, config.layer)
-        with half_precision():
+        cosine = 0.5 * (1 + math.cos(math.pi * spent))
+        set_rate(optimiser, config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine))
+        y, x = patches(codec, next(draws), crop, config.layer, device)
+        with half_precision(device.type):
             refined = net(y.to(memory_format=torch.channels_last))
         loss = loss_of(refined, y, x)
         optimiser.zero_grad(set_to_none=True)
@@ -230,12 +253,13 @@ def train(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         step += 1
-        mean = loss.item() if mean == 0 else 0.98 * mean + 0.02 * loss.item()
+        mean = mean + (0.02 if step > 1 else 1.0) * (loss.detach() - mean)
         if step % 50 == 0:
-            print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean, 4)}), flush=True)
+            print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
         if step % 100 == 0:
             print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
             save(checkpoint, net, optimiser, step, config)
+    draws.close()
     save(checkpoint, net, optimiser, step, config)
     return checkpoint
 
