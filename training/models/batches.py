@@ -64,7 +64,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
                 mask = cv2.imread(str(self._masks[k]), cv2.IMREAD_GRAYSCALE)
                 planes = [_at_least(mask, self._crop)]
             parts.append(CropSampler([image], planes, self._crop, rng).batch(1))
-        crops, masks = (torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
+        crops, masks = (
+            torch.from_numpy(np.ascontiguousarray(np.concatenate(part))) for part in zip(*parts, strict=True)
+        )
         return crops, masks
 
 
