@@ -139,6 +139,11 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     postfilter.add_argument(
         "--lr", type=float, default=2e-4, help="first learning rate (default %(default)s)"
     )
+    postfilter.add_argument("--batch", type=int, default=6, help="patches a step (default %(default)s)")
+    postfilter.add_argument(
+        "--patch", type=int, default=0, metavar="SIDE",
+        help="side of a patch, at most 96 pixels (default 48, or 96 where the filter works at a lower scale)",
+    )  # fmt: skip
     postfilter.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
@@ -227,7 +232,7 @@ def _train_postfilter(args: argparse.Namespace) -> int:
         args.name, args.data, args.model, args.work, args.minutes,
         resume=args.resume, threads=args.threads, more=args.more, detector=args.detector,
         start_from=args.from_model,
-        config=FilterConfig(layer=args.layer, loss=args.loss, lr=args.lr),
+        config=FilterConfig(args.layer, args.loss, args.batch, args.lr, args.patch),
     )  # fmt: skip
     print(checkpoint)
     return 0

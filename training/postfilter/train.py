@@ -51,12 +51,22 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (refined, decoded, original
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """`layer`: "base", as machines see, or "enhanced", as people do. `loss`: "mse", or "features" of a detector."""
+    """`layer`: "base", as machines see, or "enhanced", as people do. `loss`: "mse", or "features" of a detector.
+
+    `patch`: side of what a step refines, pixels; 0 for 48, or 96 where the filter or its loss works at a lower scale.
+    """
 
     layer: str = "enhanced"
     loss: str = "mse"
     batch: int = 6
     lr: float = 2e-4  # at the start
+    patch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.patch % 16 or not 0 <= self.patch <= CODED_CROP - 2 * BORDER:
+            raise ConfigError(
+                f"a step takes at least one patch, of at most {CODED_CROP - 2 * BORDER} pixels in steps of 16"
+            )
 
 
 def checkpoint_of(name: str, layer: str, work: Path) -> Path:
@@ -237,7 +247,7 @@ def train(
         step = state["step"]
     elif start_from is not None:
         net.load_state_dict(load_weights(start_from))
-    crop = 48 if net.unshuffle == 1 and config.loss == "mse" else 96
+    crop = config.patch or (48 if net.unshuffle == 1 and config.loss == "mse" else 96)
     pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
     draws = read_ahead(lambda: draw(sampler, config.batch, crop), device)
     start, mean = time.monotonic(), torch.zeros((), device=device)
