@@ -8,7 +8,10 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="training is not installed")
+
+# ruff: noqa: E402 - what follows needs torch
 from torch import nn
 
 from training.detector.features import FeatureDistance

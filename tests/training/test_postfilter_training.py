@@ -16,6 +16,8 @@ from shared.codec import load_codec
 from shared.errors import ConfigError, DetectorError, ModelNotFound
 from shared.models import find_model
 from tests.pictures import photo, psnr
+from training.data import CropSampler
+from training.devices import CPU
 from training.lite.export import load_lite
 from training.lite.weights import load_weights
 from training.postfilter import train as training
@@ -156,10 +158,26 @@ def test_a_short_run_for_machines(data, tmp_path):
     )  # fmt: skip
     state = torch.load(path, weights_only=True)
     assert path.name == "rrdb-tiny-base.pt" and state["step"] > 0
-    assert state["config"] == {"layer": "base", "loss": "features", "batch": 2, "lr": 2e-4}
+    assert state["config"] == {"layer": "base", "loss": "features", "batch": 2, "lr": 2e-4, "patch": 0}
     net = training.build("rrdb-tiny", tmp_path, "base")
     net.load_state_dict(state["model"])
     assert net.last.weight.abs().max() > 0
+
+
+@pytest.mark.parametrize("wrong", [{"patch": 40}, {"patch": 112}, {"patch": -16}, {"batch": 0}])
+def test_a_patch_must_fit_what_is_coded(wrong):
+    with pytest.raises(ConfigError, match="at most 96 pixels in steps of 16"):
+        training.FilterConfig(**wrong)
+
+
+def test_patches_have_the_side_asked_for(data):
+    codec = load_lite(find_model("lite", kind="codec").path).eval()
+    picture = np.random.default_rng(2).integers(0, 256, (160, 144, 3), np.uint8)
+    sampler = CropSampler([picture], None, training.CODED_CROP, np.random.default_rng(1))
+    for side in (16, 96):
+        y, x = training.patches(codec, training.draw(sampler, 2, side), side, "enhanced", CPU)
+        assert y.shape == x.shape == (2, 3, side, side)
+        assert 0 < (y - x).abs().mean() < 0.2
 
 
 @torch.no_grad()
