@@ -27,7 +27,7 @@ from cloud.catalogue import (
     store_tombstones,
 )
 from cloud.config import WorkerConfig
-from cloud.policy import FrameIdentity, PolicyConfig, wish_for_review
+from cloud.policy import FrameIdentity, PolicyConfig, ReviewWish, wish_for_review
 from cloud.queue import Leased, QueuedFrame
 from shared.detection import Detector
 from shared.errors import (
@@ -147,7 +147,7 @@ class MachineWorker:
             ),
             found,
             detector=self.detector.name,
-            review=None if wish is None else NewReview(wish.reason, wish.priority),
+            review=None if wish is None else _new_review(wish),
             now_ns=int(self.clock() * _NANOSECONDS),
         )
 
@@ -195,3 +195,7 @@ def retry_delay(attempts: int) -> float:
 
 def _blob(frame: QueuedFrame) -> str:
     return base_key(frame.edge_id, frame.boot_id, frame.seq)
+
+
+def _new_review(wish: ReviewWish) -> NewReview:
+    return NewReview(wish.reason, wish.priority, round(wish.apart_seconds * _NANOSECONDS))

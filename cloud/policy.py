@@ -8,6 +8,7 @@ sample depends on the frame's identity alone, so that a redelivered frame meets 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,15 @@ class FrameIdentity:
 
 @dataclass(frozen=True)
 class ReviewWish:
-    """Why a frame shall be seen, for people, and how soon: higher priorities go first, 0 to 100."""
+    """Why a frame shall be seen, for people, and how soon: higher priorities go first, 0 to 100.
+
+    It is given up where a frame of the same camera host captured less than `apart_seconds` before or after it is
+    under review already: the same thing is there to see. 0: it never is.
+    """
 
     reason: str
     priority: int
+    apart_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class PolicyConfig:
     uncertain_low: float = 0.30
     uncertain_high: float = 0.55  # a detection with a score in [low, high) is in doubt
     uncertain_priority: int = 50
+    uncertain_apart: float = (
+        5.0  # s between frames of one camera host reviewed for doubt; 0 reviews every one
+    )
     watched_labels: tuple[str, ...] = ()
     watched_score: float = 0.5
     watched_priority: int = 90
@@ -63,6 +72,8 @@ class PolicyConfig:
         )
         if not all(0 <= priority <= 100 for priority in priorities):
             raise ConfigError("priorities must lie between 0 and 100")
+        if not 0 <= self.uncertain_apart < math.inf:
+            raise ConfigError("uncertain_apart must be a number of seconds, not negative")
         if self.every_nth < 0 or self.audit_every < 0:
             raise ConfigError("every_nth and audit_every must not be negative")
 
@@ -115,7 +126,9 @@ def _uncertain(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewW
     middle = (config.uncertain_low + config.uncertain_high) / 2
     seen = [found for found in detections if config.uncertain_low <= found.score < config.uncertain_high]
     worst = min(seen, key=lambda found: abs(found.score - middle), default=None)
-    return None if worst is None else ReviewWish(_named("uncertain", worst), config.uncertain_priority)
+    if worst is None:
+        return None
+    return ReviewWish(_named("uncertain", worst), config.uncertain_priority, config.uncertain_apart)
 
 
 def _every_nth(config: PolicyConfig, frame: FrameIdentity) -> ReviewWish | None:

@@ -112,10 +112,13 @@ def storage_error(error: DBAPIError, where: str) -> StorageError | None:
 
 
 def make_tables(connection: Connection, tables: MetaData) -> None:
-    """Make the tables that are missing; processes that start together wait for each other."""
+    """Make the tables and indexes that are missing; processes that start together wait for each other."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MAKING_TABLES})
     tables.create_all(connection)
+    for table in tables.sorted_tables:
+        for index in table.indexes:  # a table of an earlier version may lack one
+            index.create(connection, checkfirst=True)
 
 
 def hold_lock(connection: Connection, name: str) -> None:

@@ -44,10 +44,14 @@ class NewFrame:
 
 @dataclass(frozen=True)
 class NewReview:
-    """Why a person shall see a frame; a higher priority is seen sooner."""
+    """Why a person shall see a frame; a higher priority is seen sooner.
+
+    Not created where a frame of the same camera host captured less than `apart_ns` before or after has a review.
+    """
 
     reason: str
     priority: int
+    apart_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def store_frame(
             session.add(row)
             session.flush()
             _cut_tombstones(session, row)
-            if review is not None:
+            if review is not None and not _reviewed_near(session, row, review.apart_ns):
                 _create_review(session, row, review, now_ns)
     except IntegrityError:
         # A database that lets two writers in: another worker stored this frame after our look.
@@ -192,6 +196,21 @@ def _box(detection: Detection, detector: str) -> DetectedBox:
     return DetectedBox(
         label=detection.label, score=detection.score, x0=x0, y0=y0, x1=x1, y1=y1, detector=detector
     )
+
+
+def _reviewed_near(session: Session, frame: Frame, apart_ns: int) -> bool:
+    if apart_ns == 0:
+        return False
+    near = (
+        select(Review.id)
+        .join(Frame, Review.frame_id == Frame.id)
+        .where(
+            Frame.edge_id == frame.edge_id,
+            Frame.captured_ns > frame.captured_ns - apart_ns,
+            Frame.captured_ns < frame.captured_ns + apart_ns,
+        )
+    )
+    return session.scalars(near.limit(1)).first() is not None
 
 
 def _create_review(session: Session, frame: Frame, review: NewReview, now_ns: int) -> None:

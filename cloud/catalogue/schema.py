@@ -89,7 +89,11 @@ class Frame(Base):
     """A frame whose base layer was decoded and searched by a machine."""
 
     __tablename__ = "frames"
-    __table_args__ = (UniqueConstraint("edge_id", "boot_id", "seq"), Index("frames_captured", "captured_ns"))
+    __table_args__ = (
+        UniqueConstraint("edge_id", "boot_id", "seq"),
+        Index("frames_captured", "captured_ns"),
+        Index("frames_of_host", "edge_id", "captured_ns"),
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     edge_id: Mapped[str] = mapped_column(String(64), ForeignKey("cameras.edge_id"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select, text
 
 from cloud import catalogue as cat
 from shared.detection import Detection
@@ -96,6 +96,40 @@ def test_a_failing_change_leaves_nothing_behind(catalogue: cat.Catalogue) -> Non
     assert (
         count(catalogue, cat.Frame) == count(catalogue, cat.DetectedBox) == count(catalogue, cat.Camera) == 0
     )
+
+
+def test_a_review_may_give_way_to_one_nearby(catalogue: cat.Catalogue) -> None:
+    """Of the same camera host, by the time of capture, whatever order the frames come in."""
+
+    def reviewed(seq: int, captured_ns: int, apart_ns: int, edge_id: str = "gate") -> bool:
+        before = count(catalogue, cat.Review)
+        of_it = replace(frame(seq, edge_id=edge_id), captured_ns=captured_ns)
+        wish = cat.NewReview("uncertain: cat 0.50", 5, apart_ns)
+        assert cat.store_frame(catalogue, of_it, [box()], detector="tiny", review=wish, now_ns=1)
+        return count(catalogue, cat.Review) == before + 1
+
+    assert reviewed(0, 1000, 100)
+    assert not reviewed(1, 1099, 100)
+    assert not reviewed(2, 901, 100)
+    assert reviewed(3, 1100, 100)
+    assert reviewed(4, 900, 100)
+    assert reviewed(5, 1050, 100, edge_id="barn")
+    assert reviewed(6, 1051, 0)
+    assert count(catalogue, cat.Frame) == 7
+
+
+def test_a_catalogue_of_an_earlier_version_gets_the_index_it_lacks(catalogue_url: str) -> None:
+    before = cat.open_catalogue(catalogue_url)
+    assert store(before, 0)
+    with before.writing() as session:
+        session.execute(text("DROP INDEX frames_of_host"))
+    before.close()
+    after = cat.open_catalogue(catalogue_url)
+    assert not store(after, 0)
+    with after.reading() as session:
+        names = {index["name"] for index in inspect(session.connection()).get_indexes("frames")}
+    after.close()
+    assert "frames_of_host" in names
 
 
 def test_reviews_are_leased_by_priority_then_age(catalogue: cat.Catalogue) -> None:

@@ -31,7 +31,7 @@ def test_the_uncertain_band_includes_its_lower_end(score: float, wished: bool) -
 def test_the_least_certain_box_is_named() -> None:
     config = with_rules(uncertain_low=0.3, uncertain_high=0.5)
     wish = wish_for_review(config, FRAME, found(("cat", 0.31), ("dog", 0.41), ("cow", 0.9)))
-    assert wish == ReviewWish("uncertain: dog 0.41", 50)
+    assert wish == ReviewWish("uncertain: dog 0.41", 50, 5.0)
 
 
 def test_watched_classes_win_over_doubt() -> None:
@@ -39,7 +39,27 @@ def test_watched_classes_win_over_doubt() -> None:
     assert wish_for_review(config, FRAME, found(("cat", 0.4), ("dog", 0.6))) == ReviewWish(
         "watched: dog 0.60", 90
     )
-    assert wish_for_review(config, FRAME, found(("dog", 0.45))) == ReviewWish("uncertain: dog 0.45", 50)
+    assert wish_for_review(config, FRAME, found(("dog", 0.45))) == ReviewWish("uncertain: dog 0.45", 50, 5.0)
+
+
+def test_only_doubt_gives_way_to_reviews_nearby() -> None:
+    config = with_rules(
+        uncertain_low=0.3, uncertain_high=0.55, uncertain_apart=2.5, watched_labels=("dog",), rule_score=0.9,
+        every_nth=1,
+    )  # fmt: skip
+    wishes = [
+        wish_for_review(config, FRAME, found(*boxes))
+        for boxes in ([("cat", 0.4)], [("dog", 0.6)], [("cat", 0.95)], [])
+    ]
+    assert [wish and (wish.reason, wish.apart_seconds) for wish in wishes] == [
+        ("uncertain: cat 0.40", 2.5), ("watched: dog 0.60", 0), ("rule: cat 0.95", 0), ("every 1th frame", 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("apart", [-1.0, float("inf"), float("nan")])
+def test_a_distance_in_time_is_finite(apart: float) -> None:
+    with pytest.raises(ConfigError, match="uncertain_apart"):
+        with_rules(uncertain_apart=apart)
 
 
 def test_the_operators_rule() -> None:
