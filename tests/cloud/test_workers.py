@@ -50,7 +50,13 @@ class Site:
         self.broker = BrokerClient(BrokerConfig(address=gateway.broker_address), "w1")
         self.skew_seconds = 0.0
         self.machine = MachineWorker(
-            self.broker, PlainCodec(), OneBox(), self.catalogue, self.blobs, PolicyConfig(), WorkerConfig()
+            self.broker,
+            PlainCodec(),
+            OneBox(),
+            self.catalogue,
+            self.blobs,
+            PolicyConfig(uncertain_apart=0),
+            WorkerConfig(),
         )
         self.reviewer = self.make_reviewer("r1")
 
@@ -221,7 +227,7 @@ def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:
     site.machine.policy = PolicyConfig(uncertain_low=0, uncertain_high=0, audit_every=0)
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.machine.policy = PolicyConfig()
+    site.machine.policy = PolicyConfig(uncertain_apart=0)
     site.deliver(base_frame(1, grey(20), key_seq=0))
     site.machine.step()
     site.reviewer.step()
