@@ -2,7 +2,9 @@
 
 A symbol array comes with an array of σ-indexes; each index names one row of frequencies that ships with the model.
 Symbols are coded grouped by index, so a coder call handles thousands of symbols. Values beyond a row's alphabet
-are coded as its escape symbol, and their true values follow as varints. The coder is constriction's range coder.
+are coded as its escape symbol, and their true values follow as varints. Where σ is so small that next to all symbols
+are 0, the few others are listed instead, with their places: a third of all symbols then costs no time. The coder is
+constriction's range coder.
 
 Tables are integers below 2^24 given as float64, where every sum is exact: constriction's fixed-point quantisation
 of them is then the same on every machine.
@@ -39,22 +41,23 @@ class EntropyTables:
     """Frequencies for every σ-index.
 
     `frequencies`: int32[levels, width]; a row holds symbols -reach..reach, then the escape, then zeros.
-    `reach`: int32[levels]. `skip_below`: positions with a smaller index are not coded; their symbol is 0.
+    `reach`: int32[levels]. `listed_below`: at a smaller index, symbols other than 0 are listed, not coded.
     """
 
     frequencies: npt.NDArray[np.int32]
     reach: npt.NDArray[np.int32]
-    skip_below: int
+    listed_below: int
     models: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    reaches: list[int] = field(init=False, repr=False, compare=False)
     fewest_bits: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
     """float64[MAX_LEVELS]: the bits that a symbol of each σ-index costs at least."""
 
     def __post_init__(self) -> None:
         if self.frequencies.ndim != 2 or self.reach.shape != (len(self.frequencies),):
             raise ModelCorrupt("entropy tables: one row of frequencies and one reach for every σ-index")
-        if not 0 <= self.skip_below <= len(self.reach) <= MAX_LEVELS:
+        if not 0 <= self.listed_below <= len(self.reach) <= MAX_LEVELS:
             raise ModelCorrupt(
-                f"entropy tables: {len(self.reach)} σ-indexes, {self.skip_below} of them skipped"
+                f"entropy tables: {len(self.reach)} σ-indexes, {self.listed_below} of them listed"
             )
         if (2 * self.reach + 2 > self.frequencies.shape[1]).any() or (self.reach < 0).any():
             raise ModelCorrupt("entropy tables: a reach exceeds its row")
@@ -68,9 +71,10 @@ class EntropyTables:
             for row, reach in zip(self.frequencies, self.reach, strict=True)
         ]
         object.__setattr__(self, "models", tuple(models))
+        object.__setattr__(self, "reaches", self.reach.tolist())
         fewest = np.zeros(MAX_LEVELS)
         fewest[: len(totals)] = np.log2(totals / self.frequencies.max(axis=1))
-        fewest[: self.skip_below] = 0
+        fewest[: self.listed_below] = 0
         object.__setattr__(self, "fewest_bits", fewest)
 
 
@@ -79,30 +83,45 @@ class SymbolEncoder:
 
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
-        self._escaped: list[npt.NDArray[np.int32]] = []
+        self._tail = bytearray()
 
     def put(self, symbols: Symbols, indexes: Indexes, tables: EntropyTables) -> None:
-        """Code `symbols` int16[N] under `indexes` uint8[N]. Symbols at skipped indexes must be 0."""
-        order, starts = _sorted(indexes)
-        first = starts[tables.skip_below]
-        reach = np.repeat(tables.reach, np.diff(starts)[: len(tables.reach)])[first:]
-        shifted = symbols[order[first:]].astype(np.int32)
-        shifted += reach
-        reach *= 2
-        outside = shifted.view(np.uint32) > reach.view(np.uint32)  # negative ones are large as well
-        if outside.any():
-            self._escaped.append(shifted[outside] - reach[outside] // 2)
-            np.copyto(shifted, reach + 1, where=outside)
-        starts = starts - first
-        for level in range(tables.skip_below, len(tables.reach)):
-            if starts[level + 1] > starts[level]:
-                self._encoder.encode(shifted[starts[level] : starts[level + 1]], tables.models[level])
+        """Code `symbols` int16[N] under `indexes` uint8[N]."""
+        if tables.listed_below:
+            self._list(symbols, indexes, tables.listed_below)
+        places, starts = _sorted(indexes, tables.listed_below)
+        ordered = symbols.take(places).astype(np.int32)
+        levels = _present(starts, tables)
+        if not levels:
+            return
+        largest = np.maximum.reduceat(np.abs(ordered), starts[levels])
+        for level, peak in zip(levels, largest.tolist(), strict=True):
+            reach = tables.reaches[level]
+            shifted = ordered[starts[level] : starts[level + 1]]
+            if peak > reach:
+                outside = np.abs(shifted) > reach
+                self._number(*shifted[outside].tolist())
+                shifted[outside] = reach + 1  # the escape, once it is shifted
+            shifted += reach
+            self._encoder.encode(shifted, tables.models[level])
+
+    def _list(self, symbols: Symbols, indexes: Indexes, below: int) -> None:
+        """How many symbols other than 0 have an index under `below`; then the gap before each, and the symbol."""
+        places = np.flatnonzero(symbols != 0)
+        places = places[indexes[places] < below]
+        self._tail += _varint(len(places))
+        gaps = np.diff(places, prepend=-1) - 1
+        for gap, symbol in zip(gaps.tolist(), symbols[places].tolist(), strict=True):
+            self._tail += _varint(gap)
+            self._number(symbol)
+
+    def _number(self, *values: int) -> None:
+        for value in values:
+            self._tail += _varint(_zigzag(value))
 
     def payload(self) -> bytes:
         words = self._encoder.get_compressed().astype("<u4")
-        head = _varint(len(words))
-        tail = b"".join(_varint(_zigzag(int(value))) for part in self._escaped for value in part)
-        return b"".join([head, words.tobytes(), tail])
+        return b"".join([_varint(len(words)), words.tobytes(), self._tail])
 
 
 class SymbolDecoder:
@@ -133,24 +152,24 @@ class SymbolDecoder:
 
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
-        bits = float(np.bincount(indexes, minlength=MAX_LEVELS) @ tables.fewest_bits)
+        ordered, starts = _sorted(indexes, tables.listed_below)
+        bits = float(np.diff(starts) @ tables.fewest_bits)
         self._need(bits)
         self._bits += bits
         symbols = np.zeros(len(indexes), np.int16)
-        order, starts = _sorted(indexes)
-        for level in range(tables.skip_below, len(tables.reach)):
-            places = order[starts[level] : starts[level + 1]]
-            if not len(places):
-                continue
+        if tables.listed_below:
+            self._take_listed(symbols, indexes < tables.listed_below)
+        for level in _present(starts, tables):
+            places = ordered[starts[level] : starts[level + 1]]
             try:
                 shifted = self._decoder.decode(tables.models[level], len(places))
             except AssertionError as error:
                 raise MalformedBitstream("payload is not a code of this entropy model") from error
-            reach = int(tables.reach[level])
+            reach = tables.reaches[level]
             values = shifted - reach
             escapes = np.flatnonzero(shifted == 2 * reach + 1)
             for place in escapes:
-                values[place] = self._escape()
+                values[place] = self._symbol()
             symbols[places] = values
         return symbols
 
@@ -161,19 +180,45 @@ class SymbolDecoder:
         if self._at != len(self._payload):
             raise MalformedBitstream(f"{len(self._payload) - self._at} bytes follow the last symbol")
 
-    def _escape(self) -> int:
+    def _take_listed(self, symbols: Symbols, listed: npt.NDArray[np.bool_]) -> None:
+        """Fill in the symbols that stand in the next list; they must lie where `listed` bool[N] is set."""
+        count, place = self._varint(), -1
+        for _ in range(count):
+            place += 1 + self._varint()
+            if place >= len(symbols) or not listed[place]:
+                raise MalformedBitstream(f"a symbol is listed for place {place}, where none may be")
+            symbols[place] = symbol = self._symbol()
+            if symbol == 0:
+                raise MalformedBitstream("a symbol is listed that is 0")
+
+    def _varint(self) -> int:
         value, self._at = _read_varint(self._payload, self._at)
+        return value
+
+    def _symbol(self) -> int:
+        value = self._varint()
         symbol = (value >> 1) ^ -(value & 1)
         if abs(symbol) > MAX_SYMBOL:
             raise MalformedBitstream(f"symbol {symbol} is out of range")
         return symbol
 
 
-def _sorted(indexes: Indexes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Positions ordered by σ-index, then by position; and where each index starts among them, [MAX_LEVELS + 1]."""
-    order = np.argsort(indexes, kind="stable")
-    counts = np.bincount(indexes, minlength=MAX_LEVELS)
-    return order, np.concatenate([[0], np.cumsum(counts)])
+def _sorted(indexes: Indexes, first: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Positions of σ-indexes from `first` on, ordered by index, then by position.
+
+    And where each index starts among them, [MAX_LEVELS + 1].
+    """
+    coded = np.flatnonzero(indexes >= first)
+    kept = indexes.take(coded)
+    order = np.argsort(kept, kind="stable")
+    starts = np.searchsorted(kept, np.arange(MAX_LEVELS, dtype=np.uint8), sorter=order)
+    return coded.take(order), np.append(starts, len(kept))
+
+
+def _present(starts: npt.NDArray[np.intp], tables: EntropyTables) -> list[int]:
+    """The σ-indexes that occur among what is coded, in order."""
+    there: list[int] = np.flatnonzero(np.diff(starts)).tolist()
+    return [level for level in there if level < len(tables.reach)]
 
 
 def _zigzag(value: int) -> int:

@@ -36,7 +36,7 @@ def load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
     except SafetensorError as error:
         raise ModelCorrupt(f"model {folder.name}: its tables cannot be read: {error}") from error
     wanted = {f"{name}.frequencies" for name in ("hyper", "base", "enhancement")}
-    missing = {*wanted, "reach", "skip_below", "change_threshold"} - tensors.keys()
+    missing = {*wanted, "reach", "listed_below", "change_threshold"} - tensors.keys()
     if missing:
         raise ModelCorrupt(f"model {folder.name}: its tables lack {', '.join(sorted(missing))}")
     return tensors
@@ -44,4 +44,4 @@ def load_tables(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
 
 def entropy_tables(tensors: dict[str, npt.NDArray[Any]], name: str) -> EntropyTables:
     """The tables of `name`: hyper, base or enhancement. Raises ModelCorrupt."""
-    return EntropyTables(tensors[f"{name}.frequencies"], tensors["reach"], int(tensors["skip_below"][0]))
+    return EntropyTables(tensors[f"{name}.frequencies"], tensors["reach"], int(tensors["listed_below"][0]))

@@ -187,6 +187,12 @@ def _export_parsers(group: Subparsers) -> None:
             help="where the model folder goes (default %(default)s)",
         )
         parser.add_argument("--note", default="", help="how it was trained, for the manifest")
+        parser.add_argument(
+            "--trained-on",
+            metavar="TEXT",
+            default="949 ImageNet sample images and BSDS500 train+val (research use)",
+            help="the data and their licences, for the manifest (default: %(default)s)",
+        )
 
 
 def _train_edges(args: argparse.Namespace) -> int:
@@ -249,15 +255,9 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _facts(note: str, steps: int) -> dict[str, Any]:
-    return {
-        "licence": "Apache-2.0",
-        "training": {
-            "data": "949 ImageNet sample images and BSDS500 train+val (research use); none of it is contained here",
-            "steps": steps,
-            "note": note,
-        },
-    }
+def _facts(args: argparse.Namespace, steps: int) -> dict[str, Any]:
+    data = f"{args.trained_on}; none of it is contained here"
+    return {"licence": "Apache-2.0", "training": {"data": data, "steps": steps, "note": args.note}}
 
 
 def _export_lite(args: argparse.Namespace) -> int:
@@ -268,7 +268,7 @@ def _export_lite(args: argparse.Namespace) -> int:
     codec = LiteCodec()
     codec.load_state_dict(state["model"])
     counts = state["counts"].numpy() if "counts" in state else None
-    export_lite(codec, args.out / "lite", _facts(args.note, state["step"]), counts)
+    export_lite(codec, args.out / "lite", _facts(args, state["step"]), counts)
     print(args.out / "lite")
     return 0
 
@@ -280,7 +280,7 @@ def _export_postfilter(args: argparse.Namespace) -> int:
     state = _checkpoint(checkpoint_of(args.name, args.layer, args.work))
     net = build(args.name, args.work, args.layer)
     net.load_state_dict(state["model"])
-    facts = _facts(args.note, state["step"])
+    facts = _facts(args, state["step"])
     facts["training"].update(state.get("config", {}))  # checkpoints of earlier versions hold none
     folder = args.out / filter_name(args.name, args.layer)
     export_postfilter(net, folder, facts)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder
 from shared.errors import BitstreamError, MalformedBitstream, ModelCorrupt, TruncatedBitstream
 
-# Rows for reaches 0, 1, 2 and 5; index 0 is skipped. The last row has the size of a trained model's numbers.
+# Rows for reaches 0, 1, 2 and 5; symbols of index 0 are listed. The last row has the size of a trained model's numbers.
 FREQUENCIES = [
     [9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     [8, 100, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -20,11 +20,11 @@ FREQUENCIES = [
 ]
 REACH = [0, 1, 2, 5]
 LEVELS = len(REACH)
-SKIP_BELOW = 1
+LISTED_BELOW = 1
 
 
-def tables(frequencies=FREQUENCIES, reach=REACH, skip_below=SKIP_BELOW):
-    return EntropyTables(np.array(frequencies, np.int32), np.array(reach, np.int32), skip_below)
+def tables(frequencies=FREQUENCIES, reach=REACH, listed_below=LISTED_BELOW):
+    return EntropyTables(np.array(frequencies, np.int32), np.array(reach, np.int32), listed_below)
 
 
 TABLES = tables()
@@ -44,14 +44,18 @@ def decode(payload, *indexes):
     return parts
 
 
-# Words, then escapes as varints of zigzags: decoders in the field depend on every bit of these.
+# Words, then what is listed and escapes, as varints of zigzags: decoders in the field depend on every bit of these.
 GOLDEN = [
     ([], "00"),
-    ([([0, 0, 0], [0, 0, 0])], "00"),
-    ([([0, 1, -1, 0], [1, 1, 1, 1])], "01ffea8bdb"),
-    ([([2, -2, 3, -3], [2, 2, 2, 2])], "01e4ab85f90605"),
-    ([([MAX_SYMBOL, -MAX_SYMBOL, 64, -64], [3, 2, 1, 1])], "02ffffffffc8519bf180017ffdff03feff03"),
-    ([([1, 0, -5, 4, 2], [2, 0, 3, 3, 1]), ([-1, 0, 1] * 8, [1, 2, 3] * 8)], "033e3498ffc6f9559ad005b60004"),
+    ([([0, 0, 0], [0, 0, 0])], "0000"),
+    ([([0, 1, -1, 0], [1, 1, 1, 1])], "01ffea8bdb00"),
+    ([([2, -2, 3, -3], [2, 2, 2, 2])], "01e4ab85f9000605"),
+    ([([MAX_SYMBOL, -MAX_SYMBOL, 64, -64], [3, 2, 1, 1])], "02ffffffffc8519bf10080017ffdff03feff03"),
+    (
+        [([1, 0, -5, 4, 2], [2, 0, 3, 3, 1]), ([-1, 0, 1] * 8, [1, 2, 3] * 8)],
+        "033e3498ffc6f9559ad005b600000400",
+    ),
+    ([([0, -3, 1, 0, 200], [0, 0, 2, 0, 0]), ([1, 0], [0, 1])], "015ec55bd3020105029003010002"),
 ]
 
 
@@ -66,10 +70,45 @@ def test_groups_of_equal_index_are_coded_in_ascending_order():
     assert mixed == encode(([0, 1, 0, 2], [1, 1, 2, 3]))
 
 
-def test_skipped_positions_cost_nothing_and_decode_to_zero():
+def test_zeros_of_the_listed_positions_cost_nothing():
     coded = encode(([1], [1]))
     assert encode(([0, 1, 0], [0, 1, 0])) == coded
     assert decode(coded, [0, 1, 0]) == [[0, 1, 0]]
+
+
+def test_without_a_list_nothing_tells_of_it():
+    plain = tables(listed_below=0)
+    encoder = SymbolEncoder()
+    encoder.put(np.array([0, 3], np.int16), np.array([0, 1], np.uint8), plain)
+    payload = encoder.payload()
+    assert payload[1 + 4 * payload[0] :].hex() == "06"
+    assert SymbolDecoder(payload).take(np.array([0, 1], np.uint8), plain).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "tail, cause",
+    [
+        ("0103ff02", "listed for place 3, where none may be"),  # it has another index
+        ("010402", "listed for place 4, where none may be"),  # there is no such place
+        ("0200020302", "listed for place 4, where none may be"),
+        ("01ffffffff7f02", "listed for place 34359738367, where none may be"),
+        ("010100", "is 0"),
+        ("0101ffff03", "out of range"),
+    ],
+)
+def test_lists_that_cannot_be(tail, cause):
+    symbols, indexes = [0, 5, 0, 0], [0, 0, 0, 1]
+    good = encode((symbols, indexes))
+    assert good.endswith(bytes.fromhex("01010a")) and decode(good, indexes) == [symbols]
+    with pytest.raises(MalformedBitstream, match=cause):
+        decode(good[:-3] + bytes.fromhex(tail), indexes)
+
+
+@pytest.mark.parametrize("tail", ["", "01", "0101", "02010a", "0201", "02010a00"])
+def test_lists_that_end_too_soon(tail):
+    good = encode(([0, 5, 0, 0], [0, 0, 0, 1]))
+    with pytest.raises(TruncatedBitstream):
+        decode(good[:-3] + bytes.fromhex(tail), [0, 0, 0, 1])
 
 
 def test_rate_is_close_to_the_entropy_of_the_tables():
@@ -87,7 +126,7 @@ SYMBOLS = st.one_of(st.integers(-6, 6), st.integers(-MAX_SYMBOL, MAX_SYMBOL))
 
 @given(st.lists(st.lists(st.tuples(SYMBOLS, st.integers(0, LEVELS - 1)), max_size=60), max_size=4))
 def test_round_trip(parts):
-    split = [([s if i >= SKIP_BELOW else 0 for s, i in part], [i for _, i in part]) for part in parts]
+    split = [([s for s, _ in part], [i for _, i in part]) for part in parts]
     assert decode(encode(*split), *(indexes for _, indexes in split)) == [s for s, _ in split]
 
 
@@ -103,7 +142,7 @@ def decodes_or_fails(payload, indexes):
         assert "\n" not in str(error)
     else:
         assert symbols.dtype == np.int16 and symbols.shape == indexes.shape
-        assert not symbols[indexes < SKIP_BELOW].any()
+        assert np.abs(symbols.astype(int)).max(initial=0) <= MAX_SYMBOL
 
 
 @given(st.binary(max_size=200), INDEXES)
@@ -119,7 +158,7 @@ def test_arbitrary_words(count, rest, indexes):
 @given(INDEXES.filter(len), st.data())
 def test_altered_payloads(indexes, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    symbols = np.where(indexes >= SKIP_BELOW, rng.integers(-9, 10, len(indexes)), 0)
+    symbols = rng.integers(-9, 10, len(indexes))
     payload = bytearray(encode((symbols, indexes)))
     for _ in range(data.draw(st.integers(1, 3))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
@@ -150,7 +189,7 @@ def test_words_after_the_last_symbol_are_reported():
 def test_words_that_are_no_code_are_reported():
     """The range coder's interval never contains its very end."""
     with pytest.raises(MalformedBitstream, match="not a code"):
-        decode(b"\x02" + b"\xff" * 8, [3] * 30)
+        decode(b"\x02" + b"\xff" * 8 + b"\0", [3] * 30)
 
 
 def test_an_announced_count_is_checked_before_anything_is_read():
@@ -211,8 +250,8 @@ def test_escapes_beyond_int16_are_reported(zigzag):
         {"frequencies": [*FREQUENCIES[:3], [-1] + [5] * 11]},
         {"frequencies": [*FREQUENCIES[:3], [1 << 24] + [0] * 11]},
         {"frequencies": [*FREQUENCIES[:3], [(1 << 31) - 1] * 12]},
-        {"skip_below": -1},
-        {"skip_below": 5},
+        {"listed_below": -1},
+        {"listed_below": 5},
         {"frequencies": [[1, 1]] * 257, "reach": [0] * 257},
     ],
 )

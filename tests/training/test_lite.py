@@ -169,9 +169,12 @@ def test_one_layer_may_learn_alone(data, tmp_path, layer):
 
 
 def test_dead_zones_shrink_as_symbols_grow_likely():
-    zones = lite.dead_zones()
-    assert len(zones) == lite.SIGMA_LEVELS and zones[-1] < 0.01 and zones.max() < 0.5
+    index = torch.arange(lite.SIGMA_LEVELS).float()
+    zones = lite.dead_zone(index)
     assert (zones.diff() <= 0).all()
+    zero, one = (lite.likelihood_of(torch.full_like(index, v), lite.sigma_of(index)) for v in (0.0, 1.0))
+    extra = torch.log2(zero / one.clamp(min=2.0**-22)).clamp(min=0)
+    assert (zones - 0.3 * extra / (2 * 8.66)).abs().max() < 0.01
 
 
 @torch.no_grad()
@@ -216,7 +219,7 @@ def test_drawn_qualities_are_in_range():
 
 def test_tables_hold_every_scale():
     tables = entropy_tables(None)
-    made = EntropyTables(tables["base.frequencies"], tables["reach"], int(tables["skip_below"][0]))
+    made = EntropyTables(tables["base.frequencies"], tables["reach"], int(tables["listed_below"][0]))
     assert len(made.models) == lite.SIGMA_LEVELS
     for level, reach in enumerate(tables["reach"]):
         row = tables["base.frequencies"][level]

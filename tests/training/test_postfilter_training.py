@@ -17,7 +17,6 @@ from shared.errors import ConfigError, DetectorError, ModelNotFound
 from shared.models import find_model
 from tests.pictures import photo, psnr
 from training.data import CropSampler
-from training.devices import CPU
 from training.lite.export import load_lite
 from training.lite.weights import load_weights
 from training.postfilter import train as training
@@ -129,17 +128,16 @@ def test_a_filter_for_machines_learns_on_what_the_base_layer_decodes_to():
 
 
 def test_a_feature_loss_needs_a_detector(tmp_path):
-    rng = np.random.default_rng(1)
     with pytest.raises(ConfigError, match="needs --detector"):
-        training.open_loss("features", None, rng)
+        training.open_loss("features", None)
     with pytest.raises(DetectorError, match="no detector at"):
-        training.open_loss("features", tmp_path / "missing.onnx", rng)
-    assert training.open_loss("mse", None, rng) is training.error_ratio
+        training.open_loss("features", tmp_path / "missing.onnx")
+    assert training.open_loss("mse", None) is training.error_ratio
 
 
 @needs_teacher
 def test_the_feature_loss_falls_as_a_detector_gains():
-    loss = training.open_loss("features", TEACHER, np.random.default_rng(1))
+    loss = training.open_loss("features", TEACHER)
     x = torch.from_numpy(photo(96, 96).transpose(2, 0, 1)[None].copy()).float() / 255
     coarse = (x + 0.15 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     halfway = ((x + coarse) / 2).requires_grad_()
@@ -175,7 +173,9 @@ def test_patches_have_the_side_asked_for(data):
     picture = photo(160, 144)
     sampler = CropSampler([picture], None, training.CODED_CROP, np.random.default_rng(1))
     for side in (16, 96):
-        y, x = training.patches(codec, training.draw(sampler, 2, side), side, "enhanced", CPU)
+        drawn = training.draw(sampler, 2, side)
+        assert drawn.rows.min() >= training.BORDER and drawn.thirds in (2, 3)
+        y, x = training.patches(codec, "enhanced", *drawn[:-1])
         assert y.shape == x.shape == (2, 3, side, side)
         assert 0 < (y - x).abs().mean() < 0.1
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from training.data import CropSampler
 from training.lite.export import gaussian_masses
-from training.lite.model import SIGMA_LEVELS, LayerEntropy, LiteCodec, dead_zones, likelihood_of, sigma_of
+from training.lite.model import SIGMA_LEVELS, LayerEntropy, LiteCodec, dead_zone, likelihood_of, sigma_of
 from training.lite.scale_network import round_ste
 from training.lite.train import TrainConfig, draw_qualities, load_sampler
 
@@ -62,7 +62,7 @@ def code_layer(
         context = torch.cat([context, features], 1)
     index = layer.scale(z, quality, base)
     symbols, latents, _ = layer.quantiser.quantise(
-        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y), dead_zones()[index.long()]
+        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y), dead_zone(index)
     )
     return Coded(z, symbols, latents, index)
 

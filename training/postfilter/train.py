@@ -26,7 +26,16 @@ from torch import Tensor, nn
 from shared.errors import ConfigError, ModelNotFound
 from training.data import CropSampler, fits, list_images, read_rgb
 from training.detector.features import STRIDE, FeatureDistance
-from training.devices import CPU, adam, half_precision, read_ahead, restore, set_rate, training_device
+from training.devices import (
+    CPU,
+    Recorded,
+    adam,
+    half_precision,
+    read_ahead,
+    restore,
+    set_rate,
+    training_device,
+)
 from training.lite.train import evaluation_images
 from training.lite.weights import load_weights
 from training.models.pair import load_torch_codec
@@ -39,14 +48,17 @@ SIZES = {
 }
 CODED_CROP, BORDER = 128, 16
 QUALITY_RANGE = (18, 58)
-QUALITY_SKEW = 0.6  # below 1: more patches of high quality, where a filter has the most to learn
+QUALITY_SKEW = 0.4  # below 1: more patches of high quality, where a filter has the most to learn
 BASE_QUALITY_RANGE = (2, 30)
 EASY_ERROR = 1e-5  # 50 dB: patches better than this count less
 EASY_DISTANCE = 0.02  # in units of FeatureDistance, likewise
 PIXEL_SHARE = 0.1  # of the pixel loss beside features, which alone would let colours drift
 LR_END_SHARE = 0.025  # of the first learning rate, where the cosine ends
+WHOLE = 3  # thirds of a patch's side
+PAUSE_SECONDS = 60.0  # between two checkpoints, each with figures on the validation images
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (refined, decoded, original) float[B,3,H,W] -> float[]
+# (refined, decoded, original) float[B,3,H,W], and at how many thirds of the side a detector sees them -> float[]
+Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,13 +117,18 @@ def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, 
 
 
 class Draw(NamedTuple):
-    """Pictures to code uint8[B,3,CODED_CROP,CODED_CROP], qualities int64[B], and where the patch in them begins."""
+    """What one step trains on: uint8[B,3,CODED_CROP,CODED_CROP], qualities int64[B].
+
+    `rows` and `columns` int64[side]: the patch of those that is refined. `thirds`: of its side, at which a detector
+    sees it.
+    """
 
     pictures: Tensor
     base_quality: Tensor
     quality: Tensor
-    top: int
-    left: int
+    rows: Tensor
+    columns: Tensor
+    thirds: int
 
 
 def draw(sampler: CropSampler, batch: int, crop: int) -> Draw:
@@ -121,24 +138,26 @@ def draw(sampler: CropSampler, batch: int, crop: int) -> Draw:
     base_quality = torch.from_numpy(rng.integers(*BASE_QUALITY_RANGE, batch))
     low, high = QUALITY_RANGE
     quality = torch.from_numpy((low + (high - low) * rng.random(batch) ** QUALITY_SKEW).astype(np.int64))
-    top, left = (
-        BORDER + 4 * int(rng.integers(0, (CODED_CROP - 2 * BORDER - crop) // 4 + 1)) for _ in range(2)
+    rows, columns = (
+        torch.arange(crop) + BORDER + 4 * int(rng.integers(0, (CODED_CROP - 2 * BORDER - crop) // 4 + 1))
+        for _ in range(2)
     )
-    return Draw(pictures, base_quality, quality, top, left)
+    # Detectors mostly look at frames scaled down; at times they see every pixel.
+    return Draw(pictures, base_quality, quality, rows, columns, int(rng.integers(2, 4)))
 
 
 def patches(
-    codec: nn.Module, drawn: Draw, crop: int, layer: str, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(decoded, original) float[B,3,crop,crop] on `device`, where `codec` is."""
-    pictures, base_quality, quality = (part.to(device, non_blocking=True) for part in drawn[:3])
+    codec: nn.Module, layer: str,
+    pictures: Tensor, base_quality: Tensor, quality: Tensor, rows: Tensor, columns: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(decoded, original) float[B,3,side,side] of a `Draw`, all of it on the device of `codec`."""
     x = pictures.float() / 255
     y = decoded(codec, x, base_quality, quality, layer)
-    window = (..., slice(drawn.top, drawn.top + crop), slice(drawn.left, drawn.left + crop))
-    return y[window], x[window]
+    cut_y, cut_x = (whole.index_select(2, rows).index_select(3, columns) for whole in (y, x))
+    return cut_y, cut_x
 
 
-def error_ratio(refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def error_ratio(refined: Tensor, y: Tensor, x: Tensor, thirds: int = WHOLE) -> Tensor:
     """MSE behind the filter over MSE before it, a patch, then the mean: what mean PSNR rewards.
 
     A plain MSE over a batch would be ruled by its noisiest patch, and smooth camera frames would teach nothing.
@@ -150,13 +169,12 @@ def error_ratio(refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
 class FeatureRatio:
     """Feature distance behind the filter over that before it, a patch, then the mean; and a share of `error_ratio`."""
 
-    def __init__(self, detector: Path, rng: np.random.Generator, device: torch.device = CPU) -> None:
+    def __init__(self, detector: Path, device: torch.device = CPU) -> None:
         """`detector`: the YOLOX-nano export. Raises DetectorError for another file."""
-        self._distance, self._rng = FeatureDistance(detector).to(device), rng
+        self._distance = FeatureDistance(detector).to(device)
 
-    def __call__(self, refined: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        # Detectors mostly look at frames scaled down; at times they see every pixel.
-        side = x.shape[2] * int(self._rng.integers(2, 4)) // 3 // STRIDE * STRIDE
+    def __call__(self, refined: Tensor, y: Tensor, x: Tensor, thirds: int = WHOLE) -> Tensor:
+        side = x.shape[2] * thirds // 3 // STRIDE * STRIDE
         return self.features(refined, y, x, side) + PIXEL_SHARE * error_ratio(refined, y, x)
 
     def features(self, refined: Tensor, y: Tensor, x: Tensor, side: int | None = None) -> Tensor:
@@ -166,7 +184,7 @@ class FeatureRatio:
         return (self._distance(x, refined, side) / (before + EASY_DISTANCE)).mean()
 
 
-def open_loss(loss: str, detector: Path | None, rng: np.random.Generator, device: torch.device = CPU) -> Loss:
+def open_loss(loss: str, detector: Path | None, device: torch.device = CPU) -> Loss:
     """Raises ConfigError where a loss lacks its detector, and DetectorError where that is no usable one."""
     if loss == "mse":
         return error_ratio
@@ -174,7 +192,7 @@ def open_loss(loss: str, detector: Path | None, rng: np.random.Generator, device
         raise ConfigError(
             "--loss features needs --detector: the YOLOX-nano export whose features it compares"
         )
-    return FeatureRatio(detector, rng, device)
+    return FeatureRatio(detector, device)
 
 
 @torch.no_grad()
@@ -230,7 +248,7 @@ def train(
     torch.manual_seed(3)
     rng = np.random.default_rng(int(time.time()))
     device = training_device()
-    loss_of = open_loss(config.loss, detector, rng, device)
+    loss_of = open_loss(config.loss, detector, device)
     codec = load_torch_codec(model).to(device)
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
@@ -250,28 +268,48 @@ def train(
     crop = config.patch or (48 if net.unshuffle == 1 and config.loss == "mse" else 96)
     pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
     draws = read_ahead(lambda: draw(sampler, config.batch, crop), device)
+    advance = Recorded(stepper(net, codec, optimiser, loss_of, config.layer), device)
+
+    def keep() -> None:
+        print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
+        save(checkpoint, net, optimiser, step, config)
+
     start, mean = time.monotonic(), torch.zeros((), device=device)
+    kept = start
     while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
         cosine = 0.5 * (1 + math.cos(math.pi * spent))
         set_rate(optimiser, config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine))
-        y, x = patches(codec, next(draws), crop, config.layer, device)
-        with half_precision(device.type):
+        drawn = next(draws)
+        ratio = advance(drawn.thirds if config.loss == "features" else WHOLE, *drawn[:-1])["ratio"]
+        step += 1
+        mean = mean + (0.02 if step > 1 else 1.0) * (ratio - mean)
+        if step % 50 == 0:
+            print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
+        if time.monotonic() - kept >= PAUSE_SECONDS:
+            keep()
+            kept = time.monotonic()
+    draws.close()
+    keep()
+    return checkpoint
+
+
+def stepper(
+    net: nn.Module, codec: nn.Module, optimiser: torch.optim.Optimizer, loss_of: Loss, layer: str
+) -> Callable[..., dict[str, Tensor]]:
+    """A step of `optimiser` for `Recorded`: (thirds, the tensors of a `Draw`) -> its loss as "ratio" float[]."""
+
+    def step(thirds: int, *drawn: Tensor) -> dict[str, Tensor]:
+        y, x = patches(codec, layer, *drawn)
+        with half_precision(x.device.type):
             refined = net(y.to(memory_format=torch.channels_last))
-        loss = loss_of(refined, y, x)
+        loss = loss_of(refined, y, x, thirds)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        step += 1
-        mean = mean + (0.02 if step > 1 else 1.0) * (loss.detach() - mean)
-        if step % 50 == 0:
-            print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
-        if step % 100 == 0:
-            print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
-            save(checkpoint, net, optimiser, step, config)
-    draws.close()
-    save(checkpoint, net, optimiser, step, config)
-    return checkpoint
+        return {"ratio": loss.detach()}
+
+    return step
 
 
 def save(
