@@ -328,4 +328,4 @@ def _as_floats(keep: npt.NDArray[np.bool_]) -> F32:
 
 
 def _symbol_crc(z: I16, y: I16) -> int:
-    return zlib.crc32(y.astype("<i2").tobytes(), zlib.crc32(z.astype("<i2").tobytes()))
+    return zlib.crc32(np.ascontiguousarray(y, "<i2"), zlib.crc32(np.ascontiguousarray(z, "<i2")))

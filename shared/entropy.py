@@ -87,13 +87,15 @@ class SymbolEncoder:
 
     def put(self, symbols: Symbols, indexes: Indexes, tables: EntropyTables) -> None:
         """Code `symbols` int16[N] under `indexes` uint8[N]."""
+        order, starts = _sorted(indexes)
+        first = starts[tables.listed_below]
         if tables.listed_below:
-            self._list(symbols, indexes, tables.listed_below)
-        places, starts = _sorted(indexes, tables.listed_below)
-        ordered = symbols.take(places).astype(np.int32)
+            self._list(symbols, order[:first])
         levels = _present(starts, tables)
         if not levels:
             return
+        ordered = symbols.take(order[first:]).astype(np.int32)
+        starts = starts - first
         largest = np.maximum.reduceat(np.abs(ordered), starts[levels])
         for level, peak in zip(levels, largest.tolist(), strict=True):
             reach = tables.reaches[level]
@@ -105,10 +107,9 @@ class SymbolEncoder:
             shifted += reach
             self._encoder.encode(shifted, tables.models[level])
 
-    def _list(self, symbols: Symbols, indexes: Indexes, below: int) -> None:
-        """How many symbols other than 0 have an index under `below`; then the gap before each, and the symbol."""
-        places = np.flatnonzero(symbols != 0)
-        places = places[indexes[places] < below]
+    def _list(self, symbols: Symbols, places: npt.NDArray[np.intp]) -> None:
+        """How many symbols at `places` are not 0; then, in order of place, the gap before each, and the symbol."""
+        places = np.sort(places[symbols.take(places) != 0])
         self._tail += _varint(len(places))
         gaps = np.diff(places, prepend=-1) - 1
         for gap, symbol in zip(gaps.tolist(), symbols[places].tolist(), strict=True):
@@ -152,7 +153,7 @@ class SymbolDecoder:
 
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
-        ordered, starts = _sorted(indexes, tables.listed_below)
+        order, starts = _sorted(indexes)
         bits = float(np.diff(starts) @ tables.fewest_bits)
         self._need(bits)
         self._bits += bits
@@ -160,7 +161,7 @@ class SymbolDecoder:
         if tables.listed_below:
             self._take_listed(symbols, indexes < tables.listed_below)
         for level in _present(starts, tables):
-            places = ordered[starts[level] : starts[level + 1]]
+            places = order[starts[level] : starts[level + 1]]
             try:
                 shifted = self._decoder.decode(tables.models[level], len(places))
             except AssertionError as error:
@@ -203,22 +204,17 @@ class SymbolDecoder:
         return symbol
 
 
-def _sorted(indexes: Indexes, first: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Positions of σ-indexes from `first` on, ordered by index, then by position.
-
-    And where each index starts among them, [MAX_LEVELS + 1].
-    """
-    coded = np.flatnonzero(indexes >= first)
-    kept = indexes.take(coded)
-    order = np.argsort(kept, kind="stable")
-    starts = np.searchsorted(kept, np.arange(MAX_LEVELS, dtype=np.uint8), sorter=order)
-    return coded.take(order), np.append(starts, len(kept))
+def _sorted(indexes: Indexes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Positions ordered by σ-index, then by position; and where each index starts among them, [MAX_LEVELS + 1]."""
+    order = np.argsort(indexes, kind="stable")
+    starts = np.searchsorted(indexes, np.arange(MAX_LEVELS, dtype=np.uint8), sorter=order)
+    return order, np.append(starts, len(indexes))
 
 
 def _present(starts: npt.NDArray[np.intp], tables: EntropyTables) -> list[int]:
-    """The σ-indexes that occur among what is coded, in order."""
+    """The σ-indexes that are coded and occur, in order."""
     there: list[int] = np.flatnonzero(np.diff(starts)).tolist()
-    return [level for level in there if level < len(tables.reach)]
+    return [level for level in there if tables.listed_below <= level < len(tables.reach)]
 
 
 def _zigzag(value: int) -> int:

@@ -18,7 +18,7 @@ from shared.entropy import EntropyTables
 from shared.models import find_model
 from tests.pictures import photo, psnr
 from training.lite import model as lite
-from training.lite.export import bake_qualities, entropy_tables, export_lite, load_lite
+from training.lite.export import UpConv, bake_qualities, entropy_tables, export_lite, load_lite
 from training.lite.fit_scales import bits_of, fit_scales
 from training.lite.layers import HAAR, DepthConvBlock, dct_basis
 from training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
@@ -376,3 +376,9 @@ def test_fitting_the_scales_saves_real_bits_and_moves_nothing_else(checkpoint, d
     assert bits[1] < 0.98 * bits[0]
     moved = {name for name in fitted if not torch.equal(fitted[name], checkpoint["model"][name])}
     assert moved and all(".scale." in name or ".z_index." in name for name in moved)
+
+
+@torch.no_grad()
+def test_a_transposed_convolution_is_the_convolution_and_its_shuffle():
+    conv, x = torch.nn.Conv2d(6, 20, 1), torch.randn(1, 6, 3, 4)
+    assert torch.allclose(UpConv(conv)(x), torch.nn.functional.pixel_shuffle(conv(x), 2), atol=1e-6)

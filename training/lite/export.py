@@ -47,6 +47,33 @@ class Analysis(nn.Module):
         return self.codec.analyse_trunk(self.first(image.permute(0, 3, 1, 2).float()))
 
 
+class UpConv(nn.Module):
+    """A 1x1 convolution and a pixel shuffle by 2 as one transposed convolution: the same values in half the time.
+
+    float[1,Z,h,w] -> float[1,C,2h,2w]. The bias differs within the 2x2, so it is the weight of a channel of ones.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        assert conv.bias is not None
+        rows = torch.cat([conv.weight.detach()[:, :, 0, 0], conv.bias.detach()[:, None]], 1)
+        self.weight = nn.Parameter(rows.unflatten(0, (-1, 2, 2)).permute(3, 0, 1, 2).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with_ones = nn.functional.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+        return nn.functional.conv_transpose2d(with_ones, self.weight, stride=2)
+
+
+def join_shuffles(codec: LiteCodec) -> None:
+    """Make each 1x1 convolution and pixel shuffle on the way of the means one `UpConv`."""
+    for layer in (codec.base, codec.enhancement):
+        mean = layer.hyper_mean
+        for at in [i for i, part in enumerate(mean) if isinstance(part, nn.PixelShuffle)]:
+            conv = mean[at - 1]
+            assert isinstance(conv, nn.Conv2d)
+            mean[at - 1], mean[at] = UpConv(conv), nn.Identity()
+
+
 class IntegerScales(nn.Module):
     """The integer network of `scale_network` inside the encoder's graph: float32 holds each of its sums exactly."""
 
@@ -349,6 +376,7 @@ def export_lite(
     tensors["change_threshold"] = np.array([CHANGE_THRESHOLD], np.float32)
     save_file(tensors, folder / "entropy.safetensors")
     bake_qualities(codec)
+    join_shuffles(codec)
     names = [*write_graphs(codec, folder), "entropy.safetensors"]
     files = describe_files(folder, names)
     manifest = {
