@@ -328,4 +328,5 @@ def _as_floats(keep: npt.NDArray[np.bool_]) -> F32:
 
 
 def _symbol_crc(z: I16, y: I16) -> int:
-    return zlib.crc32(np.ascontiguousarray(y, "<i2"), zlib.crc32(np.ascontiguousarray(z, "<i2")))
+    hyper, latents = (np.ascontiguousarray(part, "<i2").data for part in (z, y))
+    return zlib.crc32(latents, zlib.crc32(hyper))
