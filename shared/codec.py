@@ -1,6 +1,6 @@
 """The `lite` layered codec at run time: frames to layers and back, through ONNX graphs and integer tables.
 
-Encoding:   image -> encode (ONNX) -> symbols, σ-indexes -> range coder -> .slk
+Encoding:   image -> encode (ONNX; for deltas analysis, quantise) -> symbols, σ-indexes -> range coder -> .slk
 Decoding:   .slk -> range coder -> symbols -> dequantise (ONNX) -> latents -> synthesis (ONNX) -> image
 
 Only the path from symbols to σ-indexes has to be bit-exact between machines: the integers of `shared.scale_network`,
@@ -89,29 +89,30 @@ class LiteCodec:
         wanted = ((width, height), base_quality, quality)
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
-        coded = self._code(
-            pad(image)[None], base_quality=_scalar(base_quality), quality=_scalar(quality),
-            **self._against(key, _grid(width, height), quality),
-        )  # fmt: skip
+        coded = self._code(pad(image)[None], base_quality, quality, key)
         keep = coded["changed"][0, 0]
         base = self._write_base(coded, keep, base_quality, width, height, key)
         enhancement = self._write_enhancement(coded, keep, base, quality, key)
         if key is None:
             key = Key(
                 sequence, base_quality, quality, (width, height), (base.symbol_crc, enhancement.symbol_crc),
-                coded["latents_base"], coded["latents_enhancement"], coded["signal"],
+                coded["latents_base"], coded["latents_enhancement"], coded["y_enhancement"],
             )  # fmt: skip
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
 
-    def _code(self, image: U8Image, **given: npt.NDArray[Any]) -> dict[str, Any]:
-        """All that is coded of uint8[1,H,W,3], and the signal that later deltas compare with."""
-        if max(image.shape[1:3]) <= SIDE:
-            return self._run("encode", image=image, **given)
+    def _code(self, image: U8Image, base_quality: int, quality: int, key: Key | None) -> dict[str, Any]:
+        """All that is coded of uint8[1,H,W,3], and the signal `y_enhancement` that later deltas compare with."""
+        height, width = image.shape[1:3]
+        grid = _grid(width, height)
+        qualities = {"base_quality": _scalar(base_quality), "quality": _scalar(quality)}
+        if key is None and max(height, width) <= SIDE:
+            return {**self._run("encode", image=image, **qualities), "changed": np.ones((1, 1, *grid), bool)}
         signal = self._run("analysis", image=image)
-        return {**self._run("quantise", **signal, **given), "signal": signal["y_enhancement"]}
+        against = self._against(key, grid, quality)
+        return {**self._run("quantise", **signal, **against, **qualities), **signal}
 
     def _against(self, key: Key | None, grid: tuple[int, int], quality: int) -> dict[str, F32]:
-        """What the encoder's graph needs to know of the key; without one, that every position is coded."""
+        """What the graph that quantises needs to know of the key; without one, that every position is coded."""
         if key is not None:
             threshold = self._change_threshold * 2.0 ** (-quality / 10.7)
             signal, latents = key.signal, (key.latents_base, key.latents_enhancement)

@@ -116,17 +116,17 @@ def condition(layer: LayerEntropy, z: Tensor, features: Tensor | None) -> Tensor
     return context if features is None else torch.cat([context, features], 1)
 
 
-def hyper_symbols(layer: LayerEntropy, residual: Tensor, keep: Tensor) -> Tensor:
-    covered = nn.functional.max_pool2d(keep, 4)
-    return (torch.round(layer.hyper_analysis(residual * keep)) * covered).clamp(-MAX_SYMBOL, MAX_SYMBOL)
+def hyper_symbols(layer: LayerEntropy, residual: Tensor, keep: Tensor | None) -> Tensor:
+    if keep is None:
+        z = torch.round(layer.hyper_analysis(residual))
+    else:
+        covered = nn.functional.max_pool2d(keep, 4)
+        z = torch.round(layer.hyper_analysis(residual * keep)) * covered
+    return z.clamp(-MAX_SYMBOL, MAX_SYMBOL)
 
 
-class Quantise(nn.Module):
-    """Latents to symbols and σ-indexes of both layers; see `MeanQuantiser`.
-
-    A position is coded (`keep` 1) where the mean over the channels of the squared change since `key_signal` is above
-    `threshold`, or one channel alone changed by 32 thresholds: a small sharp object. A threshold below 0 codes all.
-    """
+class Symbols(nn.Module):
+    """Latents to symbols and σ-indexes of both layers; see `MeanQuantiser`, also for `keep` and `references`."""
 
     def __init__(self, codec: LiteCodec) -> None:
         super().__init__()
@@ -134,51 +134,61 @@ class Quantise(nn.Module):
         self.scales = nn.ModuleList(IntegerScales(layer) for layer in (codec.base, codec.enhancement))
 
     def forward(
-        self, y_base: Tensor, y_enhancement: Tensor, key_signal: Tensor, reference_base: Tensor,
-        reference_enhancement: Tensor, threshold: Tensor, base_quality: Tensor, quality: Tensor,
+        self, y_base: Tensor, y_enhancement: Tensor, base_quality: Tensor, quality: Tensor,
+        keep: Tensor | None = None, references: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> tuple[Tensor, ...]:  # fmt: skip
         codec = self.codec
-        change = (y_enhancement - key_signal).square()
-        changed = (change.mean(1, keepdim=True) > threshold) | (change.amax(1, keepdim=True) > 32 * threshold)
-        keep = changed.float()
         y = y_base * torch.exp(codec.base.log_gain(base_quality))
         z_b = hyper_symbols(codec.base, y, keep)
         index_b = self.scales[0](z_b, base_quality)
         s_b, latents_b, _ = codec.base.quantiser.quantise(
-            y, condition(codec.base, z_b, None), torch.zeros_like(y), keep, reference_base,
-            dead_zone(index_b),
-        )  # fmt: skip
+            y, condition(codec.base, z_b, None), torch.zeros_like(y), dead_zone(index_b), keep, references[0]
+        )
         _, features = codec.base_latents(latents_b, base_quality)
         prior = codec.enhancement_prior(features, quality)
         y = y_enhancement * torch.exp(codec.enhancement.log_gain(quality))
         z_e = hyper_symbols(codec.enhancement, y - prior, keep)
         index_e = self.scales[1](z_e, quality, s_b)
         s_e, latents_e, _ = codec.enhancement.quantiser.quantise(
-            y, condition(codec.enhancement, z_e, features), prior, keep, reference_enhancement,
-            dead_zone(index_e),
-        )  # fmt: skip
+            y, condition(codec.enhancement, z_e, features), prior, dead_zone(index_e), keep, references[1]
+        )
         symbols = (s.clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int16) for s in (z_b, s_b, z_e, s_e))
         indexes = (index.to(torch.uint8) for index in (index_b, index_e))
-        return (*symbols, *indexes, latents_b, latents_e, changed)
+        return (*symbols, *indexes, latents_b, latents_e)
 
 
-class Encode(nn.Module):
-    """The whole encoder: image uint8[1,H,W,3] to symbols and σ-indexes, and what later deltas compare with."""
+class Quantise(nn.Module):
+    """Latents to symbols and σ-indexes where they changed since a key.
+
+    A position is coded (`keep` 1) where the mean over the channels of the squared change since `key_signal` is above
+    `threshold`, or one channel alone changed by 32 thresholds: a small sharp object. A threshold below 0 codes all.
+    """
 
     def __init__(self, codec: LiteCodec) -> None:
         super().__init__()
-        self.analysis, self.quantise = Analysis(codec), Quantise(codec)
+        self.symbols = Symbols(codec)
 
     def forward(
-        self, image: Tensor, key_signal: Tensor, reference_base: Tensor, reference_enhancement: Tensor,
-        threshold: Tensor, base_quality: Tensor, quality: Tensor,
+        self, y_base: Tensor, y_enhancement: Tensor, key_signal: Tensor, reference_base: Tensor,
+        reference_enhancement: Tensor, threshold: Tensor, base_quality: Tensor, quality: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
+        change = (y_enhancement - key_signal).square()
+        changed = (change.mean(1, keepdim=True) > threshold) | (change.amax(1, keepdim=True) > 32 * threshold)
+        references = (reference_base, reference_enhancement)
+        coded = self.symbols(y_base, y_enhancement, base_quality, quality, changed.float(), references)
+        return (*coded, changed)
+
+
+class Encode(nn.Module):
+    """The whole encoder of a key: image uint8[1,H,W,3] to symbols, σ-indexes and what deltas compare with."""
+
+    def __init__(self, codec: LiteCodec) -> None:
+        super().__init__()
+        self.analysis, self.symbols = Analysis(codec), Symbols(codec)
+
+    def forward(self, image: Tensor, base_quality: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         y_base, y_enhancement = self.analysis(image)
-        coded = self.quantise(
-            y_base, y_enhancement, key_signal, reference_base, reference_enhancement,
-            threshold, base_quality, quality,
-        )  # fmt: skip
-        return (*coded, y_enhancement)
+        return (*self.symbols(y_base, y_enhancement, base_quality, quality), y_enhancement)
 
 
 class DequantiseBase(nn.Module):
@@ -250,14 +260,14 @@ def bake_qualities(codec: LiteCodec) -> None:
 
 CODED = [
     "z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
-    "indexes_base", "indexes_enhancement", "latents_base", "latents_enhancement", "changed",
+    "indexes_base", "indexes_enhancement", "latents_base", "latents_enhancement",
 ]  # fmt: skip
 
 
 def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
     """Write the seven graphs; return their file names.
 
-    `encode` is `analysis` and `quantise` in one, for frames that need no tiles.
+    `encode` does what `analysis` and `quantise` do, at once, for keys that need no tiles.
     """
     c = codec.config
     h, w = 4, 8
@@ -271,10 +281,11 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
     }  # fmt: skip
     latents = {"latents_base": y_b, "latents_enhancement": y_e}
     plans: dict[str, tuple[nn.Module, dict[str, Tensor], list[str]]] = {
-        "encode": (Encode(codec), {"image": image} | key | q_b | q_e, [*CODED, "signal"]),
+        "encode": (Encode(codec), {"image": image} | q_b | q_e, [*CODED, "y_enhancement"]),
         "analysis": (Analysis(codec), {"image": image}, ["y_base", "y_enhancement"]),
         "quantise": (
-            Quantise(codec), {"y_base": y_b, "y_enhancement": y_e} | key | q_b | q_e, CODED,
+            Quantise(codec), {"y_base": y_b, "y_enhancement": y_e} | key | q_b | q_e,
+            [*CODED, "changed"],
         ),
         "dequantise_base": (
             DequantiseBase(codec),

@@ -61,9 +61,7 @@ def code_layer(
     if features is not None:
         context = torch.cat([context, features], 1)
     index = layer.scale(z, quality, base)
-    symbols, latents, _ = layer.quantiser.quantise(
-        y, context, prior, torch.ones_like(y[:, :1]), torch.zeros_like(y), dead_zone(index)
-    )
+    symbols, latents, _ = layer.quantiser.quantise(y, context, prior, dead_zone(index))
     return Coded(z, symbols, latents, index)
 
 

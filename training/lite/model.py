@@ -118,12 +118,13 @@ class MeanQuantiser(nn.Module):
         return prior[:, self.half :] + self.second(torch.cat([context, seen], 1))
 
     def quantise(
-        self, y: Tensor, context: Tensor, prior: Tensor, keep: Tensor, reference: Tensor,
-        dead_zone: Tensor,
+        self, y: Tensor, context: Tensor, prior: Tensor, dead_zone: Tensor,
+        keep: Tensor | None = None, reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return (symbols, latents, means); where `keep` is 0 the latent is the reference's and the symbol 0.
 
-        `dead_zone` float[B,C,h,w]: residuals up to so much beyond a half become 0 too.
+        Without `keep` and `reference` every position is coded. `dead_zone` float[B,C,h,w]: residuals up to so much
+        beyond a half become 0 too.
         """
         symbols, latents, means = [], [], []
         groups = (slice(None, self.half), slice(self.half, None))
@@ -133,9 +134,12 @@ class MeanQuantiser(nn.Module):
             symbol = torch.round(residual) * (residual.abs() > 0.5 + dead_zone[:, group])
             if residual.requires_grad:  # which passes straight through, also where a residual was put to 0
                 symbol = residual + (symbol - residual).detach()
-            symbol = symbol * keep
+            latent = symbol + mean
+            if keep is not None and reference is not None:
+                symbol = symbol * keep
+                latent = latent * keep + reference[:, group] * (1 - keep)
             symbols.append(symbol)
-            latents.append((symbol + mean) * keep + reference[:, group] * (1 - keep))
+            latents.append(latent)
             means.append(mean)
         return torch.cat(symbols, 1), torch.cat(latents, 1), torch.cat(means, 1)
 
@@ -281,11 +285,8 @@ class LiteCodec(nn.Module):
         context = layer.hyper_mean(z_hat)
         if features is not None:
             context = torch.cat([context, features], 1)
-        one = torch.ones_like(y[:, :1])
         index = layer.scale(z_hat, quality, base_symbols.detach() if base_symbols is not None else None)
-        symbols, latents, means = layer.quantiser.quantise(
-            y, context, prior, one, torch.zeros_like(y), dead_zone(index.detach())
-        )
+        symbols, latents, means = layer.quantiser.quantise(y, context, prior, dead_zone(index.detach()))
         residual, hyper = (y - means, z) if self.training else (symbols, z_hat)
         bits = gaussian_bits(noisy(residual, self.training), sigma_of(index))
         bits = bits + gaussian_bits(noisy(hyper, self.training), sigma_of(layer.hyper_scale_index(quality)))
