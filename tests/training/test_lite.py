@@ -18,11 +18,12 @@ from shared.entropy import EntropyTables
 from shared.models import find_model
 from tests.pictures import photo, psnr
 from training.lite import model as lite
-from training.lite.export import UpConv, bake_qualities, entropy_tables, export_lite, load_lite
+from training.lite.export import UpConv, bake_qualities, export_lite, load_lite
 from training.lite.fit_scales import bits_of, fit_scales
 from training.lite.layers import HAAR, DepthConvBlock, dct_basis
 from training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
 from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, bounded, knot_weights
+from training.lite.tables import entropy_tables
 from training.lite.train import TrainConfig, draw_qualities, evaluate, train
 from training.masks.choice import MaskConfig
 from training.masks.network import EdgeNet
