@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -39,16 +39,23 @@ def half_precision(device: str = "cpu") -> torch.autocast:
 
 def adam(model: nn.Module, rate: float, device: torch.device) -> torch.optim.Adam:
     """Adam for parameters that are on `device` already; on a GPU in the form that a graph can hold."""
+    return adam_of_groups([(list(model.parameters()), rate)], device)
+
+
+def adam_of_groups(
+    groups: Sequence[tuple[Sequence[nn.Parameter], float]], device: torch.device
+) -> torch.optim.Adam:
+    """As `adam`, each group of parameters with a learning rate of its own."""
     if device.type == "cpu":
-        return torch.optim.Adam(model.parameters(), lr=rate)
+        return torch.optim.Adam([{"params": part, "lr": rate} for part, rate in groups])
     torch.backends.cudnn.benchmark = True
-    rate_there = torch.tensor(rate, device=device)
-    return torch.optim.Adam(model.parameters(), lr=rate_there, fused=True, capturable=True)
+    there = [{"params": part, "lr": torch.tensor(rate, device=device)} for part, rate in groups]
+    return torch.optim.Adam(there, lr=torch.tensor(groups[0][1], device=device), fused=True, capturable=True)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, *, groups: slice = slice(None)) -> None:
     """Change the learning rate, also for steps that are recorded."""
-    for group in optimiser.param_groups:
+    for group in optimiser.param_groups[groups]:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:

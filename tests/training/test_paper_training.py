@@ -16,6 +16,8 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 pytest.importorskip("compressai", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from shared.bitstream import parse
 from shared.errors import ConfigError, ModelNotFound
 from shared.main import main
@@ -31,7 +33,7 @@ from training.models.config import REDUCED_ADDITIONAL, REDUCED_MACHINE
 from training.models.pair import PaperPair
 from training.models.runtime import PaperCodec, to_tensor
 from training.models.tcm import AdditionalModel, Tcm
-from training.models.train import Place, Step, TrainConfig, read_checkpoint, reduced, train
+from training.models.train import Place, Ranks, Run, Step, TrainConfig, read_checkpoint, reduced, train
 from training.postfilter.train import validation_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +149,52 @@ def test_quantiles_have_a_loss_of_their_own():
     assert model.entropy_bottleneck.quantiles.grad is None
     figures["quantiles"].backward()
     assert model.entropy_bottleneck.quantiles.grad.abs().sum() > 0
+
+
+class FreeOfTheHost(TorchDispatchMode):
+    """Raises where a value goes from a device to the host, or a list of numbers the other way."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fresh.default):
+            raise RuntimeError(f"{func} ends a recording")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stage", ["machine", "additional"])
+def test_a_step_can_be_recorded(stage, tmp_path):
+    """What a CUDA graph cannot hold is not in it: neither a value asked for, nor one brought."""
+    below = Tcm(REDUCED_MACHINE).state_dict() if stage == "additional" else None
+    run = Run(Place(Path(), tmp_path, below), tiny(stage), Ranks(), torch.device("cpu"))
+    run.optimiser = torch.optim.SGD(
+        run.model.parameters(), lr=0.1
+    )  # Adam of a CPU counts its steps on the host
+    before = run.model.g_a[0].conv1.weight.clone()
+    crops, masks = (torch.randint(0, 256, (1, n, 128, 128), dtype=torch.uint8) for n in (3, 1))
+    with FreeOfTheHost():
+        figures = run._take(0, crops, masks)
+        with pytest.raises(RuntimeError, match="_local_scalar_dense"):
+            figures["loss"].item()
+        with pytest.raises(RuntimeError, match="lift_fresh"):
+            torch.tensor([1, 0])
+    assert not torch.equal(run.model.g_a[0].conv1.weight, before)
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(tmp_path):
+    run = Run(Place(Path(), tmp_path), tiny("machine"), Ranks(), torch.device("cpu"))
+    before = [weight.detach().clone() for weight in run.weights]
+    crops, masks = (torch.randint(0, 256, (1, n, 128, 128), dtype=torch.uint8) for n in (3, 1))
+    run.model.g_a[0].conv1.weight.register_hook(lambda grad: grad * float("nan"))
+    run.advance(crops, masks)
+    assert all(map(torch.equal, run.weights, before))
+    assert run.step == 1
+
+
+def test_the_rate_falls():
+    """By default to a tenth in the last tenth of the steps; in the reduced preset as a cosine."""
+    published = TrainConfig("machine", 0.01, steps=100)
+    assert [published.rate(step) for step in (0, 89, 90, 99)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+    small = reduced("machine", 0.01, steps=100)
+    assert [small.rate(step) for step in (0, 50, 100, 120)] == pytest.approx([1e-3, 5.1e-4, 2e-5, 2e-5])
 
 
 @pytest.mark.parametrize(

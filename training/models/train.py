@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from shared.errors import ConfigError, ModelNotFound
+from training.devices import Recorded, adam_of_groups, restore, set_rate
 from training.lite.model import edge_weighted_error
 from training.masks.cache import mask_files
 from training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
@@ -32,6 +33,7 @@ from training.models.tcm import AdditionalModel, Coded, Tcm
 
 STAGES = ("machine", "additional")
 LOG_EVERY, SAVE_EVERY, JUDGE_EVERY = 50, 250, 1000  # steps
+LR_END_SHARE = 0.02  # of the first learning rate, where a cosine ends
 STOP_EVERY = 10  # steps between the moments at which the processes of a distributed run agree to go on
 
 
@@ -44,12 +46,22 @@ class TrainConfig:
     size: str = "full"  # full or reduced
     crop: int = 256  # pixels a side, a multiple of 128
     batch: int = 8  # crops a step, on each device
-    lr: float = 1e-4  # learning rate of Adam; a tenth of it in the last tenth of the steps
+    lr: float = 1e-4  # learning rate of Adam
+    cosine: bool = (
+        False  # it falls as a cosine to LR_END_SHARE; if not, to a tenth in the last tenth of the steps
+    )
     steps: int = 1_000_000
     mask_floor: float = 0.0  # share of the errors outside the mask that counts; 0 as published
     clip: float = 1.0  # largest norm of the gradient
     quantile_lr: float = 1e-3  # of the hyper-latents' quantiles
     seed: int = 7
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        if self.cosine:
+            fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+            return self.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * fall)
+        return self.lr * (0.1 if step >= 0.9 * self.steps else 1.0)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES or self.size not in SIZES:
@@ -62,7 +74,9 @@ class TrainConfig:
 
 def reduced(stage: str, lam: float, **changes: Any) -> TrainConfig:
     """The preset for a CPU and for tests."""
-    return replace(TrainConfig(stage, lam, "reduced", crop=128, batch=4, lr=1e-3, steps=600), **changes)
+    return replace(
+        TrainConfig(stage, lam, "reduced", crop=128, batch=4, lr=1e-3, cosine=True, steps=600), **changes
+    )
 
 
 @dataclass(frozen=True)
@@ -157,16 +171,18 @@ class Run:
         model, machine = build(config, place.machine)
         self.model = model.to(device)
         self.inner = Step(self.model, None if machine is None else machine.to(device), config).to(device)
-        quantiles = [self.model.entropy_bottleneck.quantiles]
-        self.weights = [p for p in self.model.parameters() if p is not quantiles[0]]
-        self.optimiser = torch.optim.Adam(
-            [{"params": self.weights, "lr": config.lr}, {"params": quantiles, "lr": config.quantile_lr}]
+        quantiles = self.model.entropy_bottleneck.quantiles
+        self.weights = [p for p in self.model.parameters() if p is not quantiles]
+        self.optimiser = adam_of_groups(
+            [(self.weights, config.lr), ([quantiles], config.quantile_lr)], device
         )
         self.step_module: nn.Module = self.inner
         if ranks.world > 1:
             self.step_module = nn.parallel.DistributedDataParallel(
                 self.inner, device_ids=[device.index] if device.type == "cuda" else None
             )
+        # What other processes take part in is not recorded.
+        self._advance = Recorded(self._take, device) if ranks.world == 1 else self._take
         # Noise for the likelihoods differs between processes; the weights above do not.
         torch.manual_seed(config.seed + ranks.rank)
 
@@ -180,7 +196,7 @@ class Run:
                 f"{self.checkpoint} is of size {state['config']['size']}, not {self.config.size}"
             )
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        restore(self.optimiser, state["optimiser"])
         self.step = state["step"]
         torch.manual_seed(self.config.seed + self.ranks.rank + self.step)
 
@@ -196,20 +212,26 @@ class Run:
         torch.save(state, part)
         part.replace(self.checkpoint)
 
-    def advance(self, crops: Tensor, masks: Tensor) -> dict[str, float]:
-        """One step of the optimiser; its figures."""
-        late = self.step >= 0.9 * self.config.steps
-        self.optimiser.param_groups[0]["lr"] = self.config.lr * (0.1 if late else 1.0)
-        x, mask = (t.to(self.device, non_blocking=True).float() / 255 for t in (crops, masks))
+    def advance(self, crops: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """One step of the optimiser; its figures float[], which the next step may overwrite."""
+        set_rate(self.optimiser, self.config.rate(self.step), groups=slice(0, 1))
+        self.step += 1
+        return self._advance(0, crops, masks)
+
+    def _take(self, _kind: int, *drawn: Tensor) -> dict[str, Tensor]:
+        x, mask = (t.to(self.device, non_blocking=True).float() / 255 for t in drawn)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             figures = self.step_module(x, mask)
         self.optimiser.zero_grad(set_to_none=True)
         (figures["loss"] + figures["quantiles"]).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.config.clip)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        self.step += 1
-        return {name: value.item() for name, value in figures.items()}
+        # A gradient that is no number must not reach the weights; asking whether it is would end a recording.
+        sound = torch.isfinite(norm)
+        for weight in self.weights:
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~sound, 0.0)
+        self.optimiser.step()
+        return {name: value.detach() for name, value in figures.items()}
 
     def goes_on(self, deadline: float) -> bool:
         """Whether there is time for another step. All processes answer alike: the first one decides."""
@@ -257,13 +279,13 @@ def train(
         seed = (config.seed, ranks.rank)
         batches = Batches(pictures.train, masks, crop=config.crop, batch=config.batch, seed=seed)
         judged_by = held_out_tensors(pictures, 256)
-        deadline, mean = time.monotonic() + 60 * minutes, dict[str, float]()
+        deadline, mean = time.monotonic() + 60 * minutes, dict[str, Tensor]()
         for crops, mask in stream(batches, run.step, config.steps, workers):
             if not run.goes_on(deadline):
                 break
-            mean = {k: 0.98 * mean.get(k, v) + 0.02 * v for k, v in run.advance(crops, mask).items()}
+            mean = {k: 0.98 * mean.get(k, v.clone()) + 0.02 * v for k, v in run.advance(crops, mask).items()}
             if run.step % LOG_EVERY == 0:
-                _say(ranks, run.step, mean)
+                _say(ranks, run.step, {k: v.item() for k, v in mean.items()})
             if run.step % SAVE_EVERY == 0:
                 run.save()
             if run.step % JUDGE_EVERY == 0 and ranks.rank == 0:
