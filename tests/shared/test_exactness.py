@@ -6,6 +6,7 @@ shipped integers, to each other and to integer arithmetic.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -199,6 +200,43 @@ def test_cuda_has_the_cpus_indexes(nets, layer):
     if session.get_providers()[0] != "CUDAExecutionProvider":
         pytest.skip("there is no GPU here")
     check_graph(session, layer, seed=7, draws=40)
+
+
+class TorchConv:
+    """An IntegerConv in torch's convolutions: cuDNN on a GPU, oneDNN on a CPU."""
+
+    def __init__(self, conv, torch, device):
+        self.weight, self._conv, self._torch, self._device = conv.weight, conv, torch, device
+
+    def __call__(self, a, quality):
+        torch, weight = self._torch, self._conv.weight
+        depthwise = weight.ndim == 3
+        there = torch.from_numpy(a[None]).to(self._device)
+        kernel = torch.from_numpy(weight[:, None] if depthwise else weight[:, :, None, None])
+        bias = torch.from_numpy(self._conv.bias[quality] + np.float32(1 << (self._conv.shift - 1)))
+        sums = torch.nn.functional.conv2d(
+            there, kernel.to(self._device), bias.to(self._device),
+            padding=int(depthwise), groups=len(weight) if depthwise else 1,
+        )  # fmt: skip
+        return np.floor(sums[0].cpu().numpy() * np.float32(2.0**-self._conv.shift))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda with TF32"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_another_library_has_the_same_indexes(layer, device):
+    """TF32 keeps 11 bits of a factor, and activations and weights have 8: it is exact as well."""
+    torch = pytest.importorskip("torch", reason="training is not installed")
+    where = device.split()[0]
+    if where == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    own = NETWORKS[layer]
+    names = [name for name in ("up1", "up2", "base", "spread", "index") if getattr(own, name) is not None]
+    other = replace(own, **{name: TorchConv(getattr(own, name), torch, where) for name in names})
+    rng = np.random.default_rng(11)
+    with torch.backends.cudnn.flags(allow_tf32=device.endswith("TF32")):
+        for quality in (0, 21, 42, 63):
+            z, base = random_layer(rng, layer, 8, 12)
+            assert np.array_equal(other.indexes(z, quality, base), own.indexes(z, quality, base))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
