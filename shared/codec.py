@@ -12,16 +12,18 @@ Array layouts: images uint8[H,W,3] RGB; latents float32[1,C,H/16,W/16]; symbols 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
 from shared.delta import pack_map, unpack_map
-from shared.entropy import SymbolDecoder, SymbolEncoder
+from shared.entropy import SymbolDecoder, SymbolEncoder, coding_order
 from shared.errors import (
     ConfigError,
     LayerMismatch,
@@ -38,6 +40,7 @@ from shared.plugins import open_plugin
 from shared.tiles import SIDE, STEP, pad, run_tiled
 
 I16 = npt.NDArray[np.int16]
+T = TypeVar("T")
 
 # Receptive radius of each graph in pixels, rounded up to whole hyper-latents. What quantises sees the whole frame: its
 # symbols decide σ-indexes next to them, so they have to agree everywhere.
@@ -67,6 +70,7 @@ class LiteCodec:
         self.name = folder.name
         self.model_hash = folder.model_hash
         self._graphs: dict[str, Session] = {}
+        self._helper = ThreadPoolExecutor(1, "codec") if threads != 1 else None
         self._folder, self._threads = folder, threads
         tensors = load_tables(folder)
         self._hyper_tables = entropy_tables(tensors, "hyper")
@@ -91,8 +95,9 @@ class LiteCodec:
             key = None
         coded = self._code(pad(image)[None], base_quality, quality, key)
         keep = coded["changed"][0, 0]
-        base = self._write_base(coded, keep, base_quality, width, height, key)
-        enhancement = self._write_enhancement(coded, keep, base, quality, key)
+        packed = self._pack(coded, base_quality, quality, keep)
+        base = self._write_base(*packed["base"], keep, base_quality, width, height, key)
+        enhancement = self._write_enhancement(*packed["enhancement"], base, quality, key)
         if key is None:
             key = Key(
                 sequence, base_quality, quality, (width, height), (base.symbol_crc, enhancement.symbol_crc),
@@ -149,10 +154,9 @@ class LiteCodec:
         return _crop(picture, upper.bitstream)
 
     def _write_base(
-        self, coded: dict[str, Any], keep: npt.NDArray[np.bool_], quality: int, width: int, height: int,
+        self, payload: bytes, crc: int, keep: npt.NDArray[np.bool_], quality: int, width: int, height: int,
         key: Key | None,
     ) -> Bitstream:  # fmt: skip
-        payload, crc = self._pack(coded, "base", quality, keep)
         reference, reference_crc = (None, 0) if key is None else (key.sequence, key.symbol_crcs[0])
         return Bitstream(
             Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height,
@@ -160,15 +164,9 @@ class LiteCodec:
         )  # fmt: skip
 
     def _write_enhancement(
-        self,
-        coded: dict[str, Any],
-        keep: npt.NDArray[np.bool_],
-        base: Bitstream,
-        quality: int,
-        key: Key | None,
+        self, payload: bytes, crc: int, base: Bitstream, quality: int, key: Key | None
     ) -> Bitstream:
         # The map of changed positions travels in the base layer only.
-        payload, crc = self._pack(coded, "enhancement", quality, keep)
         reference_crc = 0 if key is None else key.symbol_crcs[1]
         return Bitstream(
             Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, base.width, base.height,
@@ -176,15 +174,29 @@ class LiteCodec:
         )  # fmt: skip
 
     def _pack(
-        self, coded: dict[str, Any], layer: str, quality: int, keep: npt.NDArray[np.bool_]
-    ) -> tuple[bytes, int]:
-        """Payload of a layer, and the CRC of its symbols."""
-        z, y, model = coded[f"z_{layer}"][0], coded[f"symbols_{layer}"][0], self._layers[layer]
-        hyper_keep, hyper_indexes = _hyper_map(keep), model.scales.hyper_indexes(quality, *z.shape[1:])
-        encoder = SymbolEncoder()
-        encoder.put(_at(z, hyper_keep), _at(hyper_indexes, hyper_keep), self._hyper_tables)
-        encoder.put(_at(y, keep), _at(coded[f"indexes_{layer}"][0], keep), model.tables)
-        return encoder.payload(), _symbol_crc(z, y)
+        self, coded: dict[str, Any], base_quality: int, quality: int, keep: npt.NDArray[np.bool_]
+    ) -> dict[str, tuple[bytes, int]]:
+        """Payload of each layer, and the CRC of its symbols."""
+        parts = {name: (coded[f"z_{name}"][0], coded[f"symbols_{name}"][0]) for name in self._layers}
+        indexes = {name: _at(coded[f"indexes_{name}"][0], keep) for name in self._layers}
+        # While the base layer is coded, the places of the enhancement, three times as many, are sorted.
+        order = self._aside(coding_order, indexes["enhancement"])
+        crcs = {name: self._aside(_symbol_crc, *parts[name]) for name in self._layers}
+        orders = {"base": lambda: coding_order(indexes["base"]), "enhancement": order}
+        qualities, hyper_keep = {"base": base_quality, "enhancement": quality}, _hyper_map(keep)
+        packed = {}
+        for name, model in self._layers.items():
+            z, y = parts[name]
+            hyper_indexes = model.scales.hyper_indexes(qualities[name], *z.shape[1:])
+            encoder = SymbolEncoder()
+            encoder.put(_at(z, hyper_keep), _at(hyper_indexes, hyper_keep), self._hyper_tables)
+            encoder.put(_at(y, keep), indexes[name], model.tables, orders[name]())
+            packed[name] = encoder.payload(), crcs[name]()
+        return packed
+
+    def _aside(self, work: Callable[..., T], *given: Any) -> Callable[[], T]:
+        """Begin a piece of work that needs no interpreter in a thread of its own, if there may be one; its result."""
+        return self._helper.submit(work, *given).result if self._helper else lambda: work(*given)
 
     def _unpack(
         self,

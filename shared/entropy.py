@@ -78,51 +78,60 @@ class EntropyTables:
         object.__setattr__(self, "fewest_bits", fewest)
 
 
+def coding_order(indexes: Indexes) -> npt.NDArray[np.intp]:
+    """Places ordered by σ-index uint8[N], then by place: int64[N]. Other threads run meanwhile."""
+    return np.argsort(indexes, kind="stable")
+
+
 class SymbolEncoder:
     """Collects symbol arrays, then gives one payload."""
 
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
-        self._tail = bytearray()
+        self._tail: list[npt.NDArray[Any]] = []
 
-    def put(self, symbols: Symbols, indexes: Indexes, tables: EntropyTables) -> None:
-        """Code `symbols` int16[N] under `indexes` uint8[N]."""
-        order, starts = _sorted(indexes)
+    def put(
+        self,
+        symbols: Symbols,
+        indexes: Indexes,
+        tables: EntropyTables,
+        order: npt.NDArray[np.intp] | None = None,
+    ) -> None:
+        """Code `symbols` int16[N] under `indexes` uint8[N]. `order`: their `coding_order`, if known."""
+        order = coding_order(indexes) if order is None else order
+        starts = _starts(indexes, order)
         first = starts[tables.listed_below]
         if tables.listed_below:
             self._list(symbols, order[:first])
         levels = _present(starts, tables)
         if not levels:
             return
-        ordered = symbols.take(order[first:]).astype(np.int32)
-        starts = starts - first
-        largest = np.maximum.reduceat(np.abs(ordered), starts[levels])
-        for level, peak in zip(levels, largest.tolist(), strict=True):
+        ordered, starts = symbols.take(order[first:]), starts - first
+        peaks = np.maximum.reduceat(np.abs(ordered), starts[levels]).tolist()
+        for level, peak in zip(levels, peaks, strict=True):
             reach = tables.reaches[level]
-            shifted = ordered[starts[level] : starts[level + 1]]
-            if peak > reach:
-                outside = np.abs(shifted) > reach
-                self._number(*shifted[outside].tolist())
-                shifted[outside] = reach + 1  # the escape, once it is shifted
+            shifted = ordered[starts[level] : starts[level + 1]].astype(np.int32)
             shifted += reach
+            if peak > reach:
+                outside = (shifted < 0) | (shifted > 2 * reach)
+                self._tail.append(_zigzag(shifted[outside] - reach))
+                shifted[outside] = 2 * reach + 1  # the escape
             self._encoder.encode(shifted, tables.models[level])
 
     def _list(self, symbols: Symbols, places: npt.NDArray[np.intp]) -> None:
         """How many symbols at `places` are not 0; then, in order of place, the gap before each, and the symbol."""
         places = np.sort(places[symbols.take(places) != 0])
-        self._tail += _varint(len(places))
-        gaps = np.diff(places, prepend=-1) - 1
-        for gap, symbol in zip(gaps.tolist(), symbols[places].tolist(), strict=True):
-            self._tail += _varint(gap)
-            self._number(symbol)
-
-    def _number(self, *values: int) -> None:
-        for value in values:
-            self._tail += _varint(_zigzag(value))
+        numbers = np.empty(1 + 2 * len(places), np.int64)
+        numbers[0] = len(places)
+        numbers[1::2] = places
+        numbers[3::2] -= places[:-1] + 1
+        numbers[2::2] = _zigzag(symbols[places].astype(np.int32))
+        self._tail.append(numbers)
 
     def payload(self) -> bytes:
         words = self._encoder.get_compressed().astype("<u4")
-        return b"".join([_varint(len(words)), words.tobytes(), self._tail])
+        tail = np.concatenate([np.empty(0, np.int64), *self._tail])
+        return b"".join([_varints(np.array([len(words)])), words.tobytes(), _varints(tail)])
 
 
 class SymbolDecoder:
@@ -153,7 +162,8 @@ class SymbolDecoder:
 
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
-        order, starts = _sorted(indexes)
+        order = coding_order(indexes)
+        starts = _starts(indexes, order)
         bits = float(np.diff(starts) @ tables.fewest_bits)
         self._need(bits)
         self._bits += bits
@@ -204,11 +214,10 @@ class SymbolDecoder:
         return symbol
 
 
-def _sorted(indexes: Indexes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Positions ordered by σ-index, then by position; and where each index starts among them, [MAX_LEVELS + 1]."""
-    order = np.argsort(indexes, kind="stable")
+def _starts(indexes: Indexes, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Where each σ-index starts in the coding order: int64[MAX_LEVELS + 1]."""
     starts = np.searchsorted(indexes, np.arange(MAX_LEVELS, dtype=np.uint8), sorter=order)
-    return order, np.append(starts, len(indexes))
+    return np.append(starts, len(indexes))
 
 
 def _present(starts: npt.NDArray[np.intp], tables: EntropyTables) -> list[int]:
@@ -217,17 +226,17 @@ def _present(starts: npt.NDArray[np.intp], tables: EntropyTables) -> list[int]:
     return [level for level in there if tables.listed_below <= level < len(tables.reach)]
 
 
-def _zigzag(value: int) -> int:
-    return (value << 1) ^ (value >> 63)
+def _zigzag(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    return (values << 1) ^ (values >> 31)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _varints(values: npt.NDArray[Any]) -> bytes:
+    """Integers[N] from 0 to 2^35 - 1 one after the other, each in as many groups of 7 bits as it needs."""
+    groups = values[:, None] >> np.arange(0, 42, 7)
+    there = groups > 0
+    there[:, 0] = True
+    written: bytes = (groups[:, :5] & 0x7F | there[:, 1:] << 7)[there[:, :5]].astype(np.uint8).tobytes()
+    return written
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

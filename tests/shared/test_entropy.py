@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder
+from shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder, _read_varint, _varints
 from shared.errors import BitstreamError, MalformedBitstream, ModelCorrupt, TruncatedBitstream
 
 # Rows for reaches 0, 1, 2 and 5; symbols of index 0 are listed. The last row has the size of a trained model's numbers.
@@ -223,6 +223,16 @@ def test_the_cheapest_symbols_there_are_fit_into_their_words(seed, count):
     encoder = SymbolEncoder()
     encoder.put(np.zeros(len(indexes), np.int16), indexes, rows)
     assert not SymbolDecoder(encoder.payload()).take(indexes, rows).any()
+
+
+@given(st.lists(st.integers(0, (1 << 35) - 1), max_size=20))
+def test_numbers_come_back(numbers):
+    data, at = _varints(np.array(numbers, np.int64)), 0
+    for number in numbers:
+        assert len(_varints(np.array([number]))) == max(1, -(-number.bit_length() // 7))
+        found, at = _read_varint(data, at)
+        assert found == number
+    assert at == len(data)
 
 
 def test_a_number_that_never_ends_is_reported():

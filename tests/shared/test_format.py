@@ -12,7 +12,7 @@ import pytest
 from shared.bitstream import Codec, parse
 from shared.codec import load_codec
 from shared.delta import unpack_map
-from shared.entropy import SymbolEncoder, _read_varint, _varint
+from shared.entropy import SymbolEncoder, _read_varint, _varints
 from shared.errors import (
     LayerMismatch,
     MalformedBitstream,
@@ -76,7 +76,7 @@ def more_words(payload):
     """Two words more than the symbols have."""
     count, at = _read_varint(payload, 0)
     words, escaped = payload[at : at + 4 * count], payload[at + 4 * count :]
-    return _varint(count + 2) + words + b"\x12\x34\x56\x78" * 2 + escaped
+    return _varints(np.array([count + 2])) + words + b"\x12\x34\x56\x78" * 2 + escaped
 
 
 KEY_RULES = {
