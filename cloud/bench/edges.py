@@ -23,7 +23,6 @@ from shared.packet import Ack, BaseFrame, Fault, Hello, Welcome, parse
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 _Context: TypeAlias = "zmq.Context[_Socket]"
 
-BOOT_ID = "be" * 16
 _TIMES = LinkTimes(resend_seconds=20.0, hello_seconds=5.0)
 _POLL_MS = 200
 _SIDE = 64
@@ -35,6 +34,9 @@ class Load:
     """What one load process does."""
 
     address: str  # of the gateway, for camera hosts
+    boot_id: (
+        str  # of all its edges, another one for each run: queues know the frames of the last one for a while
+    )
     first_edge: int  # edges are numbered through all load processes
     edges: int
     packets: int  # an edge
@@ -149,7 +151,7 @@ class _Edge:
 
     def send_due(self, now: float) -> None:
         try:
-            for boot_id in self._sender.hellos([BOOT_ID], now):
+            for boot_id in self._sender.hellos([self._load.boot_id], now):
                 hello = Hello(self._id, boot_id, "bulk", self._id, self._load.packets, 0, "bench")
                 self.socket.send_multipart(hello.to_frames(), zmq.DONTWAIT)
             for flight in self._sender.overdue(now):
@@ -166,9 +168,9 @@ class _Edge:
 
     def _send(self, seq: int, now: float) -> None:
         payload = self._payload(seq)
-        packet = BaseFrame(BOOT_ID, seq, time.time_ns(), _SIDE, _SIDE, None, 0, payload)
+        packet = BaseFrame(self._load.boot_id, seq, time.time_ns(), _SIDE, _SIDE, None, 0, payload)
         self.socket.send_multipart(packet.to_frames(), zmq.DONTWAIT)
-        self._sender.sent(BOOT_ID, seq, seq, len(payload), now)
+        self._sender.sent(self._load.boot_id, seq, seq, len(payload), now)
         self._sent_at.setdefault(seq, now)
 
     def _payload(self, seq: int) -> bytes:

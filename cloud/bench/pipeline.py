@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import secrets
 import socket
 import tempfile
 import time
@@ -160,9 +161,10 @@ def _measure_gateway(plan: Plan, folder: Path) -> tuple[list[Sent], Consumed, li
 
 def _loads(plan: Plan, address: str) -> list[Load]:
     """The edges, spread evenly over the processes."""
+    boot_id = secrets.token_hex(16)
     bounds = [plan.edges * n // plan.processes for n in range(plan.processes + 1)]
     return [
-        Load(address, first, last - first, plan.packets_an_edge, plan.payloads, plan.in_flight)
+        Load(address, boot_id, first, last - first, plan.packets_an_edge, plan.payloads, plan.in_flight)
         for first, last in pairwise(bounds)
     ]
 

@@ -43,13 +43,14 @@ def test_every_packet_is_acknowledged_once_and_the_report_is_whole(
 
 
 def test_storing_alone_is_measured_on_a_server_too(tmp_path: Path, nats_url: str) -> None:
-    """Workers begin when all is acknowledged, and still find every packet."""
+    """Workers begin when all is acknowledged, and still find every packet; a second run is not taken for the first."""
     payloads = (os.urandom(2000),)
     plan = Plan(
         edges=5, packets=500, payloads=payloads, in_flight=4, processes=1, queue=nats_url, store_only=True
     )
-    figures = pipeline.run(plan, tmp_path)
-    pipeline.check(figures)
+    for _ in range(2):
+        figures = pipeline.run(plan, tmp_path)
+        pipeline.check(figures)
     assert (figures["backend"], figures["store_only"], figures["lost"]) == ("nats", True, 0)
     assert "workers afterwards" in pipeline.report(figures)
 
