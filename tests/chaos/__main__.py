@@ -25,7 +25,9 @@ from cloud.config import BrokerConfig
 from shared.errors import LinkError
 from tests.chaos.audit import Audit, audit
 from tests.chaos.faults import choose, inject, small_disks
-from tests.chaos.fleet import EDGES, Fleet, backends
+from tests.chaos.fleet import BACKENDS, Fleet, backends
+from tests.chaos.namespace import Namespace
+from tests.chaos.settings import EDGES
 
 _WARM_UP_SECONDS = 600.0  # a busy machine may take long
 _STUCK_SECONDS = 120.0
@@ -35,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="of each backend (default %(default)s)")
     parser.add_argument("--seed", type=int, help="repeat the faults of an earlier run (default: a new one)")
-    parser.add_argument("--backends", nargs="+", choices=("sqlite", "nats"), default=["sqlite"])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["sqlite"])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and stores here")
     args = parser.parse_args()
     seed = random.randrange(2**32) if args.seed is None else args.seed
@@ -65,15 +67,19 @@ def storm(folder: Path, backend: str, rounds: int, rng: random.Random, keep: Pat
         if not disks:
             say("small file systems cannot be mounted here: no full disks")
         fleet = Fleet(folder, folder / "cloud", {name: folder / name for name in EDGES}, backend)
+        cables = all(isinstance(link, Namespace) for link in fleet.links.values())
+        say(f"{backend}: camera hosts in {'network namespaces' if cables else 'one network, behind proxies'}")
         try:
             fleet.start()
             _warm_up(fleet)
+            if fleet.problems:
+                raise SystemExit("\n".join(fleet.problems))
             for number in range(rounds):
                 _round(number, fleet, rng, disks=disks)
             _settle(fleet)
+            found = audit(fleet.catalogue_url, fleet.blobs_url, fleet.spools)
         finally:
             fleet.close()
-        found = audit(fleet.cloud, fleet.spools)
         found.problems += fleet.problems
         for text in [
             *found.problems,
@@ -82,7 +88,8 @@ def storm(folder: Path, backend: str, rounds: int, rng: random.Random, keep: Pat
         ]:
             say(f"{backend}: {text}")
         if keep is not None:
-            shutil.copytree(folder, keep / backend, dirs_exist_ok=True)
+            sockets = shutil.ignore_patterns(".s.PGSQL.*")
+            shutil.copytree(folder, keep / backend, ignore=sockets, dirs_exist_ok=True)
     return found
 
 
@@ -90,7 +97,7 @@ def _warm_up(fleet: Fleet) -> None:
     deadline = time.monotonic() + _WARM_UP_SECONDS
     while fleet.ready != fleet.names:
         fleet.tend()
-        if time.monotonic() > deadline:
+        if fleet.problems or time.monotonic() > deadline:
             fleet.problems.append(f"did not start: {set(fleet.names) - set(fleet.ready)}")
             return
         time.sleep(0.2)
@@ -129,7 +136,8 @@ def _settle(fleet: Fleet) -> None:
         time.sleep(0.5)
     time.sleep(5.0)  # workers bring tombstones to the catalogue every two seconds
     for name in reversed(fleet.names):
-        fleet.retire(name)
+        if name != "database":  # the audit asks it
+            fleet.retire(name)
 
 
 def _unfinished(fleet: Fleet) -> str | None:
@@ -142,13 +150,13 @@ def _unfinished(fleet: Fleet) -> str | None:
         if left or name not in fleet.ready:
             return f"{left} undelivered at {name}"
     try:
-        with BrokerClient(BrokerConfig(address=fleet.broker_address), "audit") as broker:
+        with BrokerClient(BrokerConfig(address=fleet.broker_address(fleet.gateways[0])), "audit") as broker:
             depth = broker.stats()["depth"]
     except LinkError as error:
         return str(error)
     if depth:
         return f"{depth} frames in the queue"
-    catalogue = open_catalogue(f"sqlite:///{fleet.cloud / 'catalogue.db'}")
+    catalogue = open_catalogue(fleet.catalogue_url)
     try:
         with catalogue.reading() as session:
             still_open = Review.state.in_([ReviewState.DUE, ReviewState.LEASED])

@@ -29,14 +29,14 @@ class Audit:
     problems: list[str] = field(default_factory=list)
 
 
-def audit(cloud: Path, spools: dict[str, Path]) -> Audit:
-    """Look into all stores. Nothing may be running any more."""
+def audit(catalogue_url: str, blobs_url: str, spools: dict[str, Path]) -> Audit:
+    """Look into all stores. Nobody may be writing to them any more."""
     found = Audit()
     captured = {identity for edge, folder in spools.items() for identity in _captured(edge, folder, found)}
-    catalogue = open_catalogue(f"sqlite:///{cloud / 'catalogue.db'}")
+    catalogue = open_catalogue(catalogue_url)
     try:
         detected, buried = _detected(catalogue, set(spools)), _buried(catalogue, set(spools))
-        _check_blobs(catalogue, open_blobs(str(cloud / "blobs")), set(spools), found)
+        _check_blobs(catalogue, open_blobs(blobs_url), set(spools), found)
     finally:
         catalogue.close()
     found.frames, found.tombstones = len(captured), sum(buried.values())

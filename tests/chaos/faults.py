@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.fleet import EDGES, Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.hostile import Attacker
 from tests.chaos.proxy import Weather
+from tests.chaos.settings import EDGES
 
 ATTACKS = ("wrong_key", "malformed", "replay", "flood", "oversized", "slowloris")
 _TMPFS_MB = {"cloud": 512, "edge-0": 64, "edge-1": 64}
@@ -82,9 +83,9 @@ def _stopped(fleet: Fleet, name: str) -> Iterator[None]:
 
 @contextmanager
 def _weather(fleet: Fleet, name: str, weather: Weather) -> Iterator[None]:
-    fleet.proxies[name].weather = weather
+    fleet.links[name].weather = weather
     yield
-    fleet.proxies[name].weather = Weather.FINE
+    fleet.links[name].weather = Weather.FINE
 
 
 @contextmanager
@@ -104,7 +105,9 @@ def _full_disk(fleet: Fleet, what: str) -> Iterator[None]:
 
 @contextmanager
 def _attacked(fleet: Fleet, fault: Fault, rng: random.Random) -> Iterator[None]:
-    attacker = Attacker(fleet.gateway_port, fleet.folder, random.Random(rng.random()))
+    attacker = Attacker(
+        rng.choice(list(fleet.gateway_ports.values())), fleet.folder, random.Random(rng.random())
+    )
     found: list[str | None] = []
     thread = threading.Thread(
         target=lambda: found.append(getattr(attacker, fault.what)(fault.seconds)), daemon=True

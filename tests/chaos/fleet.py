@@ -1,4 +1,4 @@
-"""The processes of a chaos run: two camera hosts behind proxies, gateway, workers, reviewer, and a broker if wanted.
+"""The processes of a chaos run: camera hosts, each on a link of its own, gateways, workers, a reviewer, and servers.
 
 Whatever ends is started again, as a service manager would. What is supposed to run, and what was asked to end, is
 known, so that an end nobody asked for is told from one that somebody did.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,20 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from cloud.bench.pipeline import free_ports
-from cloud.demo.settings import to_toml
+from tests.chaos.namespace import Namespace, namespaces_permitted
 from tests.chaos.proxy import Proxy
+from tests.chaos.settings import EDGES, WORKERS, write_settings
+from tests.cloud.servers import POSTGRESQL_USER, children, find_nats, find_postgresql, make_postgresql
 
 ROOT = Path(__file__).parents[2]
-EDGES = ("edge-0", "edge-1")
-WORKERS = ("worker-0", "worker-1")
+BACKENDS = ("sqlite", "nats", "servers")
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 _SECONDLOOK = (sys.executable, "-P", "-m", "shared.main")
-_VIDEO_FRAMES = 9000
-_FPS = 5
 _MOST_PROBLEMS = 50
 
 
@@ -38,6 +33,7 @@ class _Member:
     command: tuple[str, ...]
     log: Path
     says_ready: str  # in its log, once it works
+    options: dict[str, Any] = field(default_factory=dict)  # of Popen
     process: subprocess.Popen[bytes] | None = None
     asked_to_end: bool = False
     log_begins: int = 0  # where the log of the present process begins
@@ -58,16 +54,22 @@ class Fleet:
     folder: Path  # logs, keys and settings
     cloud: Path  # data of the cloud side
     spools: dict[str, Path]  # data of each camera host
-    backend: str  # sqlite or nats
+    backend: str  # sqlite; nats: the queue on NATS; servers: the rest on PostgreSQL besides, and two gateways
     problems: list[str] = field(default_factory=list)
     excused: set[str] = field(default_factory=set)  # may end by themselves now: their disk is full
 
     def __post_init__(self) -> None:
         self._members: dict[str, _Member] = {}
-        self.gateway_port, self.broker_port, self.nats_port = free_ports(3)
-        self.proxies = {name: Proxy(self.gateway_port) for name in EDGES}
+        self.gateways = ("gateway-0", "gateway-1") if self.backend == "servers" else ("gateway",)
+        self.nats_port, self.database_port, *ports = free_ports(2 + 2 * len(self.gateways))
+        self.gateway_ports = dict(zip(self.gateways, ports[::2], strict=True))
+        self.broker_ports = dict(zip(self.gateways, ports[1::2], strict=True))
+        link = Namespace if namespaces_permitted() else Proxy
+        self.links: dict[str, Namespace | Proxy] = {
+            name: link(self.gateway_ports[self.gateway_of(name)]) for name in EDGES
+        }
         self._make_keys()
-        self._write_settings()
+        write_settings(self)
 
     @property
     def names(self) -> list[str]:
@@ -79,26 +81,50 @@ class Fleet:
         return [name for name, member in self._members.items() if member.is_ready]
 
     @property
-    def broker_address(self) -> str:
-        return f"tcp://127.0.0.1:{self.broker_port}"
+    def catalogue_url(self) -> str:
+        if self.backend == "servers":
+            return f"postgresql+psycopg://secondlook:pass-word@127.0.0.1:{self.database_port}/postgres"
+        return f"sqlite:///{self.cloud / 'catalogue.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        return str(self.cloud / "blobs")
+
+    def gateway_of(self, name: str) -> str:
+        """The gateway that a camera host or a worker connects to: they take turns."""
+        return self.gateways[int(name[-1]) % len(self.gateways)] if name[-1].isdigit() else self.gateways[0]
+
+    def broker_address(self, gateway: str) -> str:
+        return f"tcp://127.0.0.1:{self.broker_ports[gateway]}"
 
     def start(self) -> None:
-        cloud = str(self.folder / "cloud.toml")
-        if self.backend == "nats":
-            nats = ("nats-server", "--config", str(self.folder / "nats.conf"))
+        if self.backend != "sqlite":
+            nats = (str(find_nats()), "--config", str(self.folder / "nats.conf"))
             self._add("broker", nats, "Server is ready")
-        self._add("gateway", (*_SECONDLOOK, "gateway", "--config", cloud), "camera hosts connect")
+        if self.backend == "servers":
+            self._add_database()
+        for name in self.gateways:
+            self._add(
+                name, (*_SECONDLOOK, "gateway", "--config", self._settings(name)), "camera hosts connect"
+            )
         for name in WORKERS:
-            self._add(name, (sys.executable, "-m", "tests.chaos.worker", cloud, name), "ready")
-        self._add("reviewer", (*_SECONDLOOK, "reviewer", "--config", cloud), "refining with")
+            settings = self._settings(self.gateway_of(name))
+            self._add(name, (sys.executable, "-m", "tests.chaos.worker", settings, name), "ready")
+        reviewer = (*_SECONDLOOK, "reviewer", "--config", self._settings(self.gateway_of("reviewer")))
+        self._add("reviewer", reviewer, "refining with")
         for name in EDGES:
-            self._add(name, (*_SECONDLOOK, "edge", "--config", str(self.folder / f"{name}.toml")), "boot")
+            self._add_edge(name)
 
     def signal(self, name: str, number: int) -> None:
         member = self._members[name]
         if member.process is not None and member.process.poll() is None:
             member.asked_to_end |= number in (signal.SIGKILL, signal.SIGTERM)
-            member.process.send_signal(number)
+            processes = [member.process.pid]
+            if name == "database":  # a process of its own serves each connection
+                processes += children(member.process.pid)
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
 
     def tend(self) -> None:
         """Start again what has ended, and note an end that nobody asked for."""
@@ -127,25 +153,41 @@ class Fleet:
         """Let the camera hosts go on without new frames (but for one), to deliver and to answer requests."""
         for name in EDGES:
             self.retire(name)
-            command = (*_SECONDLOOK, "edge", "--config", str(self.folder / f"{name}.toml"), "--frames", "1")
-            self._add(name, command, "boot")
+            self._add_edge(name, "--frames", "1")
 
     def close(self) -> None:
         """End everything at once, and look for crashes in the logs."""
         for member in self._members.values():
             if member.process is not None:
                 _end_group(member.process)
-        for proxy in self.proxies.values():
-            proxy.close()
+        for link in self.links.values():
+            link.close()
         for log in sorted(self.folder.glob("*.log")):
             text = log.read_text(errors="replace")
             if "Traceback" in text:
                 self.problems.append(f"{log.name}: {text[text.index('Traceback') :][-1500:]}")
 
-    def _add(self, name: str, command: tuple[str, ...], says_ready: str) -> _Member:
-        member = self._members[name] = _Member(command, self.folder / f"{name}.log", says_ready)
+    def _settings(self, name: str) -> str:
+        return str(self.folder / f"{name}.toml")
+
+    def _add(self, name: str, command: tuple[str, ...], says_ready: str, **options: Any) -> None:
+        options = {"cwd": ROOT, "env": _ENVIRONMENT, **options}
+        member = self._members[name] = _Member(command, self.folder / f"{name}.log", says_ready, options)
         self._launch(member)
-        return member
+
+    def _add_edge(self, name: str, *flags: str) -> None:
+        command = (*_SECONDLOOK, "edge", "--config", self._settings(name), *flags)
+        self._add(name, (*self.links[name].prefix, *command), "boot")
+
+    def _add_database(self) -> None:
+        """PostgreSQL on the cloud's disk, with as little of write-ahead log as it takes."""
+        folder, binaries = self.cloud / "database", find_postgresql()
+        assert binaries is not None
+        folder.mkdir()
+        self.folder.chmod(0o711)  # its user has to reach it
+        sizes = {"min_wal_size": "32MB", "max_wal_size": "64MB", "shared_buffers": "16MB"}
+        command = make_postgresql(binaries, folder, self.database_port, **sizes)
+        self._add("database", tuple(command), "ready to accept connections", cwd=folder, **POSTGRESQL_USER)
 
     def _launch(self, member: _Member) -> None:
         if member.process is not None:
@@ -153,7 +195,7 @@ class Fleet:
         with member.log.open("ab") as output:
             member.log_begins = output.tell()
             member.process = subprocess.Popen(
-                member.command, cwd=ROOT, env=_ENVIRONMENT, stdout=output, stderr=output, process_group=0
+                member.command, stdout=output, stderr=output, process_group=0, **member.options
             )
         member.asked_to_end = False
 
@@ -165,97 +207,12 @@ class Fleet:
                 (*command, *registry), cwd=ROOT, env=_ENVIRONMENT, check=True, stdout=subprocess.DEVNULL
             )
 
-    def _write_settings(self) -> None:
-        secret, registry = self.folder / "gateway.key_secret", self.folder / "registry.json"
-        cloud: dict[str, Any] = {
-            "data_dir": str(self.cloud),
-            "queue": f"nats://127.0.0.1:{self.nats_port}" if self.backend == "nats" else None,
-            "gateway": {
-                "edge_address": f"tcp://127.0.0.1:{self.gateway_port}",
-                "secret_key_file": str(secret),
-                "registry_file": str(registry),
-            },
-            "gateway.limits": {"stall_seconds": 0.5},
-            # A NATS server refuses a stream that may grow beyond its store, and the disks here are small.
-            "gateway.queue": {"max_bytes": 8 << 20},
-            "gateway.requests": {"lease_seconds": 3.0, "busy_seconds": 0.5},
-            "broker": {"address": self.broker_address, "timeout_seconds": 3.0},
-            "policy": {"every_nth": 15},
-            "worker": {"lease_seconds": 5.0, "threads": 1},
-            "reviewer": {
-                "lease_seconds": 5.0,
-                "deadline_seconds": 20.0,
-                "postfilter": "rrdb-fast",
-                "threads": 1,
-            },
-        }
-        (self.folder / "cloud.toml").write_text(to_toml(cloud))
-        if self.backend == "nats":
-            (self.folder / "nats.conf").write_text(_nats_settings(self.nats_port, self.cloud / "nats"))
-        video = self.folder / "scene.avi"
-        _write_video(video)
-        for number, name in enumerate(EDGES):
-            # The second one has little room, and so a reason for tombstones whenever its link is down.
-            spool = (
-                {"min_free_bytes": 0, "max_bytes": 15_000, "drop": "keep-keys"}
-                if number
-                else {"min_free_bytes": 0}
-            )
-            (self.folder / f"{name}.toml").write_text(to_toml(self._edge_settings(name, video, spool)))
-
-    def _edge_settings(self, name: str, video: Path, spool: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "edge_id": name,
-            "data_dir": str(self.spools[name]),
-            # A machine under this much load may starve a capture process for long.
-            "source": {
-                "address": str(video),
-                "realtime": True,
-                "fps": _FPS,
-                "open_seconds": 120.0,
-                "stall_seconds": 120.0,
-            },
-            "codec": {"key_interval": 5, "threads": 1},
-            "spool": spool,
-            "link": {
-                "gateway": f"tcp://127.0.0.1:{self.proxies[name].port}",
-                "server_public_key_file": str(self.folder / "gateway.key"),
-                "secret_key_file": str(self.folder / f"{name}.key_secret"),
-                "resend_seconds": 3.0,
-                "hello_seconds": 1.0,
-                "ping_seconds": 0.5,
-                "silence_seconds": 2.5,
-                "retry_min_seconds": 0.1,
-                "retry_max_seconds": 1.0,
-            },
-        }
-
 
 def backends() -> list[str]:
-    """The queues that this machine can run."""
-    return ["sqlite", "nats"] if shutil.which("nats-server") else ["sqlite"]
-
-
-def _nats_settings(port: int, store: Path) -> str:
-    version = subprocess.run(["nats-server", "--version"], capture_output=True, text=True, check=True).stdout
-    numbers = tuple(int(part) for part in version.rpartition("v")[2].strip().split(".")[:2])
-    # Servers before 2.10 do not know the setting: a SIGKILL loses nothing there, but a power cut may.
-    sync = "sync_interval: always" if numbers >= (2, 10) else ""
-    # Without a limit it takes what is free when it starts: nothing, for good, when that is while the disk is full.
-    jetstream = f'store_dir: "{store}"\nmax_file_store: 64MB\n{sync}\n'
-    return f'host: "127.0.0.1"\nport: {port}\nmax_payload: 8MB\njetstream {{\n{jetstream}}}\n'
-
-
-def _write_video(path: Path) -> None:
-    """A bright square that wanders over a dim ground."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), _FPS, (64, 64))
-    ground = np.random.default_rng(1).integers(60, 120, (64, 64, 3), np.uint8)
-    for number in range(_VIDEO_FRAMES):
-        frame = ground.copy()
-        x, y = 3 * number % 50, 7 * (number // 50) % 50
-        frame[y : y + 14, x : x + 14] = (40, 200, 240)
-        writer.write(frame)
-    writer.release()
+    """Those of BACKENDS that this machine can run."""
+    there = {"sqlite": True, "nats": find_nats() is not None}
+    there["servers"] = there["nats"] and find_postgresql() is not None
+    return [name for name in BACKENDS if there[name]]
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -35,6 +35,8 @@ class _Way:
 class Proxy:
     """Serves in a thread from construction until `close`. `weather` may be changed at any time."""
 
+    prefix = ()  # of commands whose connections go through it: it needs none
+
     def __init__(self, target_port: int) -> None:
         self.weather = Weather.FINE
         self._target = ("127.0.0.1", target_port)
@@ -48,6 +50,11 @@ class Proxy:
     @property
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
+
+    @property
+    def gateway(self) -> str:
+        """What a camera host takes for the gateway's address."""
+        return f"tcp://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self._stopping.set()

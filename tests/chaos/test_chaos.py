@@ -32,6 +32,8 @@ from edge.spool import Spool
 from edge.spoolrows import Safe, SpooledFrame
 from shared.detection import Detection
 from tests.chaos.audit import Audit, audit
+from tests.chaos.fleet import backends
+from tests.chaos.namespace import Namespace, namespaces_permitted
 from tests.chaos.proxy import Proxy, Weather
 
 ROOT = Path(__file__).parents[2]
@@ -39,14 +41,17 @@ BOOT = "ab" * 16
 
 
 @pytest.mark.timeout(600)
-def test_a_few_rounds_lose_and_double_nothing() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--rounds", "4", "--seed", "5"]
+@pytest.mark.parametrize("backend", ["sqlite", "servers"])
+def test_a_few_rounds_lose_and_double_nothing(backend: str) -> None:
+    if backend not in backends():
+        pytest.skip("nats-server and postgresql are not installed")
+    command = [sys.executable, "-m", "tests.chaos", "--rounds", "4", "--seed", "5", "--backends", backend]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
     assert ended.returncode == 0, ended.stderr
     figures = json.loads(ended.stdout.splitlines()[-1])
     assert (figures["rounds"], figures["lost"], figures["duplicated"]) == (4, 0, 0)
     assert figures["frames"] > 0
-    assert figures["backends"] == ["sqlite"]
+    assert figures["backends"] == [backend]
 
 
 @pytest.fixture
@@ -70,7 +75,8 @@ def stores(tmp_path: Path) -> Path:
 
 
 def look(stores: Path) -> Audit:
-    return audit(stores / "cloud", {"edge-0": stores / "edge-0"})
+    cloud = stores / "cloud"
+    return audit(f"sqlite:///{cloud / 'catalogue.db'}", str(cloud / "blobs"), {"edge-0": stores / "edge-0"})
 
 
 def test_the_audit_is_content_with_what_is_in_order(stores: Path) -> None:
@@ -95,10 +101,9 @@ def test_the_audit_finds_what_is_lost_doubled_or_at_odds(stores: Path) -> None:
     assert len(found.problems) == 2
 
 
-@pytest.fixture
-def echo() -> Iterator[int]:
+def serve_echo(host: str) -> Iterator[int]:
     """A server that says again what it hears."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((host, 0)) as listener:
 
         def serve() -> None:
             while True:
@@ -115,6 +120,17 @@ def echo() -> Iterator[int]:
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    yield from serve_echo("127.0.0.1")
+
+
+@pytest.fixture
+def everywhere() -> Iterator[int]:
+    """The same on all interfaces."""
+    yield from serve_echo("0.0.0.0")
 
 
 def test_the_proxy_passes_holds_and_cuts(echo: int) -> None:
@@ -141,3 +157,51 @@ def test_the_proxy_passes_holds_and_cuts(echo: int) -> None:
         proxy.weather = Weather.CUT
         assert link.recv(10) == b""
     proxy.close()
+
+
+_CLIENT = """
+import socket, sys
+link = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+for line in sys.stdin:
+    link.sendall(b"x" * int(line))
+    left = int(line)
+    while left:
+        left -= len(link.recv(left))
+    print("back", flush=True)
+"""
+
+
+def test_a_cable_passes_holds_and_comes_back(everywhere: int) -> None:
+    """Cut or half open, nothing passes and the connection lives: what was sent meanwhile arrives later."""
+    if not namespaces_permitted():
+        pytest.skip("network namespaces are not permitted here")
+    cable = Namespace(everywhere)
+    host = cable.gateway.removeprefix("tcp://").split(":")[0]
+    command = [*cable.prefix, sys.executable, "-c", _CLIENT, host, str(everywhere)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as client:  # type: ignore[call-overload]
+
+        def seconds_of(count: int) -> float:
+            started = time.monotonic()
+            client.stdin.write(f"{count}\n")
+            client.stdin.flush()
+            assert client.stdout.readline() == "back\n"
+            return time.monotonic() - started
+
+        try:
+            seconds_of(10)
+            assert seconds_of(10) < 0.5
+            for weather in (Weather.HALF_OPEN, Weather.CUT):
+                cable.weather = weather
+                healer = threading.Timer(0.7, setattr, (cable, "weather", Weather.FINE))
+                healer.start()
+                assert seconds_of(10) > 0.6
+                healer.join()
+            cable.weather = Weather.SLOW
+            assert seconds_of(30_000) > 1.0
+            cable.weather = Weather.FINE
+            assert seconds_of(30_000) < 1.0
+        finally:
+            client.stdin.close()
+            client.kill()
+            cable.close()

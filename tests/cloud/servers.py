@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,6 +35,14 @@ def freeze(pid: int, frozen: bool) -> None:
     threads = Path(f"/proc/{pid}/task")
     while frozen and any(") T " not in (one / "stat").read_text() for one in threads.iterdir()):
         time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started, and that run."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(child) for child in listed.stdout.split()]
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -83,9 +92,13 @@ class NatsServer:
         freeze(self.process.pid, frozen)
 
 
+def find_nats() -> str | None:
+    return shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
 def nats_binary() -> str:
     """Skips the test where there is none."""
-    found = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
+    found = find_nats()
     if found is None:
         pytest.skip("nats-server is not installed")
     return found
@@ -138,45 +151,55 @@ class PostgreSQL:
 
     def freeze(self, frozen: bool) -> None:
         # A backend of its own serves each connection.
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=True
-        )
-        for pid in (self.process.pid, *map(int, listed.stdout.split())):
+        for pid in (self.process.pid, *children(self.process.pid)):
             freeze(pid, frozen)
+
+
+def find_postgresql() -> Path | None:
+    """The folder of its programs."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which("initdb") or (str(folders[-1] / "initdb") if folders else None)
+    return None if found is None else Path(found).parent
+
+
+# PostgreSQL refuses to run as root; its package made a user for it.
+POSTGRESQL_USER: dict[str, Any] = (
+    {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+)
+
+
+def make_postgresql(binaries: Path, folder: Path, port: int, **settings: object) -> list[str]:
+    """Make a database cluster in `folder`, which is there; the command that runs it, as POSTGRESQL_USER."""
+    (folder / "password").write_text("pass-word")
+    if POSTGRESQL_USER:
+        for path in (folder, folder / "password"):
+            shutil.chown(path, "postgres", "postgres")
+    subprocess.run(
+        [
+            *(binaries / "initdb", "-D", folder / "data", "-U", "secondlook", "-A", "scram-sha-256"),
+            *("--no-sync", f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-locale"),
+        ],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        **POSTGRESQL_USER,
+    )
+    settings = {"port": port, "unix_socket_directories": folder, "listen_addresses": "127.0.0.1", **settings}
+    options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+    return [str(binaries / "postgres"), "-D", str(folder / "data"), *options]
 
 
 @contextmanager
 def postgresql_running() -> Iterator[PostgreSQL]:
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    found = shutil.which("initdb") or (str(folders[-1] / "initdb") if folders else None)
-    if found is None:
+    binaries = find_postgresql()
+    if binaries is None:
         pytest.skip("postgresql is not installed")
-    binaries = Path(found).parent
-    # PostgreSQL refuses to run as root; its package made a user for it.
-    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
         folder, port = Path(name), free_port()
-        (folder / "password").write_text("pass-word")
-        if user:
-            shutil.chown(folder, "postgres", "postgres")
-            shutil.chown(folder / "password", "postgres", "postgres")
-        data, log = folder / "data", folder / "log"
-        subprocess.run(
-            [
-                *(binaries / "initdb", "-D", data, "-U", "secondlook", "-A", "scram-sha-256", "--no-sync"),
-                *(f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-locale"),
-            ],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **user,  # type: ignore[call-overload]
-        )
-        settings = {"port": port, "unix_socket_directories": folder, "fsync": "off", "max_connections": 200}
-        command = [binaries / "postgres", "-D", data, "-c", "listen_addresses=127.0.0.1"]
-        for key, value in settings.items():
-            command += ["-c", f"{key}={value}"]
+        command = make_postgresql(binaries, folder, port, fsync="off", max_connections=200)
+        log = folder / "log"
         with log.open("wb") as stream:
-            process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=folder, **user)  # type: ignore[call-overload]
+            process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=folder, **POSTGRESQL_USER)
         try:
             wait_for_port(port, process, log)
             server = PostgreSQL(port, process)
