@@ -29,6 +29,7 @@ from shared.address import is_loopback
 from shared.errors import PASSING, ConfigError, KeyRejected, PortBusy
 from shared.keyfiles import read_key_pair
 from shared.packetfields import MAX_MESSAGE_BYTES
+from shared.sockets import find_the_dead
 from shared.sqlite import named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -161,10 +162,10 @@ class Gateway:
         config: GatewayConfig,
     ) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
+        find_the_dead(socket)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
             *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, most_bytes)),
-            *((zmq.HEARTBEAT_IVL, 5_000), (zmq.HEARTBEAT_TIMEOUT, 15_000)),
             *((zmq.HANDSHAKE_IVL, int(config.handshake_seconds * 1000)), (zmq.BACKLOG, config.backlog)),
         ):
             socket.setsockopt(option, value)

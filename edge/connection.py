@@ -11,6 +11,7 @@ from edge.config import LinkConfig
 from edge.keys import Keys
 from shared.packet import Packet
 from shared.packetfields import MAX_MESSAGE_BYTES
+from shared.sockets import find_the_dead
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
@@ -25,11 +26,12 @@ class Connection:
 
     def __init__(self, context: _Context, config: LinkConfig, keys: Keys | None) -> None:
         self.socket = context.socket(zmq.DEALER)
+        find_the_dead(self.socket)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, MOST_QUEUED), (zmq.RCVHWM, MOST_QUEUED)),
             (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),
             (zmq.RECONNECT_IVL_MAX, int(config.retry_max_seconds * 1000)),
-            *((zmq.HEARTBEAT_IVL, 5_000), (zmq.HEARTBEAT_TIMEOUT, 15_000), (zmq.CONNECT_TIMEOUT, 10_000)),
+            (zmq.CONNECT_TIMEOUT, 10_000),
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
         ):
             self.socket.setsockopt(option, value)

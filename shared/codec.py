@@ -179,20 +179,18 @@ class LiteCodec:
         """Payload of each layer, and the CRC of its symbols."""
         parts = {name: (coded[f"z_{name}"][0], coded[f"symbols_{name}"][0]) for name in self._layers}
         indexes = {name: _at(coded[f"indexes_{name}"][0], keep) for name in self._layers}
-        # While the base layer is coded, the places of the enhancement, three times as many, are sorted.
-        order = self._aside(coding_order, indexes["enhancement"])
+        orders = {name: self._aside(coding_order, indexes[name]) for name in self._layers}
         crcs = {name: self._aside(_symbol_crc, *parts[name]) for name in self._layers}
-        orders = {"base": lambda: coding_order(indexes["base"]), "enhancement": order}
+        encoders = {name: SymbolEncoder() for name in self._layers}
         qualities, hyper_keep = {"base": base_quality, "enhancement": quality}, _hyper_map(keep)
-        packed = {}
-        for name, model in self._layers.items():
-            z, y = parts[name]
-            hyper_indexes = model.scales.hyper_indexes(qualities[name], *z.shape[1:])
-            encoder = SymbolEncoder()
+        for name, encoder in encoders.items():
+            z, scales = parts[name][0], self._layers[name].scales
+            hyper_indexes = scales.hyper_indexes(qualities[name], *z.shape[1:])
             encoder.put(_at(z, hyper_keep), _at(hyper_indexes, hyper_keep), self._hyper_tables)
-            encoder.put(_at(y, keep), indexes[name], model.tables, orders[name]())
-            packed[name] = encoder.payload(), crcs[name]()
-        return packed
+        for name, encoder in encoders.items():
+            tables, symbols = self._layers[name].tables, _at(parts[name][1], keep)
+            encoder.put(symbols, indexes[name], tables, orders[name]())
+        return {name: (encoder.payload(), crcs[name]()) for name, encoder in encoders.items()}
 
     def _aside(self, work: Callable[..., T], *given: Any) -> Callable[[], T]:
         """Begin a piece of work that needs no interpreter in a thread of its own, if there may be one; its result."""

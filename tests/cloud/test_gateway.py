@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from shared.errors import (
     StoreCorrupt,
 )
 from tests.cloud.helpers import BOOT, Edge, base_frame, running, settings, wait_until
+
+ROOT = Path(__file__).parents[2]
 
 
 def client(gateway: Gateway, worker: str = "w1") -> BrokerClient:
@@ -231,3 +235,50 @@ def test_limits_of_settings_are_checked() -> None:
         QueueLimits(max_bytes=0)
     with pytest.raises(ConfigError, match="together"):
         GatewayConfig(registry_file=Path("registry.json"))
+
+
+_BUSY_GATEWAY = """
+import sys, threading, time
+from pathlib import Path
+from cloud.gateway import Gateway
+from tests.cloud.helpers import settings
+with Gateway(settings(Path(sys.argv[1]))) as gateway:
+    print(gateway.edge_address, flush=True)
+    time.sleep(8)
+    stop = threading.Event()
+    threading.Timer(1, stop.set).start()
+    gateway.run(stop)
+print("ended", flush=True)
+"""
+_FLOOD = """
+import contextlib, os, socket, struct, sys, time, zmq
+with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+    dealer.connect(sys.argv[1])
+    for _ in range(800):
+        dealer.send(bytes(20_000))
+    time.sleep(1)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # a reset ends the connection, no farewell
+        with contextlib.suppress(OSError):
+            wire = socket.socket(fileno=os.dup(descriptor))
+            wire.getpeername()
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    print("sent", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_connection_that_breaks_while_its_messages_wait_does_no_harm(tmp_path: Path) -> None:
+    """The gateway is busy, a peer fills its queue and is gone: with ZeroMQ's heartbeats on, that is an abort."""
+    pipes = {"stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    gateway = subprocess.Popen([sys.executable, "-c", _BUSY_GATEWAY, str(tmp_path)], **pipes)  # type: ignore[call-overload]
+    flood = subprocess.Popen([sys.executable, "-c", _FLOOD, gateway.stdout.readline().strip()], **pipes)  # type: ignore[call-overload]
+    try:
+        assert flood.stdout.readline() == "sent\n"
+        flood.kill()
+        assert gateway.stdout.readline() == "ended\n"
+        assert gateway.wait() == 0
+    finally:
+        for process in (flood, gateway):
+            process.kill()
+            process.wait()
+            process.stdout.close()
