@@ -27,6 +27,7 @@ from training.detector.base_layers import (
     difference,
     measure,
     report,
+    titles_of,
 )
 from training.detector.evaluate import BaseLayer, average_precision, load_truth, match, resampled_precision
 from training.detector.features import FeatureDistance
@@ -178,3 +179,8 @@ def test_the_distance_grows_with_damage_and_passes_gradients():
     maps = Teacher(TEACHER).maps((x.flip(1) * 255).numpy())
     for name, ours in zip(("s8", "p32"), (distance.features(x)[0], distance.features(x)[-1]), strict=True):
         assert np.allclose(ours.detach().numpy(), maps[name], atol=1e-3)
+
+
+def test_models_of_the_same_name_are_told_apart():
+    assert titles_of(["lite", "runs/b.onnx"]) == ["lite", "b"]
+    assert titles_of(["a/lite", "b/lite", Path("c/v1.2")]) == ["a/lite", "b/lite", "v1.2"]

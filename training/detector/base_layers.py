@@ -188,10 +188,19 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def titles_of(given: Sequence[str | Path]) -> list[str]:
+    """A short title of each model or file: its name, or the whole of what was given where names are the same."""
+    names = [Path(each).name.removesuffix(".onnx") for each in given]
+    return [name if names.count(name) == 1 else str(each) for name, each in zip(names, given, strict=True)]
+
+
 def run(args: argparse.Namespace) -> int:
     truth = load_truth(args.annotations)
     specs = args.detector or ["builtin"]
-    detectors = {Path(s).stem: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE) for s in specs}
+    detectors = {
+        title: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE)
+        for title, s in zip(titles_of(specs), specs, strict=True)
+    }
     originals = {
         name: average_precision(match(detector, truth, args.images, lambda image: image, detector.classes))[
             "AP"
@@ -200,13 +209,13 @@ def run(args: argparse.Namespace) -> int:
     }
     curves: dict[str, list[Point]] = {}
     filters = [load_postfilter(f, threads=args.threads) for f in args.postfilter]
-    for model in args.model or ["lite"]:
+    models = args.model or ["lite"]
+    for name, model in zip(titles_of(models), models, strict=True):
         rows = [
             measure(BaseLayer(model, q, args.quality), q, detectors, truth, args.images, filters)
             for q in args.base_quality or BASE_QUALITIES
         ]
-        name = Path(model).name
-        titles = [name, *(f"{name}+{f.name}" for f in filters)]
+        titles = [name, *(f"{name}+{title}" for title in titles_of(args.postfilter))]
         curves.update(
             {title: list(points) for title, points in zip(titles, zip(*rows, strict=True), strict=True)}
         )
