@@ -121,7 +121,9 @@ def test_tombstones_of_all_gateways_reach_a_worker(config: CloudConfig) -> None:
 
 def test_nothing_is_acknowledged_while_the_queue_is_away(config: CloudConfig) -> None:
     with nats_running() as own:
-        config = CloudConfig(**{**vars(config), "queue": f"{own.url}/away"})
+        # Sooner than the edge of this test loses patience: what is on its way when the server dies waits for so long.
+        patience = JetStreamConfig(timeout_seconds=2.0)
+        config = CloudConfig(**{**vars(config), "queue": f"{own.url}/away", "jetstream": patience})
         with running(config) as gateway, Edge(gateway.edge_address) as edge, client(gateway) as broker:
             edge.hello()
             deliver(edge, 0)
