@@ -20,6 +20,7 @@ from shared.quality import PRESETS
 from training.data import U8, list_images, read_rgb
 from training.published import KODAK_CURVES, is_kodak
 from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
+from training.scalability import base_layer_cost, sentence
 from training.speed import compare_speed
 
 LEARNED_PEERS = tuple(KODAK_CURVES)
@@ -151,6 +152,7 @@ def bench_codec(
             "decode_base_vs_mbt2018_mean": mean.get("decode_base_ratio"),
         },
         "times": speed,
+        "base_layer_cost": base_layer_cost(codec, images),
         "psnr_over_peer_db": {"bpp": list(COMMON_RATES), **over},
         "rrdb_gain_db": {
             name.removeprefix("rrdb-"): [row["gain_db"][name] for row in ours_rows if row["quality"] in presets]
@@ -236,6 +238,7 @@ def report(result: dict[str, Any]) -> str:
             f"layers; decompress {times['decode_ms']:.0f} ms, {times['decode_base_ratio']:.1f} times our base layer"
         )
     lines.append(f"entropy coding: {100 * result['times']['entropy_share']:.0f} % of the time of encoding")
+    lines.append(sentence(result["base_layer_cost"]))
     for name, gains in result["rrdb_gain_db"].items():
         shown = ", ".join(f"{g:+.3f} at {preset}" for preset, g in zip(PRESETS, gains, strict=True))
         lines.append(f"{name} gains in dB, {result['rrdb_images']} images: {shown}")
@@ -286,6 +289,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| rrdb-{name} | {' | '.join(f'{gain:+.3f}' for gain in gains)} |")
     share = 100 * result["times"]["entropy_share"]
     lines += ["", f"Entropy coding takes {share:.0f} % of the time of encoding a 768x512 picture."]
+    lines += ["", sentence(result["base_layer_cost"])]
     return "\n".join(lines)
 
 

@@ -45,6 +45,17 @@ def test_the_json_has_what_it_promises(result: bench.Row, tmp_path: Path) -> Non
     )
 
 
+def test_what_the_base_layer_costs_is_told_for_growing_base_layers(result: bench.Row) -> None:
+    costs = result["base_layer_cost"]
+    sizes = [cost["bpp_base"] for cost in costs]
+    assert sizes == sorted(sizes) and sizes[-1] > 2 * sizes[0]
+    assert costs[0]["bd_rate_percent"] == pytest.approx(0)
+    # Of no use to the enhancement, the largest would cost all its bits: more than a third of the total.
+    assert all(abs(cost["bd_rate_percent"]) < 15 for cost in costs)
+    for text in (bench.report(result), bench.table(result)):
+        assert f"{costs[-1]['bd_rate_percent']:+.1f} % with {sizes[-1]:.3f} bpp." in text
+
+
 def test_the_report_names_every_codec_and_ratio(result: bench.Row) -> None:
     text = bench.report(result)
     assert f"BD-rate against jpeg: {result['bd_rate_percent']['jpeg']:+.1f} %" in text

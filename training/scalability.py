@@ -1,0 +1,53 @@
+"""What the machine's layer costs people: total bits at equal PSNR, as the base layer grows.
+
+Scalable coding costs what of the base layer the enhancement cannot use. A base layer that is used in full makes the
+enhancement smaller by its own size: then the total stays as it is, however large the base layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from shared.codec import LiteCodec
+from training.data import U8
+from training.rate_distortion import Point, bd_rate, bpp, psnr
+
+BASE_QUALITIES = (0, 8, 16, 24, 32)
+QUALITIES = (20, 28, 36, 44, 52)
+
+
+def base_layer_cost(codec: LiteCodec, images: Sequence[U8]) -> list[dict[str, Any]]:
+    """BD-rate in percent of both layers at each base quality against the lowest; bits a pixel of the base layer."""
+    sizes, curves = [], []
+    for base_quality in BASE_QUALITIES:
+        bases, points = [], []
+        for quality in QUALITIES:
+            base, total, decibels = np.mean(
+                [_measured(codec, image, base_quality, quality) for image in images], axis=0
+            )
+            bases.append(float(base))
+            points.append(Point(float(total), float(decibels)))
+        sizes.append(float(np.mean(bases)))
+        curves.append(points)
+    return [
+        {"base_quality": base_quality, "bpp_base": size, "bd_rate_percent": bd_rate(points, curves[0])}
+        for base_quality, size, points in zip(BASE_QUALITIES, sizes, curves, strict=True)
+    ]
+
+
+def _measured(codec: LiteCodec, image: U8, base_quality: int, quality: int) -> tuple[float, float, float]:
+    """Bits a pixel of the base layer and of both, of real bytes, and PSNR of both in dB."""
+    layers = codec.encode(image, base_quality=base_quality, quality=quality).layers
+    decoded = codec.decode_enhanced(layers.base, layers.enhancement)
+    sizes = len(layers.base), len(layers.base) + len(layers.enhancement)
+    return bpp(sizes[0], image), bpp(sizes[1], image), psnr(image, decoded)
+
+
+def sentence(costs: Sequence[dict[str, Any]]) -> str:
+    """The figures for people."""
+    first, *others = costs
+    shown = ", ".join(f"{c['bd_rate_percent']:+.1f} % with {c['bpp_base']:.3f} bpp" for c in others)
+    return f"Total bits at equal PSNR, against a base layer of {first['bpp_base']:.3f} bpp: {shown}."
