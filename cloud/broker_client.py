@@ -22,8 +22,8 @@ from cloud.requests import RequestState
 from shared import errors
 from shared.address import is_loopback
 from shared.errors import ConfigError, GatewayUnreachable, PacketMalformed, RequestRefused, SecondlookError
+from shared.keepalive import set_keepalive
 from shared.keyfiles import read_key_pair, read_public_key
-from shared.sockets import find_the_dead
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -129,7 +129,7 @@ class BrokerClient:
     def _connected(self) -> _Socket:
         if self._socket is None:
             socket = self._context.socket(zmq.DEALER)
-            find_the_dead(socket)
+            set_keepalive(socket)
             for option, value in (
                 *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1)),
                 *((zmq.RECONNECT_IVL, 100), (zmq.RECONNECT_IVL_MAX, 5_000)),

@@ -27,9 +27,9 @@ from cloud.stores import open_stores
 from cloud.wires import Wires, cut
 from shared.address import is_loopback
 from shared.errors import PASSING, ConfigError, KeyRejected, PortBusy
+from shared.keepalive import set_keepalive
 from shared.keyfiles import read_key_pair
 from shared.packetfields import MAX_MESSAGE_BYTES
-from shared.sockets import find_the_dead
 from shared.sqlite import named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -162,7 +162,7 @@ class Gateway:
         config: GatewayConfig,
     ) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
-        find_the_dead(socket)
+        set_keepalive(socket)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
             *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, most_bytes)),

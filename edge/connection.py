@@ -9,9 +9,9 @@ import zmq.utils.monitor
 
 from edge.config import LinkConfig
 from edge.keys import Keys
+from shared.keepalive import set_keepalive
 from shared.packet import Packet
 from shared.packetfields import MAX_MESSAGE_BYTES
-from shared.sockets import find_the_dead
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
@@ -26,7 +26,7 @@ class Connection:
 
     def __init__(self, context: _Context, config: LinkConfig, keys: Keys | None) -> None:
         self.socket = context.socket(zmq.DEALER)
-        find_the_dead(self.socket)
+        set_keepalive(self.socket)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, MOST_QUEUED), (zmq.RCVHWM, MOST_QUEUED)),
             (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),

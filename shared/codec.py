@@ -179,6 +179,7 @@ class LiteCodec:
         """Payload of each layer, and the CRC of its symbols."""
         parts = {name: (coded[f"z_{name}"][0], coded[f"symbols_{name}"][0]) for name in self._layers}
         indexes = {name: _at(coded[f"indexes_{name}"][0], keep) for name in self._layers}
+        # The range coder keeps the interpreter to itself: what can do without it runs beside it.
         orders = {name: self._aside(coding_order, indexes[name]) for name in self._layers}
         crcs = {name: self._aside(_symbol_crc, *parts[name]) for name in self._layers}
         encoders = {name: SymbolEncoder() for name in self._layers}
@@ -193,7 +194,7 @@ class LiteCodec:
         return {name: (encoder.payload(), crcs[name]()) for name, encoder in encoders.items()}
 
     def _aside(self, work: Callable[..., T], *given: Any) -> Callable[[], T]:
-        """Begin a piece of work that needs no interpreter in a thread of its own, if there may be one; its result."""
+        """What gives the result of `work(*given)`, begun now in a second thread where `threads` allows one."""
         return self._helper.submit(work, *given).result if self._helper else lambda: work(*given)
 
     def _unpack(

@@ -34,9 +34,7 @@ class Load:
     """What one load process does."""
 
     address: str  # of the gateway, for camera hosts
-    boot_id: (
-        str  # of all its edges, another one for each run: queues know the frames of the last one for a while
-    )
+    boot_id: str  # of all its edges; each run has another one, for queues remember the frames of the last
     first_edge: int  # edges are numbered through all load processes
     edges: int
     packets: int  # an edge

@@ -48,7 +48,7 @@ class TrainConfig:
     batch: int = 8  # crops a step, on each device
     lr: float = 1e-4  # learning rate of Adam
     cosine: bool = (
-        False  # it falls as a cosine to LR_END_SHARE; if not, to a tenth in the last tenth of the steps
+        False  # how it falls: to LR_END_SHARE as a cosine, or to a tenth in the last tenth of the steps
     )
     steps: int = 1_000_000
     mask_floor: float = 0.0  # share of the errors outside the mask that counts; 0 as published

@@ -19,7 +19,7 @@ _OPTIONS = {
 }
 
 
-def find_the_dead(socket: object) -> None:
+def set_keepalive(socket: object) -> None:
     """Connections of a pyzmq socket end 15 s after the last sign of the other machine. Before `bind`, `connect`."""
     for name, value in _OPTIONS.items():
         setattr(socket, name, value)
