@@ -254,3 +254,16 @@ def test_no_tool_is_cut_off_in_a_narrow_window(open_page: Callable[..., Page], w
         assert page.browser.run(f"{buttons}.filter({outside}).map((b) => b.textContent)") == []
     finally:
         page.browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("width", [1280, 1341, 1400, 1439, 1440])
+def test_the_verdicts_stand_in_one_row(open_page: Callable[..., Page], width: int) -> None:
+    page = open_page("ready")
+    page.browser.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    try:
+        rows = "new Set([...document.querySelectorAll('.verdicts button')].map((b) => b.offsetTop)).size"
+        assert page.browser.run(rows) == 1
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
