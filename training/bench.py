@@ -6,6 +6,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
             lw=2 if name == "lite" else 1,
             label=label,
         )
-    for name, points in result["published"].items():
-        axes.plot(*zip(*points, strict=True), "--", color="0.5", lw=1, label=f"{name} (published)")
+    for (name, points), style in zip(result["published"].items(), cycle(["--", ":"]), strict=False):
+        axes.plot(*zip(*points, strict=True), style, color="0.5", lw=1, label=f"{name} (published)")
     base = [r for r in result["rows"] if r["codec"] == "lite"]
     axes.plot(
         [r["bpp_base"] for r in base],
