@@ -142,7 +142,7 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     postfilter.add_argument("--batch", type=int, default=6, help="patches a step (default %(default)s)")
     postfilter.add_argument(
         "--patch", type=int, default=0, metavar="SIDE",
-        help="side of a patch, at most 96 pixels (default 48, or 96 where the filter works at a lower scale)",
+        help="side of a patch, at most 256 pixels (default 48, or 96 where the filter works at a lower scale)",
     )  # fmt: skip
     postfilter.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"

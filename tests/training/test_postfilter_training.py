@@ -16,9 +16,9 @@ from shared.codec import load_codec
 from shared.errors import ConfigError, DetectorError, ModelNotFound
 from shared.models import find_model
 from tests.pictures import photo, psnr
-from training.data import CropSampler
 from training.lite.export import load_lite
 from training.lite.weights import load_weights
+from training.postfilter import pictures
 from training.postfilter import train as training
 from training.postfilter.export import export_postfilter
 from training.postfilter.model import PostFilter, lengthen
@@ -120,7 +120,7 @@ def test_filters_of_the_two_layers_never_share_a_file(tmp_path):
 def test_a_filter_for_machines_learns_on_what_the_base_layer_decodes_to():
     model, image = find_model("lite", kind="codec").path, photo(128, 128)
     x = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255
-    seen = training.decoded(load_lite(model).eval(), x, torch.tensor([8]), torch.tensor([40]), "base")
+    seen = pictures.decoded(load_lite(model).eval(), x, torch.tensor([8]), torch.tensor([40]), "base")
     codec = load_codec(model, threads=1)
     served = codec.decode_base(codec.encode(image, base_quality=8, quality=40).layers.base)
     ours = (seen[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
@@ -143,7 +143,7 @@ def test_the_feature_loss_falls_as_a_detector_gains():
     halfway = ((x + coarse) / 2).requires_grad_()
     values = [loss.features(refined, coarse, x) for refined in (coarse, halfway, x)]
     assert 0.8 < values[0].item() < 1 and values[0] > values[1] > values[2] == 0
-    loss(halfway, coarse, x).backward()
+    loss(halfway, coarse, x, torch.tensor([0.01])).backward()
     assert halfway.grad is not None and halfway.grad.abs().max() > 0
 
 
@@ -162,22 +162,81 @@ def test_a_short_run_for_machines(data, tmp_path):
     assert net.last.weight.abs().max() > 0
 
 
-@pytest.mark.parametrize("wrong", [{"patch": 40}, {"patch": 112}, {"patch": -16}, {"batch": 0}])
-def test_a_patch_must_fit_what_is_coded(wrong):
-    with pytest.raises(ConfigError, match="at most 96 pixels in steps of 16"):
+@pytest.mark.parametrize("wrong", [{"patch": 40}, {"patch": 272}, {"patch": -16}, {"batch": 0}])
+def test_a_patch_has_sensible_sides(wrong):
+    with pytest.raises(ConfigError, match="at most 256 pixels in steps of 16"):
         training.FilterConfig(**wrong)
 
 
-def test_patches_have_the_side_asked_for(data):
-    codec = load_lite(find_model("lite", kind="codec").path).eval()
-    picture = photo(160, 144)
-    sampler = CropSampler([picture], None, training.CODED_CROP, np.random.default_rng(1))
+@pytest.fixture(scope="module")
+def codec():
+    return load_lite(find_model("lite", kind="codec").path).eval()
+
+
+def ahead(codec, paths, side, **more):
+    rng = np.random.default_rng(1)
+    return pictures.code_ahead(
+        codec, paths, "enhanced", side, rng, torch.device("cpu"), **{"is_over": lambda: False, **more}
+    )
+
+
+@torch.no_grad()
+def test_pictures_are_coded_whole_and_keep_their_error(codec, tmp_path):
+    image = photo(150, 190)
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    cv2.imwrite(str(tmp_path / "small.png"), photo(90, 300))
+    coded = ahead(codec, [tmp_path / "a.png", tmp_path / "small.png"], 96)
+    assert len(coded) == pictures.VERSIONS, "a picture too small for a patch is left out"
+    for each in coded:
+        assert np.array_equal(each.original, image) and each.decoded.shape == image.shape
+        assert each.error == pytest.approx(10 ** (-psnr(each.decoded, image) / 10), rel=1e-4)
+    assert len({each.error for each in coded}) > 1, "versions have qualities of their own"
+
+
+@torch.no_grad()
+def test_coding_ahead_ends_in_time_and_says_what_is_too_small(codec, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        cv2.imwrite(str(path), photo(64, 64, seed=number))
+    assert len(ahead(codec, paths, 48, is_over=lambda: True)) == 1
+    with pytest.raises(ConfigError, match="none of 3 images has 80 pixels"):
+        ahead(codec, paths, 80)
+
+
+def test_patches_lie_where_their_originals_do():
+    whole = photo(160, 144)
+    coded = [pictures.CodedPicture(255 - whole, whole, 0.25), pictures.CodedPicture(255 - whole, whole, 0.5)]
     for side in (16, 96):
-        drawn = training.draw(sampler, 2, side)
-        assert drawn.rows.min() >= training.BORDER and drawn.thirds in (2, 3)
-        y, x = training.patches(codec, "enhanced", *drawn[:-1])
-        assert y.shape == x.shape == (2, 3, side, side)
-        assert 0 < (y - x).abs().mean() < 0.1
+        drawn = pictures.draw(coded, 24, side, np.random.default_rng(1))
+        assert drawn.decoded.shape == drawn.original.shape == (24, 3, side, side)
+        assert drawn.decoded.dtype == torch.uint8 and drawn.thirds in (2, 3)
+        assert torch.equal(drawn.decoded, 255 - drawn.original)
+        assert set(drawn.errors.tolist()) == {0.25, 0.5}
+        patches = drawn.original.permute(0, 2, 3, 1).numpy()
+        windows = np.lib.stride_tricks.sliding_window_view(whole, (side, side, 3)).reshape(-1, side, side, 3)
+        found = [[(windows == seen).all((1, 2, 3)).any() for seen in (p, p[:, ::-1])] for p in patches]
+        assert all(map(any, found)) and {tuple(each) for each in found} == {(True, False), (False, True)}
+
+
+def test_a_patch_counts_by_the_errors_of_its_picture():
+    x = torch.rand(2, 3, 32, 32)
+    y = x + 0.02
+    errors = torch.full((2,), 0.02**2)
+    assert training.error_ratio(y, y, x, errors).item() == pytest.approx(1)
+    halved = training.error_ratio((x + y) / 2, y, x, errors).item()
+    assert halved == pytest.approx(1 - 0.75, abs=0.03), "a quarter of the squared errors remains"
+    lost = training.error_ratio((x + y) / 2, y, x, 10 * errors).item()
+    assert 0.9 < lost < 0.95, "the same patch of a picture with ten times the errors is a tenth of them"
+    framed = y.clone()
+    framed[..., 2:-2, 2:-2] = x[..., 2:-2, 2:-2]
+    assert training.error_ratio(framed, y, x, errors) < 0.03, "the frame of a patch counts for nothing"
+
+
+def test_the_rate_rises_and_falls():
+    assert training.rate_share(0.0, 0) < 0.01
+    shares = [training.rate_share(spent / 10, 1000) for spent in range(12)]
+    assert shares[0] == 1 and shares == sorted(shares, reverse=True)
+    assert shares[10] == shares[11] == pytest.approx(training.LR_END_SHARE)
 
 
 @torch.no_grad()

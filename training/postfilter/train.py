@@ -1,6 +1,6 @@
 """Train an RRDB post-filter on pictures that a codec decoded. Resumable and time-boxed.
 
-Patches are coded on the fly by the torch model of a codec folder (symbols rounded as the bitstream has them, pictures
+Pictures are coded ahead by the torch model of a codec folder (symbols rounded as the bitstream has them, pictures
 rounded to 8 bits): `lite` at the four λ of the paper and between, with base qualities as edges use them; the paper
 family at each λ that an additional model was trained for.
 
@@ -16,15 +16,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from shared.errors import ConfigError, ModelNotFound
-from training.data import CropSampler, fits, list_images, read_rgb
+from training.data import list_images
 from training.detector.features import STRIDE, FeatureDistance
 from training.devices import (
     CPU,
@@ -40,25 +40,27 @@ from training.lite.train import evaluation_images
 from training.lite.weights import load_weights
 from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
+from training.postfilter.pictures import code_ahead, decoded, draw
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
     "rrdb-fast": {"unshuffle": 2, "features": 64, "growth": 32},
     "rrdb-tiny": {"unshuffle": 4, "features": 32, "growth": 16},
 }
-CODED_CROP, BORDER = 128, 16
-QUALITY_RANGE = (18, 58)
-QUALITY_SKEW = 0.4  # below 1: more patches of high quality, where a filter has the most to learn
-BASE_QUALITY_RANGE = (2, 30)
-EASY_ERROR = 1e-5  # 50 dB: patches better than this count less
+LARGEST_PATCH = 256  # pixels a side
+EDGE = 4  # pixels at the sides of a patch that count for nothing: a filter lacks their surroundings
+EASY_ERROR = 1e-5  # 50 dB: pictures better than this count less
 EASY_DISTANCE = 0.02  # in units of FeatureDistance, likewise
 PIXEL_SHARE = 0.1  # of the pixel loss beside features, which alone would let colours drift
-LR_END_SHARE = 0.025  # of the first learning rate, where the cosine ends
+WARM_UP_STEPS = 300  # until Adam knows how much each gradient varies
+LR_END_SHARE = 0.025  # of the learning rate, where the cosine ends
+CODING_SHARE = 0.2  # of a run's minutes, at most, in which pictures are coded
 WHOLE = 3  # thirds of a patch's side
 PAUSE_SECONDS = 60.0  # between two checkpoints, each with figures on the validation images
 
-# (refined, decoded, original) float[B,3,H,W], and at how many thirds of the side a detector sees them -> float[]
-Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+# (refined, decoded, original) float[B,3,H,W], errors of their whole pictures float[B], and at how many thirds of the
+# side a detector sees them -> float[]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ class FilterConfig:
     patch: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.patch % 16 or not 0 <= self.patch <= CODED_CROP - 2 * BORDER:
+        if self.batch < 1 or self.patch % 16 or not 0 <= self.patch <= LARGEST_PATCH:
             raise ConfigError(
-                f"a step takes at least one patch, of at most {CODED_CROP - 2 * BORDER} pixels in steps of 16"
+                f"a step takes at least one patch, of at most {LARGEST_PATCH} pixels in steps of 16"
             )
 
 
@@ -109,61 +111,11 @@ def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
     return fresh(name)
 
 
-@torch.no_grad()
-def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
-    """What is decoded of float[B,3,H,W] from "base" or for "enhanced", rounded to 8 bits."""
-    out: Tensor = codec(x, base_quality, quality)[layer]
-    return torch.round(out.clamp(0, 1) * 255) / 255
-
-
-class Draw(NamedTuple):
-    """What one step trains on: uint8[B,3,CODED_CROP,CODED_CROP], qualities int64[B].
-
-    `rows` and `columns` int64[side]: the patch of those that is refined. `thirds`: of its side, at which a detector
-    sees it.
-    """
-
-    pictures: Tensor
-    base_quality: Tensor
-    quality: Tensor
-    rows: Tensor
-    columns: Tensor
-    thirds: int
-
-
-def draw(sampler: CropSampler, batch: int, crop: int) -> Draw:
-    """What a step needs for patches of side `crop`, away from the borders of what is coded."""
-    rng = sampler.rng
-    pictures = torch.from_numpy(sampler.batch(batch)[0])
-    base_quality = torch.from_numpy(rng.integers(*BASE_QUALITY_RANGE, batch))
-    low, high = QUALITY_RANGE
-    quality = torch.from_numpy((low + (high - low) * rng.random(batch) ** QUALITY_SKEW).astype(np.int64))
-    rows, columns = (
-        torch.arange(crop) + BORDER + 4 * int(rng.integers(0, (CODED_CROP - 2 * BORDER - crop) // 4 + 1))
-        for _ in range(2)
-    )
-    # Detectors mostly look at frames scaled down; at times they see every pixel.
-    return Draw(pictures, base_quality, quality, rows, columns, int(rng.integers(2, 4)))
-
-
-def patches(
-    codec: nn.Module, layer: str,
-    pictures: Tensor, base_quality: Tensor, quality: Tensor, rows: Tensor, columns: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(decoded, original) float[B,3,side,side] of a `Draw`, all of it on the device of `codec`."""
-    x = pictures.float() / 255
-    y = decoded(codec, x, base_quality, quality, layer)
-    cut_y, cut_x = (whole.index_select(2, rows).index_select(3, columns) for whole in (y, x))
-    return cut_y, cut_x
-
-
-def error_ratio(refined: Tensor, y: Tensor, x: Tensor, thirds: int = WHOLE) -> Tensor:
-    """MSE behind the filter over MSE before it, a patch, then the mean: what mean PSNR rewards.
-
-    A plain MSE over a batch would be ruled by its noisiest patch, and smooth camera frames would teach nothing.
-    """
-    after, before = ((a - x).square().flatten(1).mean(1) for a in (refined, y))
-    return (after / (before + EASY_ERROR)).mean()
+def error_ratio(refined: Tensor, y: Tensor, x: Tensor, errors: Tensor, thirds: int = WHOLE) -> Tensor:
+    """1 less what a patch gains in MSE, over the MSE of its whole picture, then the mean: what mean PSNR rewards."""
+    inner = (..., slice(EDGE, -EDGE), slice(EDGE, -EDGE))
+    after, before = ((a - x)[inner].square().flatten(1).mean(1) for a in (refined, y))
+    return 1 + ((after - before) / (errors + EASY_ERROR)).mean()
 
 
 class FeatureRatio:
@@ -173,9 +125,9 @@ class FeatureRatio:
         """`detector`: the YOLOX-nano export. Raises DetectorError for another file."""
         self._distance = FeatureDistance(detector).to(device)
 
-    def __call__(self, refined: Tensor, y: Tensor, x: Tensor, thirds: int = WHOLE) -> Tensor:
+    def __call__(self, refined: Tensor, y: Tensor, x: Tensor, errors: Tensor, thirds: int = WHOLE) -> Tensor:
         side = x.shape[2] * thirds // 3 // STRIDE * STRIDE
-        return self.features(refined, y, x, side) + PIXEL_SHARE * error_ratio(refined, y, x)
+        return self.features(refined, y, x, side) + PIXEL_SHARE * error_ratio(refined, y, x, errors)
 
     def features(self, refined: Tensor, y: Tensor, x: Tensor, side: int | None = None) -> Tensor:
         """The ratio alone, seen at `side` pixels: below 1 where a detector gains."""
@@ -251,38 +203,38 @@ def train(
     loss_of = open_loss(config.loss, detector, device)
     codec = load_torch_codec(model).to(device)
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
-    images = [i for i in map(read_rgb, paths) if fits(i, CODED_CROP)]
-    sampler = CropSampler(images, None, CODED_CROP, rng)
     checkpoint = checkpoint_of(name, config.layer, work)
     net = build(name, work, config.layer) if start_from is None else fresh(name)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = adam(net, config.lr, device)
-    step = 0
+    step = first = 0
     if resume and checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         net.load_state_dict(state["model"])
         restore(optimiser, state["optimiser"])
-        step = state["step"]
+        step = first = state["step"]
     elif start_from is not None:
         net.load_state_dict(load_weights(start_from))
-    crop = config.patch or (48 if net.unshuffle == 1 and config.loss == "mse" else 96)
+    side = config.patch or (48 if net.unshuffle == 1 and config.loss == "mse" else 96)
+    start = time.monotonic()
     pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
-    draws = read_ahead(lambda: draw(sampler, config.batch, crop), device)
-    advance = Recorded(stepper(net, codec, optimiser, loss_of, config.layer), device)
+    spent = partial(share_spent, start, minutes)
+    coded = code_ahead(codec, paths, config.layer, side, rng, device, is_over=lambda: spent() > CODING_SHARE)
+    print(json.dumps({"coded": len(coded), "seconds": round(time.monotonic() - start)}), flush=True)
+    draws = read_ahead(lambda: draw(coded, config.batch, side, rng), device)
+    advance = Recorded(stepper(net, optimiser, loss_of), device)
 
     def keep() -> None:
         print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
         save(checkpoint, net, optimiser, step, config)
 
-    start, mean = time.monotonic(), torch.zeros((), device=device)
-    kept = start
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
-        cosine = 0.5 * (1 + math.cos(math.pi * spent))
-        set_rate(optimiser, config.lr * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine))
+    mean, kept = torch.zeros((), device=device), time.monotonic()
+    while step == first or spent() < 1:
+        set_rate(optimiser, config.lr * rate_share(spent(), step - first))
         drawn = next(draws)
         ratio = advance(drawn.thirds if config.loss == "features" else WHOLE, *drawn[:-1])["ratio"]
         step += 1
-        mean = mean + (0.02 if step > 1 else 1.0) * (ratio - mean)
+        mean = mean + (0.02 if step > first + 1 else 1.0) * (ratio - mean)
         if step % 50 == 0:
             print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
         if time.monotonic() - kept >= PAUSE_SECONDS:
@@ -293,16 +245,27 @@ def train(
     return checkpoint
 
 
+def share_spent(start: float, minutes: float) -> float:
+    """Of a run that began at `start` of the monotonic clock."""
+    return (time.monotonic() - start) / (60 * minutes)
+
+
+def rate_share(spent: float, steps: int) -> float:
+    """What to multiply the learning rate with: up over the first steps, then down as a cosine of the time spent."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
+    return min(1.0, (steps + 1) / WARM_UP_STEPS) * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine)
+
+
 def stepper(
-    net: nn.Module, codec: nn.Module, optimiser: torch.optim.Optimizer, loss_of: Loss, layer: str
+    net: nn.Module, optimiser: torch.optim.Optimizer, loss_of: Loss
 ) -> Callable[..., dict[str, Tensor]]:
     """A step of `optimiser` for `Recorded`: (thirds, the tensors of a `Draw`) -> its loss as "ratio" float[]."""
 
-    def step(thirds: int, *drawn: Tensor) -> dict[str, Tensor]:
-        y, x = patches(codec, layer, *drawn)
+    def step(thirds: int, decoded: Tensor, original: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        y, x = decoded.float() / 255, original.float() / 255
         with half_precision(x.device.type):
             refined = net(y.to(memory_format=torch.channels_last))
-        loss = loss_of(refined, y, x, thirds)
+        loss = loss_of(refined, y, x, errors, thirds)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

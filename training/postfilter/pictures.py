@@ -1,0 +1,113 @@
+"""Whole pictures coded ahead of the steps; post-filters learn from patches of them.
+
+A patch counts by its errors over those of its whole picture, which is what the mean PSNR of pictures rewards. Patches
+coded alone, each counted by its own error, taught filters most where pictures are smooth and little is to be gained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared.bitstream import BLOCK
+from shared.errors import ConfigError
+from training.data import U8, fits, read_rgb
+
+QUALITY_RANGE = (18, 58)
+QUALITY_SKEW = 0.3  # below 1: more pictures of high quality, where a filter has the most to learn
+BASE_QUALITY_RANGE = (2, 30)
+USUAL_BASE_QUALITY = 8  # that of every second picture
+VERSIONS = 3  # of a picture, each of qualities of its own
+MOST = 6000  # held in memory: 0.9 MB each with its original, of 448x336 pixels
+
+
+@dataclass(frozen=True)
+class CodedPicture:
+    """uint8[H,W,3] RGB both; `error`: mean squared error between them, of values in 0..1."""
+
+    decoded: U8
+    original: U8
+    error: float
+
+
+class Draw(NamedTuple):
+    """What one step trains on: uint8[B,3,side,side], errors of the whole pictures float[B].
+
+    `thirds`: of a patch's side, at which a detector sees it.
+    """
+
+    decoded: Tensor
+    original: Tensor
+    errors: Tensor
+    thirds: int
+
+
+@torch.no_grad()
+def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
+    """What is decoded of float[B,3,H,W] from "base" or for "enhanced", rounded to 8 bits."""
+    height, width = x.shape[2:]
+    wide = F.pad(x, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
+    out: Tensor = codec(wide, base_quality, quality)[layer]
+    return torch.round(out[..., :height, :width].clamp(0, 1) * 255) / 255
+
+
+def code_ahead(
+    codec: nn.Module, paths: Sequence[Path], layer: str, side: int, rng: np.random.Generator, device: torch.device,
+    *, is_over: Callable[[], bool],
+) -> list[CodedPicture]:  # fmt: skip
+    """`VERSIONS` of every image that holds a patch of `side` pixels, in random order, until `is_over`; one at least.
+
+    Raises ConfigError where no image is large enough.
+    """
+    coded: list[CodedPicture] = []
+    for _ in range(VERSIONS):
+        for i in rng.permutation(len(paths)):
+            if len(coded) >= MOST or (coded and is_over()):
+                return coded
+            image = read_rgb(paths[i])
+            if fits(image, side):
+                coded.append(code(codec, image, layer, *draw_qualities(rng), device))
+        if not coded:
+            raise ConfigError(f"none of {len(paths)} images has {side} pixels a side, which a patch takes")
+    return coded
+
+
+def draw_qualities(rng: np.random.Generator) -> tuple[int, int]:
+    """(base quality, quality) of a picture."""
+    usual = rng.random() < 0.5
+    low, high = QUALITY_RANGE
+    base = USUAL_BASE_QUALITY if usual else int(rng.integers(*BASE_QUALITY_RANGE))
+    return base, int(low + (high - low) * rng.random() ** QUALITY_SKEW)
+
+
+def code(
+    codec: nn.Module, image: U8, layer: str, base_quality: int, quality: int, device: torch.device
+) -> CodedPicture:
+    """Code uint8[H,W,3] by the torch model of a codec."""
+    x = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
+    y = decoded(codec, x, *(torch.tensor([q], device=device) for q in (base_quality, quality)), layer)
+    back = (y[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
+    return CodedPicture(np.ascontiguousarray(back), image, (y - x).square().mean().item())
+
+
+def draw(coded: Sequence[CodedPicture], batch: int, side: int, rng: np.random.Generator) -> Draw:
+    """Random patches, half of them flipped."""
+    pairs = np.empty((2, batch, side, side, 3), np.uint8)
+    errors = np.empty(batch, np.float32)
+    for i in range(batch):
+        picture = coded[int(rng.integers(len(coded)))]
+        top, left = (int(rng.integers(length - side + 1)) for length in picture.original.shape[:2])
+        step = -1 if rng.random() < 0.5 else 1
+        for place, whole in zip(pairs[:, i], (picture.decoded, picture.original), strict=True):
+            place[:] = whole[top : top + side, left : left + side][:, ::step]
+        errors[i] = picture.error
+    before, original = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in pairs)
+    # Detectors mostly look at frames scaled down; at times they see every pixel.
+    return Draw(before, original, torch.from_numpy(errors), int(rng.integers(2, 4)))
