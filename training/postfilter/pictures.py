@@ -2,6 +2,10 @@
 
 A patch counts by its errors over those of its whole picture, which is what the mean PSNR of pictures rewards. Patches
 coded alone, each counted by its own error, taught filters most where pictures are smooth and little is to be gained.
+
+Every second picture is stored as a JPEG before it counts as an original, as what cameras and the web deliver was.
+Filters that saw few such pictures gained 0.35 dB on clean ones, 0.24 dB where those had been JPEGs of quality 90, and
+nothing at quality 70: what JPEG leaves looks like what the codec leaves, and they removed both.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +29,9 @@ QUALITY_RANGE = (18, 58)
 QUALITY_SKEW = 0.3  # below 1: more pictures of high quality, where a filter has the most to learn
 BASE_QUALITY_RANGE = (2, 30)
 USUAL_BASE_QUALITY = 8  # that of every second picture
+JPEG_SHARE = 0.5  # of the pictures
+JPEG_QUALITY_RANGE = (82, 98)
+JPEG_SAMPLINGS = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
 VERSIONS = 3  # of a picture, each of qualities of its own
 MOST = 6000  # held in memory: 0.9 MB each with its original, of 448x336 pixels
 
@@ -73,10 +81,21 @@ def code_ahead(
                 return coded
             image = read_rgb(paths[i])
             if fits(image, side):
+                image = as_jpeg(image, rng) if rng.random() < JPEG_SHARE else image
                 coded.append(code(codec, image, layer, *draw_qualities(rng), device))
         if not coded:
             raise ConfigError(f"none of {len(paths)} images has {side} pixels a side, which a patch takes")
     return coded
+
+
+def as_jpeg(image: U8, rng: np.random.Generator) -> U8:
+    """uint8[H,W,3] RGB, decoded from a JPEG of random quality and chroma sampling."""
+    settings = (
+        (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG_QUALITY_RANGE))),
+        (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, JPEG_SAMPLINGS[int(rng.integers(len(JPEG_SAMPLINGS)))]),
+    )
+    _, stored = cv2.imencode(".jpg", image[..., ::-1], [number for pair in settings for number in pair])
+    return np.ascontiguousarray(cv2.imdecode(stored, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 def draw_qualities(rng: np.random.Generator) -> tuple[int, int]:

@@ -126,7 +126,7 @@ export function renderFacts(list, state, shownSha) {
     fact("Enhancement", kilobytes(frame.enhancement_bytes)),
     fact("Fetched", kilobytes(review.fetched_bytes)),
     fact("Codec", review.codec_model ?? "–", "mono"),
-    fact("Filter", review.postfilter ?? "–"),
+    fact("Filter", review.postfilter?.replace(":", " ") ?? "–"),
     fact("Detector", review.detector ?? "–"),
     fact("Shown hash", shownSha ?? "–", "mono"),
   ];
