@@ -87,14 +87,15 @@ def data(tmp_path_factory):
 def test_a_short_run_and_its_resume(data, tmp_path, name):
     model = find_model("lite", kind="codec").path
     few = training.FilterConfig(batch=2)
-    path = training.train(name, data, model, tmp_path, 0.02, resume=False, threads=1, config=few)
+    work = tmp_path / "runs" / "today"  # training makes it
+    path = training.train(name, data, model, work, 0.02, resume=False, threads=1, config=few)
     first = torch.load(path, weights_only=True)
-    again = training.train(name, data, model, tmp_path, 0.02, resume=True, threads=1, config=few)
+    again = training.train(name, data, model, work, 0.02, resume=True, threads=1, config=few)
     second = torch.load(again, weights_only=True)
-    assert path == again == tmp_path / f"{name}.pt"
+    assert path == again == work / f"{name}.pt"
     assert 0 < first["step"] < second["step"]
     assert not torch.equal(first["model"]["last.weight"], second["model"]["last.weight"])
-    net = training.build(name, tmp_path)
+    net = training.build(name, work)
     net.load_state_dict(second["model"])
     export_postfilter(net, tmp_path / name, {"licence": "none"})
     image = photo(50, 70)

@@ -277,6 +277,7 @@ def train(
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
+    work.mkdir(parents=True, exist_ok=True)
     run = Run(data, work, config, detector, masks)
     run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)

@@ -201,6 +201,7 @@ def train(
     rng = np.random.default_rng(int(time.time()))
     device = training_device()
     loss_of = open_loss(config.loss, detector, device)
+    work.mkdir(parents=True, exist_ok=True)
     codec = load_torch_codec(model).to(device)
     paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     checkpoint = checkpoint_of(name, config.layer, work)
