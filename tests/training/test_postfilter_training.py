@@ -121,7 +121,7 @@ def test_filters_of_the_two_layers_never_share_a_file(tmp_path):
 def test_a_filter_for_machines_learns_on_what_the_base_layer_decodes_to():
     model, image = find_model("lite", kind="codec").path, photo(128, 128)
     x = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255
-    seen = pictures.decoded(load_lite(model).eval(), x, torch.tensor([8]), torch.tensor([40]), "base")
+    seen = pictures.through_codec(load_lite(model).eval(), x, torch.tensor([8]), torch.tensor([40]), "base")
     codec = load_codec(model, threads=1)
     served = codec.decode_base(codec.encode(image, base_quality=8, quality=40).layers.base)
     ours = (seen[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

@@ -58,7 +58,7 @@ class Draw(NamedTuple):
 
 
 @torch.no_grad()
-def decoded(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
+def through_codec(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Tensor, layer: str) -> Tensor:
     """What is decoded of float[B,3,H,W] from "base" or for "enhanced", rounded to 8 bits."""
     height, width = x.shape[2:]
     wide = F.pad(x, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
@@ -111,7 +111,7 @@ def code(
 ) -> CodedPicture:
     """Code uint8[H,W,3] by the torch model of a codec."""
     x = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
-    y = decoded(codec, x, *(torch.tensor([q], device=device) for q in (base_quality, quality)), layer)
+    y = through_codec(codec, x, *(torch.tensor([q], device=device) for q in (base_quality, quality)), layer)
     back = (y[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
     return CodedPicture(np.ascontiguousarray(back), image, (y - x).square().mean().item())
 

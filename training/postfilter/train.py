@@ -40,7 +40,7 @@ from training.lite.train import evaluation_images
 from training.lite.weights import load_weights
 from training.models.pair import load_torch_codec
 from training.postfilter.model import PostFilter, lengthen
-from training.postfilter.pictures import code_ahead, decoded, draw
+from training.postfilter.pictures import code_ahead, draw, through_codec
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
@@ -181,7 +181,7 @@ def validation_pairs(
     for i, image in enumerate(evaluation_images(folder, count)):
         x = image.to(device)
         qualities = (torch.tensor([q], device=device) for q in (8, (25, 35, 46, 52)[i % 4]))
-        y = decoded(codec, x, *qualities, layer)
+        y = through_codec(codec, x, *qualities, layer)
         pairs.append((y[..., :192, :192], x[..., :192, :192]))
     return pairs
 

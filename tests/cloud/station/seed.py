@@ -123,7 +123,7 @@ def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene
         enhanced_image=image_key(review_id, "enhanced"),
         refined_image=image_key(review_id, "refined"),
         shown_sha256=hashlib.sha256(refined).hexdigest(),
-        postfilter="rrdb-l1",
+        postfilter="rrdb-l1:c176621909eda2e0",
         codec_model="1f0c22d9a4b38e67",
     )
     cat.mark_ready(catalogue, review_id, "reviewer-1", result, now_ns=START + 60 * SECOND)

@@ -90,7 +90,7 @@ def test_a_review_tells_its_facts(untouched: httpx.Client) -> None:
     assert (review["frame"]["base_bytes"], review["fetched_bytes"]) == (2900, 21400)
     assert (review["codec_model"], review["postfilter"], review["detector"]) == (
         "1f0c22d9a4b38e67",
-        "rrdb-l1",
+        "rrdb-l1:c176621909eda2e0",
         "builtin",
     )
     assert [box["label"] for box in review["detections"]] == ["person", "car"]

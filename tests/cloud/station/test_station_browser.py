@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -240,30 +241,41 @@ def test_nothing_breaks_the_content_policy(open_page: Callable[..., Page]) -> No
     assert not page.browser.run("window.broken ?? false")
 
 
-@pytest.mark.parametrize("width", [960, 1100, 1280, 1440])
-def test_no_tool_is_cut_off_in_a_narrow_window(open_page: Callable[..., Page], width: int) -> None:
-    page = open_page("ready")
+@contextmanager
+def window(page: Page, width: int) -> Iterator[None]:
+    """The page as wide as that, in pixels."""
     page.browser.call(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
     )
     try:
+        yield
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("width", [960, 1100, 1280, 1440])
+def test_no_tool_is_cut_off_in_a_narrow_window(open_page: Callable[..., Page], width: int) -> None:
+    page = open_page("ready")
+    with window(page, width):
         bounds = "document.querySelector('.toolbar').getBoundingClientRect().right"
         buttons = "[...document.querySelectorAll('.toolbar button')]"
         outside = f"(b) => b.getBoundingClientRect().right > {bounds} + 0.5"
         assert page.browser.run(f"{buttons}.length") > 5
         assert page.browser.run(f"{buttons}.filter({outside}).map((b) => b.textContent)") == []
-    finally:
-        page.browser.call("Emulation.clearDeviceMetricsOverride")
 
 
 @pytest.mark.parametrize("width", [1280, 1341, 1400, 1439, 1440])
 def test_the_verdicts_stand_in_one_row(open_page: Callable[..., Page], width: int) -> None:
     page = open_page("ready")
-    page.browser.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-    )
-    try:
+    with window(page, width):
         rows = "new Set([...document.querySelectorAll('.verdicts button')].map((b) => b.offsetTop)).size"
         assert page.browser.run(rows) == 1
-    finally:
-        page.browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_a_filter_is_told_by_its_name_and_its_hash(open_page: Callable[..., Page]) -> None:
+    """Apart, so that a line never ends within the hash."""
+    page = open_page("ready")
+    term = "[...document.querySelectorAll('#facts dt')].find((t) => t.textContent === 'Filter')"
+    page.browser.wait_for(f"{term} !== undefined")
+    shown = page.browser.run(f"{term}.nextElementSibling.textContent")
+    assert re.fullmatch(r"\S+ [0-9a-f]{16}", shown), shown
