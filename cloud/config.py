@@ -1,4 +1,4 @@
-"""Settings of the cloud side: one ``cloud.toml`` for the gateway, the workers, the reviewers and the station."""
+"""Settings of the cloud side: one ``cloud.toml`` for the gateway, the workers, the refiners and the station."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloud.loginlimits import LoginLimits, SessionTimes
-from cloud.policy import PolicyConfig
-from cloud.queue import LONGEST_LEASE_SECONDS, QueueLimits
-from cloud.ratelimit import RateLimits
-from cloud.requests import RequestTimes
-from shared.address import is_loopback
-from shared.errors import ConfigError
+from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
+from secondlook.cloud.gateway.ratelimit import RateLimits
+from secondlook.cloud.storage.queue import LONGEST_LEASE_SECONDS, QueueLimits
+from secondlook.cloud.storage.requests import RequestTimes
+from secondlook.cloud.workers.policy import PolicyConfig
+from secondlook.shared.address import is_loopback
+from secondlook.shared.errors import ConfigError
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
@@ -25,9 +25,9 @@ class IntakeLimits:
     min_window_bytes: int = 64 << 10  # below this share of the queue's room, camera hosts must wait
     batch_frames: int = 512  # frames stored in one commit, at most
     batch_bytes: int = 8 << 20  # bytes stored in one commit, about
-    most_sessions: int = 4096  # connections that said hello
-    most_sessions_of_edge: int = 16  # of them by one camera host; beyond, its oldest is forgotten
-    most_boots: int = 1024  # starts of one agent with undelivered frames
+    max_sessions: int = 4096  # connections that said hello
+    max_sessions_of_edge: int = 16  # of them by one camera host; beyond, its oldest is forgotten
+    max_boots: int = 1024  # starts of one agent with undelivered frames
     stall_seconds: float = 5.0  # after a full disk or queue, nothing is taken for so long
     probe_seconds: float = 60.0  # a silent connection is tested after this
 
@@ -81,7 +81,7 @@ class JetStreamConfig:
 class BrokerConfig:
     """How workers reach the gateway. On the loopback interface the connection is plain, elsewhere it has keys."""
 
-    address: str = "tcp://127.0.0.1:7602"  # the gateway listens here, workers and reviewers connect here
+    address: str = "tcp://127.0.0.1:7602"  # the gateway listens here, workers and refiners connect here
     server_public_key_file: Path | None = None  # of the gateway; wanted by workers elsewhere
     secret_key_file: Path | None = None  # of this worker; wanted by workers elsewhere
     timeout_seconds: float = 5.0  # without an answer for so long, a call has failed
@@ -113,8 +113,8 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True)
-class ReviewerConfig:
-    """The review worker."""
+class RefinerConfig:
+    """The refiner."""
 
     codec: str = "lite"  # name of an exported codec, or its folder
     postfilter: str = "rrdb-l1"  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
@@ -181,7 +181,7 @@ class CloudConfig:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    reviewer: ReviewerConfig = field(default_factory=ReviewerConfig)
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
 
     @property

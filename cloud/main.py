@@ -1,4 +1,4 @@
-"""The cloud side's commands: gateway, worker, reviewer and station, and where the others are registered."""
+"""The cloud side's commands: gateway, worker, refiner and station, and where the others are registered."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-import cloud.admin.main
-import cloud.admin.users.main
-import cloud.bench.main
-import cloud.demo.main
+import secondlook.cloud.admin.main
+import secondlook.cloud.admin.users.main
+import secondlook.cloud.bench.main
+import secondlook.cloud.demo.main
 
 if TYPE_CHECKING:
-    from cloud.config import CloudConfig
+    from secondlook.cloud.config import CloudConfig
 
 # The thread that speaks to NATS has little to do, often; by default it would wait 5 ms for each turn.
 _SWITCH_SECONDS = 0.0005
@@ -43,7 +43,7 @@ _GATEWAY_FLAGS: tuple[_Flag, ...] = (
     ("--ledger", "ledger", str, "PostgreSQL URL of ledger and requests"),
     ("--blobs", "blobs", str, "folder or fsspec URL of the blobs"),
     ("--listen", "gateway.edge_address", str, "address for camera hosts, tcp://HOST:PORT"),
-    ("--listen-workers", "broker.address", str, "address for workers and reviewers, tcp://HOST:PORT"),
+    ("--listen-workers", "broker.address", str, "address for workers and refiners, tcp://HOST:PORT"),
     ("--secret-key", "gateway.secret_key_file", Path, "file with the gateway's key pair"),
     ("--registry", "gateway.registry_file", Path, "file with the keys that may connect"),
 )
@@ -52,14 +52,14 @@ _WORKER_FLAGS: tuple[_Flag, ...] = (
     *_BROKER,
     ("--model", "worker.codec", str, "codec: name of a model, or a model folder"),
     ("--detector", "worker.detector", str, "builtin, a YOLO .onnx export, or ultralytics weights by name"),
-    ("--threads", "worker.threads", int, "threads of each model, 0 for one a core"),
+    ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
 )
-_REVIEWER_FLAGS: tuple[_Flag, ...] = (
+_REFINER_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
     *_BROKER,
-    ("--model", "reviewer.codec", str, "codec: name of a model, or a model folder"),
-    ("--postfilter", "reviewer.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
-    ("--threads", "reviewer.threads", int, "threads of each model, 0 for one a core"),
+    ("--model", "refiner.codec", str, "codec: name of a model, or a model folder"),
+    ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
+    ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
 )
 _STATION_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
@@ -86,13 +86,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_flags(worker, _WORKER_FLAGS)
     worker.set_defaults(run=run_worker)
-    reviewer = subparsers.add_parser(
-        "reviewer",
+    refiner = subparsers.add_parser(
+        "refiner",
         help="fetch and refine frames for review",
         description="Fetch the enhancement layers of frames that people shall review, and refine their images.",
     )
-    _add_flags(reviewer, _REVIEWER_FLAGS)
-    reviewer.set_defaults(run=run_reviewer)
+    _add_flags(refiner, _REFINER_FLAGS)
+    refiner.set_defaults(run=run_refiner)
     station = subparsers.add_parser(
         "station",
         help="serve the review station",
@@ -100,16 +100,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     _add_flags(station, _STATION_FLAGS)
     station.set_defaults(run=run_station)
-    cloud.admin.main.register(subparsers)
-    cloud.admin.users.main.register(subparsers)
-    cloud.demo.main.register(subparsers)
-    cloud.bench.main.register(subparsers)
+    secondlook.cloud.admin.main.register(subparsers)
+    secondlook.cloud.admin.users.main.register(subparsers)
+    secondlook.cloud.demo.main.register(subparsers)
+    secondlook.cloud.bench.main.register(subparsers)
 
 
 def run_gateway(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
-    from cloud.gateway import Gateway
-    from shared.watchdog import Watchdog
+    from secondlook.cloud.gateway.server import Gateway
+    from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
     _allow_descriptors()
@@ -121,20 +121,20 @@ def run_gateway(args: argparse.Namespace) -> int:
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
         watchdog = Watchdog.from_environment(os.environ)
         watchdog.ready()
-        gateway.run(stop, watchdog.moved)
+        gateway.run(stop, watchdog.heartbeat)
         watchdog.stopping()
     return 0
 
 
 def run_worker(args: argparse.Namespace) -> int:
     """Work until told to stop. Returns 0."""
-    from cloud.blobs import open_blobs
-    from cloud.broker_client import BrokerClient
-    from cloud.catalogue import open_catalogue
-    from cloud.detectors import load_detector
-    from cloud.machine import MachineWorker
-    from shared.codec import load_codec
-    from shared.watchdog import Watchdog
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.storage.blobs import open_blobs
+    from secondlook.cloud.workers.broker_client import BrokerClient
+    from secondlook.cloud.workers.detectors import load_detector
+    from secondlook.cloud.workers.machine import MachineWorker
+    from secondlook.shared.codec import load_codec
+    from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
@@ -152,7 +152,7 @@ def run_worker(args: argparse.Namespace) -> int:
             blobs,
             config.policy,
             config.worker,
-            moved=watchdog.moved,
+            heartbeat=watchdog.heartbeat,
         )
         watchdog.ready()
         worker.run(stop)
@@ -161,37 +161,37 @@ def run_worker(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_reviewer(args: argparse.Namespace) -> int:
+def run_refiner(args: argparse.Namespace) -> int:
     """Work until told to stop. Returns 0."""
-    from cloud.blobs import open_blobs
-    from cloud.broker_client import BrokerClient
-    from cloud.catalogue import open_catalogue
-    from cloud.postfilter import load_postfilter
-    from cloud.review import ReviewWorker
-    from shared.codec import load_codec
-    from shared.watchdog import Watchdog
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.storage.blobs import open_blobs
+    from secondlook.cloud.workers.broker_client import BrokerClient
+    from secondlook.cloud.workers.postfilter import load_postfilter
+    from secondlook.cloud.workers.refiner import Refiner
+    from secondlook.shared.codec import load_codec
+    from secondlook.shared.watchdog import Watchdog
 
-    config = _load(args, _REVIEWER_FLAGS, "reviewer")
+    config = _load(args, _REFINER_FLAGS, "refiner")
     stop = _stop_event()
-    codec = load_codec(config.reviewer.codec, threads=config.reviewer.threads)
-    postfilter = load_postfilter(config.reviewer.postfilter, threads=config.reviewer.threads)
+    codec = load_codec(config.refiner.codec, threads=config.refiner.threads)
+    postfilter = load_postfilter(config.refiner.postfilter, threads=config.refiner.threads)
     catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     name = _worker_name()
     with BrokerClient(config.broker, name) as broker:
         logging.getLogger(__name__).info("refining with %s", postfilter.name)
         watchdog = Watchdog.from_environment(os.environ)
-        reviewer = ReviewWorker(
+        refiner = Refiner(
             name,
             broker,
             codec,
             postfilter,
             catalogue,
             blobs,
-            config.reviewer,
-            moved=watchdog.moved,
+            config.refiner,
+            heartbeat=watchdog.heartbeat,
         )
         watchdog.ready()
-        reviewer.run(stop)
+        refiner.run(stop)
         watchdog.stopping()
     catalogue.close()
     return 0
@@ -199,9 +199,9 @@ def run_reviewer(args: argparse.Namespace) -> int:
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
-    from cloud.config import LOOPBACK_NAMES
-    from cloud.station.app import create_app
-    from cloud.station.server import Certificate, check_certificate, serve
+    from secondlook.cloud.config import LOOPBACK_NAMES
+    from secondlook.cloud.station.app import create_app
+    from secondlook.cloud.station.server import Certificate, check_certificate, serve
 
     config = _load(args, _STATION_FLAGS, "station")
     station, certificate = config.station, None
@@ -239,8 +239,8 @@ def _add_flags(parser: argparse.ArgumentParser, flags: tuple[_Flag, ...]) -> Non
 
 def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> CloudConfig:
     """Settings of file and flags; log lines begin to flow."""
-    from cloud.config import CloudConfig
-    from shared.config import load
+    from secondlook.cloud.config import CloudConfig
+    from secondlook.shared.config import load
 
     config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
     _keep_secrets(args, flags, config)
@@ -250,9 +250,9 @@ def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> Clou
 
 def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig) -> None:
     """Refuse passwords where other users of this machine can read them. Raises ConfigError, SecretExposed."""
-    from cloud.addresses import has_secret
-    from shared.errors import ConfigError
-    from shared.keyfiles import check_private
+    from secondlook.cloud.storage.addresses import has_secret
+    from secondlook.shared.errors import ConfigError
+    from secondlook.shared.keyfiles import check_private
 
     for flag, setting, *_ in flags:
         given = getattr(args, setting)
@@ -291,7 +291,7 @@ def _worker_name() -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises PortBusy, ConfigError."""
-    from shared.errors import ConfigError, PortBusy
+    from secondlook.shared.errors import ConfigError, PortBusy
 
     listener = None
     try:

@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from edge.camera import Camera, Frame
-from edge.config import EdgeConfig
-from edge.encode import FrameEncoder
-from edge.spool import Spool
-from edge.spoolrows import SpooledFrame, Unspooled
-from edge.uplink import Speaker, Uplink
-from shared.errors import DiskFull, LinkError, StoreBusy
-from shared.files import storage_error, write_atomically
-from shared.sqlite import make_folder
-from shared.watchdog import Watchdog
+from secondlook.edge.camera import Camera, Frame
+from secondlook.edge.config import EdgeConfig
+from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import SpooledFrame, UnspooledTombstone
+from secondlook.edge.uplink import AgentIdentity, Uplink
+from secondlook.shared.errors import DiskFull, LinkError, StoreBusy
+from secondlook.shared.files import storage_error, write_atomically
+from secondlook.shared.sqlite import make_folder
+from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from shared.layers import LayeredCodec
+    from secondlook.shared.layers import LayeredCodec
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Agent:
         self._config = config
         self._encoder = FrameEncoder(codec, config.codec)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
-        self._unspooled: Unspooled | None = None  # what a full disk has cost since the last commit
+        self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
         self._status_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
@@ -83,8 +83,8 @@ class Agent:
         with _only_agent(config.data_dir):
             spool = Spool(config.data_dir, config.spool, self.boot_id, time.time_ns())
             try:
-                speaker = Speaker(config.edge_id, self.boot_id, config.camera)
-                uplink = Uplink(config.link, speaker, spool, rng)
+                identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
+                uplink = Uplink(config.link, identity, spool, rng)
                 camera = Camera(config.source, rng)
                 uplink.start()
                 try:
@@ -146,7 +146,7 @@ class Agent:
         if self._unspooled is None:
             log.error("frames are lost from %d on: %s", batch[0].seq, error)
         keys = [frame.seq for frame in batch if frame.key_seq is None]
-        lost = Unspooled(batch[0].seq, batch[-1].seq, keys[-1] if keys else None)
+        lost = UnspooledTombstone(batch[0].seq, batch[-1].seq, keys[-1] if keys else None)
         self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
         self._tombstoned += len(batch)
 
@@ -182,7 +182,7 @@ class Agent:
         captures = camera.state != "running" or self._captured > captured
         if captures and uplink.turns > turns:
             self._seen = (self._captured, uplink.turns)
-            self._watchdog.moved()
+            self._watchdog.heartbeat()
 
     def _write_status(self, uplink: Uplink, camera: Camera) -> None:
         encoder = self._encoder

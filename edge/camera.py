@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge import capture
-from edge.backoff import Backoff
-from edge.capture import Captured, Ended
-from edge.config import SourceConfig
-from edge.sources import is_live, shown
-from shared import errors
-from shared.errors import SourceError, SourceStalled, SourceUnreadable
+from secondlook.edge import capture
+from secondlook.edge.backoff import Backoff
+from secondlook.edge.capture import Captured, Ended
+from secondlook.edge.config import SourceConfig
+from secondlook.edge.sources import is_live, shown
+from secondlook.shared import errors
+from secondlook.shared.errors import SourceError, SourceStalled, SourceUnreadable
 
 log = logging.getLogger(__name__)
 

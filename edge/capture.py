@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import cv2
 
-from edge.config import SourceConfig
-from edge.sources import Shot, is_live, open_source
-from shared.errors import SourceError
+from secondlook.edge.config import SourceConfig
+from secondlook.edge.sources import SourceFrame, is_live, open_source
+from secondlook.shared.errors import SourceError
 
-_LIVE_SHOTS = 2
+_LIVE_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Captured:
 
 @dataclass(frozen=True)
 class Ended:
-    """The source has no more frames, or `error` (a class of shared.errors, by name) stopped it."""
+    """The source has no more frames, or `error` (a class of secondlook.shared.errors, by name) stopped it."""
 
     error: str | None = None
     text: str = ""
@@ -92,7 +92,7 @@ def _capture(pipe: multiprocessing.connection.Connection, config: SourceConfig) 
     return Ended()
 
 
-def _paced(shots: Iterator[Shot]) -> Iterator[Shot]:
+def _paced(shots: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
     """Hold each shot back until its time has come."""
     started = time.monotonic()
     for shot in shots:
@@ -100,9 +100,9 @@ def _paced(shots: Iterator[Shot]) -> Iterator[Shot]:
         yield shot
 
 
-def _latest(shots: Iterator[Shot]) -> Iterator[tuple[int, Shot]]:
+def _latest(shots: Iterator[SourceFrame]) -> Iterator[tuple[int, SourceFrame]]:
     """Read in a thread; yield (wall clock ns, shot), passing over what has become old meanwhile."""
-    waiting: deque[tuple[int, Shot]] = deque(maxlen=_LIVE_SHOTS)
+    waiting: deque[tuple[int, SourceFrame]] = deque(maxlen=_LIVE_FRAMES)
     changed = threading.Condition()
     ended: list[SourceError | None] = []
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from shared.address import is_loopback
-from shared.errors import ConfigError
-from shared.link import LinkTimes
-from shared.packet import is_edge_id
+from secondlook.shared.address import is_loopback
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.link import LinkTimes
+from secondlook.shared.packet import is_edge_id
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MIN_SIDE = 16
@@ -57,7 +57,7 @@ class CodecConfig:
     base_quality: int = 16  # quality of the base layer, 0 to 63
     quality: int = 40  # quality of both layers, 0 to 63; 25, 35, 46 and 52 are λ = 0.005, 0.010, 0.020, 0.030
     key_interval: int = 1  # one key frame in this many; the others refer to it
-    threads: int = 0  # threads of encoding, 0 for one a core
+    threads: int = 0  # threads of encoding, 0 = one per core
 
     def __post_init__(self) -> None:
         for name in ("base_quality", "quality"):

@@ -7,15 +7,15 @@ from typing import TypeAlias
 import zmq
 import zmq.utils.monitor
 
-from edge.config import LinkConfig
-from edge.keys import Keys
-from shared.keepalive import set_keepalive
-from shared.packet import Packet
-from shared.packetfields import MAX_MESSAGE_BYTES
+from secondlook.edge.config import LinkConfig
+from secondlook.edge.keys import Keys
+from secondlook.shared.keepalive import set_keepalive
+from secondlook.shared.packet import Packet
+from secondlook.shared.packetfields import MAX_MESSAGE_BYTES
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
-MOST_QUEUED = 64  # messages in ZeroMQ's own queues, a side; credit is what really bounds them
+MAX_QUEUED = 64  # messages in ZeroMQ's own queues, a side; credit is what really bounds them
 UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | REFUSED
@@ -28,7 +28,7 @@ class Connection:
         self.socket = context.socket(zmq.DEALER)
         set_keepalive(self.socket)
         for option, value in (
-            *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, MOST_QUEUED), (zmq.RCVHWM, MOST_QUEUED)),
+            *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, MAX_QUEUED), (zmq.RCVHWM, MAX_QUEUED)),
             (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),
             (zmq.RECONNECT_IVL_MAX, int(config.retry_max_seconds * 1000)),
             (zmq.CONNECT_TIMEOUT, 10_000),

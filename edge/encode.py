@@ -7,12 +7,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from edge.config import CodecConfig
-from edge.spoolrows import SpooledFrame
+from secondlook.edge.config import CodecConfig
+from secondlook.edge.spoolrows import SpooledFrame
 
 if TYPE_CHECKING:
-    from edge.camera import Frame
-    from shared.layers import Key, LayeredCodec
+    from secondlook.edge.camera import Frame
+    from secondlook.shared.layers import Key, LayeredCodec
 
 _TIMES_KEPT = 512
 

@@ -10,8 +10,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.packet import Chunk, ChunkCredit, EnhancementRequest, Refusal
-from shared.packetfields import MAX_CHUNK_BYTES, MAX_OUTSTANDING_CHUNKS
+from secondlook.shared.packet import Chunk, ChunkCredit, EnhancementRequest, Refusal
+from secondlook.shared.packetfields import MAX_CHUNK_BYTES, MAX_OUTSTANDING_CHUNKS
 
 _MAX_ANSWERS = 2
 _WINDOW_BYTES = MAX_CHUNK_BYTES * MAX_OUTSTANDING_CHUNKS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge.config import LinkConfig
-from shared.keyfiles import read_key_pair, read_public_key
+from secondlook.edge.config import LinkConfig
+from secondlook.shared.keyfiles import read_key_pair, read_public_key
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-from shared.quality import parse_quality
+from secondlook.shared.quality import parse_quality
 
 _FLAGS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
     (
@@ -36,7 +36,7 @@ _FLAGS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
         "quality of both layers together, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030",
     ),
     ("--key-interval", "codec.key_interval", int, "one key frame in this many"),
-    ("--threads", "codec.threads", int, "threads of the network, 0 for one a core"),
+    ("--threads", "codec.threads", int, "threads of the network, 0 = one per core"),
     ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
@@ -64,11 +64,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the agent. Returns 0 when it ended as asked."""
     # Imported here so that `--help` does not wait for ONNX Runtime, OpenCV and ZeroMQ.
-    from edge.agent import Agent
-    from edge.config import EdgeConfig
-    from shared.codec import load_codec
-    from shared.config import load
-    from shared.watchdog import Watchdog
+    from secondlook.edge.agent import Agent
+    from secondlook.edge.config import EdgeConfig
+    from secondlook.shared.codec import load_codec
+    from secondlook.shared.config import load
+    from secondlook.shared.watchdog import Watchdog
 
     settings = [setting for _, setting, *_ in _FLAGS] + [setting for _, setting, _ in _SWITCHES]
     config = load(args.config, EdgeConfig, {setting: getattr(args, setting) for setting in settings})

@@ -1,4 +1,4 @@
-"""Sources of frames, as plain iterators of `Shot`: they run in the capture process and may hang there.
+"""Sources of frames, as plain iterators of `SourceFrame`: they run in the capture process and may hang there.
 
 An address says what it is: ``demo:``, an ``rtsp://`` or ``http(s)://`` URL, digits for a USB camera, a folder
 of images, an image, or else a video file. cv2's BGR becomes RGB here and nowhere else.
@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge.config import SourceConfig, parse_size
-from shared.errors import SourceEmpty, SourceNotFound, SourceUnreadable
+from secondlook.edge.config import SourceConfig, parse_size
+from secondlook.shared.errors import SourceEmpty, SourceNotFound, SourceUnreadable
 
 U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
 
@@ -33,7 +33,7 @@ _EPSILON_SECONDS = 1e-3  # timestamps of video files are rounded to this
 
 
 @dataclass(frozen=True)
-class Shot:
+class SourceFrame:
     """One image and its time in the source, in seconds from the first."""
 
     seconds: float
@@ -53,7 +53,7 @@ def shown(address: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def open_source(config: SourceConfig) -> Iterator[Shot]:
+def open_source(config: SourceConfig) -> Iterator[SourceFrame]:
     """The wanted shots of the source, at its own speed, resized.
 
     :raises SourceNotFound, SourceEmpty, SourceUnreadable: on the first `next` or a later one
@@ -62,10 +62,10 @@ def open_source(config: SourceConfig) -> Iterator[Shot]:
     if config.fps is not None and not _is_still(config.address):
         shots = pick(shots, config.fps)
     for shot in shots:
-        yield Shot(shot.seconds, fit(shot.image, config.resize))
+        yield SourceFrame(shot.seconds, fit(shot.image, config.resize))
 
 
-def pick(shots: Iterator[Shot], fps: float) -> Iterator[Shot]:
+def pick(shots: Iterator[SourceFrame], fps: float) -> Iterator[SourceFrame]:
     """Thin out to `fps` frames a second by the shots' own times; never repeats a shot."""
     due = 0.0
     for shot in shots:
@@ -98,7 +98,7 @@ def _is_still(address: str) -> bool:
     return address == DEMO or Path(address).is_dir() or Path(address).suffix.lower() in _IMAGE_SUFFIXES
 
 
-def _every_shot(config: SourceConfig) -> Iterator[Shot]:
+def _every_shot(config: SourceConfig) -> Iterator[SourceFrame]:
     address, fps = config.address, config.fps or _STILL_FPS
     if address == DEMO:
         return demo_shots(fps)
@@ -112,7 +112,7 @@ def _every_shot(config: SourceConfig) -> Iterator[Shot]:
     if path.is_file() and path.stat().st_size == 0:
         raise SourceEmpty(f"source {address} is an empty file")
     if path.suffix.lower() in _IMAGE_SUFFIXES:
-        return iter([Shot(0.0, read_image(path))])
+        return iter([SourceFrame(0.0, read_image(path))])
     return _file_shots(path)
 
 
@@ -128,14 +128,14 @@ def read_image(path: Path) -> U8Image:
     return _rgb(image)
 
 
-def _image_shots(folder: Path, fps: float) -> Iterator[Shot]:
+def _image_shots(folder: Path, fps: float) -> Iterator[SourceFrame]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
     if not paths:
         raise SourceEmpty(f"source {folder} holds no image")
-    return (Shot(number / fps, read_image(path)) for number, path in enumerate(paths))
+    return (SourceFrame(number / fps, read_image(path)) for number, path in enumerate(paths))
 
 
-def _file_shots(path: Path) -> Iterator[Shot]:
+def _file_shots(path: Path) -> Iterator[SourceFrame]:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise SourceUnreadable(f"source {path} is not a video that can be decoded")
@@ -153,12 +153,12 @@ def _file_shots(path: Path) -> Iterator[Shot]:
             # Some containers give no times, or the same one over and over; fall back to the frame rate.
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
             last = seconds if seconds > last else last + 1.0 / fps
-            yield Shot(last, _rgb(image))
+            yield SourceFrame(last, _rgb(image))
     finally:
         capture.release()
 
 
-def _live_shots(config: SourceConfig) -> Iterator[Shot]:
+def _live_shots(config: SourceConfig) -> Iterator[SourceFrame]:
     address = config.address
     if address.isdecimal():
         if os.name == "posix" and not Path(f"/dev/video{address}").exists():
@@ -180,15 +180,15 @@ def _live_shots(config: SourceConfig) -> Iterator[Shot]:
             there, image = capture.read()
             if not there:
                 raise SourceUnreadable(f"source {shown(address)} delivers no more frames")
-            yield Shot(time.monotonic() - started, _rgb(image))
+            yield SourceFrame(time.monotonic() - started, _rgb(image))
     finally:
         capture.release()
 
 
-def demo_shots(fps: float) -> Iterator[Shot]:
+def demo_shots(fps: float) -> Iterator[SourceFrame]:
     """A virtual camera over the photographs in the ultralytics package: frame n is the same every time."""
     photos = [read_image(path) for path in _demo_photos()]
-    return (Shot(number / fps, demo_image(photos, number / fps)) for number in itertools.count())
+    return (SourceFrame(number / fps, demo_image(photos, number / fps)) for number in itertools.count())
 
 
 def demo_image(photos: list[U8Image], seconds: float) -> U8Image:

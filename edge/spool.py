@@ -24,11 +24,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from edge.config import SpoolConfig
-from edge.spoolrows import SCHEMA, SCHEMA_VERSION, UPGRADE, Grave, PendingBase, Safe, SpooledFrame, Unspooled
-from shared.errors import StoreCorrupt, Unwritable
-from shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
-from shared.sqlite import immediate, make_folder, named_errors, prepare
+from secondlook.edge.config import SpoolConfig
+from secondlook.edge.spoolrows import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    UPGRADE,
+    PendingBase,
+    Safe,
+    SpooledFrame,
+    SpooledTombstone,
+    UnspooledTombstone,
+)
+from secondlook.shared.errors import StoreCorrupt, Unwritable
+from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.sqlite import immediate, make_folder, named_errors, prepare
 
 _BUSY_SECONDS = 10.0
 _AGED_ROWS = 64  # rows looked at for their age at each commit
@@ -88,7 +97,9 @@ class Spool:
         """Bytes of the layers held, delivered or not."""
         return self._bytes
 
-    def put(self, frames: Sequence[SpooledFrame], now_ns: int, *, before: Unspooled | None = None) -> int:
+    def put(
+        self, frames: Sequence[SpooledFrame], now_ns: int, *, before: UnspooledTombstone | None = None
+    ) -> int:
         """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
         for them (older ones or some of them, by policy), each now under a tombstone; and so are those that
         could not be stored right `before`, which do not count."""
@@ -311,25 +322,25 @@ class Spool:
             return (following if oldest is None else oldest), following
 
     def read(
-        self, boot_id: str, from_seq: int, most_bytes: int, last_seq: int | None = None, most_frames: int = -1
+        self, boot_id: str, from_seq: int, max_bytes: int, last_seq: int | None = None, max_frames: int = -1
     ) -> list[PendingBase]:
         """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
-        `most_bytes`, at least one; at most `most_frames` unless that is below 0."""
+        `max_bytes`, at least one; at most `max_frames` unless that is below 0."""
         found: list[PendingBase] = []
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
                 " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
-                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, most_frames),
+                (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, max_frames),
             ):
                 pending = PendingBase(*row)
-                most_bytes -= len(pending.base)
-                if found and most_bytes < 0:
+                max_bytes -= len(pending.base)
+                if found and max_bytes < 0:
                     break
                 found.append(pending)
         return found
 
-    def graves(self, after_id: int) -> list[Grave]:
+    def tombstones(self, after_id: int) -> list[SpooledTombstone]:
         """Unconfirmed tombstones with an id above `after_id`, in the order they were made."""
         with self._reading() as db:
             rows = db.execute(
@@ -337,7 +348,7 @@ class Spool:
                 " JOIN boots b ON b.number = t.boot WHERE t.id > ? ORDER BY t.id",
                 (after_id,),
             )
-            return [Grave(*row) for row in rows]
+            return [SpooledTombstone(*row) for row in rows]
 
     def enhancement(self, boot_id: str, seq: int) -> bytes | Literal["expired", "unknown"]:
         """The enhancement layer of a frame; "expired" if it was here once, "unknown" if it never was."""

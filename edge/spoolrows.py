@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.packet import BaseFrame, Tombstone
+from secondlook.shared.packet import BaseFrame, Tombstone
 
 SCHEMA_VERSION = 2
 INDEXES = """
@@ -75,16 +75,16 @@ class SpooledFrame:
 
 
 @dataclass(frozen=True)
-class Unspooled:
+class UnspooledTombstone:
     """Frames `first_seq` to `last_seq` that could not be stored, the latest key among them if there was one."""
 
     first_seq: int
     last_seq: int
     key_seq: int | None
 
-    def followed_by(self, later: Unspooled) -> Unspooled:
+    def followed_by(self, later: UnspooledTombstone) -> UnspooledTombstone:
         key_seq = self.key_seq if later.key_seq is None else later.key_seq
-        return Unspooled(self.first_seq, later.last_seq, key_seq)
+        return UnspooledTombstone(self.first_seq, later.last_seq, key_seq)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class PendingBase:
 
 
 @dataclass(frozen=True)
-class Grave:
-    """Frames `first_seq` to `last_seq` of a boot were dropped. A grave that grows gets a new `id`."""
+class SpooledTombstone:
+    """Frames `first_seq` to `last_seq` of a boot were dropped. A tombstone that grows gets a new `id`."""
 
     id: int
     boot_id: str

@@ -22,16 +22,23 @@ from typing import Literal, TypeAlias
 
 import zmq
 
-from edge.backoff import Backoff
-from edge.config import LinkConfig
-from edge.connection import DOWN, MOST_QUEUED, REFUSED, UP, Connection
-from edge.enhance import Responder
-from edge.keys import load_keys
-from edge.spool import Spool
-from edge.spoolrows import Safe
-from shared.errors import DiskFull, KeyRejected, PacketError, SecondlookError, SecretExposed, StoreBusy
-from shared.link import BaseSender, Flight
-from shared.packet import (
+from secondlook.edge.backoff import Backoff
+from secondlook.edge.config import LinkConfig
+from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
+from secondlook.edge.enhance import Responder
+from secondlook.edge.keys import load_keys
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import Safe
+from secondlook.shared.errors import (
+    DiskFull,
+    KeyRejected,
+    PacketError,
+    SecondlookError,
+    SecretExposed,
+    StoreBusy,
+)
+from secondlook.shared.link import BaseSender, Flight
+from secondlook.shared.packet import (
     Ack,
     ChunkCredit,
     EnhancementRequest,
@@ -43,7 +50,7 @@ from shared.packet import (
     Welcome,
     parse,
 )
-from shared.version import __version__
+from secondlook.shared.version import __version__
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
@@ -56,7 +63,7 @@ _NEWS_KEPT = 64  # acknowledgements, while the disk is full
 
 
 @dataclass(frozen=True)
-class Speaker:
+class AgentIdentity:
     """Who says hello."""
 
     edge_id: str
@@ -67,10 +74,10 @@ class Speaker:
 class Uplink:
     """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
 
-    def __init__(self, config: LinkConfig, speaker: Speaker, spool: Spool, rng: random.Random) -> None:
+    def __init__(self, config: LinkConfig, identity: AgentIdentity, spool: Spool, rng: random.Random) -> None:
         """Raises KeyRejected, SecretExposed."""
         self._config = config
-        self._speaker = speaker
+        self._identity = identity
         self._spool = spool
         self._keys = load_keys(config)
         self._context: _Context = zmq.Context()
@@ -80,7 +87,7 @@ class Uplink:
         self._bulk: Connection | None = None
         self._control: Connection | None = None
         self._boots: list[str] = []  # to greet: those with anything undelivered, and the present one
-        self._grave_id = 0  # tombstones up to this id were sent on this connection
+        self._tombstone_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
         self._open_at = 0.0
         self._heard_at = 0.0
@@ -169,7 +176,7 @@ class Uplink:
         ready = dict(poller.poll(int(_TICK_SECONDS * 1000)))
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
-            self._sender.spooled(self._speaker.boot_id)
+            self._sender.spooled(self._identity.boot_id)
         for connection in (self._bulk, self._control):
             for _ in range(_RECEIVE_AT_ONCE):
                 frames = connection.receive()
@@ -208,14 +215,14 @@ class Uplink:
         """Nothing said before counts on this connection any more."""
         if connection is self._bulk:
             self._sender.connected()
-            self._grave_id = 0
+            self._tombstone_id = 0
             self._list_boots()
         else:
             self._responder.connected()
             self._control_hello_at = 0.0
 
     def _list_boots(self) -> None:
-        present = self._speaker.boot_id
+        present = self._identity.boot_id
         self._boots = [boot for boot in self._spool.undelivered_boots() if boot != present] + [present]
 
     def _mark_safe(self) -> None:
@@ -286,17 +293,17 @@ class Uplink:
             bulk.send(self._hello(boot_id, "bulk"))
         for flight in self._sender.overdue(now):
             self._repeat(bulk, flight, now)
-        for grave in self._spool.graves(self._grave_id):
-            if not bulk.send(grave.packet()):
+        for tombstone in self._spool.tombstones(self._tombstone_id):
+            if not bulk.send(tombstone.packet()):
                 return
-            self._grave_id = grave.id
-            self._sender.sent(grave.boot_id, grave.first_seq, grave.last_seq, 0, now)
+            self._tombstone_id = tombstone.id
+            self._sender.sent(tombstone.boot_id, tombstone.first_seq, tombstone.last_seq, 0, now)
         self._send_frames(bulk, now)
 
     def _send_frames(self, bulk: Connection, now: float) -> None:
         while (read := self._sender.next_read()) is not None:
             most = min(read.room_bytes, _READ_BYTES)
-            batch = self._spool.read(read.boot_id, read.from_seq, most, most_frames=MOST_QUEUED)
+            batch = self._spool.read(read.boot_id, read.from_seq, most, max_frames=MAX_QUEUED)
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
@@ -309,11 +316,11 @@ class Uplink:
         """Send again what was not acknowledged in time, if the spool still has it."""
         packet: Packet | None = None
         if flight.is_tombstone:
-            # A grave that has grown meanwhile was sent under its new id already.
+            # A tombstone that has grown meanwhile was sent under its new id already.
             span = (flight.boot_id, flight.first_seq, flight.last_seq)
-            for grave in self._spool.graves(0):
-                if (grave.boot_id, grave.first_seq, grave.last_seq) == span:
-                    packet = grave.packet()
+            for tombstone in self._spool.tombstones(0):
+                if (tombstone.boot_id, tombstone.first_seq, tombstone.last_seq) == span:
+                    packet = tombstone.packet()
         else:
             for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
                 packet = pending.packet(flight.boot_id)
@@ -327,7 +334,7 @@ class Uplink:
         if control is None or not control.up:
             return
         if now >= self._control_hello_at:
-            control.send(self._hello(self._speaker.boot_id, "control"))
+            control.send(self._hello(self._identity.boot_id, "control"))
             control.send(Ping(time.time_ns()))  # the answer tells the gateway's clock
             self._control_hello_at = now + self._config.hello_seconds
         if now - max(self._heard_at, self._pinged_at) >= self._config.ping_seconds:
@@ -347,6 +354,6 @@ class Uplink:
 
     def _hello(self, boot_id: str, channel: str) -> Hello:
         oldest, following = self._spool.bounds(boot_id)
-        speaker = self._speaker
+        identity = self._identity
         software = f"secondlook {__version__}"
-        return Hello(speaker.edge_id, boot_id, channel, speaker.camera, following, oldest, software)
+        return Hello(identity.edge_id, boot_id, channel, identity.camera, following, oldest, software)

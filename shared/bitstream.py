@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import (
+from secondlook.shared.errors import (
     ConfigError,
     MalformedBitstream,
     NotABitstream,
@@ -38,7 +38,7 @@ _CRC = struct.Struct("<I")
 _FLAG_DELTA = 1
 
 
-def most_payload_bytes(width: int, height: int) -> int:
+def max_payload_bytes(width: int, height: int) -> int:
     """The longest payload that a frame of this size may have: 64 KiB and 8 bytes a pixel of the padded frame.
 
     Far beyond any real one (a byte a pixel is a lot); it keeps a small frame from bringing a large message.
@@ -131,7 +131,7 @@ class Bitstream:
 
 
 def _check_length(length: int, width: int, height: int) -> None:
-    most = most_payload_bytes(width, height)
+    most = max_payload_bytes(width, height)
     if length > most:
         raise MalformedBitstream(f"payload of {length} bytes is over {most}, too long for {width}x{height}")
 

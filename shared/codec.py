@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
-from shared.delta import pack_map, unpack_map
-from shared.entropy import SymbolDecoder, SymbolEncoder, coding_order
-from shared.errors import (
+from secondlook.shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
+from secondlook.shared.delta import pack_map, unpack_map
+from secondlook.shared.entropy import SymbolDecoder, SymbolEncoder, coding_order
+from secondlook.shared.errors import (
     ConfigError,
     LayerMismatch,
     ModelNotFound,
@@ -32,12 +32,12 @@ from shared.errors import (
     SymbolMismatch,
     UnsupportedBitstream,
 )
-from shared.inference import Session, open_session
-from shared.layers import F32, Encoded, Key, LayeredCodec, Layers, U8Image
-from shared.lite_tables import LayerModel, entropy_tables, load_tables
-from shared.models import MODELS_ROOT, ModelFolder, find_model
-from shared.plugins import open_plugin
-from shared.tiles import SIDE, STEP, pad, run_tiled
+from secondlook.shared.inference import Session, open_session
+from secondlook.shared.layers import F32, Encoded, Key, LayeredCodec, Layers, U8Image
+from secondlook.shared.lite_tables import LayerModel, entropy_tables, load_tables
+from secondlook.shared.models import MODELS_ROOT, ModelFolder, find_model
+from secondlook.shared.plugins import open_plugin
+from secondlook.shared.tiles import SIDE, STEP, pad, run_tiled
 
 I16 = npt.NDArray[np.int16]
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class LiteCodec:
     """
 
     def __init__(self, folder: ModelFolder, *, threads: int = 0) -> None:
-        """Load graphs and tables of a verified model folder. `threads`: 0 for one a core. Raises ModelCorrupt."""
+        """Load graphs and tables of a verified model folder. `threads`: 0 = one per core. Raises ModelCorrupt."""
         self.name = folder.name
         self.model_hash = folder.model_hash
         self._graphs: dict[str, Session] = {}

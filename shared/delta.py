@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import MalformedBitstream, TruncatedBitstream
+from secondlook.shared.errors import MalformedBitstream, TruncatedBitstream
 
 _LENGTH = struct.Struct("<H")
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import DetectorError
+from secondlook.shared.errors import DetectorError
 
 U8Image = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]

@@ -19,7 +19,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import MalformedBitstream, ModelCorrupt, TruncatedBitstream
+from secondlook.shared.errors import MalformedBitstream, ModelCorrupt, TruncatedBitstream
 
 Symbols = npt.NDArray[np.int16]
 Indexes = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Every error Secondlook raises on purpose: one class a cause.
+"""Every error Secondlook raises on purpose: one class per cause.
 
 A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zero exit status.
 
@@ -273,4 +273,4 @@ class FramesLost(DemoError):
 
 
 # What passes by itself: whoever meets one of these waits and tries again, and has lost nothing.
-PASSING = (DiskFull, StoreBusy, StoreUnavailable)
+TRANSIENT_ERRORS = (DiskFull, StoreBusy, StoreUnavailable)

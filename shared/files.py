@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from shared.errors import DiskFull, StorageError, Unwritable
+from secondlook.shared.errors import DiskFull, StorageError, Unwritable
 
 
 def storage_error(path: Path, cause: OSError) -> StorageError:

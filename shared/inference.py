@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from shared.errors import ModelCorrupt
+from secondlook.shared.errors import ModelCorrupt
 
 Array = npt.NDArray[Any]
 
@@ -63,7 +63,7 @@ class Session:
 def open_session(path: Path, threads: int = 0, *, gpu: bool = False) -> Session:
     """Load an ONNX file for the CPU, or for CUDA where `gpu` is set and the runtime has it.
 
-    `threads`: intra-op threads, 0 for one a core. Raises ModelCorrupt when the file is not a graph.
+    `threads`: intra-op threads, 0 = one per core. Raises ModelCorrupt when the file is not a graph.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

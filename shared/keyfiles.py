@@ -11,7 +11,7 @@ import re
 import stat
 from pathlib import Path
 
-from shared.errors import KeyRejected, SecretExposed
+from secondlook.shared.errors import KeyRejected, SecretExposed
 
 _KEY_LINE = re.compile(r'^\s*(public|secret)-key\s*=\s*"(\S{40})"\s*$', re.MULTILINE)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

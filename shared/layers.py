@@ -50,7 +50,7 @@ class Encoded:
 
 
 class LayeredCodec(Protocol):
-    """What edge, worker and reviewer need of a codec."""
+    """What edge, worker and refiner need of a codec."""
 
     @property
     def name(self) -> str: ...

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from shared.entropy import EntropyTables
-from shared.errors import ModelCorrupt
-from shared.models import ModelFolder
-from shared.scale_network import ScaleNetwork
+from secondlook.shared.entropy import EntropyTables
+from secondlook.shared.errors import ModelCorrupt
+from secondlook.shared.models import ModelFolder
+from secondlook.shared.scale_network import ScaleNetwork
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import ModelCorrupt, ModelNotFound
+from secondlook.shared.errors import ModelCorrupt, ModelNotFound
 
 MODELS_ROOT = Path(__file__).resolve().parent.parent / "exported_models"
 HASH_BYTES = 8

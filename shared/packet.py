@@ -17,8 +17,8 @@ from typing import ClassVar, get_type_hints
 
 import msgpack
 
-from shared.errors import PacketCorrupt, PacketMalformed, PacketTooLarge, UnsupportedPacket
-from shared.packetfields import (
+from secondlook.shared.errors import PacketCorrupt, PacketMalformed, PacketTooLarge, UnsupportedPacket
+from secondlook.shared.packetfields import (
     EDGE_ID,
     MAX_HEADER_BYTES,
     MAX_MESSAGE_BYTES,

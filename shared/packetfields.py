@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Protocol, TypeAlias
 
-from shared.errors import PacketMalformed, PacketTooLarge
+from secondlook.shared.errors import PacketMalformed, PacketTooLarge
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_HEADER_BYTES = 64 << 10

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from shared.errors import ConfigError
+from secondlook.shared.errors import ConfigError
 
 if TYPE_CHECKING:
-    from shared.layers import LayeredCodec
-    from shared.models import ModelFolder
+    from secondlook.shared.layers import LayeredCodec
+    from secondlook.shared.models import ModelFolder
 
 GROUP = "secondlook.codecs"  # codec family -> callable(ModelFolder, *, threads: int) -> LayeredCodec
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from shared.bitstream import MAX_QUALITY
+from secondlook.shared.bitstream import MAX_QUALITY
 
 PRESETS = {"lambda-0.005": 25, "lambda-0.010": 35, "lambda-0.020": 46, "lambda-0.030": 52}
 

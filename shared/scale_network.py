@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelCorrupt
+from secondlook.shared.errors import ModelCorrupt
 
 F32 = npt.NDArray[np.float32]
 QUALITIES = 64

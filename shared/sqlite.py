@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import DiskFull, SecondlookError, StorageError, StoreBusy, StoreCorrupt, Unwritable
+from secondlook.shared.errors import (
+    DiskFull,
+    SecondlookError,
+    StorageError,
+    StoreBusy,
+    StoreCorrupt,
+    Unwritable,
+)
 
 _BUSY_PAUSE_SECONDS = 0.02
 _CAUSES: dict[int, tuple[type[StorageError], str]] = {

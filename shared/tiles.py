@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.bitstream import BLOCK
-from shared.inference import Array, Session
+from secondlook.shared.bitstream import BLOCK
+from secondlook.shared.inference import Array, Session
 
 U8Image = npt.NDArray[np.uint8]
 

@@ -43,7 +43,7 @@ class Watchdog:
         """The service has opened all it needs, and begins."""
         self._tell("READY=1")
 
-    def moved(self) -> None:
+    def heartbeat(self) -> None:
         """Work has gone on; said as often as one likes, passed on as often as needed."""
         now = self._clock()
         if self._interval is not None and now - self._told_at >= self._interval:

@@ -28,12 +28,12 @@ from typing import Any
 import msgpack
 import zmq
 
-from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig
-from cloud.keys import Registry, Role, create_key_files
-from shared import packet as p
-from shared.errors import SecondlookError
-from shared.keyfiles import read_key_pair, read_public_key
+from secondlook.cloud.config import BrokerConfig
+from secondlook.cloud.gateway.keys import Registry, Role, create_key_files
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.shared import packet as p
+from secondlook.shared.errors import SecondlookError
+from secondlook.shared.keyfiles import read_key_pair, read_public_key
 from tests.cloud.helpers import BOOT, Edge, base_frame
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ class Target:
             f'[broker]\naddress = "tcp://0.0.0.0:{self.workers}"\n'
         )
         self.log = folder / "gateway.log"
-        command = [sys.executable, "-m", "shared.main", "gateway", "--config", str(settings)]
+        command = [sys.executable, "-m", "secondlook", "gateway", "--config", str(settings)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=log, stdout=log

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from cloud.config import CloudConfig
-from edge.config import EdgeConfig
-from shared.main import build_parser
+from secondlook.cloud.config import CloudConfig
+from secondlook.edge.config import EdgeConfig
+from secondlook.main import build_parser
 
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- Written by `make docs`; change the code instead. -->\n"

@@ -12,15 +12,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shared import packet as p
-from shared.link import BaseSender, LinkTimes, Received
+from secondlook.shared import packet as p
+from secondlook.shared.link import BaseSender, LinkTimes, Received
 
 Frame = tuple[str, int]  # boot, sequence
 TIMES = LinkTimes(resend_seconds=3.0, hello_seconds=1.0)
 EDGE_ID = "gate"
 _SPOOL_BYTES = 4000
 _KEY_INTERVAL = 4
-_MOST_UNDER_WAY = 200  # packets a virtual connection holds
+_MAX_UNDER_WAY = 200  # packets a virtual connection holds
 _HEALING_TURNS = 400
 
 
@@ -64,7 +64,7 @@ class Disk:
     boots: list[str] = field(default_factory=list)
     next_seq: dict[str, int] = field(default_factory=dict)
     frames: dict[Frame, int] = field(default_factory=dict)  # undelivered ones, by size
-    graves: dict[int, tuple[str, int, int]] = field(default_factory=dict)  # by id
+    tombstones: dict[int, tuple[str, int, int]] = field(default_factory=dict)  # by id
     last_grave: int = 0
     dropped: set[Frame] = field(default_factory=set)
 
@@ -91,22 +91,22 @@ class Disk:
     def _bury(self, boot: str, seq: int) -> None:
         self.dropped.add((boot, seq))
         first = seq
-        for id_, (of_boot, low, high) in list(self.graves.items()):
+        for id_, (of_boot, low, high) in list(self.tombstones.items()):
             if of_boot == boot and high == seq - 1:
                 first = low
-                del self.graves[id_]
+                del self.tombstones[id_]
         self.last_grave += 1
-        self.graves[self.last_grave] = (boot, first, seq)
+        self.tombstones[self.last_grave] = (boot, first, seq)
 
     def mark_safe(self, boot: str, safe: Received) -> None:
         for frame in [frame for frame in self.frames if frame[0] == boot and frame[1] in safe]:
             del self.frames[frame]
-        for id_, (of_boot, first, last) in list(self.graves.items()):
+        for id_, (of_boot, first, last) in list(self.tombstones.items()):
             if of_boot == boot and safe.covers(first, last):
-                del self.graves[id_]
+                del self.tombstones[id_]
 
     def undelivered(self) -> list[str]:
-        waiting = {boot for boot, _ in self.frames} | {boot for boot, _, _ in self.graves.values()}
+        waiting = {boot for boot, _ in self.frames} | {boot for boot, _, _ in self.tombstones.values()}
         return [boot for boot in self.boots if boot in waiting]
 
 
@@ -157,16 +157,16 @@ class Simulation:
         for flight in self.sender.overdue(self.now):
             frame = (flight.boot_id, flight.first_seq)
             span = (flight.boot_id, flight.first_seq, flight.last_seq)
-            if flight.is_tombstone and span in self.disk.graves.values():
+            if flight.is_tombstone and span in self.disk.tombstones.values():
                 self._send_grave(*span)
             elif not flight.is_tombstone and frame in self.disk.frames:
                 self._send_frame(frame)
             else:
                 self.sender.gone(flight)
                 self.outstanding.pop(frame, None)
-        for id_ in sorted(id_ for id_ in self.disk.graves if id_ > self.grave_id):
+        for id_ in sorted(id_ for id_ in self.disk.tombstones if id_ > self.grave_id):
             self.grave_id = id_
-            self._send_grave(*self.disk.graves[id_])
+            self._send_grave(*self.disk.tombstones[id_])
         while (read := self.sender.next_read()) is not None:
             later = [seq for boot, seq in self.disk.frames if boot == read.boot_id and seq >= read.from_seq]
             if not later:
@@ -193,7 +193,7 @@ class Simulation:
         self.sender.sent(boot, first, last, 0, self.now)
 
     def _send(self, packet: p.Packet) -> None:
-        if len(self.wires[self.peer].up) < _MOST_UNDER_WAY:
+        if len(self.wires[self.peer].up) < _MAX_UNDER_WAY:
             self.wires[self.peer].up.append(packet)
 
     def _deliver_up(self) -> None:
@@ -259,7 +259,7 @@ class Simulation:
 
     def _send_down(self, answers: list[tuple[int, p.Packet]]) -> None:
         for peer, packet in answers:
-            if peer == self.peer and len(self.wires[peer].down) < _MOST_UNDER_WAY:
+            if peer == self.peer and len(self.wires[peer].down) < _MAX_UNDER_WAY:
                 self.wires[peer].down.append(packet)
 
     def _work(self) -> None:
@@ -337,7 +337,7 @@ class Simulation:
             if not self.disk.undelivered():
                 break
             self.now += 0.5
-        assert not self.disk.undelivered(), f"never delivered: {self.disk.frames} {self.disk.graves}"
+        assert not self.disk.undelivered(), f"never delivered: {self.disk.frames} {self.disk.tombstones}"
         stored, buried = self.gateway.stored(), self.gateway.buried()
         for boot, following in self.disk.next_seq.items():
             for seq in range(following):

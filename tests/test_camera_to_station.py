@@ -37,7 +37,7 @@ def scene(tmp_path_factory):
 
 
 def demo_command(*flags: object) -> list[str]:
-    return [sys.executable, "-m", "shared.main", "demo", "--no-open", "--port", "0", *map(str, flags)]
+    return [sys.executable, "-m", "secondlook", "demo", "--no-open", "--port", "0", *map(str, flags)]
 
 
 def run_demo(*flags: object) -> subprocess.CompletedProcess[str]:
@@ -106,7 +106,7 @@ def test_every_frame_arrives_and_reviews_get_better(scene, tmp_path):
     assert alive(processes_of(tmp_path / "data").values()) == []
 
 
-@pytest.mark.parametrize("role", ["gateway", "worker", "reviewer"])
+@pytest.mark.parametrize("role", ["gateway", "worker", "refiner"])
 def test_a_killed_process_loses_and_doubles_nothing(scene, tmp_path, role):
     out, data = tmp_path / "out.json", tmp_path / "data"
     flags = (
@@ -154,7 +154,7 @@ def test_ctrl_c_stops_every_process(scene, tmp_path):
         described = json.loads((data / "demo.json").read_text())
         with urllib.request.urlopen(described["station"], timeout=10) as answer:
             assert "Secondlook" in answer.read().decode()
-        assert sorted(described["pids"]) == ["edge", "gateway", "reviewer", "station", "worker"]
+        assert sorted(described["pids"]) == ["edge", "gateway", "refiner", "station", "worker"]
         demo.send_signal(signal.SIGINT)
         assert demo.wait(30) == 0, log.read_text()
     assert alive(described["pids"].values()) == []

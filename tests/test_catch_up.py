@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import LinkConfig, SpoolConfig
-from edge.spool import Spool
-from edge.spoolrows import SpooledFrame
-from edge.uplink import Speaker, Uplink
+from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.uplink import AgentIdentity, Uplink
 from tests.chaos.proxy import Proxy, Weather
 from tests.cloud.test_crash import free_port, gateway_process
 
@@ -51,7 +51,7 @@ def test_an_edge_catches_up_at_five_times_real_time_through_a_link_that_breaks(
     with gateway_process(tmp_path / "cloud", edges, workers):
         proxy = Proxy(edges)
         link = LinkConfig(f"tcp://127.0.0.1:{proxy.port}", retry_min_seconds=0.05, retry_max_seconds=0.2)
-        uplink = Uplink(link, Speaker("gate", BOOT, "yard"), store, random.Random(1))
+        uplink = Uplink(link, AgentIdentity("gate", BOOT, "yard"), store, random.Random(1))
         started = time.monotonic()
         uplink.start()
         cuts = [frames // 4, frames // 2]
@@ -73,7 +73,7 @@ def test_an_edge_catches_up_at_five_times_real_time_through_a_link_that_breaks(
         uplink.stop()
         proxy.close()
     assert store.undelivered_boots() == []
-    assert store.graves(0) == []
+    assert store.tombstones(0) == []
     store.close()
     print(f"{frames / FRAMES_PER_SECOND:.0f} s of frames in {seconds:.0f} s")
     assert seconds < frames / FRAMES_PER_SECOND / SPEED

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cloud.config import CloudConfig
-from edge.config import EdgeConfig
-from shared.config import load
-from shared.main import build_parser
+from secondlook.cloud.config import CloudConfig
+from secondlook.edge.config import EdgeConfig
+from secondlook.main import build_parser
+from secondlook.shared.config import load
 from tests.cloud.servers import nats_binary, nats_version
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -43,7 +43,7 @@ def test_unit_runs_a_command_with_a_shipped_configuration(unit):
     assert (DEPLOY / args.config.name).exists()
 
 
-@pytest.mark.parametrize("role", ["edge", "gateway", "worker@", "reviewer@"])
+@pytest.mark.parametrize("role", ["edge", "gateway", "worker@", "refiner@"])
 def test_units_of_roles_that_tell_progress_have_a_watchdog(role):
     settings = dict(
         re.findall(r"^(\w+)=(.+)$", (DEPLOY / f"secondlook-{role}.service").read_text(), re.MULTILINE)
@@ -84,7 +84,7 @@ def test_compose_runs_every_role_with_settings_it_mounts():
         assert mounts[str(args.config)] == "./cloud.toml"
         assert set(service["depends_on"]) <= set(COMPOSE["services"])
         assert service["build"]["dockerfile"] == "deploy/Dockerfile"
-    assert roles == {"gateway", "worker", "reviewer", "station"}
+    assert roles == {"gateway", "worker", "refiner", "station"}
     config = load(DEPLOY / "compose" / "cloud.example.toml", CloudConfig)
     aliases = [OURS[name]["networks"]["default"]["aliases"] for name in ("gateway-1", "gateway-2")]
     assert aliases == [[config.broker.address.split("/")[-1].split(":")[0]]] * 2

@@ -73,11 +73,13 @@ def test_help_loads_no_heavy_package():
         "msgpack",
         "constriction",
     )
-    assert "demo" in run("from shared.main import build_parser; print(build_parser().format_help())", *heavy)
+    assert "demo" in run(
+        "from secondlook.main import build_parser; print(build_parser().format_help())", *heavy
+    )
 
 
 def test_a_missing_package_is_one_line_that_names_the_extra():
-    code = "import sys; from shared.main import main; sys.exit(main(['encode', 'x.png']))"
+    code = "import sys; from secondlook.main import main; sys.exit(main(['encode', 'x.png']))"
     done = subprocess.run(
         [sys.executable, "-c", FORBID.format(forbidden={"numpy"}) + code],
         cwd=ROOT,

@@ -8,13 +8,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cloud.keys import Registry, Role, create_key_files
-from cloud.ledger import Ledger
-from cloud.queue import SqliteQueue, open_database
-from edge.config import LinkConfig, SpoolConfig
-from edge.spool import Spool
-from edge.spoolrows import SpooledFrame
-from edge.uplink import Speaker, Uplink
+from secondlook.cloud.gateway.keys import Registry, Role, create_key_files
+from secondlook.cloud.storage.ledger import Ledger
+from secondlook.cloud.storage.queue import SqliteQueue, open_database
+from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.uplink import AgentIdentity, Uplink
 from tests.cloud.helpers import running, settings, wait_until
 
 BOOT = "c" * 32
@@ -43,7 +43,7 @@ def test_no_frame_is_lost_when_the_key_changes(tmp_path: Path) -> None:
     with running(config) as gateway:
         uplink = Uplink(
             replace(link, gateway=gateway.edge_address),
-            Speaker("gate", BOOT, "door"),
+            AgentIdentity("gate", BOOT, "door"),
             spool,
             random.Random(1),
         )

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shared.bitstream import parse
-from shared.codec import load_codec
-from shared.errors import MalformedBitstream, SymbolMismatch, TruncatedBitstream
+from secondlook.shared.bitstream import parse
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import MalformedBitstream, SymbolMismatch, TruncatedBitstream
 from tests import mutations
 from tests.mutations import Attack, Tally, child
 from tests.mutations.__main__ import main

@@ -13,16 +13,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cloud.postfilter import PostFilter, load_postfilter
-from shared.codec import LiteCodec, load_codec
-from shared.errors import ConfigError, SourceNotFound
-from shared.files import write_atomically
-from shared.quality import PRESETS
-from training.data import U8, list_images, read_rgb
-from training.published import KODAK_CURVES, is_kodak
-from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
-from training.scalability import base_layer_cost, sentence
-from training.speed import compare_speed
+from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.shared.codec import LiteCodec, load_codec
+from secondlook.shared.errors import ConfigError, SourceNotFound
+from secondlook.shared.files import write_atomically
+from secondlook.shared.quality import PRESETS
+from secondlook.training.data import U8, list_images, read_rgb
+from secondlook.training.published import KODAK_CURVES, is_kodak
+from secondlook.training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
+from secondlook.training.scalability import base_layer_cost, sentence
+from secondlook.training.speed import compare_speed
 
 LEARNED_PEERS = tuple(KODAK_CURVES)
 DEFAULT_QUALITY = 40  # of both layers, as an edge agent has it

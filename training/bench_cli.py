@@ -43,7 +43,7 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the report, and write what was asked for."""
-    from training.bench import bench_codec, photographs, plot, report, write_json, write_table
+    from secondlook.training.bench import bench_codec, photographs, plot, report, write_json, write_table
 
     result = bench_codec(
         args.images or photographs(),

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.commands import Subparsers, command_group
-from training import bench_cli
-from training.detector import cli as detector
-from training.masks.choice import mask_config, mask_flags
-from training.models import cli as models
-from training.paper import cli as paper
+from secondlook.shared.commands import Subparsers, command_group
+from secondlook.training import bench_cli
+from secondlook.training.detector import cli as detector
+from secondlook.training.masks.choice import mask_config, mask_flags
+from secondlook.training.models import cli as models
+from secondlook.training.paper import cli as paper
 
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
@@ -196,7 +196,7 @@ def _export_parsers(group: Subparsers) -> None:
 
 
 def _train_edges(args: argparse.Namespace) -> int:
-    from training.masks.network import train_edges
+    from secondlook.training.masks.network import train_edges
 
     train = args.data / "train"
     loss = train_edges(
@@ -207,7 +207,7 @@ def _train_edges(args: argparse.Namespace) -> int:
 
 
 def _train_lite(args: argparse.Namespace) -> int:
-    from training.lite.train import TrainConfig, train
+    from secondlook.training.lite.train import TrainConfig, train
 
     config = TrainConfig(
         total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
@@ -225,14 +225,14 @@ def _train_paper(args: argparse.Namespace) -> int:
 
 
 def _train_scales(args: argparse.Namespace) -> int:
-    from training.lite.fit_scales import fit_scales
+    from secondlook.training.lite.fit_scales import fit_scales
 
     print(fit_scales(args.data, args.work, args.minutes, threads=args.threads))
     return 0
 
 
 def _train_postfilter(args: argparse.Namespace) -> int:
-    from training.postfilter.train import FilterConfig, train
+    from secondlook.training.postfilter.train import FilterConfig, train
 
     checkpoint = train(
         args.name, args.data, args.model, args.work, args.minutes,
@@ -247,7 +247,7 @@ def _train_postfilter(args: argparse.Namespace) -> int:
 def _checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
-    from shared.errors import ModelNotFound
+    from secondlook.shared.errors import ModelNotFound
 
     if not path.exists():
         raise ModelNotFound(f"no checkpoint {path}: train first, or give --work")
@@ -261,8 +261,8 @@ def _facts(args: argparse.Namespace, steps: int) -> dict[str, Any]:
 
 
 def _export_lite(args: argparse.Namespace) -> int:
-    from training.lite.export import export_lite
-    from training.lite.model import LiteCodec
+    from secondlook.training.lite.export import export_lite
+    from secondlook.training.lite.model import LiteCodec
 
     state = _checkpoint(args.work / "lite.pt")
     codec = LiteCodec()
@@ -274,8 +274,8 @@ def _export_lite(args: argparse.Namespace) -> int:
 
 
 def _export_postfilter(args: argparse.Namespace) -> int:
-    from training.postfilter.export import export_postfilter
-    from training.postfilter.train import build, checkpoint_of, filter_name
+    from secondlook.training.postfilter.export import export_postfilter
+    from secondlook.training.postfilter.train import build, checkpoint_of, filter_name
 
     state = _checkpoint(checkpoint_of(args.name, args.layer, args.work))
     net = build(args.name, args.work, args.layer)
@@ -289,7 +289,7 @@ def _export_postfilter(args: argparse.Namespace) -> int:
 
 
 def _export_paper(args: argparse.Namespace) -> int:
-    from training.models.checkpoint import export_trained
+    from secondlook.training.models.checkpoint import export_trained
 
     facts = {"licence": "Apache-2.0", "training": {"note": args.note}}
     export_trained(args.work, args.out / args.name, facts, machine=args.machine)

@@ -5,7 +5,7 @@ From CompressAI's results/image/kodak (compressai-*_mse_cpu.json): models traine
 
 from __future__ import annotations
 
-from training.rate_distortion import Point
+from secondlook.training.rate_distortion import Point
 
 KODAK_IMAGES = 24
 KODAK_SIZES = {(512, 768), (768, 512)}

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.codec import LiteCodec
-from training.data import U8
-from training.rate_distortion import Point, bd_rate, bpp, psnr
+from secondlook.shared.codec import LiteCodec
+from secondlook.training.data import U8
+from secondlook.training.rate_distortion import Point, bd_rate, bpp, psnr
 
 BASE_QUALITIES = (0, 8, 16, 24, 32)
 QUALITIES = (20, 28, 36, 44, 52)

@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import torch
 
-from shared.codec import LiteCodec
-from training.data import U8
+from secondlook.shared.codec import LiteCodec
+from secondlook.training.data import U8
 
 SIDES = (768, 512)
 TURNS = 7

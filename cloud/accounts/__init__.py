@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cloud.accounts.roles import Principal, Role
-from cloud.accounts.sessions import end_session, find_session, open_session
-from cloud.accounts.tokens import TokenRecord, create_token, find_token, list_tokens, revoke_token
-from cloud.accounts.users import (
+from secondlook.cloud.accounts.roles import Principal, Role
+from secondlook.cloud.accounts.sessions import end_session, find_session, open_session
+from secondlook.cloud.accounts.tokens import TokenRecord, create_token, find_token, list_tokens, revoke_token
+from secondlook.cloud.accounts.users import (
     UserRecord,
     add_user,
     any_users,

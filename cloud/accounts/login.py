@@ -6,16 +6,16 @@ import ipaddress
 import logging
 import math
 
-from cloud.accounts.passwords import hash_password, is_outdated, password_fits
-from cloud.accounts.schema import User
-from cloud.catalogue.store import Catalogue
-from cloud.loginlimits import LoginLimits
-from cloud.ratelimit import Latest, TokenBucket
-from shared.errors import LoginRefused, TooManyAttempts
+from secondlook.cloud.accounts.loginlimits import LoginLimits
+from secondlook.cloud.accounts.passwords import hash_password, is_outdated, password_fits
+from secondlook.cloud.accounts.schema import User
+from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.cloud.gateway.ratelimit import Latest, TokenBucket
+from secondlook.shared.errors import LoginRefused, TooManyAttempts
 
 log = logging.getLogger(__name__)
 
-_MOST_REMEMBERED = 10_000  # accounts, and addresses
+_MAX_REMEMBERED = 10_000  # accounts, and addresses
 _NETWORK_BITS = 64  # of IPv6: one customer has so many addresses that only the network tells one from another
 
 
@@ -70,7 +70,7 @@ def log_in(
 
 
 def _buckets(attempts: int, seconds: float) -> Latest[TokenBucket]:
-    return Latest(lambda now: TokenBucket(1 / seconds, attempts, now=now), most=_MOST_REMEMBERED)
+    return Latest(lambda now: TokenBucket(1 / seconds, attempts, now=now), most=_MAX_REMEMBERED)
 
 
 def _network(address: str) -> str:

@@ -14,7 +14,7 @@ from functools import cache
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from shared.errors import PasswordTooWeak
+from secondlook.shared.errors import PasswordTooWeak
 
 MIN_LENGTH = 12
 MAX_LENGTH = 256

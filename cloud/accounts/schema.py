@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Enum, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from cloud.accounts.roles import Role
-from cloud.catalogue.schema import Base
+from secondlook.cloud.accounts.roles import Role
+from secondlook.cloud.catalogue.schema import Base
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 _Role = Enum(

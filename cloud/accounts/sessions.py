@@ -11,11 +11,11 @@ import secrets
 
 from sqlalchemy import delete, or_, select
 
-from cloud.accounts.roles import Principal
-from cloud.accounts.schema import User, UserSession
-from cloud.accounts.users import present
-from cloud.catalogue.store import Catalogue
-from cloud.loginlimits import SessionTimes
+from secondlook.cloud.accounts.loginlimits import SessionTimes
+from secondlook.cloud.accounts.roles import Principal
+from secondlook.cloud.accounts.schema import User, UserSession
+from secondlook.cloud.accounts.users import present
+from secondlook.cloud.catalogue.store import Catalogue
 
 _NANOSECONDS = 1_000_000_000
 _WRITE_EVERY_NS = 60 * _NANOSECONDS
@@ -31,7 +31,7 @@ def open_session(catalogue: Catalogue, name: str, times: SessionTimes, *, now_ns
             delete(UserSession).where(
                 or_(
                     UserSession.seen_ns <= now_ns - times.idle_ns,
-                    UserSession.created_ns <= now_ns - times.most_ns,
+                    UserSession.created_ns <= now_ns - times.max_ns,
                 )
             )
         )
@@ -53,7 +53,7 @@ def find_session(
             return None
         entry, role = found
         name, seen_ns, created_ns = entry.user, entry.seen_ns, entry.created_ns
-    if now_ns - seen_ns >= times.idle_ns or now_ns - created_ns >= times.most_ns:
+    if now_ns - seen_ns >= times.idle_ns or now_ns - created_ns >= times.max_ns:
         return None
     if active and now_ns - seen_ns >= _WRITE_EVERY_NS:
         with catalogue.writing() as session:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
-from cloud.accounts.roles import Principal, Role
-from cloud.accounts.schema import ApiToken, User
-from cloud.accounts.sessions import sha256
-from cloud.accounts.users import present
-from cloud.catalogue.store import Catalogue, append_audit
-from shared.errors import AccountConflict, AccountNotFound
+from secondlook.cloud.accounts.roles import Principal, Role
+from secondlook.cloud.accounts.schema import ApiToken, User
+from secondlook.cloud.accounts.sessions import sha256
+from secondlook.cloud.accounts.users import present
+from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.shared.errors import AccountConflict, AccountNotFound
 
 PREFIX = "slk_"  # so that a token found in a text is known for what it is
 _SECRET_BYTES = 32

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from cloud.accounts.passwords import check_password, hash_password
-from cloud.accounts.roles import Role
-from cloud.accounts.schema import User, UserSession
-from cloud.catalogue.store import Catalogue, append_audit
-from shared.errors import AccountConflict, AccountNotFound, ConfigError
+from secondlook.cloud.accounts.passwords import check_password, hash_password
+from secondlook.cloud.accounts.roles import Role
+from secondlook.cloud.accounts.schema import User, UserSession
+from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.shared.errors import AccountConflict, AccountNotFound, ConfigError
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._@-]{0,63}"
 

@@ -86,7 +86,7 @@ def _rotate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
 
 def run_new(args: argparse.Namespace) -> int:
     """Make a key pair, and register it unless it is the gateway's own."""
-    from cloud.keys import Registry, Role, create_key_files, key_paths
+    from secondlook.cloud.gateway.keys import Registry, Role, create_key_files, key_paths
 
     pair = create_key_files(args.folder, args.name)
     if args.role != Role.GATEWAY:
@@ -97,8 +97,8 @@ def run_new(args: argparse.Namespace) -> int:
 
 def run_add(args: argparse.Namespace) -> int:
     """Register a public key."""
-    from cloud.keys import Registry, Role
-    from shared.keyfiles import read_public_key
+    from secondlook.cloud.gateway.keys import Registry, Role
+    from secondlook.shared.keyfiles import read_public_key
 
     key = read_public_key(args.public_key_file).decode()
     Registry(args.registry).add(args.name, Role(args.role), key, now=time.time())
@@ -107,7 +107,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print one line a key."""
-    from cloud.keys import Registry
+    from secondlook.cloud.gateway.keys import Registry
 
     now = time.time()
     for entry in Registry(args.registry).entries:
@@ -121,7 +121,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_revoke(args: argparse.Namespace) -> int:
     """Revoke the keys of one name."""
-    from cloud.keys import Registry
+    from secondlook.cloud.gateway.keys import Registry
 
     Registry(args.registry).revoke(args.name, only_rotated=args.rotated, now=time.time())
     return 0
@@ -129,8 +129,8 @@ def run_revoke(args: argparse.Namespace) -> int:
 
 def run_rotate(args: argparse.Namespace) -> int:
     """Register another key for a name, made here unless a public key is given."""
-    from cloud.keys import Registry, create_key_files, key_paths
-    from shared.keyfiles import read_public_key
+    from secondlook.cloud.gateway.keys import Registry, create_key_files, key_paths
+    from secondlook.shared.keyfiles import read_public_key
 
     registry = Registry(args.registry)
     secret_path = None

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 
-from cloud.broker import MOST_LEASED
-from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig
-from shared.errors import LinkError
-from shared.link import Received
+from secondlook.cloud.config import BrokerConfig
+from secondlook.cloud.gateway.broker import MAX_LEASED
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.shared.errors import LinkError
+from secondlook.shared.link import Received
 
 _WORKERS = 16
 _LEASE_SECONDS = 60.0
@@ -64,7 +64,7 @@ def _work(address: str, number: int, all_sent: Event, seen: _Seen) -> None:
     with BrokerClient(BrokerConfig(address=address, timeout_seconds=30.0), f"bench-{number}") as broker:
         while True:
             last_look = all_sent.is_set()
-            leased = broker.lease(MOST_LEASED, _LEASE_SECONDS)
+            leased = broker.lease(MAX_LEASED, _LEASE_SECONDS)
             for item in leased:
                 seen.add(item.frame.edge_id, item.frame.boot_id, item.frame.seq)
             if leased:

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 import zmq
 
-from shared.errors import GatewayUnreachable, RequestRefused
-from shared.link import BaseSender, LinkTimes, Received
-from shared.packet import Ack, BaseFrame, Fault, Hello, Welcome, parse
+from secondlook.shared.errors import GatewayUnreachable, RequestRefused
+from secondlook.shared.link import BaseSender, LinkTimes, Received
+from secondlook.shared.packet import Ack, BaseFrame, Fault, Hello, Welcome, parse
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 _Context: TypeAlias = "zmq.Context[_Socket]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from shared.commands import Subparsers, command_group
+from secondlook.shared.commands import Subparsers, command_group
 
 BENCH_TEXT = "measure beside peers, in one run"
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print. Raises FramesLost when a packet was lost or doubled."""
     import os
 
-    from cloud.bench import pipeline
+    from secondlook.cloud.bench import pipeline
 
     if args.recorded:
         payloads = tuple(path.read_bytes() for path in args.recorded)

@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from cloud.bench import raw
-from cloud.bench.consumer import Consumed, consume
-from cloud.bench.edges import Load, Sent, quantile, send_load
-from cloud.demo.children import Children
-from shared.errors import ConfigError, FramesLost, GatewayUnreachable, SecondlookError
-from shared.files import write_atomically
+from secondlook.cloud.bench import raw
+from secondlook.cloud.bench.consumer import Consumed, consume
+from secondlook.cloud.bench.edges import Load, Sent, quantile, send_load
+from secondlook.cloud.demo.children import Children
+from secondlook.shared.errors import ConfigError, FramesLost, GatewayUnreachable, SecondlookError
+from secondlook.shared.files import write_atomically
 
 _SAMPLE_SECONDS = 0.5
 _START_SECONDS = 30.0

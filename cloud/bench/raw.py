@@ -17,8 +17,8 @@ from typing import TypeAlias
 
 import zmq
 
-from shared.errors import GatewayUnreachable
-from shared.sqlite import immediate, prepare
+from secondlook.shared.errors import GatewayUnreachable
+from secondlook.shared.sqlite import immediate, prepare
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 _Context: TypeAlias = "zmq.Context[_Socket]"

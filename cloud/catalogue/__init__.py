@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cloud.catalogue.frames import (
-    DroppedFrames,
+from secondlook.cloud.catalogue.frames import (
+    FrameTombstone,
     NewFrame,
     NewReview,
     frame_is_stored,
     store_frame,
     store_tombstones,
 )
-from cloud.catalogue.reviews import (
+from secondlook.cloud.catalogue.reviews import (
     LeasedReview,
     Refinement,
     extend_review_lease,
@@ -21,7 +21,7 @@ from cloud.catalogue.reviews import (
     retry_review,
     set_base_image,
 )
-from cloud.catalogue.schema import (
+from secondlook.cloud.catalogue.schema import (
     AuditEntry,
     Camera,
     DetectedBox,
@@ -32,15 +32,21 @@ from cloud.catalogue.schema import (
     Verdict,
     VerdictKind,
 )
-from cloud.catalogue.store import Catalogue, open_catalogue
-from cloud.catalogue.verdicts import NewVerdict, UndoneVerdict, is_decided, record_verdict, undo_verdict
+from secondlook.cloud.catalogue.store import Catalogue, open_catalogue
+from secondlook.cloud.catalogue.verdicts import (
+    NewVerdict,
+    UndoneVerdict,
+    is_decided,
+    record_verdict,
+    undo_verdict,
+)
 
 __all__ = [
     "AuditEntry",
     "Camera",
     "Catalogue",
     "DetectedBox",
-    "DroppedFrames",
+    "FrameTombstone",
     "Frame",
     "LeasedReview",
     "NewFrame",

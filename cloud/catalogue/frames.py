@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from cloud.catalogue.schema import (
+from secondlook.cloud.catalogue.schema import (
     Camera,
     DetectedBox,
     Frame,
@@ -18,10 +18,10 @@ from cloud.catalogue.schema import (
     Tombstone,
     table_of,
 )
-from cloud.catalogue.store import Catalogue, append_audit
-from cloud.sql import hold_lock, insert
-from shared.detection import Detection
-from shared.link import parts_beside
+from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.cloud.storage.sql import hold_lock, insert
+from secondlook.shared.detection import Detection
+from secondlook.shared.link import parts_beside
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class NewReview:
 
 
 @dataclass(frozen=True)
-class DroppedFrames:
+class FrameTombstone:
     """Frames first_seq..last_seq of one boot that never reached the cloud, and why."""
 
     edge_id: str
@@ -119,16 +119,18 @@ def store_frame(
     return True
 
 
-def store_tombstones(catalogue: Catalogue, dropped: Sequence[DroppedFrames]) -> int:
+def store_tombstones(catalogue: Catalogue, dropped: Sequence[FrameTombstone]) -> int:
     """Store those tombstones that are not there yet; returns how many were new.
 
     A frame that is here is left out, and what lies beside it stays: its queue had it when the gateway died
     before it could say so, and the camera host, who had not heard, dropped it. Such a frame may also come later.
     """
     with catalogue.writing() as session:
-        for name in sorted({(gap.edge_id, gap.boot_id) for gap in dropped}):
+        for name in sorted({(tombstone.edge_id, tombstone.boot_id) for tombstone in dropped}):
             _hold_boot(session, *name)
-        return sum(_add_tombstones(session, gap, _frames_within(session, gap)) for gap in dropped)
+        return sum(
+            _add_tombstones(session, tombstone, _frames_within(session, tombstone)) for tombstone in dropped
+        )
 
 
 def _hold_boot(session: Session, edge_id: str, boot_id: str) -> None:
@@ -136,23 +138,23 @@ def _hold_boot(session: Session, edge_id: str, boot_id: str) -> None:
     hold_lock(session.connection(), f"{edge_id}/{boot_id}")
 
 
-def _frames_within(session: Session, gap: DroppedFrames) -> Sequence[int]:
+def _frames_within(session: Session, tombstone: FrameTombstone) -> Sequence[int]:
     return session.scalars(
         select(Frame.seq)
         .where(
-            Frame.edge_id == gap.edge_id,
-            Frame.boot_id == gap.boot_id,
-            Frame.seq.between(gap.first_seq, gap.last_seq),
+            Frame.edge_id == tombstone.edge_id,
+            Frame.boot_id == tombstone.boot_id,
+            Frame.seq.between(tombstone.first_seq, tombstone.last_seq),
         )
         .order_by(Frame.seq)
     ).all()
 
 
-def _add_tombstones(session: Session, gap: DroppedFrames, present: Sequence[int]) -> int:
+def _add_tombstones(session: Session, tombstone: FrameTombstone, present: Sequence[int]) -> int:
     connection, table = session.connection(), table_of(Tombstone)
     added = 0
-    for first, last in parts_beside(gap.first_seq, gap.last_seq, ((seq, seq) for seq in present)):
-        row = {**vars(gap), "first_seq": first, "last_seq": last}
+    for first, last in parts_beside(tombstone.first_seq, tombstone.last_seq, ((seq, seq) for seq in present)):
+        row = {**vars(tombstone), "first_seq": first, "last_seq": last}
         new = insert(connection, table).values(row).on_conflict_do_nothing().returning(table.c.id)
         added += len(connection.execute(new).all())
     return added
@@ -160,15 +162,15 @@ def _add_tombstones(session: Session, gap: DroppedFrames, present: Sequence[int]
 
 def _cut_tombstones(session: Session, frame: Frame) -> None:
     table = table_of(Tombstone)
-    of_gap = [table.c[field.name] for field in fields(DroppedFrames)]
+    of_tombstone = [table.c[field.name] for field in fields(FrameTombstone)]
     cut = session.connection().execute(
         delete(table)
         .where(table.c.edge_id == frame.edge_id, table.c.boot_id == frame.boot_id)
         .where(table.c.first_seq <= frame.seq, table.c.last_seq >= frame.seq)
-        .returning(*of_gap)
+        .returning(*of_tombstone)
     )
     for row in cut.all():
-        _add_tombstones(session, DroppedFrames(**row._mapping), [frame.seq])
+        _add_tombstones(session, FrameTombstone(**row._mapping), [frame.seq])
 
 
 def _find_frame(session: Session, edge_id: str, boot_id: str, seq: int) -> int | None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from cloud.catalogue.schema import Frame, Review, ReviewState
-from cloud.catalogue.store import Catalogue, append_audit
-from shared.errors import ReviewConflict, ReviewNotFound
+from secondlook.cloud.catalogue.schema import Frame, Review, ReviewState
+from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.shared.errors import ReviewConflict, ReviewNotFound
 
 # state -> the states that may follow it
 TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {

@@ -1,7 +1,7 @@
 """The tables of the catalogue: what was seen, what was found in it, who looked again, and what they said.
 
 SQLite by default, PostgreSQL by URL; only portable types are used. Instants are Unix nanoseconds. Pictures are
-not here: columns named ``*_blob`` and ``*_image`` hold keys of ``cloud.blobs``.
+not here: columns named ``*_blob`` and ``*_image`` hold keys of ``cloud.storage.blobs``.
 """
 
 from __future__ import annotations

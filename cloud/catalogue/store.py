@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from cloud.catalogue.schema import SCHEMA_VERSION, AuditEntry, Base, SchemaVersion
-from cloud.sql import make_tables, named_errors, open_engine
-from shared.errors import UnsupportedStore
+from secondlook.cloud.catalogue.schema import SCHEMA_VERSION, AuditEntry, Base, SchemaVersion
+from secondlook.cloud.storage.sql import make_tables, named_errors, open_engine
+from secondlook.shared.errors import UnsupportedStore
 
 _WHAT = "catalogue"
 

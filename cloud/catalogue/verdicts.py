@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cloud.catalogue.reviews import audit_review, get_review, move_review
-from cloud.catalogue.schema import Review, ReviewState, Verdict, VerdictKind
-from cloud.catalogue.store import Catalogue
-from shared.errors import ReviewConflict
+from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
+from secondlook.cloud.catalogue.schema import Review, ReviewState, Verdict, VerdictKind
+from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.shared.errors import ReviewConflict
 
 Box = tuple[float, float, float, float]
 

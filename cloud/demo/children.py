@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shared.errors import ChildEnded
+from secondlook.shared.errors import ChildEnded
 
 _CODE = Path(__file__).parents[2]  # children run the very code that runs this
 # -P: not what happens to be called `shared` in the present folder
-SECONDLOOK = (sys.executable, "-P", "-m", "shared.main")
+SECONDLOOK = (sys.executable, "-P", "-m", "secondlook")
 _PR_SET_PDEATHSIG = 1
-_NICENESS = {"worker": 5, "reviewer": 15}
+_NICENESS = {"worker": 5, "refiner": 15}
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.errors import StoreCorrupt
+from secondlook.shared.errors import StoreCorrupt
 
 _SUMMED = (
     "captured",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 DESCRIPTION = """\
-Run a camera agent, the gateway, a machine worker, a review worker and the station on this machine, connected
+Run a camera agent, the gateway, a machine worker, a refiner and the station on this machine, connected
 as they would be over a network, and show where to look. Ctrl-C stops all of them."""
 
 _FRAMES_WITH_EXIT = 60
@@ -96,8 +96,8 @@ def _choices(demo: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo that the flags ask for."""
-    from cloud.demo.run import run_demo
-    from cloud.demo.settings import DemoConfig
+    from secondlook.cloud.demo.run import run_demo
+    from secondlook.cloud.demo.settings import DemoConfig
 
     frames = args.frames if args.frames is not None or not args.exit else _FRAMES_WITH_EXIT
     open_browser = args.open if args.open is not None else sys.stdout.isatty() and not args.exit

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import func, select
 
-from cloud.blobs import Blobs
-from cloud.catalogue import Catalogue, Frame, Review, ReviewState, Tombstone
-from cloud.demo.edgestatus import EdgeTotals
-from shared.errors import StoreCorrupt
+from secondlook.cloud.catalogue import Catalogue, Frame, Review, ReviewState, Tombstone
+from secondlook.cloud.demo.edgestatus import EdgeTotals
+from secondlook.cloud.storage.blobs import Blobs
+from secondlook.shared.errors import StoreCorrupt
 
 _JPEG_QUALITY = 90
 _MILLISECOND_NS = 1_000_000

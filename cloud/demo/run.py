@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from cloud.blobs import open_blobs
-from cloud.catalogue import Catalogue, open_catalogue
-from cloud.demo.children import Children
-from cloud.demo.edgestatus import EdgeStatus, EdgeTotals
-from cloud.demo.report import Counts, count, make_report
-from cloud.demo.settings import DemoConfig, choose_ports, cloud_settings, edge_settings, to_toml
-from shared.errors import FramesLost, PipelineStalled, SecondlookError, Unwritable
-from shared.files import write_atomically
+from secondlook.cloud.catalogue import Catalogue, open_catalogue
+from secondlook.cloud.demo.children import Children
+from secondlook.cloud.demo.edgestatus import EdgeStatus, EdgeTotals
+from secondlook.cloud.demo.report import Counts, count, make_report
+from secondlook.cloud.demo.settings import DemoConfig, choose_ports, cloud_settings, edge_settings, to_toml
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.shared.errors import FramesLost, PipelineStalled, SecondlookError, Unwritable
+from secondlook.shared.files import write_atomically
 
 # Downstream first: whoever asks goes before whoever answers.
-STOP_ORDER = ("edge", "reviewer", "worker", "station", "gateway")
+STOP_ORDER = ("edge", "refiner", "worker", "station", "gateway")
 
 _LOOK_SECONDS = 0.5
 _LINE_SECONDS = 5.0  # between status lines where a line cannot be overwritten
@@ -75,7 +75,7 @@ class Demo:
     def _start(self) -> None:
         cloud = self._write_settings("cloud.toml", cloud_settings(self._config, self._folder, self._ports))
         edge = self._write_settings("edge.toml", edge_settings(self._config, self._folder, self._ports))
-        for role in ("gateway", "worker", "reviewer", "station"):
+        for role in ("gateway", "worker", "refiner", "station"):
             self._children.start(role, [role, "--config", str(cloud)])
         self._children.start("edge", ["edge", "--config", str(edge)])
         self._tell_processes()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import PortBusy
+from secondlook.shared.errors import PortBusy
 
 EDGE_ID = "demo"
 STATION_PORT = 7600
@@ -78,7 +78,7 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
         # By count, not by chance: a short run shall have something to show.
         "policy": {"every_nth": config.audit_every},
         "worker": {"codec": config.codec, "detector": config.detector},
-        "reviewer": {"codec": config.codec, "postfilter": config.postfilter},
+        "refiner": {"codec": config.codec, "postfilter": config.postfilter},
         "station": {"port": ports.station},
     }
 

@@ -1,4 +1,4 @@
-"""Who may do what in the station: one table of rights, and the keeper that holds every route to it.
+"""Who may do what in the station: one table of rights, and the authorizer that holds every route to it.
 
 A route that is not in the table cannot be built. Log-ins come as a cookie, programs come with a bearer token; a
 station on loopback that has no users takes whoever reaches it for the one local user.
@@ -16,11 +16,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
-from cloud.accounts import Principal, Role, any_users, find_session, find_token
-from cloud.accounts.roles import LOCAL
-from cloud.catalogue import Catalogue
-from cloud.loginlimits import SessionTimes
-from cloud.station.security import READING, is_tls
+from secondlook.cloud.accounts import Principal, Role, any_users, find_session, find_token
+from secondlook.cloud.accounts.loginlimits import SessionTimes
+from secondlook.cloud.accounts.roles import LOCAL
+from secondlook.cloud.catalogue import Catalogue
+from secondlook.cloud.station.security import READING, is_tls
 
 PUBLIC = None  # for whoever asks
 
@@ -65,16 +65,16 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class GuardedRoute(APIRoute):
-    """A route that asks the keeper before anything of the request is looked at."""
+    """A route that asks the authorizer before anything of the request is looked at."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         (right,) = {RIGHTS[f"{method} {self.path}"] for method in self.methods or ()}
 
         async def guarded(request: Request) -> Response:
-            keeper: Keeper = request.app.state.keeper
+            authorizer: Authorizer = request.app.state.authorizer
             if right is not PUBLIC:
-                refusal = await run_in_threadpool(keeper.admit, request, right)
+                refusal = await run_in_threadpool(authorizer.admit, request, right)
                 if refusal is not None:
                     return refusal
             return await handle(request)
@@ -82,7 +82,7 @@ class GuardedRoute(APIRoute):
         return guarded
 
 
-class Keeper:
+class Authorizer:
     """Tells who is behind a request, and whether the right is theirs."""
 
     def __init__(

@@ -8,26 +8,26 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud import accounts
-from cloud.accounts import Principal, Role
-from cloud.accounts.login import LoginThrottle, log_in
-from cloud.accounts.passwords import MAX_LENGTH
-from cloud.accounts.sessions import csrf_of
-from cloud.accounts.users import NAME_PATTERN
-from cloud.catalogue import Catalogue
-from cloud.loginlimits import SessionTimes
-from cloud.station.access import (
+from secondlook.cloud import accounts
+from secondlook.cloud.accounts import Principal, Role
+from secondlook.cloud.accounts.login import LoginThrottle, log_in
+from secondlook.cloud.accounts.loginlimits import SessionTimes
+from secondlook.cloud.accounts.passwords import MAX_LENGTH
+from secondlook.cloud.accounts.sessions import csrf_of
+from secondlook.cloud.accounts.users import NAME_PATTERN
+from secondlook.cloud.catalogue import Catalogue
+from secondlook.cloud.station.access import (
     Caller,
     GuardedRoute,
     clear_session_cookie,
     session_secret,
     set_session_cookie,
 )
-from shared.errors import AccountConflict, LoginRefused
+from secondlook.shared.errors import AccountConflict, LoginRefused
 
 _NANOSECONDS = 1_000_000_000
 _DAY_NS = 86_400 * _NANOSECONDS
-_MOST_DAYS = 3650
+_MAX_DAYS = 3650
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$")]
 TokenId = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -65,7 +65,7 @@ class UserIn(_In):
 class TokenIn(_In):
     label: str = Field(pattern=r"^[^\x00-\x1f\x7f]{1,64}$")
     role: Role = Role.VIEWER
-    days: int | None = Field(None, ge=1, le=_MOST_DAYS)
+    days: int | None = Field(None, ge=1, le=_MAX_DAYS)
 
 
 class Me(BaseModel):

@@ -14,17 +14,17 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from cloud.accounts import any_users
-from cloud.accounts.login import LoginThrottle
-from cloud.blobs import open_blobs
-from cloud.catalogue import open_catalogue
-from cloud.config import LOOPBACK_NAMES
-from cloud.loginlimits import LoginLimits, SessionTimes
-from cloud.station.access import GuardedRoute, Keeper
-from cloud.station.account_routes import build_account_router
-from cloud.station.routes import build_router
-from cloud.station.security import Guard
-from shared.errors import (
+from secondlook.cloud.accounts import any_users
+from secondlook.cloud.accounts.login import LoginThrottle
+from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
+from secondlook.cloud.catalogue import open_catalogue
+from secondlook.cloud.config import LOOPBACK_NAMES
+from secondlook.cloud.station.access import Authorizer, GuardedRoute
+from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.routes import build_router
+from secondlook.cloud.station.security import Guard
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.shared.errors import (
     AccountConflict,
     AccountNotFound,
     ConfigError,
@@ -36,7 +36,7 @@ from shared.errors import (
     StorageError,
     TooManyAttempts,
 )
-from shared.version import __version__
+from secondlook.shared.version import __version__
 
 _STATIC = Path(__file__).parent / "static"
 _SESSION = SessionTimes()
@@ -99,7 +99,7 @@ def create_app(
         openapi_url=None,  # ours too, so that it is guarded like the rest
         lifespan=lifespan,
     )
-    app.state.keeper = Keeper(catalogue, session, exposed=exposed, now_ns=now_ns)
+    app.state.authorizer = Authorizer(catalogue, session, exposed=exposed, now_ns=now_ns)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts, tls_only=exposed)
     if trusted_proxies:
         # Added last, so it comes first: what follows sees the client's own address and scheme.

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cloud.catalogue import DetectedBox, Review, Verdict, VerdictKind
-from cloud.station.queries import box_of
-from cloud.station.schema import Box, instant
-from shared.detection import COCO_CLASSES
+from secondlook.cloud.catalogue import DetectedBox, Review, Verdict, VerdictKind
+from secondlook.cloud.station.queries import box_of
+from secondlook.cloud.station.schema import Box, instant
+from secondlook.shared.detection import COCO_CLASSES
 
 # The data set numbers its 80 classes from 1 to 90, with these left out.
 _COCO_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})

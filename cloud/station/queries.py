@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from cloud.catalogue import AuditEntry, Camera, Catalogue, DetectedBox, Frame, Review, ReviewState, Verdict
-from cloud.station import schema
-from shared.errors import ReviewNotFound
+from secondlook.cloud.catalogue import (
+    AuditEntry,
+    Camera,
+    Catalogue,
+    DetectedBox,
+    Frame,
+    Review,
+    ReviewState,
+    Verdict,
+)
+from secondlook.cloud.station import schema
+from secondlook.shared.errors import ReviewNotFound
 
 _NANOSECONDS = 1_000_000_000
 _DAY_NS = 24 * 3600 * _NANOSECONDS

@@ -9,13 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from cloud.blobs import Blobs
-from cloud.catalogue import Catalogue, record_verdict, retry_review, undo_verdict
-from cloud.station import export, queries, schema
-from cloud.station.access import Caller, GuardedRoute
-from shared.detection import COCO_CLASSES
-from shared.errors import ReviewConflict, ReviewNotFound, StoreCorrupt
-from shared.version import __version__
+from secondlook.cloud.catalogue import Catalogue, record_verdict, retry_review, undo_verdict
+from secondlook.cloud.station import export, queries, schema
+from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.storage.blobs import Blobs
+from secondlook.shared.detection import COCO_CLASSES
+from secondlook.shared.errors import ReviewConflict, ReviewNotFound, StoreCorrupt
+from secondlook.shared.version import __version__
 
 _MAX_ID = 2**63 - 1
 Id = Annotated[int, Path(ge=1, le=_MAX_ID)]

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from cloud.accounts import Principal
-from cloud.catalogue import NewVerdict, ReviewState, VerdictKind
-from cloud.catalogue.verdicts import REVIEWER_PATTERN
-from shared.errors import ReviewConflict
+from secondlook.cloud.accounts import Principal
+from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
+from secondlook.cloud.catalogue.verdicts import REVIEWER_PATTERN
+from secondlook.shared.errors import ReviewConflict
 
 Filter = Literal["open", "ready", "pending", "expired", "decided"]
 ImageVersion = Literal["base", "enhanced", "refined"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from shared.errors import ConfigError
-from shared.keyfiles import check_private
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.keyfiles import check_private
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from cloud.broker_client import BrokerClient
-from cloud.catalogue import Review, ReviewState, open_catalogue
-from cloud.config import BrokerConfig
-from shared.errors import LinkError
+from secondlook.cloud.catalogue import Review, ReviewState, open_catalogue
+from secondlook.cloud.config import BrokerConfig
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.shared.errors import LinkError
 from tests.chaos.audit import Audit, audit
 from tests.chaos.faults import choose, inject, small_disks
 from tests.chaos.fleet import BACKENDS, Fleet, backends

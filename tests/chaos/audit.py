@@ -11,9 +11,17 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from cloud.blobs import Blobs, open_blobs
-from cloud.catalogue import Catalogue, DetectedBox, Frame, Review, ReviewState, Tombstone, open_catalogue
-from shared.errors import StoreCorrupt
+from secondlook.cloud.catalogue import (
+    Catalogue,
+    DetectedBox,
+    Frame,
+    Review,
+    ReviewState,
+    Tombstone,
+    open_catalogue,
+)
+from secondlook.cloud.storage.blobs import Blobs, open_blobs
+from secondlook.shared.errors import StoreCorrupt
 
 Identity = tuple[str, str, int]  # edge id, boot id, sequence
 
@@ -78,11 +86,11 @@ def _detected(catalogue: Catalogue, edges: set[str]) -> Counter[Identity]:
 
 def _buried(catalogue: Catalogue, edges: set[str]) -> Counter[Identity]:
     with catalogue.reading() as session:
-        graves = session.scalars(select(Tombstone).where(Tombstone.edge_id.in_(edges))).all()
+        tombstones = session.scalars(select(Tombstone).where(Tombstone.edge_id.in_(edges))).all()
         return Counter(
-            (grave.edge_id, grave.boot_id, seq)
-            for grave in graves
-            for seq in range(grave.first_seq, grave.last_seq + 1)
+            (tombstone.edge_id, tombstone.boot_id, seq)
+            for tombstone in tombstones
+            for seq in range(tombstone.first_seq, tombstone.last_seq + 1)
         )
 
 

@@ -1,4 +1,4 @@
-"""The processes of a chaos run: camera hosts, each on a link of its own, gateways, workers, a reviewer, and servers.
+"""The processes of a chaos run: camera hosts, each on a link of its own, gateways, workers, a refiner, and servers.
 
 Whatever ends is started again, as a service manager would. What is supposed to run, and what was asked to end, is
 known, so that an end nobody asked for is told from one that somebody did.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloud.bench.pipeline import free_ports
+from secondlook.cloud.bench.pipeline import free_ports
 from tests.chaos.namespace import Namespace, namespaces_permitted
 from tests.chaos.proxy import Proxy
 from tests.chaos.settings import EDGES, WORKERS, write_settings
@@ -24,8 +24,8 @@ from tests.cloud.servers import POSTGRESQL_USER, children, find_nats, find_postg
 ROOT = Path(__file__).parents[2]
 BACKENDS = ("sqlite", "nats", "servers")
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-_SECONDLOOK = (sys.executable, "-P", "-m", "shared.main")
-_MOST_PROBLEMS = 50
+_SECONDLOOK = (sys.executable, "-P", "-m", "secondlook")
+_MAX_PROBLEMS = 50
 
 
 @dataclass
@@ -110,8 +110,8 @@ class Fleet:
         for name in WORKERS:
             settings = self._settings(self.gateway_of(name))
             self._add(name, (sys.executable, "-m", "tests.chaos.worker", settings, name), "ready")
-        reviewer = (*_SECONDLOOK, "reviewer", "--config", self._settings(self.gateway_of("reviewer")))
-        self._add("reviewer", reviewer, "refining with")
+        refiner = (*_SECONDLOOK, "refiner", "--config", self._settings(self.gateway_of("refiner")))
+        self._add("refiner", refiner, "refining with")
         for name in EDGES:
             self._add_edge(name)
 
@@ -131,7 +131,7 @@ class Fleet:
         for name, member in self._members.items():
             if member.process is None or member.process.poll() is None:
                 continue
-            if not member.asked_to_end and name not in self.excused and len(self.problems) < _MOST_PROBLEMS:
+            if not member.asked_to_end and name not in self.excused and len(self.problems) < _MAX_PROBLEMS:
                 self.problems.append(
                     f"{name} ended with {member.process.returncode}: {_last_line(member.log)}"
                 )

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import zmq
 
-from shared import packet as p
-from shared.keyfiles import read_key_pair, read_public_key
+from secondlook.shared import packet as p
+from secondlook.shared.keyfiles import read_key_pair, read_public_key
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 

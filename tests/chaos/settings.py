@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from cloud.demo.settings import to_toml
+from secondlook.cloud.demo.settings import to_toml
 from tests.cloud.servers import nats_version
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write_settings(fleet: Fleet) -> None:
 
 
 def _cloud_settings(fleet: Fleet, gateway: str) -> dict[str, Any]:
-    """Of one gateway, and of the workers and reviewers that connect to it."""
+    """Of one gateway, and of the workers and refiners that connect to it."""
     several = len(fleet.gateways) > 1
     return {
         "data_dir": str(fleet.cloud / gateway if several else fleet.cloud),
@@ -58,7 +58,7 @@ def _cloud_settings(fleet: Fleet, gateway: str) -> dict[str, Any]:
         "broker": {"address": fleet.broker_address(gateway), "timeout_seconds": 3.0},
         "policy": {"every_nth": 15},
         "worker": {"lease_seconds": 5.0, "threads": 1},
-        "reviewer": {
+        "refiner": {
             "lease_seconds": 5.0,
             "deadline_seconds": 20.0,
             "postfilter": "rrdb-fast",

@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, insert, select
 
-from cloud.blobs import open_blobs
-from cloud.catalogue import (
+from secondlook.cloud.catalogue import (
     DetectedBox,
-    DroppedFrames,
     Frame,
+    FrameTombstone,
     NewFrame,
     open_catalogue,
     store_frame,
     store_tombstones,
 )
-from edge.config import SpoolConfig
-from edge.spool import Spool
-from edge.spoolrows import Safe, SpooledFrame
-from shared.detection import Detection
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.edge.config import SpoolConfig
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import Safe, SpooledFrame
+from secondlook.shared.detection import Detection
 from tests.chaos.audit import Audit, audit
 from tests.chaos.fleet import backends
 from tests.chaos.namespace import Namespace, namespaces_permitted
@@ -69,7 +69,7 @@ def stores(tmp_path: Path) -> Path:
         frame = NewFrame("edge-0", BOOT, seq, "yard", 1, 2, 8, 8, None, f"base/{seq}", 4, 3)
         box = Detection("thing", 0.9, (1.0, 1.0, 5.0, 4.0))
         store_frame(catalogue, frame, [box], detector="one-box", review=None, now_ns=3)
-    store_tombstones(catalogue, [DroppedFrames("edge-0", BOOT, 2, 2, "spool-full", 4)])
+    store_tombstones(catalogue, [FrameTombstone("edge-0", BOOT, 2, 2, "spool-full", 4)])
     catalogue.close()
     return tmp_path
 

@@ -10,14 +10,14 @@ from threading import Event
 
 import numpy as np
 
-from cloud.blobs import open_blobs
-from cloud.broker_client import BrokerClient
-from cloud.catalogue import open_catalogue
-from cloud.config import CloudConfig
-from cloud.machine import MachineWorker
-from shared.codec import load_codec
-from shared.config import load
-from shared.detection import Detection
+from secondlook.cloud.catalogue import open_catalogue
+from secondlook.cloud.config import CloudConfig
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.machine import MachineWorker
+from secondlook.shared.codec import load_codec
+from secondlook.shared.config import load
+from secondlook.shared.detection import Detection
 
 
 class OneBox:

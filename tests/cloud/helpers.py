@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import zmq
 
-from cloud.config import BrokerConfig, CloudConfig, GatewayConfig
-from cloud.gateway import Gateway
-from shared import packet as p
-from shared.detection import Detection
-from shared.errors import NotABitstream
-from shared.layers import Layers
+from secondlook.cloud.config import BrokerConfig, CloudConfig, GatewayConfig
+from secondlook.cloud.gateway.server import Gateway
+from secondlook.shared import packet as p
+from secondlook.shared.detection import Detection
+from secondlook.shared.errors import NotABitstream
+from secondlook.shared.layers import Layers
 
 BOOT = "ab" * 16
 

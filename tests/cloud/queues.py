@@ -6,9 +6,16 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cloud.config import JetStreamConfig
-from cloud.queue import FrameQueue, Leased, QueuedFrame, QueueLimits, SqliteQueue, open_database
-from cloud.queue_jetstream import JetStreamQueue
+from secondlook.cloud.config import JetStreamConfig
+from secondlook.cloud.storage.queue import (
+    FrameQueue,
+    Leased,
+    QueuedFrame,
+    QueueLimits,
+    SqliteQueue,
+    open_database,
+)
+from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 
 BOOT = "cd" * 16
 LIMITS = QueueLimits(max_bytes=64 << 20, max_attempts=3)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cloud.accounts import find_token, list_users
-from cloud.accounts.passwords import password_fits
-from cloud.accounts.schema import User
-from cloud.catalogue import Catalogue, open_catalogue
-from shared.errors import ConfigError
-from shared.main import main
+from secondlook.cloud.accounts import find_token, list_users
+from secondlook.cloud.accounts.passwords import password_fits
+from secondlook.cloud.accounts.schema import User
+from secondlook.cloud.catalogue import Catalogue, open_catalogue
+from secondlook.main import main
+from secondlook.shared.errors import ConfigError
 from tests.reference import commands
 
 

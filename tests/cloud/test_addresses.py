@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.addresses import NatsAddress, has_secret, parse_nats, redacted
-from cloud.catalogue import open_catalogue
-from shared.errors import ConfigError, StoreUnavailable
-from shared.main import main
+from secondlook.cloud.catalogue import open_catalogue
+from secondlook.cloud.storage.addresses import NatsAddress, has_secret, parse_nats, redacted
+from secondlook.main import main
+from secondlook.shared.errors import ConfigError, StoreUnavailable
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cloud.bench import pipeline
-from cloud.bench.pipeline import Plan
-from shared.errors import ConfigError, FramesLost
-from shared.main import main
+from secondlook.cloud.bench import pipeline
+from secondlook.cloud.bench.pipeline import Plan
+from secondlook.main import main
+from secondlook.shared.errors import ConfigError, FramesLost
 
 KEYS = {
     *("backend", "edges", "packet_bytes", "packets_per_s", "raw_packets_per_s", "ratio"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cloud.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
-from shared.errors import ConfigError, StoreCorrupt, StoreUnavailable, Unwritable
+from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from secondlook.shared.errors import ConfigError, StoreCorrupt, StoreUnavailable, Unwritable
 from tests.cloud.servers import point_aws_at, s3_running
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, inspect, select, text
 
-from cloud import catalogue as cat
-from shared.detection import Detection
-from shared.errors import (
+from secondlook.cloud import catalogue as cat
+from secondlook.shared.detection import Detection
+from secondlook.shared.errors import (
     ConfigError,
     DiskFull,
     ReviewConflict,
@@ -199,12 +199,12 @@ def lease(catalogue: cat.Catalogue) -> cat.LeasedReview:
 
 
 def test_tombstones_are_stored_once(catalogue: cat.Catalogue) -> None:
-    gap = cat.DroppedFrames("gate", BOOT, 4, 9, "spool-full", 7)
+    gap = cat.FrameTombstone("gate", BOOT, 4, 9, "spool-full", 7)
     assert cat.store_tombstones(catalogue, [gap, gap]) == 1
     assert cat.store_tombstones(catalogue, [gap]) == 0
 
 
-def graves(catalogue: cat.Catalogue, boot_id: str = BOOT) -> list[tuple[int, int]]:
+def tombstones(catalogue: cat.Catalogue, boot_id: str = BOOT) -> list[tuple[int, int]]:
     with catalogue.reading() as session:
         rows = session.scalars(select(cat.Tombstone).where(cat.Tombstone.boot_id == boot_id))
         return sorted((row.first_seq, row.last_seq) for row in rows)
@@ -225,7 +225,7 @@ def graves(catalogue: cat.Catalogue, boot_id: str = BOOT) -> list[tuple[int, int
 def test_a_frame_that_came_after_all_lies_under_no_tombstone(
     catalogue: cat.Catalogue, seqs: Sequence[int], left: list[tuple[int, int]], frames_first: bool
 ) -> None:
-    gap = cat.DroppedFrames("gate", BOOT, 4, 9, "spool-full", 7)
+    gap = cat.FrameTombstone("gate", BOOT, 4, 9, "spool-full", 7)
     other = replace(gap, boot_id="b" * 32)
     if not frames_first:
         cat.store_tombstones(catalogue, [other, gap])
@@ -233,7 +233,7 @@ def test_a_frame_that_came_after_all_lies_under_no_tombstone(
         store(catalogue, seq)
     for _ in range(2):  # every worker copies them again when it starts
         cat.store_tombstones(catalogue, [gap, other])
-    assert (graves(catalogue), graves(catalogue, other.boot_id)) == (left, [(4, 9)])
+    assert (tombstones(catalogue), tombstones(catalogue, other.boot_id)) == (left, [(4, 9)])
     with catalogue.reading() as session:
         assert {grave.reason for grave in session.scalars(select(cat.Tombstone))} == {"spool-full"}
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select
 
-from cloud import catalogue as cat
-from shared.errors import ReviewConflict, StoreBusy, StoreUnavailable, UnsupportedStore
+from secondlook.cloud import catalogue as cat
+from secondlook.shared.errors import ReviewConflict, StoreBusy, StoreUnavailable, UnsupportedStore
 from tests.cloud.servers import postgresql_running
 from tests.cloud.test_catalogue import BOOT, box, frame, store
 
@@ -77,13 +77,13 @@ def test_each_review_is_leased_to_one_reviewer(hands: list[cat.Catalogue]) -> No
 
 
 def test_tombstones_that_many_workers_copy_are_stored_once(hands: list[cat.Catalogue]) -> None:
-    gaps = [cat.DroppedFrames("gate", BOOT, seq, seq, "spool-full", 7) for seq in range(20)]
+    gaps = [cat.FrameTombstone("gate", BOOT, seq, seq, "spool-full", 7) for seq in range(20)]
     stored = at_once(hands, lambda catalogue: cat.store_tombstones(catalogue, gaps))
     assert sum(stored) == 20  # type: ignore[arg-type]
 
 
 def test_frames_and_tombstones_over_them_that_come_at_once(hands: list[cat.Catalogue]) -> None:
-    gaps = [cat.DroppedFrames("gate", BOOT, first, first + 4, "spool-full", 7) for first in range(0, 60, 5)]
+    gaps = [cat.FrameTombstone("gate", BOOT, first, first + 4, "spool-full", 7) for first in range(0, 60, 5)]
 
     def file(catalogue: cat.Catalogue) -> None:
         if hands.index(catalogue) % 2:

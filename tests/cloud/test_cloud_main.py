@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.main import main
+from secondlook.main import main
 from tests.cloud.test_crash import ENVIRONMENT, ROOT, free_port
 
 
 def started(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "shared.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "secondlook", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
 
 

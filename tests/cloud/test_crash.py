@@ -15,11 +15,11 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from cloud import catalogue as cat
-from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig
-from shared import packet as p
-from shared.link import Received
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.config import BrokerConfig
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.shared import packet as p
+from secondlook.shared.link import Received
 from tests.cloud.helpers import BOOT, Edge, base_frame, grey, running, settings
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +30,12 @@ IN_FLIGHT = 40
 # A worker as the real one is put together, but for the model, and killed at a point that argv names.
 WORKER = """
 import os, signal, sys
-from cloud.blobs import open_blobs
-from cloud.broker_client import BrokerClient
-from cloud.catalogue import open_catalogue
-from cloud.config import BrokerConfig, WorkerConfig
-from cloud.machine import MachineWorker
-from cloud.policy import PolicyConfig
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.catalogue import open_catalogue
+from secondlook.cloud.config import BrokerConfig, WorkerConfig
+from secondlook.cloud.workers.machine import MachineWorker
+from secondlook.cloud.workers.policy import PolicyConfig
 from tests.cloud.helpers import OneBox, PlainCodec
 
 address, folder, dies_at = sys.argv[1:]
@@ -73,7 +73,7 @@ def free_port() -> int:
 
 @contextmanager
 def gateway_process(folder: Path, edges: int, workers: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "shared.main", "gateway", "--data-dir", str(folder)]
+    command = [sys.executable, "-m", "secondlook", "gateway", "--data-dir", str(folder)]
     command += ["--listen", f"tcp://127.0.0.1:{edges}", "--listen-workers", f"tcp://127.0.0.1:{workers}"]
     with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         try:

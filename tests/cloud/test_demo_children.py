@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cloud.demo.children import Children
-from cloud.demo.settings import choose_ports, to_toml
-from shared.errors import ChildEnded, PortBusy
+from secondlook.cloud.demo.children import Children
+from secondlook.cloud.demo.settings import choose_ports, to_toml
+from secondlook.shared.errors import ChildEnded, PortBusy
 
 ROOT = Path(__file__).parents[2]
 SLEEPER = "import time; print('ready', flush=True); time.sleep(60)"
@@ -100,7 +100,7 @@ def test_stop_kills_what_does_not_listen(start, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="relies on Linux's parent-death signal")
 def test_children_die_with_a_demo_that_is_killed(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from cloud.demo.children import Children\n"
+        "import sys, time; from pathlib import Path; from secondlook.cloud.demo.children import Children\n"
         f"held = Children(Path({str(tmp_path)!r}), restart=False, command=(sys.executable, '-c'))\n"
         f"held.start('role', [{SLEEPER!r}])\n"
         "print(held.pids()['role'], flush=True); time.sleep(60)"

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cloud.blobs import image_key, open_blobs
-from cloud.catalogue import (
-    DroppedFrames,
+from secondlook.cloud.catalogue import (
+    FrameTombstone,
     NewFrame,
     NewReview,
     Refinement,
@@ -21,9 +20,10 @@ from cloud.catalogue import (
     store_frame,
     store_tombstones,
 )
-from cloud.demo.edgestatus import EdgeStatus, EdgeTotals
-from cloud.demo.report import count, make_report, percentiles, psnr_db
-from shared.errors import StoreCorrupt
+from secondlook.cloud.demo.edgestatus import EdgeStatus, EdgeTotals
+from secondlook.cloud.demo.report import count, make_report, percentiles, psnr_db
+from secondlook.cloud.storage.blobs import image_key, open_blobs
+from secondlook.shared.errors import StoreCorrupt
 
 BOOT = "0" * 32
 OTHER_BOOT = "1" * 32
@@ -77,7 +77,7 @@ def test_counts_follow_reviews_to_their_end(catalogue):
     for seq in range(3):
         store(catalogue, seq, review=NewReview("audit", 1))
     store(catalogue, 0, boot=OTHER_BOOT, review=NewReview("audit", 1))
-    gap = DroppedFrames(edge_id="demo", boot_id=BOOT, first_seq=3, last_seq=4, reason="full", received_ns=1)
+    gap = FrameTombstone(edge_id="demo", boot_id=BOOT, first_seq=3, last_seq=4, reason="full", received_ns=1)
     store_tombstones(catalogue, [gap])
     leased = lease_due_review(catalogue, "r", lease_seconds=60, now_ns=2000 * MS)
     mark_expired(catalogue, leased.review_id, "r", why="gone", now_ns=2001 * MS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud.detectors import OnnxDetector, load_detector, recognise
-from shared.detection import yolox_cells
-from shared.errors import DetectorError, ModelCorrupt, ModelNotFound
-from shared.models import describe_files
+from secondlook.cloud.workers.detectors import OnnxDetector, load_detector, recognise
+from secondlook.shared.detection import yolox_cells
+from secondlook.shared.errors import DetectorError, ModelCorrupt, ModelNotFound
+from secondlook.shared.models import describe_files
 
 onnx = pytest.importorskip("onnx", reason="onnx builds the graphs that these tests run")
 

@@ -21,7 +21,7 @@ def test_a_stranger_gets_the_handshake_and_not_a_byte_more(tmp_path: Path) -> No
     """Counted on the wire: greeting, WELCOME, ERROR; a registered key beside it gets more."""
     import zmq
 
-    from shared import packet as p
+    from secondlook.shared import packet as p
     from tests.cloud.helpers import BOOT
 
     target = Target(tmp_path)

@@ -13,14 +13,14 @@ import msgpack
 import pytest
 import zmq
 
-from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig, GatewayConfig
-from cloud.gateway import Gateway
-from cloud.intake import Intake
-from cloud.queue import QueueLimits
-from cloud.requests import RequestState
-from shared import packet as p
-from shared.errors import (
+from secondlook.cloud.config import BrokerConfig, GatewayConfig
+from secondlook.cloud.gateway.intake import Intake
+from secondlook.cloud.gateway.server import Gateway
+from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.storage.requests import RequestState
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.shared import packet as p
+from secondlook.shared.errors import (
     ConfigError,
     GatewayUnreachable,
     LeaseLost,
@@ -240,7 +240,7 @@ def test_limits_of_settings_are_checked() -> None:
 _BUSY_GATEWAY = """
 import sys, threading, time
 from pathlib import Path
-from cloud.gateway import Gateway
+from secondlook.cloud.gateway.server import Gateway
 from tests.cloud.helpers import settings
 with Gateway(settings(Path(sys.argv[1]))) as gateway:
     print(gateway.edge_address, flush=True)

@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from cloud import catalogue as cat
-from cloud.blobs import open_blobs
-from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig, CloudConfig, GatewayConfig, JetStreamConfig, WorkerConfig
-from cloud.gateway import Gateway
-from cloud.ledger import Gap
-from cloud.machine import MachineWorker
-from cloud.policy import PolicyConfig
-from cloud.queue import QueueLimits
-from cloud.requests import RequestState
-from cloud.sql import open_engine
-from cloud.stores import Stores, open_stores
-from shared import packet as p
-from shared.errors import ConfigError, StoreUnavailable, UnsupportedStore
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.config import BrokerConfig, CloudConfig, GatewayConfig, JetStreamConfig, WorkerConfig
+from secondlook.cloud.gateway.server import Gateway
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.cloud.storage.ledger import FrameTombstone
+from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.storage.requests import RequestState
+from secondlook.cloud.storage.sql import open_engine
+from secondlook.cloud.storage.stores import Stores, open_stores
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.machine import MachineWorker
+from secondlook.cloud.workers.policy import PolicyConfig
+from secondlook.shared import packet as p
+from secondlook.shared.errors import ConfigError, StoreUnavailable, UnsupportedStore
 from tests.cloud.helpers import BOOT, Edge, OneBox, PlainCodec, base_frame, free, grey, running, wait_until
 from tests.cloud.queues import queued
 from tests.cloud.servers import NatsServer, free_port, nats_running, postgresql_running
@@ -193,7 +193,7 @@ def gateway_process(config: CloudConfig, number: int, edges: int, workers: int) 
         )
     )
     file.chmod(0o600)
-    command = [sys.executable, "-m", "shared.main", "gateway", "--config", str(file)]
+    command = [sys.executable, "-m", "secondlook", "gateway", "--config", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=-3) as process:
         try:
@@ -313,14 +313,14 @@ def test_two_gateways_that_take_the_same_frames_count_each_once(two: list[Stores
 def test_a_reader_of_tombstones_misses_none_that_come_meanwhile(two: list[Stores]) -> None:
     def bury(number: int) -> None:
         for seq in range(40):
-            gap = Gap(f"edge-{number}", BOOT, seq, seq, "spool-full", 1)
+            gap = FrameTombstone(f"edge-{number}", BOOT, seq, seq, "spool-full", 1)
             two[number].ledger.take(two[number].queue, [], [gap], now=time.time())
 
     seen, last = [], 0
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(bury, number) for number in range(2)]
-        while not all(writer.done() for writer in writers) or two[0].ledger.gaps_after(last, 1):
-            for id_, gap in two[0].ledger.gaps_after(last, 7):
+        while not all(writer.done() for writer in writers) or two[0].ledger.tombstones_after(last, 1):
+            for id_, gap in two[0].ledger.tombstones_after(last, 7):
                 last = id_
                 seen.append((gap.edge_id, gap.first_seq))
     assert sorted(seen) == [(f"edge-{number}", seq) for number in range(2) for seq in range(40)]

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.blobs import open_blobs
-from cloud.config import CloudConfig, GatewayConfig, IntakeLimits
-from cloud.intake import Intake
-from cloud.ledger import MAX_RANGES
-from cloud.queue import QueuedFrame, QueueLimits, SqliteQueue
-from cloud.requests import RequestState, RequestTimes
-from cloud.stores import FrameLedger, RequestStore, Stores, open_stores
-from shared import packet as p
-from shared.errors import DiskFull
+from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits
+from secondlook.cloud.gateway.intake import Intake
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.cloud.storage.ledger import MAX_RANGES
+from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
+from secondlook.cloud.storage.requests import RequestState, RequestTimes
+from secondlook.cloud.storage.stores import FrameLedger, RequestStore, Stores, open_stores
+from secondlook.shared import packet as p
+from secondlook.shared.errors import DiskFull
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
-TIMES = RequestTimes(lease_seconds=10, busy_seconds=2, most_sent=2)
+TIMES = RequestTimes(lease_seconds=10, busy_seconds=2, max_sent=2)
 OTHER_BOOT = "cd" * 16
 
 
@@ -122,7 +122,7 @@ def test_the_next_batch_grows_while_a_slow_queue_stores_one(room: Room) -> None:
         room.say(base_frame(seq))
     (ack,) = flush()  # the next batch is full, so this one is waited for
     assert isinstance(ack, p.Ack) and ack.cumulative == 3
-    room.intake.undone(DiskFull("no space"), now=room.now)
+    room.intake.on_rollback(DiskFull("no space"), now=room.now)
     assert not room.intake.awaits_queue and room.queued() == [0, 1, 2, 3]
 
 
@@ -197,7 +197,7 @@ def test_tombstones_close_gaps_and_frames_that_came_are_none(room: Room) -> None
     room.say(base_frame(4))
     room.say(p.Tombstone(BOOT, 1, 6, "spool-full"))
     assert room.flush() == [p.Ack(BOOT, 6, (), 1000)]
-    gaps = [(gap.first_seq, gap.last_seq, gap.reason) for _, gap in room.ledger.gaps_after(0, 9)]
+    gaps = [(gap.first_seq, gap.last_seq, gap.reason) for _, gap in room.ledger.tombstones_after(0, 9)]
     assert gaps == [(1, 3, "spool-full"), (5, 6, "spool-full")]
     room.say(p.Tombstone(BOOT, 1, 6, "spool-full"))
     room.flush()
@@ -283,7 +283,7 @@ def test_a_clock_that_is_set_back_ends_a_stall_and_repeats_requests(room: Room) 
     room.hello("control", b"control1")
     room.requests.ask("gate", BOOT, 0, deadline=1e9, priority=1, blob_gone=False, now=room.now)
     assert len(room.tick()) == 1
-    room.intake.undone(DiskFull("no space left"), now=room.now)
+    room.intake.on_rollback(DiskFull("no space left"), now=room.now)
     room.now -= 500
     assert [type(packet) for packet in room.tick()] == [p.Pong, p.EnhancementRequest]
     room.hello()
@@ -299,7 +299,7 @@ def test_what_a_failed_commit_took_back_is_taken_again(tmp_path: Path) -> None:
         assert room.flush()[0].cumulative == 0, "said, but never sent"
         room.say(base_frame(1))
         raise ZeroDivisionError
-    room.intake.undone(DiskFull("no space left"), now=room.now)
+    room.intake.on_rollback(DiskFull("no space left"), now=room.now)
     assert room.say(base_frame(0)) == [p.Ack(BOOT, -1, (), 0)]
     assert room.say(base_frame(0)) == []
     assert room.flush() == []

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cloud.blobs import Blobs, open_blobs
-from cloud.config import IntakeLimits
-from cloud.intake import Intake
-from cloud.ledger import Ledger
-from cloud.queue import QueuedFrame, QueueLimits, SqliteQueue, open_database
-from cloud.requests import RequestTable, RequestTimes
-from shared import packet as p
-from shared.errors import DiskFull
+from secondlook.cloud.config import IntakeLimits
+from secondlook.cloud.gateway.intake import Intake
+from secondlook.cloud.storage.blobs import Blobs, open_blobs
+from secondlook.cloud.storage.ledger import Ledger
+from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue, open_database
+from secondlook.cloud.storage.requests import RequestTable, RequestTimes
+from secondlook.shared import packet as p
+from secondlook.shared.errors import DiskFull
 from tests.simulation import Frame, Simulation
 
 SCHEDULES = 240
@@ -33,7 +33,7 @@ class SlowQueue(SqliteQueue):
 
 
 class RealGateway:
-    """What `cloud.gateway` puts together, with its commits, but without sockets."""
+    """What `cloud.gateway.server` puts together, with its commits, but without sockets."""
 
     def __init__(self, db: sqlite3.Connection, blobs: Blobs, engine: type[SqliteQueue]) -> None:
         self._db = db
@@ -57,7 +57,7 @@ class RealGateway:
             self._db.execute("BEGIN")
             self._intake.flush(now=now, wait=False)
             self._db.execute("ROLLBACK")
-            self._intake.undone(DiskFull("no space left"), now=now)
+            self._intake.on_rollback(DiskFull("no space left"), now=now)
             return []
         return [(int(to), answer) for to, answer in self._intake.flush(now=now, wait=False)]
 
@@ -87,8 +87,8 @@ class RealGateway:
 
     def memory(self) -> int:
         intake = self._intake
-        batch = intake._gathering.growing
-        return len(intake._sessions) + len(batch.frames) + len(batch.gaps) + len(self._ledger._boots)
+        batch = intake._batcher.growing
+        return len(intake._sessions) + len(batch.frames) + len(batch.tombstones) + len(self._ledger._boots)
 
 
 def _name(peer: int) -> bytes:

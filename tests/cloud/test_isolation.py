@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.blobs import open_blobs
-from cloud.config import IntakeLimits
-from cloud.intake import Intake
-from cloud.keys import Registry, Role
-from cloud.ledger import Ledger
-from cloud.queue import QueueLimits, SqliteQueue, open_database
-from cloud.ratelimit import EdgeRates, RateLimits, TokenBucket
-from cloud.requests import RequestState, RequestTable, RequestTimes
-from shared import packet as p
-from shared.errors import ConfigError
+from secondlook.cloud.config import IntakeLimits
+from secondlook.cloud.gateway.intake import Intake
+from secondlook.cloud.gateway.keys import Registry, Role
+from secondlook.cloud.gateway.ratelimit import EdgeRates, RateLimits, TokenBucket
+from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.cloud.storage.ledger import Ledger
+from secondlook.cloud.storage.queue import QueueLimits, SqliteQueue, open_database
+from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
+from secondlook.shared import packet as p
+from secondlook.shared.errors import ConfigError
 from tests.cloud.helpers import BOOT, base_frame
 
 GATE, YARD = "g" * 40, "y" * 40  # public keys
-LIMITS = IntakeLimits(window_bytes=100_000, min_window_bytes=100, most_sessions=8, most_sessions_of_edge=4)
+LIMITS = IntakeLimits(window_bytes=100_000, min_window_bytes=100, max_sessions=8, max_sessions_of_edge=4)
 WIDE = RateLimits()
 SLOW = RateLimits(packets_per_second=10, bytes_per_second=10_000, burst_seconds=2, hello_packets=1)
 LAYER = b"enhancement" * 9

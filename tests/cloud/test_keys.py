@@ -17,14 +17,14 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from cloud.broker_client import BrokerClient
-from cloud.config import BrokerConfig, CloudConfig
-from cloud.gateway import Gateway
-from cloud.keys import Registry, Role, answer_zap, create_key_files
-from shared import packet as p
-from shared.errors import ConfigError, GatewayUnreachable, KeyRejected, SecretExposed
-from shared.keyfiles import read_key_pair, read_public_key
-from shared.main import main
+from secondlook.cloud.config import BrokerConfig, CloudConfig
+from secondlook.cloud.gateway.keys import Registry, Role, answer_zap, create_key_files
+from secondlook.cloud.gateway.server import Gateway
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.main import main
+from secondlook.shared import packet as p
+from secondlook.shared.errors import ConfigError, GatewayUnreachable, KeyRejected, SecretExposed
+from secondlook.shared.keyfiles import read_key_pair, read_public_key
 from tests.cloud.helpers import BOOT, Edge, base_frame, running, settings, wait_until
 
 HELLO = p.Hello("gate", BOOT, "bulk", "yard", 0, 0, "test")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from cloud.policy import FrameIdentity, PolicyConfig, ReviewWish, wish_for_review
-from shared.detection import Detection
-from shared.errors import ConfigError
+from secondlook.cloud.workers.policy import FrameIdentity, PolicyConfig, ReviewReason, wish_for_review
+from secondlook.shared.detection import Detection
+from secondlook.shared.errors import ConfigError
 
 FRAME = FrameIdentity("gate", "ab" * 16, 7)
 QUIET = PolicyConfig(uncertain_low=0, uncertain_high=0, audit_every=0)
@@ -31,15 +31,17 @@ def test_the_uncertain_band_includes_its_lower_end(score: float, wished: bool) -
 def test_the_least_certain_box_is_named() -> None:
     config = with_rules(uncertain_low=0.3, uncertain_high=0.5)
     wish = wish_for_review(config, FRAME, found(("cat", 0.31), ("dog", 0.41), ("cow", 0.9)))
-    assert wish == ReviewWish("uncertain: dog 0.41", 50, 5.0)
+    assert wish == ReviewReason("uncertain: dog 0.41", 50, 5.0)
 
 
 def test_watched_classes_win_over_doubt() -> None:
     config = with_rules(uncertain_low=0.3, uncertain_high=0.55, watched_labels=("dog",))
-    assert wish_for_review(config, FRAME, found(("cat", 0.4), ("dog", 0.6))) == ReviewWish(
+    assert wish_for_review(config, FRAME, found(("cat", 0.4), ("dog", 0.6))) == ReviewReason(
         "watched: dog 0.60", 90
     )
-    assert wish_for_review(config, FRAME, found(("dog", 0.45))) == ReviewWish("uncertain: dog 0.45", 50, 5.0)
+    assert wish_for_review(config, FRAME, found(("dog", 0.45))) == ReviewReason(
+        "uncertain: dog 0.45", 50, 5.0
+    )
 
 
 def test_only_doubt_gives_way_to_reviews_nearby() -> None:
@@ -65,7 +67,7 @@ def test_a_distance_in_time_is_finite(apart: float) -> None:
 def test_the_operators_rule() -> None:
     config = with_rules(rule_score=0.8)
     assert wish_for_review(config, FRAME, found(("cat", 0.79))) is None
-    assert wish_for_review(config, FRAME, found(("cat", 0.8))) == ReviewWish("rule: cat 0.80", 70)
+    assert wish_for_review(config, FRAME, found(("cat", 0.8))) == ReviewReason("rule: cat 0.80", 70)
     config = with_rules(rule_score=0.8, rule_labels=("dog",))
     assert wish_for_review(config, FRAME, found(("cat", 0.9))) is None
 

@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import pytest
 
-from cloud.postfilter import DEFAULT_TILE, PostFilter, load_postfilter
-from shared.errors import ConfigError, ModelCorrupt, ModelNotFound
-from shared.inference import open_session
-from shared.models import describe_files, find_model
+from secondlook.cloud.workers.postfilter import DEFAULT_TILE, PostFilter, load_postfilter
+from secondlook.shared.errors import ConfigError, ModelCorrupt, ModelNotFound
+from secondlook.shared.inference import open_session
+from secondlook.shared.models import describe_files, find_model
 from tests.pictures import noise, photo, psnr
 
 
@@ -19,8 +19,8 @@ from tests.pictures import noise, photo, psnr
 def folder(request, tmp_path_factory):
     """A small filter whose random weights look all the way to its receptive radius."""
     torch = pytest.importorskip("torch", reason="training is not installed")
-    model = pytest.importorskip("training.postfilter.model")
-    export = pytest.importorskip("training.postfilter.export")
+    model = pytest.importorskip("secondlook.training.postfilter.model")
+    export = pytest.importorskip("secondlook.training.postfilter.export")
     torch.set_num_threads(1)
     torch.manual_seed(2)
     net = model.PostFilter(1, unshuffle=request.param, features=8, growth=4)

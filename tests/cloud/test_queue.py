@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloud.queue import Leased, QueueLimits, SqliteQueue, open_database, transaction
-from shared.errors import DiskFull, QueueFull, StoreCorrupt, Unwritable
+from secondlook.cloud.storage.queue import Leased, QueueLimits, SqliteQueue, open_database, transaction
+from secondlook.shared.errors import DiskFull, QueueFull, StoreCorrupt, Unwritable
 from tests.cloud.queues import queued
 
 LIMITS = QueueLimits(max_bytes=1000, max_attempts=3)

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cloud.queue import QueuedFrame
-from shared.errors import LeaseLost, QueueFull
-from shared.packetfields import MAX_BASE_BYTES
+from secondlook.cloud.storage.queue import QueuedFrame
+from secondlook.shared.errors import LeaseLost, QueueFull
+from secondlook.shared.packetfields import MAX_BASE_BYTES
 from tests.cloud.helpers import wait_until
 from tests.cloud.queues import LIMITS, Engine, await_lease, lease, put, queued, seqs
 

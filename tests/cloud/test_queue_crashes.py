@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cloud.queue import FrameQueue, QueuedFrame
-from shared.errors import PASSING, DiskFull, QueueFull, StoreUnavailable
+from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
+from secondlook.shared.errors import TRANSIENT_ERRORS, DiskFull, QueueFull, StoreUnavailable
 from tests.cloud.queues import Engine, lease, put, queued
 from tests.cloud.servers import NatsServer, nats_running, small_disk
 
@@ -68,7 +68,7 @@ def keep_putting(queue: FrameQueue, *frames: QueuedFrame) -> None:
         try:
             put(queue, *frames)
             return
-        except PASSING:
+        except TRANSIENT_ERRORS:
             assert time.monotonic() < deadline, "the server did not come back"
             time.sleep(0.05)
 

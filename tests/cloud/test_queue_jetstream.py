@@ -14,10 +14,10 @@ import nats
 import nkeys
 import pytest
 
-from cloud.config import JetStreamConfig
-from cloud.queue import QueueLimits
-from cloud.queue_jetstream import JetStreamQueue
-from shared.errors import ConfigError, LeaseLost, StoreUnavailable
+from secondlook.cloud.config import JetStreamConfig
+from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
+from secondlook.shared.errors import ConfigError, LeaseLost, StoreUnavailable
 from tests.cloud.helpers import wait_until
 from tests.cloud.queues import JETSTREAM, LIMITS, await_lease, lease, put, queued, seqs
 from tests.cloud.servers import NatsServer, nats_running

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cloud import catalogue as cat
-from cloud.catalogue import NewVerdict, ReviewState, VerdictKind
-from shared.detection import Detection
-from shared.errors import ReviewConflict, ReviewNotFound
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
+from secondlook.shared.detection import Detection
+from secondlook.shared.errors import ReviewConflict, ReviewNotFound
 
 BOOT = "ab" * 16
 SHOWN = "c" * 64

@@ -1,4 +1,4 @@
-"""Machine worker and review worker against a real gateway and real stores, with a codec of a few lines."""
+"""Machine worker and refiner against a real gateway and real stores, with a codec of a few lines."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from cloud import catalogue as cat
-from cloud.blobs import Blobs, open_blobs
-from cloud.broker_client import BrokerClient
-from cloud.catalogue import Catalogue, open_catalogue
-from cloud.config import BrokerConfig, CloudConfig, ReviewerConfig, WorkerConfig
-from cloud.gateway import Gateway
-from cloud.machine import MachineWorker, retry_delay
-from cloud.policy import PolicyConfig
-from cloud.queue import QueueLimits
-from cloud.review import ReviewWorker
-from shared import packet as p
-from shared.errors import GatewayUnreachable
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue import Catalogue, open_catalogue
+from secondlook.cloud.config import BrokerConfig, CloudConfig, RefinerConfig, WorkerConfig
+from secondlook.cloud.gateway.server import Gateway
+from secondlook.cloud.storage.blobs import Blobs, open_blobs
+from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.machine import MachineWorker, retry_delay
+from secondlook.cloud.workers.policy import PolicyConfig
+from secondlook.cloud.workers.refiner import Refiner
+from secondlook.shared import packet as p
+from secondlook.shared.errors import GatewayUnreachable
 from tests.cloud.helpers import (
     BOOT,
     Brighter,
@@ -58,17 +58,17 @@ class Site:
             PolicyConfig(uncertain_apart=0),
             WorkerConfig(),
         )
-        self.reviewer = self.make_reviewer("r1")
+        self.refiner = self.make_refiner("r1")
 
-    def make_reviewer(self, owner: str) -> ReviewWorker:
-        return ReviewWorker(
+    def make_refiner(self, owner: str) -> Refiner:
+        return Refiner(
             owner,
             self.broker,
             PlainCodec(),
             Brighter(),
             self.catalogue,
             self.blobs,
-            ReviewerConfig(deadline_seconds=60),
+            RefinerConfig(deadline_seconds=60),
             lambda: time.time() + self.skew_seconds,
         )
 
@@ -155,7 +155,7 @@ def test_a_redelivered_frame_is_only_acknowledged(site: Site, monkeypatch: pytes
 def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
     site: Site, monkeypatch: pytest.MonkeyPatch, frame: p.BaseFrame, why: str
 ) -> None:
-    monkeypatch.setattr("cloud.machine.retry_delay", lambda _: 0.0)
+    monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
     if frame.key_seq is not None:  # the gateway takes no delta ahead of its key, unless that is given up
         site.edge.send(p.Tombstone(BOOT, frame.key_seq, frame.key_seq, "spool-full"))
         site.edge.expect()
@@ -173,7 +173,7 @@ def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
 
 def test_a_delta_waits_for_its_key(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its key is in the hands of another worker, which has not kept it yet."""
-    monkeypatch.setattr("cloud.machine.retry_delay", lambda _: 0.0)
+    monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
     site.deliver(base_frame(0, grey(10)))
     (key,) = site.broker.lease(1, 60.0)
     site.deliver(base_frame(1, grey(20), key_seq=0))
@@ -201,13 +201,13 @@ def test_tombstones_are_copied_into_the_catalogue(site: Site) -> None:
 def test_a_review_is_fetched_refined_and_ready(site: Site) -> None:
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    assert site.reviewer.step() == 0
+    assert site.refiner.step() == 0
     waiting = site.review()
     assert waiting.state is cat.ReviewState.LEASED
     assert waiting.base_image == "image/1/base.png"
     assert waiting.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/base.png")).hexdigest()
     site.answer({0: grey(5)})
-    assert site.reviewer.step() == 1
+    assert site.refiner.step() == 1
     ready = site.review()
     assert ready.state is cat.ReviewState.READY
     assert (ready.enhancement_bytes, ready.postfilter, ready.codec_model) == (
@@ -230,9 +230,9 @@ def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:
     site.machine.policy = PolicyConfig(uncertain_apart=0)
     site.deliver(base_frame(1, grey(20), key_seq=0))
     site.machine.step()
-    site.reviewer.step()
+    site.refiner.step()
     site.answer({0: grey(3), 1: grey(4)})
-    assert site.reviewer.step() == 1
+    assert site.refiner.step() == 1
     picture = cv2.imdecode(np.frombuffer(site.blobs.get("image/1/enhanced.png"), np.uint8), cv2.IMREAD_COLOR)
     assert int(picture.mean()) == 37
 
@@ -241,10 +241,10 @@ def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:
 def test_a_refused_review_expires_with_its_reason(site: Site, reason: str) -> None:
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.reviewer.step()
+    site.refiner.step()
     request = site.edge.expect("control")
     site.edge.send(p.Refusal(request.request_id, reason), "control")
-    wait_until(lambda: site.reviewer.step() == 1)
+    wait_until(lambda: site.refiner.step() == 1)
     review = site.review()
     assert (review.state, review.why_expired) == (
         cat.ReviewState.EXPIRED,
@@ -256,32 +256,32 @@ def test_a_refused_review_expires_with_its_reason(site: Site, reason: str) -> No
 def test_an_enhancement_that_cannot_be_decoded_expires_the_review(site: Site) -> None:
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.reviewer.step()
+    site.refiner.step()
     site.answer({0: b"junk"})
-    assert site.reviewer.step() == 1
+    assert site.refiner.step() == 1
     review = site.review()
     assert review.state is cat.ReviewState.EXPIRED
     assert "NotABitstream" in str(review.why_expired)
 
 
 def test_a_review_whose_camera_host_stays_away_expires_at_the_deadline(site: Site) -> None:
-    site.reviewer.config = ReviewerConfig(deadline_seconds=0.2)
+    site.refiner.config = RefinerConfig(deadline_seconds=0.2)
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.reviewer.step()
-    wait_until(lambda: site.reviewer.step() == 1)
+    site.refiner.step()
+    wait_until(lambda: site.refiner.step() == 1)
     assert site.review().why_expired == "enhancement expired: deadline"
 
 
 def test_another_reviewer_takes_over_when_a_lease_runs_out(site: Site) -> None:
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.reviewer.step()
-    site.skew_seconds = ReviewerConfig().lease_seconds + 1
-    second = site.make_reviewer("r2")
+    site.refiner.step()
+    site.skew_seconds = RefinerConfig().lease_seconds + 1
+    second = site.make_refiner("r2")
     second.step()
     site.answer({0: grey(5)})
     assert second.step() == 1
     assert site.review().state is cat.ReviewState.READY
-    assert site.reviewer.step() == 1  # the first one notices that the review is not its own any more
+    assert site.refiner.step() == 1  # the first one notices that the review is not its own any more
     assert site.review().state is cat.ReviewState.READY

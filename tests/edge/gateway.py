@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from shared import packet as p
-from shared.link import Received
+from secondlook.shared import packet as p
+from secondlook.shared.link import Received
 
 
 @dataclass

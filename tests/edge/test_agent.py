@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.agent import Agent
-from edge.camera import Frame
-from edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
-from edge.encode import FrameEncoder
-from edge.spool import Spool
-from edge.spoolrows import SpooledFrame, Unspooled
-from shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
-from shared.layers import Encoded, Key, Layers
+from secondlook.edge.agent import Agent
+from secondlook.edge.camera import Frame
+from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
+from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import SpooledFrame, UnspooledTombstone
+from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
+from secondlook.shared.layers import Encoded, Key, Layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -163,7 +163,7 @@ def test_a_full_disk_costs_frames_under_a_tombstone_but_not_the_agent(
     really_put = Spool.put
 
     def put(
-        self: Spool, frames: Sequence[SpooledFrame], now_ns: int, *, before: Unspooled | None = None
+        self: Spool, frames: Sequence[SpooledFrame], now_ns: int, *, before: UnspooledTombstone | None = None
     ) -> int:
         if left[0] > 0:
             left[0] -= 1
@@ -177,8 +177,10 @@ def test_a_full_disk_costs_frames_under_a_tombstone_but_not_the_agent(
     agent = Agent(replace(settings, spool=replace(settings.spool, commit_seconds=0.0)), PlainCodec())
     agent.run(threading.Event())
     gateway.stop()
-    buried = {seq for grave in memory.tombstones for seq in range(grave.first_seq, grave.last_seq + 1)}
-    assert {grave.reason for grave in memory.tombstones} == {"disk-full"}
+    buried = {
+        seq for tombstone in memory.tombstones for seq in range(tombstone.first_seq, tombstone.last_seq + 1)
+    }
+    assert {tombstone.reason for tombstone in memory.tombstones} == {"disk-full"}
     arrived = {seq for _, seq in memory.frames}
     assert arrived | buried == set(range(7))
     assert arrived.isdisjoint(buried)
@@ -222,7 +224,7 @@ def test_settings_are_checked(tmp_path: Path, folder: Path, change: dict[str, ob
 
 def command(*arguments: str) -> subprocess.Popen[str]:
     code = (
-        "import argparse, sys\nfrom edge.main import register\nfrom shared.errors import SecondlookError\n"
+        "import argparse, sys\nfrom secondlook.edge.main import register\nfrom secondlook.shared.errors import SecondlookError\n"
         "if __name__ == '__main__':\n"
         "    parser = argparse.ArgumentParser()\n    register(parser.add_subparsers())\n"
         "    args = parser.parse_args()\n"

@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from edge.enhance import Responder
-from shared.packet import ChunkCredit, EnhancementRequest, Refusal
-from shared.packetfields import MAX_CHUNK_BYTES
+from secondlook.edge.enhance import Responder
+from secondlook.shared.packet import ChunkCredit, EnhancementRequest, Refusal
+from secondlook.shared.packetfields import MAX_CHUNK_BYTES
 
 BOOT = "a" * 32
 LAYER = bytes(range(251)) * 2000  # 502,000 bytes: eight chunks

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge import sources
-from edge.backoff import Backoff
-from edge.camera import Camera, Frame
-from edge.capture import Captured
-from edge.config import SourceConfig, parse_size
-from edge.sources import Shot, demo_shots, fit, is_live, open_source, pick, shown
-from shared.errors import ConfigError, SourceEmpty, SourceNotFound, SourceStalled, SourceUnreadable
+from secondlook.edge import sources
+from secondlook.edge.backoff import Backoff
+from secondlook.edge.camera import Camera, Frame
+from secondlook.edge.capture import Captured
+from secondlook.edge.config import SourceConfig, parse_size
+from secondlook.edge.sources import SourceFrame, demo_shots, fit, is_live, open_source, pick, shown
+from secondlook.shared.errors import ConfigError, SourceEmpty, SourceNotFound, SourceStalled, SourceUnreadable
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def shots(address: Path | str, **settings: object) -> list[Shot]:
+def shots(address: Path | str, **settings: object) -> list[SourceFrame]:
     return list(open_source(SourceConfig(str(address), **settings)))
 
 
@@ -87,7 +87,7 @@ def test_frame_rate_picks_by_the_times_of_the_file(video: Path) -> None:
 def test_picking_begins_anew_after_a_pause() -> None:
     times = [0.0, 0.1, 0.2, 5.0, 5.1, 5.2, 5.3]
     image = picture(RED)
-    kept = [shot.seconds for shot in pick(iter([Shot(seconds, image) for seconds in times]), 5.0)]
+    kept = [shot.seconds for shot in pick(iter([SourceFrame(seconds, image) for seconds in times]), 5.0)]
     assert kept == [0.0, 0.2, 5.0, 5.2]
 
 

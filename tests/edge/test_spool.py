@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.config import SpoolConfig
-from edge.spool import Spool
-from edge.spoolrows import Grave, Safe, SpooledFrame, Unspooled
-from shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
+from secondlook.edge.config import SpoolConfig
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
+from secondlook.shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 
 BOOT, LATER = "a" * 32, "b" * 32
 SECOND = 10**9
@@ -34,8 +34,8 @@ def held(store: Spool, boot: str = BOOT) -> list[int]:
     return [pending.seq for pending in store.read(boot, 0, 10**9)]
 
 
-def spans(graves: list[Grave]) -> list[tuple[int, int, str]]:
-    return [(grave.first_seq, grave.last_seq, grave.reason) for grave in graves]
+def spans(tombstones: list[SpooledTombstone]) -> list[tuple[int, int, str]]:
+    return [(tombstone.first_seq, tombstone.last_seq, tombstone.reason) for tombstone in tombstones]
 
 
 def test_frames_come_back_in_order_until_safe(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_enhancements_stay_after_delivery(tmp_path: Path) -> None:
     assert store.enhancement(LATER, 0) == "unknown"
     store.put([frame(1, at=11 * SECOND)], 11 * SECOND)
     assert store.enhancement(BOOT, 0) == "expired"
-    assert store.graves(0) == [], "a delivered frame leaves no tombstone"
+    assert store.tombstones(0) == [], "a delivered frame leaves no tombstone"
 
 
 def test_delivered_frames_go_before_undelivered_ones(tmp_path: Path) -> None:
@@ -80,20 +80,27 @@ def test_full_spool_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
     store = spool(tmp_path, max_bytes=300)
     assert store.put([frame(seq) for seq in range(5)], 0) == 2
     assert held(store) == [2, 3, 4]
-    (grave,) = store.graves(0)
-    assert (grave.boot_id, grave.first_seq, grave.last_seq, grave.reason) == (BOOT, 0, 1, "spool-full")
+    (tombstone,) = store.tombstones(0)
+    assert (tombstone.boot_id, tombstone.first_seq, tombstone.last_seq, tombstone.reason) == (
+        BOOT,
+        0,
+        1,
+        "spool-full",
+    )
     assert store.put([frame(5)], 0) == 1
-    assert spans(store.graves(grave.id)) == [(0, 2, "spool-full")], "a grave that grew must be sent again"
+    assert spans(store.tombstones(tombstone.id)) == [(0, 2, "spool-full")], (
+        "a tombstone that grew must be sent again"
+    )
     assert store.bounds(BOOT) == (0, 6)
     store.mark_safe([Safe(BOOT, 2)])
-    assert store.graves(0) == []
+    assert store.tombstones(0) == []
 
 
 def test_full_spool_drops_the_newest_by_policy(tmp_path: Path) -> None:
     store = spool(tmp_path, max_bytes=300, drop="newest")
     assert store.put([frame(seq) for seq in range(5)], 0) == 2
     assert held(store) == [0, 1, 2]
-    assert spans(store.graves(0)) == [(3, 4, "spool-full")]
+    assert spans(store.tombstones(0)) == [(3, 4, "spool-full")]
     assert store.bounds(BOOT) == (0, 5)
 
 
@@ -110,7 +117,7 @@ def test_a_dropped_key_takes_its_deltas_along(tmp_path: Path) -> None:
     assert held(store) == [2, 3]
     assert store.put([frame(4, size=200), frame(5, key=2)], 0) == 2
     assert held(store) == [3, 4], "2 made room for 4, and 5 needs 2"
-    assert spans(store.graves(0)) == [(0, 2, "spool-full"), (5, 5, "key-dropped")]
+    assert spans(store.tombstones(0)) == [(0, 2, "spool-full"), (5, 5, "key-dropped")]
 
 
 def test_a_delta_whose_key_was_refused_is_refused(tmp_path: Path) -> None:
@@ -125,7 +132,7 @@ def test_undelivered_frames_are_given_up_by_age(tmp_path: Path) -> None:
     store.put([frame(1)], 5 * SECOND)
     assert store.put([frame(2)], 11 * SECOND) == 1
     assert held(store) == [1, 2]
-    assert spans(store.graves(0)) == [(0, 0, "spool-age")]
+    assert spans(store.tombstones(0)) == [(0, 0, "spool-age")]
 
 
 def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
@@ -153,7 +160,7 @@ def test_keep_keys_drops_deltas_first_and_then_the_oldest_key(tmp_path: Path) ->
     assert held(store) == [0, 2, 4, 6], "a delta never drives out a key"
     assert store.put([frame(8)], 0) == 1
     assert held(store) == [2, 4, 6, 8]
-    gone = [seq for first, last, _ in spans(store.graves(0)) for seq in range(first, last + 1)]
+    gone = [seq for first, last, _ in spans(store.tombstones(0)) for seq in range(first, last + 1)]
     assert sorted(gone) == [0, 1, 3, 5, 7]
 
 
@@ -204,7 +211,7 @@ def test_the_spool_stops_growing_when_the_disk_is_nearly_full(
 ) -> None:
     store = spool(tmp_path, min_free_bytes=10**6)
     store.put([frame(seq, size=20_000) for seq in range(3)], 0)
-    monkeypatch.setattr("edge.spool.shutil.disk_usage", lambda _: SimpleNamespace(free=900_000))
+    monkeypatch.setattr("secondlook.edge.spool.shutil.disk_usage", lambda _: SimpleNamespace(free=900_000))
     assert store.put([frame(3, size=20_000)], 0) == 1
     assert held(store) == [1, 2, 3]
     assert store.size_bytes == 60_000
@@ -237,10 +244,10 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_half_written(tmp_path: Pa
 def test_what_a_full_disk_cost_is_told_once_there_is_room(tmp_path: Path) -> None:
     store = spool(tmp_path)
     store.put([frame(0)], 0)
-    lost = Unspooled(1, 2, 1).followed_by(Unspooled(3, 4, None))
+    lost = UnspooledTombstone(1, 2, 1).followed_by(UnspooledTombstone(3, 4, None))
     assert store.put([frame(5, key=1), frame(6)], 0, before=lost) == 1
     assert held(store) == [0, 6]
-    assert spans(store.graves(0)) == [(1, 4, "disk-full"), (5, 5, "key-dropped")]
+    assert spans(store.tombstones(0)) == [(1, 4, "disk-full"), (5, 5, "key-dropped")]
 
 
 def test_a_batch_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +259,7 @@ def test_a_batch_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch:
             raise OSError(5, "the disk is gone")
         return answers.pop()
 
-    monkeypatch.setattr("edge.spool.shutil.disk_usage", disk_usage)
+    monkeypatch.setattr("secondlook.edge.spool.shutil.disk_usage", disk_usage)
     with pytest.raises(Unwritable, match="the disk is gone"):
         store.put([frame(0), frame(1)], 0)
     assert (held(store), store.size_bytes, store.bounds(BOOT)) == ([], 0, (0, 0))
@@ -302,9 +309,9 @@ PRAGMA user_version = 1;
 _WRITER = """
 import sys
 from pathlib import Path
-from edge.config import SpoolConfig
-from edge.spool import Spool
-from edge.spoolrows import SpooledFrame
+from secondlook.edge.config import SpoolConfig
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import SpooledFrame
 
 store = Spool(Path(sys.argv[1]), SpoolConfig(min_free_bytes=0, max_bytes=400_000), sys.argv[2], 0)
 seq = 0
@@ -331,8 +338,8 @@ def test_nothing_that_was_put_is_lost_by_sigkill(tmp_path: Path, lines: int) -> 
     store = spool(tmp_path, LATER)
     found = store.read(BOOT, 0, 10**9)
     seqs = {pending.seq for pending in found}
-    for grave in store.graves(0):
-        seqs |= set(range(grave.first_seq, grave.last_seq + 1))
+    for tombstone in store.tombstones(0):
+        seqs |= set(range(tombstone.first_seq, tombstone.last_seq + 1))
     _, following = store.bounds(BOOT)
     assert following >= written
     assert seqs == set(range(following)), "each frame is there or under a tombstone, and nothing half"

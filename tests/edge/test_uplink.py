@@ -13,13 +13,13 @@ import pytest
 import zmq
 import zmq.auth
 
-from edge.config import LinkConfig, SpoolConfig
-from edge.keys import load_keys
-from edge.spool import Spool
-from edge.spoolrows import SpooledFrame
-from edge.uplink import Speaker, Uplink
-from shared import packet as p
-from shared.errors import ConfigError, KeyRejected, SecretExposed
+from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.keys import load_keys
+from secondlook.edge.spool import Spool
+from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.uplink import AgentIdentity, Uplink
+from secondlook.shared import packet as p
+from secondlook.shared.errors import ConfigError, KeyRejected, SecretExposed
 from tests.chaos.proxy import Proxy, Weather
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
@@ -38,7 +38,7 @@ class Edge:
 
     def __init__(self, folder: Path, config: LinkConfig, spool: Spool | None = None) -> None:
         self.spool = spool or Spool(folder, SpoolConfig(min_free_bytes=0), BOOT, 0)
-        self.uplink = Uplink(config, Speaker("gate", BOOT, "door"), self.spool, random.Random(1))
+        self.uplink = Uplink(config, AgentIdentity("gate", BOOT, "door"), self.spool, random.Random(1))
         self.uplink.start()
 
     def put(self, *frames: SpooledFrame) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.bitstream import Bitstream, parse
-from shared.codec import LiteCodec
-from shared.errors import BitstreamError, ModelNotFound
+from secondlook.shared.bitstream import Bitstream, parse
+from secondlook.shared.codec import LiteCodec
+from secondlook.shared.errors import BitstreamError, ModelNotFound
 from tests.mutations.streams import Attempt, Mutator, Stream
 from tests.pictures import U8Image, photo
 

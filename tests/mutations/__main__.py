@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from shared.codec import load_codec
+from secondlook.shared.codec import load_codec
 from tests.mutations import Tally
 from tests.mutations.child import run_chunk
 from tests.mutations.streams import Stream, corpus

@@ -9,7 +9,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from shared.codec import load_codec
+from secondlook.shared.codec import load_codec
 from tests.mutations import Attack, Tally
 from tests.mutations.streams import Stream
 

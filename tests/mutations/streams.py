@@ -14,11 +14,11 @@ from random import Random
 
 import numpy as np
 
-from shared.bitstream import MAX_QUALITY, MAX_SIDE, Bitstream, Layer, parse
-from shared.codec import LiteCodec
-from shared.entropy import SymbolEncoder
-from shared.errors import BitstreamError
-from shared.layers import Layers
+from secondlook.shared.bitstream import MAX_QUALITY, MAX_SIDE, Bitstream, Layer, parse
+from secondlook.shared.codec import LiteCodec
+from secondlook.shared.entropy import SymbolEncoder
+from secondlook.shared.errors import BitstreamError
+from secondlook.shared.layers import Layers
 from tests.pictures import noise, photo
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bitstream import (
+from secondlook.shared.bitstream import (
     MAX_PAYLOAD_BYTES,
     MAX_PIXELS,
     MAX_QUALITY,
@@ -17,10 +17,10 @@ from shared.bitstream import (
     Bitstream,
     Codec,
     Layer,
-    most_payload_bytes,
+    max_payload_bytes,
     parse,
 )
-from shared.errors import (
+from secondlook.shared.errors import (
     BitstreamError,
     MalformedBitstream,
     NotABitstream,
@@ -192,7 +192,7 @@ def test_a_reference_out_of_range_is_malformed():
 
 
 def test_a_payload_longer_than_the_message_is_truncated():
-    longest = most_payload_bytes(BASE.width, BASE.height)
+    longest = max_payload_bytes(BASE.width, BASE.height)
     with pytest.raises(TruncatedBitstream, match="payload"):
         parse(altered(BASE, LENGTH_AT, longest.to_bytes(4, "little")))
 
@@ -201,17 +201,17 @@ def test_a_payload_longer_than_the_message_is_truncated():
 def test_a_payload_over_the_limit_of_its_frame_is_malformed(width, height):
     """Told from the header alone, before a byte of it is read; and no such layer can be made."""
     layer = dataclasses.replace(BASE, width=width, height=height)
-    longest = most_payload_bytes(width, height)
+    longest = max_payload_bytes(width, height)
     with pytest.raises(MalformedBitstream, match=f"over {longest}, too long for {width}x{height}"):
         parse(altered(layer, LENGTH_AT, (longest + 1).to_bytes(4, "little")))
 
 
 def test_the_longest_payload_of_a_frame():
-    assert most_payload_bytes(1, 1) == most_payload_bytes(64, 64) == 65536 + 8 * 4096
-    assert most_payload_bytes(65, 64) == 65536 + 16 * 4096
-    assert most_payload_bytes(MAX_SIDE, 4096) == MAX_PAYLOAD_BYTES
+    assert max_payload_bytes(1, 1) == max_payload_bytes(64, 64) == 65536 + 8 * 4096
+    assert max_payload_bytes(65, 64) == 65536 + 16 * 4096
+    assert max_payload_bytes(MAX_SIDE, 4096) == MAX_PAYLOAD_BYTES
     small = dataclasses.replace(BASE, width=9, height=9)
-    longest = dataclasses.replace(small, payload=bytes(most_payload_bytes(9, 9)))
+    longest = dataclasses.replace(small, payload=bytes(max_payload_bytes(9, 9)))
     assert parse(longest.to_bytes()) == longest
     with pytest.raises(MalformedBitstream, match="too long for 9x9"):
         dataclasses.replace(longest, payload=longest.payload + b"x")

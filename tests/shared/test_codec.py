@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 import pytest
 
-from shared.bitstream import Codec, Layer, parse
-from shared.codec import load_codec
-from shared.errors import (
+from secondlook.shared.bitstream import Codec, Layer, parse
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import (
     BitstreamError,
     ConfigError,
     LayerMismatch,
@@ -19,7 +19,7 @@ from shared.errors import (
     SymbolMismatch,
     UnsupportedBitstream,
 )
-from shared.layers import Layers
+from secondlook.shared.layers import Layers
 from tests.pictures import noise, photo, psnr
 
 BASE_QUALITY, QUALITY = 16, 40
@@ -46,7 +46,7 @@ def key(codec, picture):
 
 
 @pytest.fixture(scope="module")
-def moved(picture):
+def heartbeat(picture):
     """The picture with a new object in it."""
     image = picture.copy()
     image[20:44, 80:110] = (240, 30, 60)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import plugins
-from shared.codec import load_codec
-from shared.errors import ConfigError
+from secondlook.shared import plugins
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,4 +55,4 @@ def test_lite_needs_no_plugin(monkeypatch):
 
 def test_the_project_declares_the_paper_family():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"][plugins.GROUP] == {"paper": "training.models.runtime:load"}
+    assert project["entry-points"][plugins.GROUP] == {"paper": "secondlook.training.models.runtime:load"}

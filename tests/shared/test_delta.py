@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared.delta import pack_map, unpack_map
-from shared.errors import BitstreamError, MalformedBitstream, TruncatedBitstream
+from secondlook.shared.delta import pack_map, unpack_map
+from secondlook.shared.errors import BitstreamError, MalformedBitstream, TruncatedBitstream
 
 MAP = np.array([[1, 0, 0, 0, 0, 0, 0, 1], [0, 1, 1, 0, 0, 0, 0, 0]], bool)
 PACKED = bytes.fromhex("0a00 78da 6b4c0000 016400e2")

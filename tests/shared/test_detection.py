@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.detection import (
+from secondlook.shared.detection import (
     COCO_CLASSES,
     Detection,
     Letterbox,
@@ -21,7 +21,7 @@ from shared.detection import (
     to_detections,
     yolox_cells,
 )
-from shared.errors import DetectorError
+from secondlook.shared.errors import DetectorError
 
 
 def raw(boxes: list[tuple[float, float, float, float]], scores: list[float], classes: list[int]) -> Raw:

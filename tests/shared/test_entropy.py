@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder, _read_varint, _varints
-from shared.errors import BitstreamError, MalformedBitstream, ModelCorrupt, TruncatedBitstream
+from secondlook.shared.entropy import (
+    MAX_SYMBOL,
+    EntropyTables,
+    SymbolDecoder,
+    SymbolEncoder,
+    _read_varint,
+    _varints,
+)
+from secondlook.shared.errors import BitstreamError, MalformedBitstream, ModelCorrupt, TruncatedBitstream
 
 # Rows for reaches 0, 1, 2 and 5; symbols of index 0 are listed. The last row has the size of a trained model's numbers.
 FREQUENCIES = [

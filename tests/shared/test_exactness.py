@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from shared.codec import load_codec
-from shared.entropy import MAX_SYMBOL
-from shared.inference import Session
-from shared.models import MODELS_ROOT
-from shared.scale_network import (
+from secondlook.shared.codec import load_codec
+from secondlook.shared.entropy import MAX_SYMBOL
+from secondlook.shared.inference import Session
+from secondlook.shared.models import MODELS_ROOT
+from secondlook.shared.scale_network import (
     BASE_CLAMP,
     BASE_GAIN,
     EXACT_LIMIT,

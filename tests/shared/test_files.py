@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from shared import files
-from shared.errors import DiskFull, Unwritable
-from shared.files import write_all, write_atomically
+from secondlook.shared import files
+from secondlook.shared.errors import DiskFull, Unwritable
+from secondlook.shared.files import write_all, write_atomically
 
 
 def test_write_replaces_and_leaves_nothing_beside(tmp_path):

@@ -9,11 +9,11 @@ import zlib
 import numpy as np
 import pytest
 
-from shared.bitstream import Codec, parse
-from shared.codec import load_codec
-from shared.delta import unpack_map
-from shared.entropy import SymbolEncoder, _read_varint, _varints
-from shared.errors import (
+from secondlook.shared.bitstream import Codec, parse
+from secondlook.shared.codec import load_codec
+from secondlook.shared.delta import unpack_map
+from secondlook.shared.entropy import SymbolEncoder, _read_varint, _varints
+from secondlook.shared.errors import (
     LayerMismatch,
     MalformedBitstream,
     ModelNotFound,
@@ -22,7 +22,7 @@ from shared.errors import (
     TruncatedBitstream,
     UnsupportedBitstream,
 )
-from shared.layers import Layers
+from secondlook.shared.layers import Layers
 from tests.pictures import photo
 
 

@@ -10,7 +10,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from shared.keepalive import set_keepalive
+from secondlook.shared.keepalive import set_keepalive
 from tests.chaos.namespace import Namespace, namespaces_permitted
 from tests.chaos.proxy import Weather
 

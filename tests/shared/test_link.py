@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import ConfigError
-from shared.link import BaseSender, LinkTimes, Received
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.link import BaseSender, LinkTimes, Received
 
 TIMES = LinkTimes(resend_seconds=2.0, hello_seconds=1.0)
 
@@ -124,7 +124,7 @@ class _World:
     rng: random.Random
     loss: float
     spool: dict[str, dict[int, int]] = field(default_factory=dict)  # boot → seq → size, unacknowledged
-    graves: dict[str, set[int]] = field(default_factory=dict)  # boot → dropped, unacknowledged
+    tombstones: dict[str, set[int]] = field(default_factory=dict)  # boot → dropped, unacknowledged
     sender: BaseSender = field(default_factory=lambda: BaseSender(TIMES))
     up: list[tuple[object, ...]] = field(default_factory=list)
     down: list[tuple[object, ...]] = field(default_factory=list)
@@ -175,21 +175,21 @@ class _World:
         if self.spool[boot]:
             seq = self.rng.choice(list(self.spool[boot]))
             del self.spool[boot][seq]
-            self.graves[boot].add(seq)
+            self.tombstones[boot].add(seq)
 
     def edge(self) -> None:
-        undelivered = [boot for boot in self.spool if self.spool[boot] or self.graves[boot]]
+        undelivered = [boot for boot in self.spool if self.spool[boot] or self.tombstones[boot]]
         for boot in self.sender.hellos(undelivered, self.now):
             self.up.append(("hello", boot))
         for flight in self.sender.overdue(self.now):
-            if flight.is_tombstone and flight.first_seq in self.graves[flight.boot_id]:
+            if flight.is_tombstone and flight.first_seq in self.tombstones[flight.boot_id]:
                 self.send_tombstone(flight.boot_id, flight.first_seq)
             elif not flight.is_tombstone and flight.first_seq in self.spool[flight.boot_id]:
                 self.send_frame(flight.boot_id, flight.first_seq)
             else:
                 self.sender.gone(flight)
-        for boot, graves in self.graves.items():
-            for seq in graves:
+        for boot, tombstones in self.tombstones.items():
+            for seq in tombstones:
                 if (boot, seq) not in self.told:
                     self.send_tombstone(boot, seq)
         while (read := self.sender.next_read()) is not None:
@@ -237,7 +237,7 @@ class _World:
             self.sender.acknowledged(boot, cumulative, selective, credit)
         safe = Received(cumulative, selective)
         self.spool[boot] = {seq: size for seq, size in self.spool[boot].items() if seq not in safe}
-        self.graves[boot] = {seq for seq in self.graves[boot] if seq not in safe}
+        self.tombstones[boot] = {seq for seq in self.tombstones[boot] if seq not in safe}
 
 
 @settings(max_examples=60, deadline=None)
@@ -247,7 +247,7 @@ def test_everything_arrives_once_or_is_buried(seed: int, loss: float) -> None:
     everything = set()
     for boot in ("a", "b"):
         world.spool[boot] = {seq: world.rng.randint(1, 40) for seq in range(12)}
-        world.graves[boot] = set()
+        world.tombstones[boot] = set()
         everything |= {(boot, seq) for seq in range(12)}
     for fresh in range(12, 92):
         world.step(calm=False)
@@ -258,7 +258,7 @@ def test_everything_arrives_once_or_is_buried(seed: int, loss: float) -> None:
     for _ in range(300):
         world.step(calm=True)
     assert not any(world.spool.values())
-    assert not any(world.graves.values())
+    assert not any(world.tombstones.values())
     assert set(world.stored) | world.buried == everything
     assert set(world.stored.values()) <= {1}
     assert not set(world.stored) & world.buried

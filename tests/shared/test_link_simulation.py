@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shared import packet as p
-from shared.link import BOOT_TABLE, BootEvent, BootState, Received
+from secondlook.shared import packet as p
+from secondlook.shared.link import BOOT_TABLE, BootEvent, BootState, Received
 from tests.simulation import Frame, Simulation
 
 SCHEDULES = 2000

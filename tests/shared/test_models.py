@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from shared.codec import load_codec
-from shared.errors import ModelCorrupt, ModelNotFound, SecondlookError
-from shared.inference import open_session
-from shared.models import describe_files, find_by_hash, find_model, model_hash
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import ModelCorrupt, ModelNotFound, SecondlookError
+from secondlook.shared.inference import open_session
+from secondlook.shared.models import describe_files, find_by_hash, find_model, model_hash
 
 
 def make(root, name, *, kind="codec", files=(("a.onnx", b"graph"), ("b.bin", b"table")), **more):

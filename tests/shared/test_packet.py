@@ -11,9 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import packet as p
-from shared.errors import PacketCorrupt, PacketError, PacketMalformed, PacketTooLarge, UnsupportedPacket
-from shared.packetfields import (
+from secondlook.shared import packet as p
+from secondlook.shared.errors import (
+    PacketCorrupt,
+    PacketError,
+    PacketMalformed,
+    PacketTooLarge,
+    UnsupportedPacket,
+)
+from secondlook.shared.packetfields import (
     CHANNELS,
     MAX_CHUNK_BYTES,
     MAX_HEADER_BYTES,

@@ -6,8 +6,8 @@ import argparse
 
 import pytest
 
-from shared.bitstream import MAX_QUALITY
-from shared.quality import PRESETS, parse_quality
+from secondlook.shared.bitstream import MAX_QUALITY
+from secondlook.shared.quality import PRESETS, parse_quality
 
 
 def test_numbers_and_presets():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import ModelCorrupt
-from shared.scale_network import EXACT_LIMIT, MAX_ACTIVATION, IntegerConv, ScaleNetwork
+from secondlook.shared.errors import ModelCorrupt
+from secondlook.shared.scale_network import EXACT_LIMIT, MAX_ACTIVATION, IntegerConv, ScaleNetwork
 
 LEVELS = 64
 Z, HIDDEN, LATENTS, BASE = 6, 5, 9, 7
@@ -234,8 +234,8 @@ def test_hyper_indexes_are_the_table_spread_over_positions():
 @pytest.mark.parametrize("base", [0, 64])
 def test_equals_the_network_that_was_trained(base):
     torch = pytest.importorskip("torch", reason="training is not installed")
-    lite = pytest.importorskip("training.lite.model")
-    export = pytest.importorskip("training.lite.export")
+    lite = pytest.importorskip("secondlook.training.lite.model")
+    export = pytest.importorskip("secondlook.training.lite.export")
     torch.manual_seed(11)
     layer = lite.LayerEntropy(128, 48, 64, base=base)
     with torch.no_grad():

@@ -8,8 +8,8 @@ from typing import Literal
 
 import pytest
 
-from shared.config import load
-from shared.errors import ConfigError
+from secondlook.shared.config import load
+from secondlook.shared.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import codec as codec_module
-from shared import tiles
-from shared.codec import MARGINS, load_codec
-from shared.inference import open_session
-from shared.tiles import LATENT, STEP, cut, pad, run_tiled
+from secondlook.shared import codec as codec_module
+from secondlook.shared import tiles
+from secondlook.shared.codec import MARGINS, load_codec
+from secondlook.shared.inference import open_session
+from secondlook.shared.tiles import LATENT, STEP, cut, pad, run_tiled
 from tests.pictures import noise, photo, psnr
 
 ROWS, COLUMNS, SIDE = 384, 448, 192  # two by three tiles

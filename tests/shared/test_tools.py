@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shared.main import main
+from secondlook.main import main
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import shutil
 import cv2
 import pytest
 
-from shared.bitstream import parse
-from shared.codec import load_codec
+from secondlook.shared.bitstream import parse
+from secondlook.shared.codec import load_codec
 from tests import vectors
 
 
@@ -80,8 +80,8 @@ def test_writing_again_gives_vectors_that_decode(codec, copied):
 
 def test_vectors_are_not_written_over_a_change_of_format(monkeypatch, copied):
     """As when entropy coding is altered and the version stays."""
-    monkeypatch.setattr("shared.entropy._zigzag", lambda value: 2 * abs(value))
-    monkeypatch.setattr("shared.scale_network.Z_GAIN", 5)
+    monkeypatch.setattr("secondlook.shared.entropy._zigzag", lambda value: 2 * abs(value))
+    monkeypatch.setattr("secondlook.shared.scale_network.Z_GAIN", 5)
     lines = vectors.write(copied)
-    assert "raise shared.bitstream.VERSION" in lines[-1]
+    assert "raise secondlook.shared.bitstream.VERSION" in lines[-1]
     assert any("SymbolMismatch" in line or "Malformed" in line for line in lines)

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.agent import Agent
-from edge.config import EdgeConfig, SourceConfig
-from shared.watchdog import Watchdog
+from secondlook.edge.agent import Agent
+from secondlook.edge.config import EdgeConfig, SourceConfig
+from secondlook.shared.watchdog import Watchdog
 from tests.cloud.helpers import PlainCodec
 
 ROOT = Path(__file__).parents[2]
@@ -50,14 +50,14 @@ def test_progress_is_passed_on_as_often_as_needed(supervisor: Supervisor) -> Non
     now = 0.0
     watchdog = Watchdog(supervisor.socket.getsockname(), 20.0, clock=lambda: now)
     watchdog.ready()
-    watchdog.moved()
-    watchdog.moved()
+    watchdog.heartbeat()
+    watchdog.heartbeat()
     assert supervisor.heard() == ["READY=1", "WATCHDOG=1"]
     now = 4.9
-    watchdog.moved()
+    watchdog.heartbeat()
     assert supervisor.heard() == []
     now = 5.0
-    watchdog.moved()
+    watchdog.heartbeat()
     watchdog.stopping()
     assert supervisor.heard() == ["WATCHDOG=1", "STOPPING=1"]
     now = 1000.0
@@ -79,7 +79,7 @@ def test_what_the_environment_asks_for(
 ) -> None:
     watchdog = Watchdog.from_environment({"NOTIFY_SOCKET": supervisor.socket.getsockname(), **extra})
     watchdog.ready()
-    watchdog.moved()
+    watchdog.heartbeat()
     assert supervisor.heard() == told
 
 
@@ -97,14 +97,14 @@ def test_without_a_supervisor_nothing_happens(tmp_path: Path) -> None:
         Watchdog(str(tmp_path / "gone"), 1.0),
     ):
         watchdog.ready()
-        watchdog.moved()
+        watchdog.heartbeat()
         watchdog.stopping()
 
 
 def test_a_gateway_tells_that_it_is_ready_that_it_works_and_that_it_ends(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "shared.main", "gateway", "--data-dir", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "secondlook", "gateway", "--data-dir", str(tmp_path / "data")]
     command += ["--listen", "tcp://127.0.0.1:0", "--listen-workers", "tcp://127.0.0.1:0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WATCHDOG_USEC": "400000"}
     environment["NOTIFY_SOCKET"] = supervisor.socket.getsockname()

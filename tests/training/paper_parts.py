@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from training.models.config import REDUCED_ADDITIONAL, REDUCED_MACHINE
-from training.models.folder import write_folder
-from training.models.tcm import AdditionalModel, Tcm
+from secondlook.training.models.config import REDUCED_ADDITIONAL, REDUCED_MACHINE
+from secondlook.training.models.folder import write_folder
+from secondlook.training.models.tcm import AdditionalModel, Tcm
 
 
 @torch.no_grad()

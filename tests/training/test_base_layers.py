@@ -13,11 +13,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from cloud.postfilter import load_postfilter
-from shared.detection import Detection
-from shared.errors import DetectorError
-from tests.pictures import photo
-from training.detector.base_layers import (
+from secondlook.cloud.workers.postfilter import load_postfilter
+from secondlook.shared.detection import Detection
+from secondlook.shared.errors import DetectorError
+from secondlook.training.detector.base_layers import (
     Kept,
     Point,
     Still,
@@ -29,8 +28,15 @@ from training.detector.base_layers import (
     report,
     titles_of,
 )
-from training.detector.evaluate import BaseLayer, average_precision, load_truth, match, resampled_precision
-from training.detector.features import FeatureDistance
+from secondlook.training.detector.evaluate import (
+    BaseLayer,
+    average_precision,
+    load_truth,
+    match,
+    resampled_precision,
+)
+from secondlook.training.detector.features import FeatureDistance
+from tests.pictures import photo
 
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
 needs_teacher = pytest.mark.skipif(not TEACHER.exists(), reason="the YOLOX-nano export is not there")
@@ -162,7 +168,7 @@ def test_another_file_is_no_detector(tmp_path):
 
 @needs_teacher
 def test_the_distance_grows_with_damage_and_passes_gradients():
-    from training.detector.teacher import Teacher
+    from secondlook.training.detector.teacher import Teacher
 
     distance = FeatureDistance(TEACHER)
     x = torch.from_numpy(photo(128, 128).transpose(2, 0, 1)[None].copy()).float() / 255

@@ -12,10 +12,10 @@ for package in ("av", "torch", "compressai", "matplotlib"):
     pytest.importorskip(package, reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs them
-from shared.errors import ConfigError
-from shared.quality import PRESETS
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.quality import PRESETS
+from secondlook.training import bench, speed
 from tests.pictures import photo
-from training import bench, speed
 
 
 @pytest.fixture(scope="module")

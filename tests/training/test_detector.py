@@ -13,22 +13,30 @@ pytest.importorskip("onnx", reason="onnx is in the training extra")
 pytest.importorskip("onnxscript", reason="onnxscript is in the training extra")
 
 # ruff: noqa: E402 - what follows needs the packages looked for above
-from cloud.detectors import OnnxDetector, load_detector
-from shared.detection import Detection, decode_yolox
-from shared.errors import DetectorError, ModelNotFound
-from shared.inference import open_session
-from training.detector import cli
-from training.detector.classes import SHIPPED_CLASSES
-from training.detector.distil import LossConfig, map_errors, output_errors, total_error
-from training.detector.drawn import DrawnConfig, drawn_view, write_targets
-from training.detector.export import verify, write_onnx
-from training.detector.model import Student, calibrate, parameters
-from training.detector.muon import Muon, orthogonal, pointwise_weights
-from training.detector.teacher import LOGITS, MAPS, Teacher
-from training.detector.threshold import count_matches, overlap
-from training.detector.train import Mode, TrainConfig, draw_weights, follow, fresh_state, mode_at, rate_at
-from training.detector.views import Sample, ViewConfig, ViewMaker, is_validation, letterboxed
-from training.lite.weights import load_weights
+from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
+from secondlook.shared.detection import Detection, decode_yolox
+from secondlook.shared.errors import DetectorError, ModelNotFound
+from secondlook.shared.inference import open_session
+from secondlook.training.detector import cli
+from secondlook.training.detector.classes import SHIPPED_CLASSES
+from secondlook.training.detector.distil import LossConfig, map_errors, output_errors, total_error
+from secondlook.training.detector.drawn import DrawnConfig, drawn_view, write_targets
+from secondlook.training.detector.export import verify, write_onnx
+from secondlook.training.detector.model import Student, calibrate, parameters
+from secondlook.training.detector.muon import Muon, orthogonal, pointwise_weights
+from secondlook.training.detector.teacher import LOGITS, MAPS, Teacher
+from secondlook.training.detector.threshold import count_matches, overlap
+from secondlook.training.detector.train import (
+    Mode,
+    TrainConfig,
+    draw_weights,
+    follow,
+    fresh_state,
+    mode_at,
+    rate_at,
+)
+from secondlook.training.detector.views import Sample, ViewConfig, ViewMaker, is_validation, letterboxed
+from secondlook.training.lite.weights import load_weights
 
 torch.set_num_threads(1)  # more would only wait for each other where the machine is busy
 

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 # ruff: noqa: E402 - what follows needs torch
 from torch import nn
 
-from training.detector.features import FeatureDistance
-from training.devices import AHEAD, CPU, Recorded, adam, read_ahead, restore, set_rate
-from training.lite import train as lite
+from secondlook.training.detector.features import FeatureDistance
+from secondlook.training.devices import AHEAD, CPU, Recorded, adam, read_ahead, restore, set_rate
+from secondlook.training.lite import train as lite
 
 GPU = torch.device("cuda")
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"

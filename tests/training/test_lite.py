@@ -12,21 +12,21 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from shared.bitstream import parse
-from shared.codec import load_codec
-from shared.entropy import EntropyTables
-from shared.models import find_model
+from secondlook.shared.bitstream import parse
+from secondlook.shared.codec import load_codec
+from secondlook.shared.entropy import EntropyTables
+from secondlook.shared.models import find_model
+from secondlook.training.lite import model as lite
+from secondlook.training.lite.export import UpConv, bake_qualities, export_lite, load_lite
+from secondlook.training.lite.fit_scales import bits_of, fit_scales
+from secondlook.training.lite.layers import HAAR, DepthConvBlock, dct_basis
+from secondlook.training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
+from secondlook.training.lite.scale_network import KNOTS, QUALITIES, PerQuality, bounded, knot_weights
+from secondlook.training.lite.tables import entropy_tables
+from secondlook.training.lite.train import TrainConfig, draw_qualities, evaluate, train
+from secondlook.training.masks.choice import MaskConfig
+from secondlook.training.masks.network import EdgeNet
 from tests.pictures import photo, psnr
-from training.lite import model as lite
-from training.lite.export import UpConv, bake_qualities, export_lite, load_lite
-from training.lite.fit_scales import bits_of, fit_scales
-from training.lite.layers import HAAR, DepthConvBlock, dct_basis
-from training.lite.model import LiteCodec, edge_weighted_error, gaussian_bits, lambda_of, sigma_of
-from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, bounded, knot_weights
-from training.lite.tables import entropy_tables
-from training.lite.train import TrainConfig, draw_qualities, evaluate, train
-from training.masks.choice import MaskConfig
-from training.masks.network import EdgeNet
 
 CONFIG = TrainConfig(crop=64, batch=2, total_steps=3)
 

@@ -11,18 +11,18 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from shared.errors import ConfigError, DetectorError, ModelCorrupt, ModelNotFound
-from shared.main import main
-from shared.models import MODELS_ROOT
+from secondlook.main import main
+from secondlook.shared.errors import ConfigError, DetectorError, ModelCorrupt, ModelNotFound
+from secondlook.shared.models import MODELS_ROOT
+from secondlook.training.data import read_rgb
+from secondlook.training.masks import regions
+from secondlook.training.masks.boundaries import CannyEdges, HumanBoundaries, NetworkEdges, widen
+from secondlook.training.masks.cache import MaskProvider, cache_key, masks_for
+from secondlook.training.masks.choice import MASKS, MaskConfig, open_masks
+from secondlook.training.masks.network import EdgeNet, load_network, probabilities, train_edges
+from secondlook.training.masks.regions import ObjectRegions
+from secondlook.training.masks.segments import SegmentAnything, segment_edges
 from tests.pictures import photo
-from training.data import read_rgb
-from training.masks import regions
-from training.masks.boundaries import CannyEdges, HumanBoundaries, NetworkEdges, widen
-from training.masks.cache import MaskProvider, cache_key, masks_for
-from training.masks.choice import MASKS, MaskConfig, open_masks
-from training.masks.network import EdgeNet, load_network, probabilities, train_edges
-from training.masks.regions import ObjectRegions
-from training.masks.segments import SegmentAnything, segment_edges
 
 HEIGHT, WIDTH = 96, 80
 

@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 onnx = pytest.importorskip("onnx", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from shared.inference import open_session
-from training.data import CropSampler, fits, list_images, read_rgb
-from training.onnx_files import SMALL, export_onnx
+from secondlook.shared.inference import open_session
+from secondlook.training.data import CropSampler, fits, list_images, read_rgb
+from secondlook.training.onnx_files import SMALL, export_onnx
 
 
 @pytest.fixture

@@ -19,13 +19,14 @@ pytest.importorskip("compressai", reason="training is not installed")
 # ruff: noqa: E402 - what follows needs torch
 from safetensors.torch import load_file, save_file
 
-from edge.camera import Frame
-from edge.config import CodecConfig
-from edge.encode import FrameEncoder
-from shared import plugins
-from shared.bitstream import Codec, parse
-from shared.codec import load_codec
-from shared.errors import (
+from secondlook.edge.camera import Frame
+from secondlook.edge.config import CodecConfig
+from secondlook.edge.encode import FrameEncoder
+from secondlook.main import main
+from secondlook.shared import plugins
+from secondlook.shared.bitstream import Codec, parse
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import (
     BitstreamError,
     ConfigError,
     LayerMismatch,
@@ -34,15 +35,14 @@ from shared.errors import (
     ModelNotFound,
     UnsupportedBitstream,
 )
-from shared.layers import Layers
-from shared.main import main
-from shared.models import describe_files, find_model
+from secondlook.shared.layers import Layers
+from secondlook.shared.models import describe_files, find_model
+from secondlook.training.models.config import ADDITIONAL, MACHINE
+from secondlook.training.models.folder import plain_state
+from secondlook.training.models.runtime import PaperCodec, padded, to_tensor
+from secondlook.training.models.tcm import AdditionalModel, Tcm
 from tests.pictures import photo
 from tests.training.paper_parts import lively_pair, write_pair
-from training.models.config import ADDITIONAL, MACHINE
-from training.models.folder import plain_state
-from training.models.runtime import PaperCodec, padded, to_tensor
-from training.models.tcm import AdditionalModel, Tcm
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -207,7 +207,7 @@ def test_an_edge_sends_keys_only(codec):
 
 
 def test_load_codec_opens_it(monkeypatch, folder, coded):
-    entry = EntryPoint("paper", "training.models.runtime:load", plugins.GROUP)
+    entry = EntryPoint("paper", "secondlook.training.models.runtime:load", plugins.GROUP)
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: [entry])
     opened = load_codec(folder, threads=1)
     assert opened.name == "small"

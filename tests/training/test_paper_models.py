@@ -13,13 +13,13 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 pytest.importorskip("compressai", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
+from secondlook.training.models.config import SIZES, TcmConfig
+from secondlook.training.models.folder import plain_state
+from secondlook.training.models.runtime import padded, to_tensor
+from secondlook.training.models.tcm import AdditionalModel, Tcm
 from tests.pictures import photo
 from tests.training.paper_parts import lively, lively_pair
 from tests.training.paper_reference import Reference
-from training.models.config import SIZES, TcmConfig
-from training.models.folder import plain_state
-from training.models.runtime import padded, to_tensor
-from training.models.tcm import AdditionalModel, Tcm
 
 PUBLISHED = Path(__file__).with_name("published_tensors.txt.xz")
 PARAMETERS = {"icm": 76_568_148, "ica": 67_015_828}

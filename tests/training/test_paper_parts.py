@@ -12,16 +12,23 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from shared.codec import load_codec
-from shared.errors import ConfigError
-from shared.models import find_model
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.models import find_model
+from secondlook.training.paper import noise, vvc
+from secondlook.training.paper.curves import (
+    bd_rates,
+    drawn,
+    measured_curve,
+    our_curves,
+    plot,
+    published_curve,
+)
+from secondlook.training.paper.metrics import Lpips, Metrics, find_lpips, ssim
+from secondlook.training.paper.published import ONE, PLAIN, TWO
+from secondlook.training.paper.study import Plan, Study
 from tests.pictures import noise as noise_picture
 from tests.pictures import photo, psnr
-from training.paper import noise, vvc
-from training.paper.curves import bd_rates, drawn, measured_curve, our_curves, plot, published_curve
-from training.paper.metrics import Lpips, Metrics, find_lpips, ssim
-from training.paper.published import ONE, PLAIN, TWO
-from training.paper.study import Plan, Study
 
 
 def row(bpp: float, quality: float, base: float = 0.1) -> dict[str, float | None]:

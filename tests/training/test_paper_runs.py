@@ -16,14 +16,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from cloud.postfilter import load_postfilter
-from shared.codec import load_codec
-from shared.main import main
+from secondlook.cloud.workers.postfilter import load_postfilter
+from secondlook.main import main
+from secondlook.shared.codec import load_codec
+from secondlook.training.paper import cli
+from secondlook.training.paper.metrics import Lpips
+from secondlook.training.paper.published import PRESETS, TABLE1
+from secondlook.training.rate_distortion import PEERS
 from tests.pictures import photo, psnr
-from training.paper import cli
-from training.paper.metrics import Lpips
-from training.paper.published import PRESETS, TABLE1
-from training.rate_distortion import PEERS
 
 SIDES = ((176, 192), (168, 180))
 BASE_QUALITY = 8
@@ -59,7 +59,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def by_hand() -> dict[tuple[float, bool], tuple[float, float, float]]:
-    """(λ, filtered) -> mean bits a pixel, of which additional, mean PSNR; with nothing of training.paper."""
+    """(λ, filtered) -> mean bits a pixel, of which additional, mean PSNR; with nothing of secondlook.training.paper."""
     codec, refine = load_codec("lite", threads=1), load_postfilter(FILTER, threads=1)
     pictures = [photo(height, width, seed=i) for i, (height, width) in enumerate(SIDES)]
     figures = {}

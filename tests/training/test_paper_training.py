@@ -18,23 +18,32 @@ pytest.importorskip("compressai", reason="training is not installed")
 # ruff: noqa: E402 - what follows needs torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from shared.bitstream import parse
-from shared.errors import ConfigError, ModelNotFound
-from shared.main import main
-from shared.models import find_model
+from secondlook.main import main
+from secondlook.shared.bitstream import parse
+from secondlook.shared.errors import ConfigError, ModelNotFound
+from secondlook.shared.models import find_model
+from secondlook.training.masks.cache import mask_files
+from secondlook.training.masks.choice import DEFAULT_MASKS, open_masks
+from secondlook.training.masks.network import EdgeNet
+from secondlook.training.models import train as training
+from secondlook.training.models.batches import Batches, find_pictures, stream
+from secondlook.training.models.config import REDUCED_ADDITIONAL, REDUCED_MACHINE
+from secondlook.training.models.pair import PaperPair
+from secondlook.training.models.runtime import PaperCodec, to_tensor
+from secondlook.training.models.tcm import AdditionalModel, Tcm
+from secondlook.training.models.train import (
+    Place,
+    Ranks,
+    Run,
+    Step,
+    TrainConfig,
+    read_checkpoint,
+    reduced,
+    train,
+)
+from secondlook.training.postfilter.train import validation_pairs
 from tests.pictures import photo, psnr
 from tests.training.paper_parts import lively_pair, write_pair
-from training.masks.cache import mask_files
-from training.masks.choice import DEFAULT_MASKS, open_masks
-from training.masks.network import EdgeNet
-from training.models import train as training
-from training.models.batches import Batches, find_pictures, stream
-from training.models.config import REDUCED_ADDITIONAL, REDUCED_MACHINE
-from training.models.pair import PaperPair
-from training.models.runtime import PaperCodec, to_tensor
-from training.models.tcm import AdditionalModel, Tcm
-from training.models.train import Place, Ranks, Run, Step, TrainConfig, read_checkpoint, reduced, train
-from training.postfilter.train import validation_pairs
 
 ROOT = Path(__file__).parents[2]
 
@@ -336,7 +345,7 @@ def test_two_processes_train_one_model(pictures, work):
     masks_of(pictures, work)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "shared.main", "train", "paper", "machine", "--size", "reduced", "--data", str(pictures),
+        "-m", "secondlook", "train", "paper", "machine", "--size", "reduced", "--data", str(pictures),
         "--work", str(work), "--minutes", "10", "--threads", "1", "--batch", "1", "--steps", "12",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -352,17 +361,19 @@ def test_two_processes_train_one_model(pictures, work):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_demo_runs_with_it(tmp_path):
-    """Edge, worker and reviewer with a reduced model of the family."""
+    """Edge, worker and refiner with a reduced model of the family."""
     installed = tmp_path / "site" / "secondlook_plugins-1.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: secondlook-plugins\nVersion: 1\n")
-    (installed / "entry_points.txt").write_text("[secondlook.codecs]\npaper = training.models.runtime:load\n")
+    (installed / "entry_points.txt").write_text(
+        "[secondlook.codecs]\npaper = secondlook.training.models.runtime:load\n"
+    )
     (tmp_path / "frames").mkdir()
     for k in range(3):
         cv2.imwrite(str(tmp_path / "frames" / f"{k}.png"), photo(128, 192, seed=k))
     folder, report = write_pair(tmp_path / "small"), tmp_path / "report.json"
     command = [
-        sys.executable, "-m", "shared.main", "demo", "--codec", str(folder), "--source", str(tmp_path / "frames"),
+        sys.executable, "-m", "secondlook", "demo", "--codec", str(folder), "--source", str(tmp_path / "frames"),
         "--frames", "3", "--audit-every", "1", "--exit", "--no-open", "--port", "0", "--postfilter", "rrdb-fast",
         "--stall-seconds", "900", "--report", str(report),
     ]  # fmt: skip

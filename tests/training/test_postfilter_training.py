@@ -11,17 +11,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
-from cloud.postfilter import load_postfilter
-from shared.codec import load_codec
-from shared.errors import ConfigError, DetectorError, ModelNotFound
-from shared.models import find_model
+from secondlook.cloud.workers.postfilter import load_postfilter
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import ConfigError, DetectorError, ModelNotFound
+from secondlook.shared.models import find_model
+from secondlook.training.lite.export import load_lite
+from secondlook.training.lite.weights import load_weights
+from secondlook.training.postfilter import pictures
+from secondlook.training.postfilter import train as training
+from secondlook.training.postfilter.export import export_postfilter
+from secondlook.training.postfilter.model import PostFilter, lengthen
 from tests.pictures import photo, psnr
-from training.lite.export import load_lite
-from training.lite.weights import load_weights
-from training.postfilter import pictures
-from training.postfilter import train as training
-from training.postfilter.export import export_postfilter
-from training.postfilter.model import PostFilter, lengthen
 
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
 needs_teacher = pytest.mark.skipif(not TEACHER.exists(), reason="the YOLOX-nano export is not there")

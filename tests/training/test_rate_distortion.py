@@ -9,10 +9,10 @@ for package in ("av", "torch", "pytorch_msssim"):
     pytest.importorskip(package, reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs them
+from secondlook.training.bench_cli import PEER_NAMES
+from secondlook.training.published import KODAK_CURVES, is_kodak
+from secondlook.training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr
 from tests.pictures import photo
-from training.bench_cli import PEER_NAMES
-from training.published import KODAK_CURVES, is_kodak
-from training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr
 
 
 def test_the_command_offers_every_peer() -> None:

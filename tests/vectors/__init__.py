@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shared.bitstream import VERSION, parse
-from shared.codec import LiteCodec, load_codec
-from shared.errors import SecondlookError
-from shared.layers import Layers
+from secondlook.shared.bitstream import VERSION, parse
+from secondlook.shared.codec import LiteCodec, load_codec
+from secondlook.shared.errors import SecondlookError
+from secondlook.shared.layers import Layers
 from tests.pictures import U8Image, noise, photo, psnr
 
 FOLDER = Path(__file__).parent
@@ -140,7 +140,10 @@ def write(folder: Path = FOLDER) -> list[str]:
         if (listed["format_version"], listed["model_hash"]) == (VERSION, codec.model_hash.hex()):
             lost = list(_undecodable(codec, listed["vectors"], folder))
             if lost:
-                return [*lost, "the format has changed: raise shared.bitstream.VERSION, then write"]
+                return [
+                    *lost,
+                    "the format has changed: raise secondlook.shared.bitstream.VERSION, then write",
+                ]
     for old in folder.glob("*.*.*"):
         old.unlink()
     keys = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from shared.codec import load_codec
+from secondlook.shared.codec import load_codec
 from tests import vectors
 
 

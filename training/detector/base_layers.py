@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from cloud.detectors import load_detector
-from cloud.postfilter import PostFilter, load_postfilter
-from training.detector.evaluate import (
+from secondlook.cloud.workers.detectors import load_detector
+from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.training.detector.evaluate import (
     LOWEST_SCORE,
     BaseLayer,
     Change,
@@ -29,7 +29,7 @@ from training.detector.evaluate import (
     match,
     resampled_precision,
 )
-from training.rate_distortion import PEERS, U8
+from secondlook.training.rate_distortion import PEERS, U8
 
 BASE_QUALITIES = (0, 4, 8, 12, 16, 20, 24, 28)
 PEER_QUALITIES = {"avif": (3, 6, 10, 15, 20, 26, 34), "jpeg": (3, 5, 8, 12, 18, 25)}

@@ -16,7 +16,7 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
     parser.add_argument("--teacher", type=Path, required=True, help="the YOLOX-nano ONNX export")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--decoded", type=Path, help="folder made by training.detector.decoded")
+    parser.add_argument("--decoded", type=Path, help="folder made by secondlook.training.detector.decoded")
     parser.add_argument(
         "--minutes", type=float, required=True, help="time for the whole run, resumed parts included"
     )
@@ -104,7 +104,7 @@ COMMANDS: dict[str, tuple[Declare, str]] = {
 def parse(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line of one of the modules, run by itself."""
     declare, text = COMMANDS[name]
-    parser = argparse.ArgumentParser(prog=f"python -m training.detector.{name}", description=text)
+    parser = argparse.ArgumentParser(prog=f"python -m secondlook.training.detector.{name}", description=text)
     declare(parser)
     return parser.parse_args(arguments)
 
@@ -113,6 +113,6 @@ def runner(name: str) -> Callable[[argparse.Namespace], int]:
     """What `secondlook VERB detector` runs: the `run` of that module, imported when it is called."""
 
     def run(args: argparse.Namespace) -> int:
-        return int(importlib.import_module(f"training.detector.{name}").run(args))
+        return int(importlib.import_module(f"secondlook.training.detector.{name}").run(args))
 
     return run

@@ -1,6 +1,6 @@
 """Send training images through the codec's base layer, once, for the student to see in their place.
 
-    python -m training.detector.decoded --data DIR [--video FILE] --out DIR --codec lite
+    python -m secondlook.training.detector.decoded --data DIR [--video FILE] --out DIR --codec lite
 
 Writes `OUT/<name of the image>/<n>.png`, of the image's own size. Each image is coded at a random scale and base
 quality, so that the artefacts come in the sizes that cameras of other resolutions would give them.
@@ -15,10 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.codec import load_codec
-from shared.layers import LayeredCodec
-from training.detector.cli import parse
-from training.detector.views import U8, load_images, load_video
+from secondlook.shared.codec import load_codec
+from secondlook.shared.layers import LayeredCodec
+from secondlook.training.detector.cli import parse
+from secondlook.training.detector.views import U8, load_images, load_video
 
 VIDEO_STEP = 6  # as in training: the frames it draws are these
 

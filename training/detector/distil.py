@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.detector.model import STRIDES
-from training.detector.teacher import MAPS
+from secondlook.training.detector.model import STRIDES
+from secondlook.training.detector.teacher import MAPS
 
 
 @dataclass(frozen=True)

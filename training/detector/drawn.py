@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.detection import COCO_CLASSES
-from training.detector.views import U8
+from secondlook.shared.detection import COCO_CLASSES
+from secondlook.training.detector.views import U8
 
 F32 = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]

@@ -1,6 +1,6 @@
 """Average precision of detectors on COCO-style annotations, on the images and on decoded base layers.
 
-python -m training.detector.evaluate --images DIR --annotations FILE [--against FILE] [--codec lite]
+python -m secondlook.training.detector.evaluate --images DIR --annotations FILE [--against FILE] [--codec lite]
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cloud.detectors import load_detector
-from shared.codec import load_codec
-from shared.detection import Detector, U8Image
-from shared.errors import ConfigError
-from training.detector.classes import SHIPPED_CLASSES
-from training.detector.cli import parse
+from secondlook.cloud.workers.detectors import load_detector
+from secondlook.shared.codec import load_codec
+from secondlook.shared.detection import Detector, U8Image
+from secondlook.shared.errors import ConfigError
+from secondlook.training.detector.classes import SHIPPED_CLASSES
+from secondlook.training.detector.cli import parse
 
 Change = Callable[[U8Image], U8Image]
 LOWEST_SCORE = 0.01  # average precision needs the weak detections too

@@ -1,6 +1,6 @@
 """Turn a checkpoint into the model folder that ships: ONNX, weights, manifest.
 
-python -m training.detector.export --work DIR --data DIR --teacher FILE --out exported_models/detector
+python -m secondlook.training.detector.export --work DIR --data DIR --teacher FILE --out exported_models/detector
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shared.detection import COCO_CLASSES
-from shared.models import describe_files
-from training.detector.classes import SHIPPED_CLASSES
-from training.detector.cli import parse
-from training.detector.model import STRIDES, Student, parameters
-from training.detector.threshold import choose_threshold
-from training.detector.train import CHECKPOINT, State, TrainConfig, fresh_state
-from training.onnx_files import store_half
+from secondlook.shared.detection import COCO_CLASSES
+from secondlook.shared.models import describe_files
+from secondlook.training.detector.classes import SHIPPED_CLASSES
+from secondlook.training.detector.cli import parse
+from secondlook.training.detector.model import STRIDES, Student, parameters
+from secondlook.training.detector.threshold import choose_threshold
+from secondlook.training.detector.train import CHECKPOINT, State, TrainConfig, fresh_state
+from secondlook.training.onnx_files import store_half
 
 INPUT_SIDE = 416
 REPORT_SHARE = 0.5  # detections down to this share of the threshold are reported, for the policy to weigh

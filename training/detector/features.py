@@ -18,8 +18,8 @@ from onnx2torch import convert
 from onnx2torch.node_converters.resize import OnnxResize
 from torch import Tensor, nn
 
-from shared.errors import DetectorError
-from training.detector.teacher import TAPS
+from secondlook.shared.errors import DetectorError
+from secondlook.training.detector.teacher import TAPS
 
 AFTER_FOCUS = "input"  # what the export calls the image once its 2x2 pixels lie side by side as channels
 LAYERS = ("s8", "s16", "p8", "p16", "p32")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from shared.errors import DetectorError
+from secondlook.shared.errors import DetectorError
 
 F32 = npt.NDArray[np.float32]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cloud.detectors import OnnxDetector
-from shared.detection import Detection
-from shared.errors import ConfigError
-from shared.inference import open_session
-from training.detector.classes import SHIPPED_CLASSES
-from training.detector.views import is_validation, load_images
+from secondlook.cloud.workers.detectors import OnnxDetector
+from secondlook.shared.detection import Detection
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.inference import open_session
+from secondlook.training.detector.classes import SHIPPED_CLASSES
+from secondlook.training.detector.views import is_validation, load_images
 
 TEACHER_SCORE = 0.4  # what the teacher finds above this counts as being there
 MATCH_OVERLAP = 0.5

@@ -1,6 +1,6 @@
 """Distil the student from the teacher for a given number of minutes.
 
-    python -m training.detector.train --data DIR --teacher FILE --work DIR --minutes 75 [--resume]
+    python -m secondlook.training.detector.train --data DIR --teacher FILE --work DIR --minutes 75 [--resume]
 
 First every stage learns the teacher's next map from the teacher's map before it, all stages at once;
 then from the student's own maps, so that each makes up for those before it; then all are trained as one,
@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.detection import COCO_CLASSES
-from shared.errors import ConfigError
-from training.detector.classes import SHIPPED_CLASSES
-from training.detector.cli import parse
-from training.detector.distil import LossConfig, map_errors, output_errors, total_error
-from training.detector.drawn import DrawnConfig, drawn_view, write_targets
-from training.detector.model import Student, calibrate, parameters
-from training.detector.muon import Muon, pointwise_weights
-from training.detector.teacher import Teacher
-from training.detector.views import (
+from secondlook.shared.detection import COCO_CLASSES
+from secondlook.shared.errors import ConfigError
+from secondlook.training.detector.classes import SHIPPED_CLASSES
+from secondlook.training.detector.cli import parse
+from secondlook.training.detector.distil import LossConfig, map_errors, output_errors, total_error
+from secondlook.training.detector.drawn import DrawnConfig, drawn_view, write_targets
+from secondlook.training.detector.model import Student, calibrate, parameters
+from secondlook.training.detector.muon import Muon, pointwise_weights
+from secondlook.training.detector.teacher import Teacher
+from secondlook.training.detector.views import (
     Sample,
     ViewConfig,
     ViewMaker,
@@ -45,8 +45,8 @@ from training.detector.views import (
     load_images,
     load_video,
 )
-from training.devices import half_precision
-from training.lite.weights import load_weights
+from secondlook.training.devices import half_precision
+from secondlook.training.lite.weights import load_weights
 
 CHECKPOINT = "checkpoint.pt"
 TRAINED_SHARE_OF_VIDEO = 0.85

@@ -14,13 +14,13 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_weights
 from torch import Tensor, nn
 
-from shared.entropy import MAX_SYMBOL
-from shared.models import describe_files, model_hash
-from training.lite.model import LayerEntropy, LiteCodec, dead_zone
-from training.lite.scale_network import ACTIVATION_STEPS, WEIGHT_STEPS, IntegerConv, activation
-from training.lite.tables import entropy_tables, integer_layers
-from training.lite.weights import load_weights
-from training.onnx_files import export_onnx
+from secondlook.shared.entropy import MAX_SYMBOL
+from secondlook.shared.models import describe_files, model_hash
+from secondlook.training.lite.model import LayerEntropy, LiteCodec, dead_zone
+from secondlook.training.lite.scale_network import ACTIVATION_STEPS, WEIGHT_STEPS, IntegerConv, activation
+from secondlook.training.lite.tables import entropy_tables, integer_layers
+from secondlook.training.lite.weights import load_weights
+from secondlook.training.onnx_files import export_onnx
 
 CHANGE_THRESHOLD = 0.02
 LATENT = {2: "h16", 3: "w16"}

@@ -19,11 +19,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.data import CropSampler
-from training.lite.model import SIGMA_LEVELS, LayerEntropy, LiteCodec, dead_zone, likelihood_of, sigma_of
-from training.lite.scale_network import round_ste
-from training.lite.tables import gaussian_masses
-from training.lite.train import TrainConfig, draw_qualities, load_sampler
+from secondlook.training.data import CropSampler
+from secondlook.training.lite.model import (
+    SIGMA_LEVELS,
+    LayerEntropy,
+    LiteCodec,
+    dead_zone,
+    likelihood_of,
+    sigma_of,
+)
+from secondlook.training.lite.scale_network import round_ste
+from secondlook.training.lite.tables import gaussian_masses
+from secondlook.training.lite.train import TrainConfig, draw_qualities, load_sampler
 
 FLOOR = 2.0**-20  # about what a table gives a symbol far outside its Gaussian
 CROP, BATCH = 192, 6

@@ -22,8 +22,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.lite.layers import F64, DepthConvBlock, conv1x1, dct_basis, haar_choice, haar_down, haar_up
-from training.lite.scale_network import KNOTS, QUALITIES, PerQuality, ScaleNetwork, bounded, round_ste
+from secondlook.training.lite.layers import (
+    F64,
+    DepthConvBlock,
+    conv1x1,
+    dct_basis,
+    haar_choice,
+    haar_down,
+    haar_up,
+)
+from secondlook.training.lite.scale_network import (
+    KNOTS,
+    QUALITIES,
+    PerQuality,
+    ScaleNetwork,
+    bounded,
+    round_ste,
+)
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
 BASE_SHARE = 0.18  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit a pixel

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from scipy.special import erf
 
-from shared.entropy import TABLE_BITS
-from training.lite.layers import F64
-from training.lite.model import SIGMA_LEVELS, LayerEntropy, sigma_of
-from training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv
+from secondlook.shared.entropy import TABLE_BITS
+from secondlook.training.lite.layers import F64
+from secondlook.training.lite.model import SIGMA_LEVELS, LayerEntropy, sigma_of
+from secondlook.training.lite.scale_network import ACTIVATION_STEPS, QUALITIES, WEIGHT_STEPS, IntegerConv
 
 LISTED_BELOW = 3  # σ < 0.15: at most one symbol in 1,500 is not 0; a step more cost 0.1 % of bits
 PRIOR_SYMBOLS = 3000  # what the Gaussian weighs beside symbols that were counted

@@ -21,11 +21,19 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.data import CropSampler, fits, list_images, read_rgb
-from training.detector.features import STRIDE, FeatureDistance
-from training.devices import Recorded, adam, half_precision, read_ahead, restore, set_rate, training_device
-from training.lite.layers import DepthConvBlock
-from training.lite.model import (
+from secondlook.training.data import CropSampler, fits, list_images, read_rgb
+from secondlook.training.detector.features import STRIDE, FeatureDistance
+from secondlook.training.devices import (
+    Recorded,
+    adam,
+    half_precision,
+    read_ahead,
+    restore,
+    set_rate,
+    training_device,
+)
+from secondlook.training.lite.layers import DepthConvBlock
+from secondlook.training.lite.model import (
     LOG_STEP,
     SIGMA_LOW,
     LiteCodec,
@@ -35,10 +43,10 @@ from training.lite.model import (
     silence_base,
     train_only,
 )
-from training.lite.scale_network import KNOTS, QUALITIES
-from training.lite.weights import load_weights
-from training.masks.cache import masks_for
-from training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
+from secondlook.training.lite.scale_network import KNOTS, QUALITIES
+from secondlook.training.lite.weights import load_weights
+from secondlook.training.masks.cache import masks_for
+from secondlook.training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
 
 
 @dataclass(frozen=True)

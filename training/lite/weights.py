@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shared.errors import ModelNotFound
+from secondlook.shared.errors import ModelNotFound
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.errors import ConfigError, ModelNotFound
-from training.data import U8
-from training.masks.cache import MaskProvider, file_hash
-from training.masks.network import EdgeNet, load_network, probabilities
+from secondlook.shared.errors import ConfigError, ModelNotFound
+from secondlook.training.data import U8
+from secondlook.training.masks.cache import MaskProvider, file_hash
+from secondlook.training.masks.network import EdgeNet, load_network, probabilities
 
 DILATION_PIXELS = 7
 

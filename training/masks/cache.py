@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.files import write_atomically
-from training.data import U8, read_rgb
+from secondlook.shared.files import write_atomically
+from secondlook.training.data import U8, read_rgb
 
 FORMAT = 1  # raise it when masks of the same source and settings come out differently
 REPORT_EVERY = 100

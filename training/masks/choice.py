@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.errors import ConfigError
+from secondlook.shared.errors import ConfigError
 
 if TYPE_CHECKING:
-    from training.masks.cache import MaskProvider
+    from secondlook.training.masks.cache import MaskProvider
 
 MASKS = ("human", "edges", "canny", "regions", "sam")
 
@@ -59,7 +59,7 @@ def open_masks(config: MaskConfig, data: Path, work: Path) -> MaskProvider:
 
     Raises ConfigError for a name that is not known, and the errors of the provider.
     """
-    from training.masks.boundaries import CannyEdges, HumanBoundaries, NetworkEdges
+    from secondlook.training.masks.boundaries import CannyEdges, HumanBoundaries, NetworkEdges
 
     if config.provider == "human":
         return HumanBoundaries(data / "train" / "boundaries", NetworkEdges(work / "edges.pt"))
@@ -68,11 +68,11 @@ def open_masks(config: MaskConfig, data: Path, work: Path) -> MaskProvider:
     if config.provider == "canny":
         return CannyEdges()
     if config.provider == "regions":
-        from training.masks.regions import ObjectRegions
+        from secondlook.training.masks.regions import ObjectRegions
 
         return ObjectRegions(config.detector, config.annotations)
     if config.provider == "sam":
-        from training.masks.segments import SegmentAnything
+        from secondlook.training.masks.segments import SegmentAnything
 
         return SegmentAnything(config.sam_weights)
     raise ConfigError(f"no masks {config.provider!r}: there are {', '.join(MASKS)}")

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.errors import ConfigError
-from training.data import U8, CropSampler, list_images, read_rgb
+from secondlook.shared.errors import ConfigError
+from secondlook.training.data import U8, CropSampler, list_images, read_rgb
 
 F32 = npt.NDArray[np.float32]
 

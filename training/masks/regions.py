@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from cloud.detectors import BUILTIN, load_detector
-from shared.detection import Detector
-from shared.errors import ConfigError, DetectorError
-from training.data import U8
-from training.masks.boundaries import DILATION_PIXELS, widen
-from training.masks.cache import MaskProvider, file_hash
+from secondlook.cloud.workers.detectors import BUILTIN, load_detector
+from secondlook.shared.detection import Detector
+from secondlook.shared.errors import ConfigError, DetectorError
+from secondlook.training.data import U8
+from secondlook.training.masks.boundaries import DILATION_PIXELS, widen
+from secondlook.training.masks.cache import MaskProvider, file_hash
 
 MIN_SCORE = 0.25  # a region too many costs bits, one too few costs an object
 
@@ -27,7 +27,7 @@ class Annotations:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigError if `path` is no such file."""
-        from training.detector.evaluate import load_truth
+        from secondlook.training.detector.evaluate import load_truth
 
         self._path = path
         try:

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelCorrupt, ModelNotFound
-from training.data import U8
-from training.masks.boundaries import DILATION_PIXELS, widen
-from training.masks.cache import MaskProvider, file_hash
+from secondlook.shared.errors import ModelCorrupt, ModelNotFound
+from secondlook.training.data import U8
+from secondlook.training.masks.boundaries import DILATION_PIXELS, widen
+from secondlook.training.masks.cache import MaskProvider, file_hash
 
 SIDE = 1024  # pixels of the square an image is scaled to: what all of these networks were trained at
 CONFIDENCE = 0.4  # FastSAM's usual threshold; SAM itself drops segments below 0.88

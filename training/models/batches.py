@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from shared.errors import ConfigError
-from training.data import U8, CropSampler, list_images, read_rgb
+from secondlook.shared.errors import ConfigError
+from secondlook.training.data import U8, CropSampler, list_images, read_rgb
 
 HELD_OUT = 8  # images of a plain folder that are judged by and not trained on
 

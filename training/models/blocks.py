@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.parts import AttentionBlock, ResidualBlock, conv1x1
+from secondlook.training.models.parts import AttentionBlock, ResidualBlock, conv1x1
 
 
 def relative_positions(window: int) -> Tensor:

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from shared.bitstream import MAX_QUALITY
-from shared.errors import ConfigError, ModelCorrupt, ModelNotFound, SourceNotFound
-from shared.models import find_model
-from training.lite.model import LAMBDA_HIGH, LAMBDA_LOW
-from training.models.config import SIZES
-from training.models.folder import plain_state, read_coder, read_facts, write_folder
-from training.models.tcm import AdditionalModel, Tcm
-from training.models.train import read_checkpoint
+from secondlook.shared.bitstream import MAX_QUALITY
+from secondlook.shared.errors import ConfigError, ModelCorrupt, ModelNotFound, SourceNotFound
+from secondlook.shared.models import find_model
+from secondlook.training.lite.model import LAMBDA_HIGH, LAMBDA_LOW
+from secondlook.training.models.config import SIZES
+from secondlook.training.models.folder import plain_state, read_coder, read_facts, write_folder
+from secondlook.training.models.tcm import AdditionalModel, Tcm
+from secondlook.training.models.train import read_checkpoint
 
 AUTHORS = (
     "weights made by others and converted: their authors' terms apply. The repository final-0/ICM-v1, where the "

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from training.masks.choice import mask_config
+from secondlook.training.masks.choice import mask_config
 
 BASE_LAMBDA, LAMBDA = 0.05, 0.01  # of the authors' published pair of checkpoints
 IMPORT_TEXT = "make a model folder of the paper family from its authors' two checkpoints"
@@ -68,8 +68,8 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Train one model. `environment` tells of other processes, as torchrun sets it."""
-    from training.models.checkpoint import machine_weights
-    from training.models.train import (
+    from secondlook.training.models.checkpoint import machine_weights
+    from secondlook.training.models.train import (
         Place,
         Ranks,
         TrainConfig,
@@ -105,7 +105,7 @@ def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 def run_import(args: argparse.Namespace) -> int:
     """Write the folder and say what it is."""
-    from training.models.checkpoint import import_checkpoints
+    from secondlook.training.models.checkpoint import import_checkpoints
 
     facts = import_checkpoints(
         args.machine, args.additional, args.out, base_lambda=args.base_lambda, lam=args.lam

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder
-from shared.errors import ModelCorrupt
-from training.models.config import HYPER_STEP, LATENT_STEP
-from training.models.parts import EntropyBottleneck, GaussianConditional, get_scale_table
-from training.models.tcm import Tcm
+from secondlook.shared.entropy import MAX_SYMBOL, EntropyTables, SymbolDecoder, SymbolEncoder
+from secondlook.shared.errors import ModelCorrupt
+from secondlook.training.models.config import HYPER_STEP, LATENT_STEP
+from secondlook.training.models.parts import EntropyBottleneck, GaussianConditional, get_scale_table
+from secondlook.training.models.tcm import Tcm
 
 I16 = npt.NDArray[np.int16]
 Tables = dict[str, npt.NDArray[Any]]

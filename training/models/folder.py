@@ -20,13 +20,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from shared.bitstream import MAX_QUALITY
-from shared.errors import ModelCorrupt
-from shared.files import write_all
-from shared.models import ModelFolder, describe_bytes, model_hash
-from training.models.coding import LayerCoder, Tables, gaussian_tables, hyper_tables
-from training.models.config import TcmConfig
-from training.models.tcm import AdditionalModel, Tcm
+from secondlook.shared.bitstream import MAX_QUALITY
+from secondlook.shared.errors import ModelCorrupt
+from secondlook.shared.files import write_all
+from secondlook.shared.models import ModelFolder, describe_bytes, model_hash
+from secondlook.training.models.coding import LayerCoder, Tables, gaussian_tables, hyper_tables
+from secondlook.training.models.config import TcmConfig
+from secondlook.training.models.tcm import AdditionalModel, Tcm
 
 FAMILY = "paper"
 TABLES = "entropy.safetensors"

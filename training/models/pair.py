@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.models import ModelFolder, find_model
-from training.lite.export import load_lite
-from training.models.config import SIDE_STEP
-from training.models.folder import FAMILY, read_coder, read_facts
-from training.models.tcm import AdditionalModel
+from secondlook.shared.models import ModelFolder, find_model
+from secondlook.training.lite.export import load_lite
+from secondlook.training.models.config import SIDE_STEP
+from secondlook.training.models.folder import FAMILY, read_coder, read_facts
+from secondlook.training.models.tcm import AdditionalModel
 
 
 class PaperPair(nn.Module):

@@ -1,4 +1,4 @@
-"""The `paper` codec at run time: what edge, worker and reviewer load by the entry point `secondlook.codecs`.
+"""The `paper` codec at run time: what edge, worker and refiner load by the entry point `secondlook.codecs`.
 
 It codes key frames only, in float32, on an NVIDIA GPU where torch sees one, else on the CPU.
 """
@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
-from shared.errors import (
+from secondlook.shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
+from secondlook.shared.errors import (
     ConfigError,
     LayerMismatch,
     MalformedBitstream,
@@ -24,11 +24,11 @@ from shared.errors import (
     TruncatedBitstream,
     UnsupportedBitstream,
 )
-from shared.layers import Encoded, Key, Layers
-from shared.models import ModelFolder
-from training.models.coding import LayerCoder, Symbols
-from training.models.config import SIDE_STEP
-from training.models.folder import Point, read_coder, read_facts
+from secondlook.shared.layers import Encoded, Key, Layers
+from secondlook.shared.models import ModelFolder
+from secondlook.training.models.coding import LayerCoder, Symbols
+from secondlook.training.models.config import SIDE_STEP
+from secondlook.training.models.folder import Point, read_coder, read_facts
 
 U8Image = npt.NDArray[np.uint8]
 

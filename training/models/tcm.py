@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.models.blocks import ParallelBlock, SwAtten
-from training.models.config import ADDITIONAL, MACHINE, TcmConfig
-from training.models.parts import (
+from secondlook.training.models.blocks import ParallelBlock, SwAtten
+from secondlook.training.models.config import ADDITIONAL, MACHINE, TcmConfig
+from secondlook.training.models.parts import (
     CompressionModel,
     EntropyBottleneck,
     GaussianConditional,

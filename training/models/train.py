@@ -22,14 +22,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from shared.errors import ConfigError, ModelNotFound
-from training.devices import Recorded, adam_of_groups, restore, set_rate
-from training.lite.model import edge_weighted_error
-from training.masks.cache import mask_files
-from training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
-from training.models.batches import Batches, find_pictures, held_out_tensors, stream
-from training.models.config import SIZES
-from training.models.tcm import AdditionalModel, Coded, Tcm
+from secondlook.shared.errors import ConfigError, ModelNotFound
+from secondlook.training.devices import Recorded, adam_of_groups, restore, set_rate
+from secondlook.training.lite.model import edge_weighted_error
+from secondlook.training.masks.cache import mask_files
+from secondlook.training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
+from secondlook.training.models.batches import Batches, find_pictures, held_out_tensors, stream
+from secondlook.training.models.config import SIZES
+from secondlook.training.models.tcm import AdditionalModel, Coded, Tcm
 
 STAGES = ("machine", "additional")
 LOG_EVERY, SAVE_EVERY, JUDGE_EVERY = 50, 250, 1000  # steps

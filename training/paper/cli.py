@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.paper.curves import Curve
-    from training.paper.noise import Example
-    from training.paper.study import Study
-    from training.paper.table import Cell
+    from secondlook.training.paper.curves import Curve
+    from secondlook.training.paper.noise import Example
+    from secondlook.training.paper.study import Study
+    from secondlook.training.paper.table import Cell
 
 VERBS = {
     "table1": "PSNR without and with post-processing, ours beside Table I",
@@ -99,7 +99,7 @@ def _fig2_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one verb. Raises what `Study` raises, and DiskFull or Unwritable."""
-    from training.paper.study import Plan, Study
+    from secondlook.training.paper.study import Plan, Study
 
     plan = Plan(**{
         name: tuple(value) if isinstance(value, list) else value
@@ -128,8 +128,8 @@ def _fig3(study: Study, args: argparse.Namespace) -> list[Path]:
 
 
 def _report(study: Study, args: argparse.Namespace) -> list[Path]:
-    from training.paper import curves
-    from training.paper.page import page
+    from secondlook.training.paper import curves
+    from secondlook.training.paper.page import page
 
     cells, found, examples = study.table1(), study.fig2(), study.fig3()
     written = [*_table1_files(cells, args), *_fig2_files(found, study, args), *_fig3_files(examples, args)]
@@ -143,14 +143,14 @@ def _report(study: Study, args: argparse.Namespace) -> list[Path]:
 
 
 def _table1_files(cells: Sequence[Cell], args: argparse.Namespace) -> list[Path]:
-    from training.paper import table
+    from secondlook.training.paper import table
 
     print(table.text(cells))
     return [_write_csv(args.out / "table1.csv", table.FIELDS, table.rows(cells))]
 
 
 def _fig2_files(found: Sequence[Curve], study: Study, args: argparse.Namespace) -> list[Path]:
-    from training.paper import curves
+    from secondlook.training.paper import curves
 
     png = curves.plot(found, len(study.lab.pictures))
     return [
@@ -160,7 +160,7 @@ def _fig2_files(found: Sequence[Curve], study: Study, args: argparse.Namespace) 
 
 
 def _fig3_files(examples: Sequence[Example], args: argparse.Namespace) -> list[Path]:
-    from training.paper import noise
+    from secondlook.training.paper import noise
 
     return [
         _write_csv(args.out / "fig3.csv", noise.FIELDS, noise.rows(examples)),
@@ -201,7 +201,7 @@ def _write_csv(path: Path, fields: Sequence[str], rows: Sequence[Mapping[str, ob
 
 
 def _write(path: Path, data: bytes) -> Path:
-    from shared.files import write_atomically
+    from secondlook.shared.files import write_atomically
 
     write_atomically(path, data)
     return path

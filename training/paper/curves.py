@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.paper.measure import Row
-from training.paper.metrics import COLUMNS
-from training.paper.published import ONE, PLAIN, TWO
-from training.published import KODAK_CURVES, KODAK_IMAGES
-from training.rate_distortion import Point, bd_rate
+from secondlook.training.paper.measure import Row
+from secondlook.training.paper.metrics import COLUMNS
+from secondlook.training.paper.published import ONE, PLAIN, TWO
+from secondlook.training.published import KODAK_CURVES, KODAK_IMAGES
+from secondlook.training.rate_distortion import Point, bd_rate
 
 FIELDS = ("curve", "source", "setting", "images", "bpp", *COLUMNS)
 PEER_TITLES = {

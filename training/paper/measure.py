@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cloud.postfilter import PostFilter
-from shared.errors import SourceUnreadable, UnsupportedStore
-from shared.files import write_atomically
-from shared.layers import LayeredCodec
-from training.data import list_images, read_rgb
-from training.paper.metrics import COLUMNS, Metrics
-from training.paper.published import PLAIN
-from training.rate_distortion import Peer, bpp
+from secondlook.cloud.workers.postfilter import PostFilter
+from secondlook.shared.errors import SourceUnreadable, UnsupportedStore
+from secondlook.shared.files import write_atomically
+from secondlook.shared.layers import LayeredCodec
+from secondlook.training.data import list_images, read_rgb
+from secondlook.training.paper.metrics import COLUMNS, Metrics
+from secondlook.training.paper.published import PLAIN
+from secondlook.training.rate_distortion import Peer, bpp
 
 U8 = npt.NDArray[np.uint8]
 Row = dict[str, float | None]

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pytorch_msssim
 import torch
 
-from shared.errors import ConfigError
-from training.rate_distortion import ms_ssim, psnr
+from secondlook.shared.errors import ConfigError
+from secondlook.training.rate_distortion import ms_ssim, psnr
 
 U8 = npt.NDArray[np.uint8]
 COLUMNS = ("psnr", "ssim", "ms_ssim", "lpips")

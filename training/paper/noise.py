@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from training.rate_distortion import psnr
+from secondlook.training.rate_distortion import psnr
 
 U8 = npt.NDArray[np.uint8]
 FIELDS = ("image", "filter", "lambda", "psnr_input", "psnr_output", "gain_db", "nearer", "farther")

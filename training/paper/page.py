@@ -6,12 +6,12 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from training.paper import noise
-from training.paper.curves import Curve, bd_rates
-from training.paper.metrics import COLUMNS
-from training.paper.noise import Example
-from training.paper.published import ONE, PLAIN, PRESETS, TITLES, TWO
-from training.paper.table import NUMBERS, Cell, shown
+from secondlook.training.paper import noise
+from secondlook.training.paper.curves import Curve, bd_rates
+from secondlook.training.paper.metrics import COLUMNS
+from secondlook.training.paper.noise import Example
+from secondlook.training.paper.published import ONE, PLAIN, PRESETS, TITLES, TWO
+from secondlook.training.paper.table import NUMBERS, Cell, shown
 
 TITLE = "Refining Coded Image in Human Vision Layer: the paper's figures, measured"
 HEADS = {"psnr": "PSNR dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower is better)"}

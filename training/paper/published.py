@@ -5,7 +5,7 @@ Shindo, Tatsumi, Watanabe, Watanabe: "Refining Coded Image in Human Vision Layer
 
 from __future__ import annotations
 
-from shared.quality import PRESETS as NAMED
+from secondlook.shared.quality import PRESETS as NAMED
 
 # λ of Table I -> quality of our enhancement layer
 PRESETS = {float(name.removeprefix("lambda-")): quality for name, quality in NAMED.items()}

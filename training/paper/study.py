@@ -11,20 +11,20 @@ from pathlib import Path
 import cv2
 import torch
 
-from cloud.postfilter import PostFilter, load_postfilter
-from shared.codec import load_codec
-from shared.errors import ConfigError
-from shared.models import find_model
-from shared.version import __version__
-from training.paper import curves, noise, table
-from training.paper.curves import Curve
-from training.paper.measure import Coder, Lab, Row, mean, read_pictures
-from training.paper.metrics import Metrics, find_lpips
-from training.paper.noise import Example
-from training.paper.published import ONE, PRESETS, TWO
-from training.paper.vvc import find_tools, version, vvc_peer
-from training.published import KODAK_IMAGES, is_kodak
-from training.rate_distortion import PEERS, Peer
+from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import ConfigError
+from secondlook.shared.models import find_model
+from secondlook.shared.version import __version__
+from secondlook.training.paper import curves, noise, table
+from secondlook.training.paper.curves import Curve
+from secondlook.training.paper.measure import Coder, Lab, Row, mean, read_pictures
+from secondlook.training.paper.metrics import Metrics, find_lpips
+from secondlook.training.paper.noise import Example
+from secondlook.training.paper.published import ONE, PRESETS, TWO
+from secondlook.training.paper.vvc import find_tools, version, vvc_peer
+from secondlook.training.published import KODAK_IMAGES, is_kodak
+from secondlook.training.rate_distortion import PEERS, Peer
 
 SINGLE = "single-layer"
 SINGLE_QUALITIES = tuple(PRESETS.values())

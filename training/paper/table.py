@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cloud.postfilter import PostFilter
-from training.paper.measure import Coder, Lab, Row, mean
-from training.paper.metrics import COLUMNS
-from training.paper.published import PLAIN, PRESETS, TABLE1, TITLES
+from secondlook.cloud.workers.postfilter import PostFilter
+from secondlook.training.paper.measure import Coder, Lab, Row, mean
+from secondlook.training.paper.metrics import COLUMNS
+from secondlook.training.paper.published import PLAIN, PRESETS, TABLE1, TITLES
 
 NUMBERS = {"psnr": ".3f", "ssim": ".4f", "ms_ssim": ".4f", "lpips": ".4f"}
 FIELDS = (

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange
 
-from shared.errors import ConfigError
-from training.rate_distortion import Peer
+from secondlook.shared.errors import ConfigError
+from secondlook.training.rate_distortion import Peer
 
 U8 = npt.NDArray[np.uint8]
 QPS = (47, 42, 37, 32, 27, 22)

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shared.models import describe_files, model_hash
-from training.onnx_files import export_onnx
-from training.postfilter.model import PostFilter
+from secondlook.shared.models import describe_files, model_hash
+from secondlook.training.onnx_files import export_onnx
+from secondlook.training.postfilter.model import PostFilter
 
 SIZE = {1: "height", 2: "width"}
 

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.bitstream import BLOCK
-from shared.errors import ConfigError
-from training.data import U8, fits, read_rgb
+from secondlook.shared.bitstream import BLOCK
+from secondlook.shared.errors import ConfigError
+from secondlook.training.data import U8, fits, read_rgb
 
 QUALITY_RANGE = (18, 58)
 QUALITY_SKEW = 0.3  # below 1: more pictures of high quality, where a filter has the most to learn

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.errors import ConfigError, ModelNotFound
-from training.data import list_images
-from training.detector.features import STRIDE, FeatureDistance
-from training.devices import (
+from secondlook.shared.errors import ConfigError, ModelNotFound
+from secondlook.training.data import list_images
+from secondlook.training.detector.features import STRIDE, FeatureDistance
+from secondlook.training.devices import (
     CPU,
     Recorded,
     adam,
@@ -36,11 +36,11 @@ from training.devices import (
     set_rate,
     training_device,
 )
-from training.lite.train import evaluation_images
-from training.lite.weights import load_weights
-from training.models.pair import load_torch_codec
-from training.postfilter.model import PostFilter, lengthen
-from training.postfilter.pictures import code_ahead, draw, through_codec
+from secondlook.training.lite.train import evaluation_images
+from secondlook.training.lite.weights import load_weights
+from secondlook.training.models.pair import load_torch_codec
+from secondlook.training.postfilter.model import PostFilter, lengthen
+from secondlook.training.postfilter.pictures import code_ahead, draw, through_codec
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},

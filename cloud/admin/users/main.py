@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cloud.catalogue import Catalogue
+    from secondlook.cloud.catalogue import Catalogue
 
 _ROLES = ("viewer", "reviewer", "admin")
 _DAY_NS = 86_400 * 1_000_000_000
@@ -89,7 +89,7 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 
 def run_add(args: argparse.Namespace) -> int:
     """Add a user."""
-    from cloud.accounts import Role, add_user
+    from secondlook.cloud.accounts import Role, add_user
 
     catalogue = _catalogue(args)
     password = _password(args)
@@ -100,7 +100,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print one line a user."""
-    from cloud.accounts import list_users
+    from secondlook.cloud.accounts import list_users
 
     catalogue = _catalogue(args)
     for user in list_users(catalogue):
@@ -111,7 +111,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_passwd(args: argparse.Namespace) -> int:
     """Set a password."""
-    from cloud.accounts import set_password
+    from secondlook.cloud.accounts import set_password
 
     catalogue = _catalogue(args)
     set_password(catalogue, args.name, _password(args), actor=_actor(), now_ns=time.time_ns())
@@ -121,7 +121,7 @@ def run_passwd(args: argparse.Namespace) -> int:
 
 def run_role(args: argparse.Namespace) -> int:
     """Change a role."""
-    from cloud.accounts import Role, set_role
+    from secondlook.cloud.accounts import Role, set_role
 
     catalogue = _catalogue(args)
     set_role(catalogue, args.name, Role(args.role), actor=_actor(), now_ns=time.time_ns())
@@ -131,7 +131,7 @@ def run_role(args: argparse.Namespace) -> int:
 
 def run_remove(args: argparse.Namespace) -> int:
     """Remove a user."""
-    from cloud.accounts import remove_user
+    from secondlook.cloud.accounts import remove_user
 
     catalogue = _catalogue(args)
     remove_user(catalogue, args.name, actor=_actor(), now_ns=time.time_ns())
@@ -141,7 +141,7 @@ def run_remove(args: argparse.Namespace) -> int:
 
 def run_token_new(args: argparse.Namespace) -> int:
     """Make a token and print it."""
-    from cloud.accounts import Role, create_token
+    from secondlook.cloud.accounts import Role, create_token
 
     catalogue = _catalogue(args)
     now_ns = time.time_ns()
@@ -161,7 +161,7 @@ def run_token_new(args: argparse.Namespace) -> int:
 
 def run_token_list(args: argparse.Namespace) -> int:
     """Print one line a token."""
-    from cloud.accounts import list_tokens
+    from secondlook.cloud.accounts import list_tokens
 
     catalogue = _catalogue(args)
     now_ns = time.time_ns()
@@ -175,7 +175,7 @@ def run_token_list(args: argparse.Namespace) -> int:
 
 def run_token_revoke(args: argparse.Namespace) -> int:
     """Revoke a token."""
-    from cloud.accounts import revoke_token
+    from secondlook.cloud.accounts import revoke_token
 
     catalogue = _catalogue(args)
     revoke_token(catalogue, args.id, actor=_actor(), now_ns=time.time_ns())
@@ -190,10 +190,10 @@ def _add_catalogue(parser: argparse.ArgumentParser) -> None:
 
 
 def _catalogue(args: argparse.Namespace) -> Catalogue:
-    import cloud.accounts.schema  # noqa: F401 opening the catalogue makes the tables that are known by then
-    from cloud.catalogue import open_catalogue
-    from cloud.config import CloudConfig
-    from shared.config import load
+    import secondlook.cloud.accounts.schema  # noqa: F401 opening the catalogue makes the tables that are known by then
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.config import CloudConfig
+    from secondlook.shared.config import load
 
     config = load(args.config, CloudConfig, {"data_dir": args.data_dir, "catalogue": args.catalogue})
     return open_catalogue(config.catalogue_url)
@@ -201,8 +201,8 @@ def _catalogue(args: argparse.Namespace) -> Catalogue:
 
 def _password(args: argparse.Namespace) -> str:
     """Raises ConfigError, SecretExposed."""
-    from shared.errors import ConfigError
-    from shared.keyfiles import read_private
+    from secondlook.shared.errors import ConfigError
+    from secondlook.shared.keyfiles import read_private
 
     if args.password_file is not None:
         try:

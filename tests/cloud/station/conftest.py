@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from argon2 import PasswordHasher
 
-from cloud.accounts import passwords
+from secondlook.cloud.accounts import passwords
 
 REAL_HASHER = passwords._HASHER
 

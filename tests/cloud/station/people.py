@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from cloud.accounts import Role, add_user
-from cloud.catalogue import open_catalogue
+from secondlook.cloud.accounts import Role, add_user
+from secondlook.cloud.catalogue import open_catalogue
 from tests.cloud.station.seed import START
 
 PASSWORDS = {"vera": "viewers look on", "rolf": "reviewers decide", "ada": "admins keep order"}
@@ -19,7 +19,7 @@ ROLES = {"vera": Role.VIEWER, "rolf": Role.REVIEWER, "ada": Role.ADMIN}
 
 def add_people(catalogue_url: str) -> None:
     """One user a role."""
-    import cloud.accounts.schema  # noqa: F401 opening the catalogue makes its tables
+    import secondlook.cloud.accounts.schema  # noqa: F401 opening the catalogue makes its tables
 
     catalogue = open_catalogue(catalogue_url)
     for name, role in ROLES.items():

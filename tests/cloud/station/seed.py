@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cloud import catalogue as cat
-from cloud.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
-from shared.detection import Detection
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from secondlook.shared.detection import Detection
 
 BOOT = "ab" * 16
 SECOND = 1_000_000_000

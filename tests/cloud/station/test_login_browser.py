@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud.station.app import create_app
+from secondlook.cloud.station.app import create_app
 from tests.cloud.station.browser import Browser, find_chromium
 from tests.cloud.station.people import PASSWORDS, add_people
 from tests.cloud.station.seed import seed

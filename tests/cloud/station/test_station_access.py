@@ -21,17 +21,17 @@ from fastapi.routing import APIRoute
 from sqlalchemy import select
 from starlette.routing import Mount
 
-from cloud.accounts import Role, create_token, passwords, remove_user, set_role
-from cloud.accounts.login import LoginThrottle
-from cloud.accounts.passwords import check_password, hash_password, password_fits
-from cloud.accounts.schema import ApiToken, User, UserSession
-from cloud.catalogue import Catalogue, open_catalogue
-from cloud.config import StationConfig
-from cloud.loginlimits import LoginLimits, SessionTimes
-from cloud.station.access import PUBLIC, RIGHTS, GuardedRoute
-from cloud.station.app import create_app
-from cloud.station.server import Certificate, check_certificate
-from shared.errors import ConfigError, PasswordTooWeak, SecretExposed, TooManyAttempts
+from secondlook.cloud.accounts import Role, create_token, passwords, remove_user, set_role
+from secondlook.cloud.accounts.login import LoginThrottle
+from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
+from secondlook.cloud.accounts.passwords import check_password, hash_password, password_fits
+from secondlook.cloud.accounts.schema import ApiToken, User, UserSession
+from secondlook.cloud.catalogue import Catalogue, open_catalogue
+from secondlook.cloud.config import StationConfig
+from secondlook.cloud.station.access import PUBLIC, RIGHTS, GuardedRoute
+from secondlook.cloud.station.app import create_app
+from secondlook.cloud.station.server import Certificate, check_certificate
+from secondlook.shared.errors import ConfigError, PasswordTooWeak, SecretExposed, TooManyAttempts
 from tests.cloud.station.conftest import REAL_HASHER
 from tests.cloud.station.people import PASSWORDS, ROLES, add_people, all_routes, as_user, log_in
 from tests.cloud.station.seed import SECOND, START, Seeded, seed
@@ -269,7 +269,7 @@ def test_sessions_end_when_idle_and_at_last(place: Place) -> None:
         place.clock.now_ns += 5 * 60 * SECOND
         assert polling.get("/api/summary").status_code == 401
         assert working.get("/api/summary", headers={"x-user-active": "1"}).status_code == 200
-        while place.clock.now_ns < START + HOUR + times.most_ns - 10 * 60 * SECOND:
+        while place.clock.now_ns < START + HOUR + times.max_ns - 10 * 60 * SECOND:
             place.clock.now_ns += 10 * 60 * SECOND
             assert working.get("/api/summary", headers={"x-user-active": "1"}).status_code == 200
         place.clock.now_ns += 10 * 60 * SECOND
@@ -544,7 +544,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 def test_tls_by_flags(place: Place, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server as `secondlook station` runs it, but for the thread and its end."""
-    from cloud.station.server import serve
+    from secondlook.cloud.station.server import serve
 
     servers: list[uvicorn.Server] = []
     run = uvicorn.Server.run

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from cloud.station import app
-from cloud.station.app import create_app
-from cloud.station.queries import decisions_per_hour
+from secondlook.cloud.station import app
+from secondlook.cloud.station.app import create_app
+from secondlook.cloud.station.queries import decisions_per_hour
 from tests.cloud.station.seed import SECOND, START, seed
 from tests.cloud.station.server import client_of
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cloud.station.app import create_app
+from secondlook.cloud.station.app import create_app
 from tests.cloud.station.browser import Browser, find_chromium
 from tests.cloud.station.seed import Seeded, drawn_scene, finish, seed
 from tests.cloud.station.server import serving

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cloud.station import queries
-from cloud.station.app import create_app
+from secondlook.cloud.station import queries
+from secondlook.cloud.station.app import create_app
 from tests.cloud.station.seed import BOOT, seed
 from tests.cloud.station.server import client_of
 

@@ -1,0 +1,1 @@
+"""The gateway: sockets, sessions, intake of frames, and the broker that serves workers."""

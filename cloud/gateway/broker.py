@@ -1,0 +1,216 @@
+"""What workers may ask of the gateway: leases of frames, enhancement layers, figures. Bytes in, bytes out.
+
+A request is MessagePack ``[request_id, op, {argument: value}]``; the answer is ``[request_id, true, result]`` or
+``[request_id, false, error class, text]``. It runs in the gateway's thread, which owns the database. A request that
+makes no sense is answered with ``PacketMalformed`` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import msgpack
+
+from secondlook.cloud.storage.blobs import Blobs
+from secondlook.cloud.storage.queue import LONGEST_LEASE_SECONDS, FrameQueue
+from secondlook.cloud.storage.requests import RequestState
+from secondlook.cloud.storage.stores import FrameLedger, RequestStore
+from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
+from secondlook.shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
+
+MAX_LEASED = 64
+MAX_ROWS = 500
+MAX_REQUEST_BYTES = 1 << 20
+_LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
+
+T = TypeVar("T")
+
+
+class _Arguments:
+    """The arguments of one call, taken out one by one with their types and limits."""
+
+    def __init__(self, given: Mapping[str, object]) -> None:
+        self._given = dict(given)
+
+    def whole(self, name: str, low: int, high: int) -> int:
+        value = self._take(name, int)
+        if not low <= value <= high:
+            raise PacketMalformed(f"{name} is {value}, outside {low}..{high}")
+        return value
+
+    def seconds(self, name: str, most: float) -> float:
+        value = self._given.pop(name, None)
+        if type(value) not in (int, float) or not 0 <= float(str(value)) <= most:
+            raise PacketMalformed(f"{name} must be seconds, 0 to {most:g}")
+        return float(str(value))
+
+    def text(self, name: str, most: int) -> str:
+        value = self._take(name, str)
+        if len(value) > most:
+            raise PacketMalformed(f"{name} has more than {most} characters")
+        return value
+
+    def ids(self, name: str) -> list[int]:
+        value = self._take(name, list)
+        if len(value) > MAX_ROWS or any(type(item) is not int or not 0 < item <= MAX_SEQ for item in value):
+            raise PacketMalformed(f"{name} must be a list of at most {MAX_ROWS} numbers")
+        return value
+
+    def frame(self) -> tuple[str, str, int]:
+        edge_id, boot_id = self.text("edge_id", 64), self.text("boot_id", 32)
+        if EDGE_ID.fullmatch(edge_id) is None or BOOT_ID.fullmatch(boot_id) is None:
+            raise PacketMalformed("edge_id or boot_id is not one")
+        return edge_id, boot_id, self.whole("seq", 0, MAX_SEQ)
+
+    def end(self) -> None:
+        if self._given:
+            raise PacketMalformed("an argument is not known to this operation")
+
+    def _take(self, name: str, kind: type[T]) -> T:
+        value = self._given.pop(name, None)
+        if type(value) is not kind:
+            raise PacketMalformed(f"{name} must be of type {kind.__name__}")
+        return value
+
+
+@dataclass(frozen=True)
+class Broker:
+    """``connected`` tells which edges are connected, and on which channels."""
+
+    queue: FrameQueue
+    ledger: FrameLedger
+    requests: RequestStore
+    blobs: Blobs
+    connected: Callable[[], Mapping[str, Sequence[str]]]
+
+    def answer(self, message: bytes, *, now: float) -> bytes:
+        """The answer to one request. Raises nothing but a ``StorageError`` that no worker can help."""
+        request_id: object = None
+        try:
+            request_id, op, arguments = _open(message)
+            result = _OPERATIONS[op](self, arguments, now)
+        except SecondlookError as error:
+            return _pack([request_id, False, type(error).__name__, str(error)])
+        return _pack([request_id, True, result])
+
+    def on_rollback(self, message: bytes, error: StorageError) -> bytes:
+        """The answer to a request whose work was rolled back with that of others."""
+        try:
+            request_id, *_ = _open(message)
+        except PacketMalformed as malformed:
+            return _pack([None, False, "PacketMalformed", str(malformed)])
+        return _pack([request_id, False, type(error).__name__, str(error)])
+
+    def lease(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
+        n = arguments.whole("n", 1, MAX_LEASED)
+        ttl, worker = arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS), arguments.text("worker", 128)
+        arguments.end()
+        leased = self.queue.lease(n, ttl_seconds=ttl, worker=worker, now=now)
+        return [{"id": item.id, "attempts": item.attempts, **vars(item.frame)} for item in leased]
+
+    def ack(self, arguments: _Arguments, now: float) -> None:
+        ids = arguments.ids("ids")
+        arguments.end()
+        self.queue.ack(ids)
+
+    def nack(self, arguments: _Arguments, now: float) -> None:
+        id_ = arguments.whole("id", 1, MAX_SEQ)
+        delay, worker = (
+            arguments.seconds("delay_seconds", LONGEST_LEASE_SECONDS),
+            arguments.text("worker", 128),
+        )
+        why = arguments.text("why", 500)
+        arguments.end()
+        self.queue.nack(id_, delay_seconds=delay, worker=worker, why=why, now=now)
+
+    def extend(self, arguments: _Arguments, now: float) -> None:
+        ids, ttl = arguments.ids("ids"), arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS)
+        worker = arguments.text("worker", 128)
+        arguments.end()
+        self.queue.extend(ids, ttl_seconds=ttl, worker=worker, now=now)
+
+    def request_enhancement(self, arguments: _Arguments, now: float) -> int:
+        edge_id, boot_id, seq = arguments.frame()
+        deadline, priority = (
+            arguments.seconds("deadline_seconds", _LONGEST_DEADLINE_SECONDS),
+            arguments.whole("priority", 0, 100),
+        )
+        arguments.end()
+        known = self.requests.of_frame(edge_id, boot_id, seq)
+        done = known is not None and known.blob is not None
+        return self.requests.ask(
+            edge_id,
+            boot_id,
+            seq,
+            deadline=now + deadline,
+            priority=priority,
+            blob_gone=done and known is not None and not self.blobs.exists(str(known.blob)),
+            now=now,
+        )
+
+    def enhancement_state(self, arguments: _Arguments, now: float) -> dict[str, Any]:
+        id_ = arguments.whole("request_id", 1, MAX_SEQ)
+        arguments.end()
+        request = self.requests.get(id_)
+        if request is None:
+            raise RequestRefused(f"there is no enhancement request {id_}")
+        blob = request.blob if request.state is RequestState.DONE else None
+        return {"state": request.state.value, "reason": request.reason, "blob": blob}
+
+    def tombstones(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
+        after = arguments.whole("after", 0, MAX_SEQ)
+        arguments.end()
+        return [
+            {"id": id_, **asdict(tombstone)}
+            for id_, tombstone in self.ledger.tombstones_after(after, MAX_ROWS)
+        ]
+
+    def stats(self, arguments: _Arguments, now: float) -> dict[str, Any]:
+        arguments.end()
+        connected = self.connected()
+        return {
+            "depth": self.queue.depth,
+            "depth_bytes": self.queue.depth_bytes,
+            "oldest_age_seconds": self.queue.oldest_age(now),
+            "dead": self.queue.dead_count,
+            "dead_frames": [asdict(item) for item in self.queue.dead(20)],
+            **self.ledger.totals(),
+            "edges": [
+                {**asdict(edge), "channels": list(connected.get(edge.edge_id, ()))}
+                for edge in self.ledger.edges()
+            ],
+        }
+
+
+_OPERATIONS: dict[str, Callable[[Broker, _Arguments, float], object]] = {
+    "lease": Broker.lease,
+    "ack": Broker.ack,
+    "nack": Broker.nack,
+    "extend": Broker.extend,
+    "request_enhancement": Broker.request_enhancement,
+    "enhancement_state": Broker.enhancement_state,
+    "tombstones": Broker.tombstones,
+    "stats": Broker.stats,
+}
+
+
+def _open(message: bytes) -> tuple[int, str, _Arguments]:
+    try:
+        request = msgpack.unpackb(message)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise PacketMalformed(f"request is not MessagePack: {type(error).__name__}") from error
+    if not isinstance(request, list) or len(request) != 3:
+        raise PacketMalformed("request must be [request_id, op, arguments]")
+    request_id, op, arguments = request
+    if type(request_id) is not int or not isinstance(op, str) or not isinstance(arguments, dict):
+        raise PacketMalformed("request must be [integer, text, map]")
+    if op not in _OPERATIONS:
+        raise PacketMalformed("operation is not known")
+    return request_id, op, _Arguments(arguments)
+
+
+def _pack(answer: list[object]) -> bytes:
+    packed: bytes = msgpack.packb(answer)
+    return packed

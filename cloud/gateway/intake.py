@@ -1,0 +1,402 @@
+"""The gateway's side of the conversation with camera hosts, without sockets: packets in, packets out.
+
+The owner hands over what arrives (``receive``), stores what has gathered (``flush``, the only place that gives
+acknowledgements), calls ``tick`` now and then, and ``serve_requests`` when a worker may have asked for something. Each
+returns the packets to send, with the peer they go to. Where the owner gathers several of these calls in one
+transaction, it sends their packets after its commit, or calls ``on_rollback`` and sends none. A peer is a ROUTER's name
+of one connection. Whatever a peer sends, the answer is a packet: at worst a ``Fault``.
+Instants are Unix seconds handed in as ``now``. ``shared/PACKETS.md`` has the rules.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from secondlook.cloud.config import IntakeLimits
+from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
+from secondlook.cloud.gateway.keys import Registry
+from secondlook.cloud.gateway.ratelimit import EdgeRates, RateLimits
+from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
+from secondlook.cloud.storage.blobs import Blobs, enhancement_key
+from secondlook.cloud.storage.ledger import FrameTombstone, with_keys
+from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
+from secondlook.cloud.storage.requests import Assemblies, RequestState
+from secondlook.cloud.storage.stores import FrameLedger, RequestStore
+from secondlook.shared.errors import TRANSIENT_ERRORS, PacketError, QueueFull, StorageError
+from secondlook.shared.packet import (
+    Ack,
+    BaseFrame,
+    Chunk,
+    ChunkCredit,
+    EnhancementRequest,
+    Fault,
+    Hello,
+    Packet,
+    Ping,
+    Pong,
+    Refusal,
+    Tombstone,
+    Welcome,
+    parse,
+)
+from secondlook.shared.packetfields import MAX_RANGES
+
+log = logging.getLogger(__name__)
+
+Outgoing = tuple[Peer, Packet]
+
+_RATES = RateLimits()
+_NANOSECONDS = 1_000_000_000
+_COMPLAINT_SECONDS = 1.0
+_CHANNEL_OF: dict[type[Packet], str] = {
+    BaseFrame: "bulk",
+    Tombstone: "bulk",
+    Chunk: "control",
+    Refusal: "control",
+    Ping: "control",
+}
+
+
+class Intake:
+    """All connections of one gateway. ``registry`` is None on a plain, loopback-only socket."""
+
+    def __init__(
+        self,
+        ledger: FrameLedger,
+        queue: FrameQueue,
+        requests: RequestStore,
+        blobs: Blobs,
+        limits: IntakeLimits,
+        registry: Registry | None,
+        rates: RateLimits = _RATES,
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._requests = requests
+        self._blobs = blobs
+        self._limits = limits
+        self._hello_packets = rates.hello_packets
+        self._rates = EdgeRates(rates, most=limits.max_sessions)
+        self._assemblies = Assemblies()
+        self._sessions = Sessions(registry)
+        self._batcher = IntakeBatcher(limits, self._begin)
+        self._stalled_until = 0.0
+        self._complained_at = 0.0
+
+    @property
+    def batch_is_full(self) -> bool:
+        return self._batcher.is_full
+
+    @property
+    def awaits_queue(self) -> bool:
+        """Whether a server is storing a batch that ``flush`` began: call it again soon."""
+        return self._batcher.awaits
+
+    def connected(self) -> dict[str, list[str]]:
+        """Edge ids, each with the channels on which it is connected."""
+        return self._sessions.connected()
+
+    def serves(self, public_key: str, *, now: float) -> bool:
+        """Whether a connection with this key may stay."""
+        return self._sessions.speaks_for(public_key, now) != ""
+
+    def expel(self, *, now: float) -> list[Peer]:
+        """Forget the connections whose key is no longer in force; they are to be cut."""
+        return self._sessions.expel(now)
+
+    def has(self, peer: Peer) -> bool:
+        """Whether a peer said hello."""
+        return peer in self._sessions
+
+    def receive(self, peer: Peer, frames: Sequence[bytes], public_key: str, *, now: float) -> list[Outgoing]:
+        """Take one message. ``public_key`` is the authenticated key of the connection, empty on a plain one."""
+        session = self._sessions.of(peer, public_key)
+        speaks_for = self._sessions.speaks_for(public_key, now)
+        if speaks_for == "":
+            self._sessions.pop(peer, None)
+            return []
+        sender = speaks_for or ("" if session is None else session.edge_id)
+        if not self._rates.admits(sender, packets=1, size_bytes=sum(map(len, frames)), now=now):
+            return [(peer, answer) for answer in self._too_fast(sender, now)]
+        try:
+            packet = parse(frames)
+        except PacketError as error:
+            return [(peer, self._fault("rejected", str(error), now))]
+        try:
+            return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
+        except TRANSIENT_ERRORS as error:
+            self._stall(error, now)
+            return []
+
+    def flush(self, *, now: float, wait: bool = True) -> list[Outgoing]:
+        """Store what has gathered, a batch in one durable step, and acknowledge it.
+
+        Without ``wait``, where the queue is a server, that begins and ends in different calls: see ``awaits_queue``.
+        """
+        packets: list[Outgoing] = []
+        while (batch := self._batcher.next_to_store(wait=wait)) is not None:
+            packets += self._store(batch, now)
+        return packets
+
+    def _begin(self, batch: Batch) -> Settled | None:
+        try:
+            known = self._ledger.received
+            fresh = [f for f in self._with_keys(batch) if f.seq not in known(f.edge_id, f.boot_id)]
+            return self._queue.begin(fresh)
+        except TRANSIENT_ERRORS:
+            return None  # to store it will show the cause
+
+    def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
+        return with_keys(batch.frames, self._ledger.received, self._sessions.oldest_seqs(batch.peers))
+
+    def _store(self, batch: Batch, now: float) -> list[Outgoing]:
+        try:
+            frames, tombstones = self._with_keys(batch), batch.tombstones
+            safe = (
+                self._ledger.take(self._queue, frames, tombstones, now=now) if frames or tombstones else set()
+            )
+        except (QueueFull, *TRANSIENT_ERRORS) as error:
+            # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
+            self._stall(error, now)
+            safe = set()
+        try:
+            share = self._share(now)
+            return [
+                (peer, self._ack(session, boot[1], share, now))
+                for peer, boot in batch.peers
+                if (session := self._sessions.get(peer)) is not None
+                and (boot in safe or self._is_stalled(now))
+            ]
+        except TRANSIENT_ERRORS as error:
+            self._stall(error, now)
+            return []
+
+    def on_rollback(self, error: Exception, *, now: float) -> None:
+        """All that was done since the last commit is rolled back, and nobody heard of it."""
+        self._batcher.forget()
+        self._ledger.forget()
+        self._stall(error, now)
+
+    def tick(self, *, now: float) -> list[Outgoing]:
+        """What time brings: deadlines, credit that can be given again, tests of silent peers, requests to send."""
+        steps = (self._end_requests, self._raised_credit, self._probes, self._requests_to_send)
+        return [packet for step in steps for packet in self._attempt(step, now)]
+
+    def serve_requests(self, *, now: float) -> list[Outgoing]:
+        """The enhancement requests to send now."""
+        return self._attempt(self._requests_to_send, now)
+
+    def _attempt(self, step: Callable[[float], list[Outgoing]], now: float) -> list[Outgoing]:
+        try:
+            return step(now)
+        except TRANSIENT_ERRORS as error:
+            self._stall(error, now)
+            return []
+
+    def _end_requests(self, now: float) -> list[Outgoing]:
+        self._requests.expire(now=now)
+        self._assemblies.drop(self._requests.ended(self._assemblies.ids))
+        return []
+
+    def lost(self, peer: Peer) -> None:
+        """A packet could not be sent to a peer because its connection is gone."""
+        self._sessions.pop(peer, None)
+
+    def _answers(self, peer: Peer, packet: Packet, public_key: str, now: float) -> list[Packet]:
+        if isinstance(packet, Hello):
+            return self._hello(peer, packet, public_key, now)
+        session = self._sessions.get(peer)
+        if session is None:
+            return [Fault("hello-first", "this connection has not said hello")]
+        session.heard_at = now
+        channel = _CHANNEL_OF.get(type(packet))
+        if channel != session.channel:
+            name = type(packet).__name__
+            return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
+        if isinstance(packet, BaseFrame | Tombstone):
+            return self._collect(peer, session, packet, now)
+        if isinstance(packet, Chunk):
+            return self._chunk(session, packet, now)
+        if isinstance(packet, Refusal):
+            return self._refusal(session, packet, now)
+        return [Pong(int(now * _NANOSECONDS))]
+
+    def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
+        speaks_for = self._sessions.speaks_for(public_key, now)
+        if speaks_for is not None and hello.edge_id != speaks_for:
+            self._sessions.pop(peer, None)
+            return [self._fault("wrong-edge", f"this key does not belong to {hello.edge_id}", now)]
+        if not self._rates.admits(hello.edge_id, packets=self._hello_packets, size_bytes=0, now=now):
+            return self._too_fast(hello.edge_id, now)
+        session = self._sessions.get(peer)
+        if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
+            self._sessions.make_room_for(hello.edge_id, self._limits.max_sessions_of_edge)
+            if len(self._sessions) >= self._limits.max_sessions:
+                return [self._fault("too-many-connections", "the gateway serves no more connections", now)]
+            session = Session(hello.edge_id, hello.camera, hello.channel, public_key, now)
+            # A new connection goes last: requests are sent on an edge's latest one.
+            self._sessions.pop(peer, None)
+            self._sessions[peer] = session
+            log.info("%s connected (%s)", hello.edge_id, hello.channel)
+        if hello.boot_id not in session.boots and len(session.boots) >= self._limits.max_boots:
+            return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
+        session.boots.pop(hello.boot_id, None)
+        session.boots[hello.boot_id] = hello.oldest_seq
+        session.camera, session.heard_at = hello.camera, now
+        self._ledger.see_edge(
+            hello.edge_id, camera=hello.camera, software=hello.software, now_ns=int(now * _NANOSECONDS)
+        )
+        if hello.channel == "control":
+            self._requests.requeue_sent(hello.edge_id, now=now)
+        session.credit_bytes = self._credit(session, self._share(now), now)
+        safe = self._ledger.received(hello.edge_id, hello.boot_id)
+        return [Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)]
+
+    def _collect(
+        self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float
+    ) -> list[Packet]:
+        if packet.boot_id not in session.boots:
+            return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
+        received_ns = int(now * _NANOSECONDS)
+        if isinstance(packet, Tombstone):
+            tombstone = FrameTombstone(
+                session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns
+            )
+            self._batcher.growing.add_tombstone(peer, tombstone)
+            return []
+        if self._is_stalled(now):
+            # Once is enough: it hears when there is credit again.
+            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
+        frame = QueuedFrame(
+            edge_id=session.edge_id,
+            camera=session.camera,
+            boot_id=packet.boot_id,
+            seq=packet.seq,
+            captured_ns=packet.captured_ns,
+            received_ns=received_ns,
+            width=packet.width,
+            height=packet.height,
+            key_seq=packet.key_seq,
+            enhancement_bytes=packet.enhancement_bytes,
+            payload=packet.payload,
+        )
+        self._batcher.growing.add_frame(peer, frame)
+        return []
+
+    def _chunk(self, session: Session, chunk: Chunk, now: float) -> list[Packet]:
+        request = self._requests.get(chunk.request_id)
+        if request is None or request.edge_id != session.edge_id:
+            return [self._fault("unknown-request", f"request {chunk.request_id} is not yours", now)]
+        if request.state is RequestState.DONE:
+            return [ChunkCredit(request.id, chunk.total)]
+        if request.state not in (RequestState.PENDING, RequestState.SENT):
+            return [self._fault("request-ended", f"request {request.id} is {request.state.value}", now)]
+        here = self._assemblies.add(
+            request.id, offset=chunk.offset, total=chunk.total, crc32=chunk.crc32, payload=chunk.payload
+        )
+        if here < chunk.total:
+            self._requests.extend_lease(request, now=now)
+            return [ChunkCredit(request.id, here)]
+        layer = self._assemblies.finish(request.id)
+        if layer is None:
+            log.warning("%s: enhancement of frame %d fails its CRC", request.edge_id, request.seq)
+            self._requests.corrupt(request, now=now)
+            return []
+        key = enhancement_key(request.edge_id, request.boot_id, request.seq)
+        try:
+            self._blobs.put(key, layer)
+        except StorageError as error:
+            log.error("enhancement of frame %d cannot be stored: %s", request.seq, error)
+            self._requests.defer(request.id, now=now)
+            return []
+        self._requests.done(request.id, key)
+        return [ChunkCredit(request.id, chunk.total)]
+
+    def _refusal(self, session: Session, refusal: Refusal, now: float) -> list[Packet]:
+        request = self._requests.get(refusal.request_id)
+        if request is None or request.edge_id != session.edge_id:
+            return [self._fault("unknown-request", f"request {refusal.request_id} is not yours", now)]
+        self._assemblies.drop([request.id])
+        if refusal.reason == "busy":
+            self._requests.defer(request.id, now=now)
+        else:
+            self._requests.refuse(request.id, refusal.reason)
+        return []
+
+    def _requests_to_send(self, now: float) -> list[Outgoing]:
+        waiting = self._requests.edges_with_work(now)
+        if not waiting:
+            return []
+        control = {
+            session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
+        }
+        return [
+            (control[edge_id], EnhancementRequest(
+                request.id, request.boot_id, request.seq, int(request.deadline * _NANOSECONDS), request.priority,
+            ))
+            for edge_id in waiting
+            if edge_id in control
+            for request in self._requests.to_send(edge_id, now=now)
+        ]  # fmt: skip
+
+    def _raised_credit(self, now: float) -> list[Outgoing]:
+        """Who was told to wait hears when there is room again."""
+        held_back = [
+            (peer, session)
+            for peer, session in self._sessions.items()
+            if session.channel == "bulk" and session.credit_bytes == 0
+        ]
+        share = self._share(now) if held_back else 0
+        return [
+            (peer, self._ack(session, session.boot_id, share, now))
+            for peer, session in held_back
+            if self._credit(session, share, now) > 0
+        ]
+
+    def _probes(self, now: float) -> list[Outgoing]:
+        """A packet for each connection that has long been silent: sending shows whether it is still there."""
+        return [
+            (peer, self._ack(session, session.boot_id, self._share(now), now))
+            if session.channel == "bulk"
+            else (peer, Pong(int(now * _NANOSECONDS)))
+            for peer, session in self._sessions.silent(self._limits.probe_seconds, now)
+        ]
+
+    def _ack(self, session: Session, boot_id: str, share: int, now: float) -> Ack:
+        session.credit_bytes = self._credit(session, share, now)
+        safe = self._ledger.received(session.edge_id, boot_id)
+        return Ack(boot_id, safe.cumulative, safe.selective(MAX_RANGES), session.credit_bytes)
+
+    def _share(self, now: float) -> int:
+        """A fair share of the queue's room for every bulk connection, or nothing."""
+        if self._is_stalled(now):
+            return 0
+        return min(self._limits.window_bytes, self._queue.room_bytes // max(1, self._sessions.bulk))
+
+    def _credit(self, session: Session, share: int, now: float) -> int:
+        """The window of a bulk connection: its share within its rate, or nothing where that would be little."""
+        credit = min(share, self._rates.credit(session.edge_id, now))
+        return credit if credit >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
+
+    def _is_stalled(self, now: float) -> bool:
+        # The second bound is for a clock that was set back meanwhile.
+        return 0 < self._stalled_until - now <= self._limits.stall_seconds
+
+    def _stall(self, error: Exception, now: float) -> None:
+        if not self._is_stalled(now):
+            log.error("nothing is taken for %g s: %s", self._limits.stall_seconds, error)
+        self._stalled_until = now + self._limits.stall_seconds
+
+    def _too_fast(self, sender: str, now: float) -> list[Packet]:
+        if not self._rates.may_tell(sender, now):
+            return []
+        return [self._fault("too-fast", f"{sender or 'this host'} sends more than it may", now)]
+
+    def _fault(self, code: str, text: str, now: float) -> Fault:
+        printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+        # One line a second at most: a hostile peer must not be able to fill the log.
+        if not 0 <= now - self._complained_at < _COMPLAINT_SECONDS:
+            self._complained_at = now
+            log.warning("%s: %s", code, printable)
+        return Fault(code, printable)

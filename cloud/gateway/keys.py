@@ -1,0 +1,206 @@
+"""CURVE keys of the gateway's side: key files, the registry of who may connect, and the answer to ZeroMQ's ZAP.
+
+``shared.keyfiles`` reads the files. The registry is a JSON file that maps public keys to names; the name of an edge key
+is the edge id it may speak for. A key that was rotated out stays in force until its overlap has passed, and revoked
+keys stay listed. The gateway looks at the registry again whenever the file changes, and cuts the connections of keys
+that are no longer in force. Instants are Unix seconds handed in as ``now``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from secondlook.shared.errors import ConfigError, KeyRejected
+from secondlook.shared.files import storage_error, write_atomically
+from secondlook.shared.packet import is_edge_id
+from secondlook.shared.sqlite import make_folder
+
+
+class Role(StrEnum):
+    """What the holder of a key may do; also the ZAP domain of the socket it may connect to."""
+
+    EDGE = "edge"
+    WORKER = "worker"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """Keys in Z85, 40 characters each."""
+
+    public: bytes
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered public key (Z85)."""
+
+    name: str
+    role: Role
+    public_key: str
+    revoked: bool = False
+    valid_until: float | None = None  # Unix seconds; set when another key took its place
+
+    def in_force(self, now: float) -> bool:
+        return not self.revoked and (self.valid_until is None or now < self.valid_until)
+
+
+def create_key_files(folder: Path, name: str, stem: str | None = None) -> KeyPair:
+    """Make a key pair and write ``stem.key`` and ``stem.key_secret``, where the stem is the name unless given.
+
+    Raises ConfigError when they exist, Unwritable, DiskFull.
+    """
+    _check_name(name)
+    public, secret = zmq.curve_keypair()
+    make_folder(folder)
+    public_path, secret_path = key_paths(folder, stem or name)
+    head = "# ZeroMQ CURVE key of " + name
+    _write_new(secret_path, f"{head}: keep this file secret\n{_certificate(public, secret)}", 0o600)
+    _write_new(public_path, f"{head}, public part\n{_certificate(public, None)}", 0o644)
+    return KeyPair(public, secret)
+
+
+def key_paths(folder: Path, stem: str) -> tuple[Path, Path]:
+    """Where the public and the secret key file of a stem lie."""
+    return folder / f"{stem}.key", folder / f"{stem}.key_secret"
+
+
+class Registry:
+    """Who may connect, as one JSON file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises KeyRejected when the file is there but not a registry; one that is missing is empty."""
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self.entries: tuple[Entry, ...] = ()
+        self._by_key: dict[str, Entry] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed. Raises KeyRejected, and keeps to what it knew before."""
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp == self._stamp:
+                return
+            # Noted before it is understood: a file that makes no sense is complained of once.
+            self._stamp = stamp
+            listed = json.loads(self._path.read_text(encoding="utf-8"))
+            entries = tuple(Entry(**{**item, "role": Role(item["role"])}) for item in listed["keys"])
+        except FileNotFoundError:
+            self._stamp, entries = None, ()
+        except OSError as error:
+            raise KeyRejected(f"cannot read the key registry {self._path}: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise KeyRejected(f"{self._path} is not a key registry") from error
+        self._take(entries)
+
+    def find(self, public_key: str, role: Role, now: float) -> Entry | None:
+        """The entry of a key that is registered for ``role`` and in force."""
+        entry = self._by_key.get(public_key)
+        return entry if entry is not None and entry.role is role and entry.in_force(now) else None
+
+    def add(self, name: str, role: Role, public_key: str, *, now: float) -> None:
+        """Register a key. Raises ConfigError for a bad name, or one that has a key in force."""
+        _check_name(name)
+        if self._in_force(name, now):
+            raise ConfigError(f"{name} has a key already; rotate or revoke it")
+        self._check_new(public_key)
+        self._write((*self.entries, Entry(name, role, public_key)))
+
+    def rotate(self, name: str, public_key: str, *, overlap_seconds: float, now: float) -> None:
+        """Register another key for ``name``; the one it has is refused once the overlap has passed.
+
+        Raises ConfigError when the name has no key in force, or the key is registered already.
+        """
+        present = self._in_force(name, now)
+        if not present:
+            raise ConfigError(f"{name} has no key to rotate")
+        self._check_new(public_key)
+        until = now + overlap_seconds
+        kept = tuple(
+            replace(entry, valid_until=min(until, entry.valid_until or until)) if entry in present else entry
+            for entry in self.entries
+        )
+        self._write((*kept, Entry(name, present[-1].role, public_key)))
+
+    def revoke(self, name: str, *, only_rotated: bool = False, now: float) -> None:
+        """Revoke every key of ``name`` in force, or only those that a rotation left an overlap.
+
+        Raises ConfigError when there is none.
+        """
+        gone = [entry for entry in self._in_force(name, now) if not only_rotated or entry.valid_until]
+        if not gone:
+            raise ConfigError(f"{name} has no key to revoke")
+        self._write(tuple(replace(entry, revoked=True) if entry in gone else entry for entry in self.entries))
+
+    def next_stem(self, name: str) -> str:
+        """A stem for the files of the next key of ``name``: ``gate-north.2`` beside ``gate-north``."""
+        return f"{name}.{sum(entry.name == name for entry in self.entries) + 1}"
+
+    def _in_force(self, name: str, now: float) -> list[Entry]:
+        return [entry for entry in self.entries if entry.name == name and entry.in_force(now)]
+
+    def _check_new(self, public_key: str) -> None:
+        if public_key in self._by_key:
+            raise ConfigError(f"this key is registered already, for {self._by_key[public_key].name}")
+
+    def _write(self, entries: tuple[Entry, ...]) -> None:
+        make_folder(self._path.absolute().parent)
+        listed = {"keys": [asdict(entry) for entry in entries]}
+        write_atomically(self._path, f"{json.dumps(listed, indent=1)}\n".encode())
+        self._take(entries)
+
+    def _take(self, entries: tuple[Entry, ...]) -> None:
+        self.entries = entries
+        self._by_key = {entry.public_key: entry for entry in entries}
+
+
+def answer_zap(frames: Sequence[bytes], registry: Registry, *, now: float) -> list[bytes]:
+    """The reply to one ZAP request: whether this key may open a connection in the socket's domain.
+
+    The user id of an accepted connection is its public key in Z85. A request that makes no sense is refused.
+    """
+    version, request_id, domain, _address, _identity, mechanism, *credentials = [*frames, *[b""] * 6]
+    head = [b"1.0", request_id]
+    refused = [*head, b"400", b"unknown key", b"", b""]
+    if version != b"1.0" or mechanism != b"CURVE" or len(credentials) < 1 or len(credentials[0]) != 32:
+        return refused
+    public_key = z85.encode(credentials[0]).decode("ascii")
+    if domain not in (Role.EDGE.value.encode(), Role.WORKER.value.encode()):
+        return refused
+    if registry.find(public_key, Role(domain.decode("ascii")), now) is None:
+        return refused
+    return [*head, b"200", b"OK", public_key.encode(), b""]
+
+
+def _check_name(name: str) -> None:
+    if not is_edge_id(name):
+        raise ConfigError(f"{name!r} is not a name: 1 to 64 of a-z, 0-9 and hyphen")
+
+
+def _certificate(public: bytes, secret: bytes | None) -> str:
+    lines = ["metadata", "curve", f'    public-key = "{public.decode()}"']
+    if secret is not None:
+        lines.append(f'    secret-key = "{secret.decode()}"')
+    return "\n".join(lines) + "\n"
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} exists already; a key is never overwritten") from error
+    except OSError as error:
+        raise storage_error(path, error) from error

@@ -1,0 +1,103 @@
+"""Who is connected: the connections that said hello, and for which camera host a key may speak.
+
+A peer is a ROUTER's name of one connection. The name is no proof of anything: what a connection may do follows from
+the key that ZeroMQ authenticated for the message at hand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from secondlook.cloud.gateway.keys import Registry, Role
+from secondlook.cloud.storage.ledger import BootName
+
+log = logging.getLogger(__name__)
+
+Peer = bytes
+
+
+@dataclass
+class Session:
+    """A connection that said hello."""
+
+    edge_id: str
+    camera: str
+    channel: str
+    public_key: str  # Z85; empty on a plain connection
+    heard_at: float
+    # Greeted ones, the latest last; each with the first sequence that it has not been told is safe.
+    boots: dict[str, int] = field(default_factory=dict)
+    credit_bytes: int = 0  # what it was granted last
+
+    @property
+    def boot_id(self) -> str:
+        return next(reversed(self.boots))
+
+
+class Sessions(dict[Peer, Session]):
+    """Sessions by peer, the newest last. ``registry`` is None on a plain, loopback-only socket."""
+
+    def __init__(self, registry: Registry | None) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def speaks_for(self, public_key: str, now: float) -> str | None:
+        """The edge id a connection may speak for: None for any, "" for none."""
+        if self._registry is None:
+            return None
+        entry = self._registry.find(public_key, Role.EDGE, now)
+        return "" if entry is None else entry.name
+
+    @property
+    def bulk(self) -> int:
+        """Connections that carry base frames."""
+        return sum(session.channel == "bulk" for session in self.values())
+
+    def of(self, peer: Peer, public_key: str) -> Session | None:
+        """The session of a connection with this key."""
+        session = self.get(peer)
+        if session is not None and session.public_key != public_key:
+            # ROUTER gave the name of a connection that ended to another one: that one has said nothing yet.
+            del self[peer]
+            return None
+        return session
+
+    def connected(self) -> dict[str, list[str]]:
+        """Edge ids, each with the channels on which it is connected."""
+        found: dict[str, list[str]] = {}
+        for session in self.values():
+            channels = found.setdefault(session.edge_id, [])
+            if session.channel not in channels:
+                channels.append(session.channel)
+        return found
+
+    def expel(self, now: float) -> list[Peer]:
+        """Forget the connections whose key is no longer in force; returns them."""
+        gone = [peer for peer, session in self.items() if self.speaks_for(session.public_key, now) == ""]
+        for peer in gone:
+            log.warning("%s is cut off: its key is no longer in force", self.pop(peer).edge_id)
+        return gone
+
+    def make_room_for(self, edge_id: str, most: int) -> None:
+        """One more connection of this edge: beyond its share, its oldest ones are forgotten, and nobody else's."""
+        own = [peer for peer, session in self.items() if session.edge_id == edge_id]
+        for peer in own[: max(0, len(own) + 1 - most)]:
+            del self[peer]
+
+    def oldest_seqs(self, peers: Iterable[tuple[Peer, BootName]]) -> dict[BootName, int]:
+        """The first sequence that each boot has not been told is safe, by what these connections said in greeting."""
+        first: dict[BootName, int] = {}
+        for peer, boot in peers:
+            session = self.get(peer)
+            oldest = 0 if session is None else session.boots.get(boot[1], 0)
+            first[boot] = min(oldest, first.get(boot, oldest))
+        return first
+
+    def silent(self, seconds: float, now: float) -> Iterator[tuple[Peer, Session]]:
+        """Connections that were not heard for so long; they count as heard ``now``, when each is tested."""
+        for peer, session in self.items():
+            if not 0 <= now - session.heard_at < seconds:  # below 0: the clock was set back
+                session.heard_at = now
+                yield peer, session

@@ -1,0 +1,178 @@
+"""A worker's line to the gateway's broker: one call at a time, with a time limit and reconnection.
+
+A call that times out may still have been carried out. All operations bear repetition: a lease nobody heard of runs
+out, an acknowledgement or a request given twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import msgpack
+import zmq
+
+from secondlook.cloud.config import BrokerConfig
+from secondlook.cloud.storage.ledger import FrameTombstone
+from secondlook.cloud.storage.queue import Leased, QueuedFrame
+from secondlook.cloud.storage.requests import RequestState
+from secondlook.shared import errors
+from secondlook.shared.address import is_loopback
+from secondlook.shared.errors import (
+    ConfigError,
+    GatewayUnreachable,
+    PacketMalformed,
+    RequestRefused,
+    SecondlookError,
+)
+from secondlook.shared.keepalive import set_keepalive
+from secondlook.shared.keyfiles import read_key_pair, read_public_key
+
+_Socket: TypeAlias = "zmq.Socket[bytes]"
+
+
+@dataclass(frozen=True)
+class EnhancementState:
+    """How far a request has come; ``blob`` is the key of the layer once it is done."""
+
+    state: RequestState
+    reason: str
+    blob: str | None
+
+
+class BrokerClient:
+    """Use in one thread. Every call raises GatewayUnreachable, or the error that the gateway answered with."""
+
+    def __init__(self, config: BrokerConfig, worker: str) -> None:
+        """Raises ConfigError, KeyRejected, SecretExposed."""
+        self._config = config
+        self._worker = worker
+        self._keys: tuple[bytes, bytes, bytes] | None = None
+        if config.server_public_key_file is not None and config.secret_key_file is not None:
+            server = read_public_key(config.server_public_key_file)
+            self._keys = (server, *read_key_pair(config.secret_key_file))
+        elif not is_loopback(config.address):
+            raise ConfigError(f"broker.address {config.address} is on a network: keys are needed")
+        self._context: zmq.Context[_Socket] = zmq.Context()
+        self._socket: _Socket | None = None
+        self._last_id = 0
+
+    def __enter__(self) -> BrokerClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.destroy(linger=0)
+
+    def lease(self, n: int, ttl_seconds: float) -> list[Leased]:
+        rows = self._call("lease", n=n, ttl_seconds=ttl_seconds, worker=self._worker)
+        try:
+            return [Leased(row.pop("id"), row.pop("attempts"), QueuedFrame(**row)) for row in rows]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise PacketMalformed("the gateway leased something that is no frame") from error
+
+    def ack(self, ids: Sequence[int]) -> None:
+        self._call("ack", ids=list(ids))
+
+    def nack(self, id_: int, *, delay_seconds: float, why: str) -> None:
+        self._call("nack", id=id_, delay_seconds=delay_seconds, worker=self._worker, why=why[:500])
+
+    def extend(self, ids: Sequence[int], ttl_seconds: float) -> None:
+        self._call("extend", ids=list(ids), ttl_seconds=ttl_seconds, worker=self._worker)
+
+    def request_enhancement(
+        self, edge_id: str, boot_id: str, seq: int, *, deadline_seconds: float, priority: int
+    ) -> int:
+        return int(
+            self._call(
+                "request_enhancement",
+                edge_id=edge_id,
+                boot_id=boot_id,
+                seq=seq,
+                deadline_seconds=deadline_seconds,
+                priority=priority,
+            )
+        )
+
+    def enhancement_state(self, request_id: int) -> EnhancementState:
+        row = self._call("enhancement_state", request_id=request_id)
+        return EnhancementState(RequestState(row["state"]), row["reason"], row["blob"])
+
+    def tombstones(self, after: int) -> list[tuple[int, FrameTombstone]]:
+        return [(row.pop("id"), FrameTombstone(**row)) for row in self._call("tombstones", after=after)]
+
+    def stats(self) -> dict[str, Any]:
+        return dict(self._call("stats"))
+
+    def _call(self, op: str, **arguments: object) -> Any:
+        self._last_id += 1
+        socket = self._connected()
+        try:
+            socket.send(msgpack.packb([self._last_id, op, arguments]), zmq.DONTWAIT)
+        except zmq.Again:
+            # Nothing is connected yet (IMMEDIATE): wait for it, within the time of the call.
+            if not socket.poll(self._timeout_ms, zmq.POLLOUT):
+                raise self._unreachable() from None
+            socket.send(msgpack.packb([self._last_id, op, arguments]))
+        deadline = time.monotonic() + self._config.timeout_seconds
+        while (left := deadline - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
+            request_id, well, *result = _open(socket.recv())
+            if request_id not in (self._last_id, None):
+                continue  # the late answer to a call that was given up
+            if well:
+                return result[0]
+            raise _named_error(*result)
+        raise self._unreachable()
+
+    @property
+    def _timeout_ms(self) -> int:
+        return int(self._config.timeout_seconds * 1000)
+
+    def _connected(self) -> _Socket:
+        if self._socket is None:
+            socket = self._context.socket(zmq.DEALER)
+            set_keepalive(socket)
+            for option, value in (
+                *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1)),
+                *((zmq.RECONNECT_IVL, 100), (zmq.RECONNECT_IVL_MAX, 5_000)),
+            ):
+                socket.setsockopt(option, value)
+            if self._keys is not None:
+                socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
+            try:
+                socket.connect(self._config.address)
+            except zmq.ZMQError as error:
+                raise ConfigError(f"broker.address {self._config.address}: {error.strerror}") from error
+            self._socket = socket
+        return self._socket
+
+    def _unreachable(self) -> GatewayUnreachable:
+        # A fresh socket has a fresh name, so no late answer can reach the next call.
+        if self._socket is not None:
+            self._socket.close(0)
+            self._socket = None
+        return GatewayUnreachable(
+            f"no answer from the gateway at {self._config.address} in {self._config.timeout_seconds:g} s"
+        )
+
+
+def _open(message: bytes) -> list[Any]:
+    try:
+        answer = msgpack.unpackb(message)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise PacketMalformed("the gateway's answer is not MessagePack") from error
+    if not isinstance(answer, list) or len(answer) not in (3, 4) or type(answer[1]) is not bool:
+        raise PacketMalformed("the gateway's answer is not one")
+    return answer
+
+
+def _named_error(name: object, text: object) -> SecondlookError:
+    """The error of our tree that the gateway named."""
+    kind = getattr(errors, str(name), None)
+    if isinstance(kind, type) and issubclass(kind, SecondlookError):
+        return kind(str(text))
+    return RequestRefused(f"{name}: {text}")

@@ -1,0 +1,68 @@
+"""The RRDB post-filter at run time: overlapping tiles, so memory is bounded and no seam shows.
+
+The margin of a tile is the network's receptive radius (see `shared.tiles`): tiling changes nothing but float rounding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from secondlook.shared.errors import ConfigError, ModelCorrupt
+from secondlook.shared.inference import Session, open_session
+from secondlook.shared.models import MODELS_ROOT, find_model
+from secondlook.shared.tiles import cut
+
+U8Image = npt.NDArray[np.uint8]
+DEFAULT_TILE = 384
+
+
+class PostFilter:
+    """Refines decoded pictures. `name` and `model_hash` identify the weights."""
+
+    def __init__(
+        self, session: Session, *, name: str, model_hash: bytes, radius: int, multiple: int, tile: int
+    ) -> None:
+        """`radius`: receptive radius in pixels; `multiple`: sides must be multiples of it; `tile`: core side."""
+        self.name, self.model_hash = name, model_hash
+        self._session, self._multiple = session, multiple
+        self._margin = -(-radius // multiple) * multiple
+        self._tile = max(tile // multiple, 1) * multiple
+
+    def apply(self, image: U8Image) -> U8Image:
+        """Decoded uint8[H,W,3] RGB -> refined uint8[H,W,3]. Raises ConfigError on another shape or dtype."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise ConfigError(f"a picture is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
+        height, width = image.shape[:2]
+        m = self._multiple
+        padded = cv2.copyMakeBorder(image, 0, -height % m, 0, -width % m, cv2.BORDER_REPLICATE)
+        rows, columns = padded.shape[:2]
+        out = np.empty((rows, columns, 3), np.uint8)
+        for tile in cut(rows, columns, side=self._tile, margin=self._margin, multiple=m):
+            piece = np.ascontiguousarray(padded[tile.read()])[None]
+            out[tile.kept()] = self._session.run({"image": piece})["refined"][0][tile.inner()]
+        return out[:height, :width].copy()
+
+
+def load_postfilter(
+    model: str | Path,
+    *,
+    threads: int = 0,
+    tile: int = DEFAULT_TILE,
+    gpu: bool = False,
+    root: Path = MODELS_ROOT,
+) -> PostFilter:
+    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout. Raises ModelNotFound or ModelCorrupt."""
+    folder = find_model(model, kind="postfilter", root=root)
+    radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
+    if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
+        raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
+    session = open_session(folder.file("filter.onnx"), threads, gpu=gpu)
+    if (session.inputs, session.outputs) != (("image",), ("refined",)):
+        raise ModelCorrupt(f"post-filter {folder.name}: its graph does not turn `image` into `refined`")
+    return PostFilter(
+        session, name=folder.name, model_hash=folder.model_hash, radius=radius, multiple=multiple, tile=tile
+    )

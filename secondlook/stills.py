@@ -1,0 +1,194 @@
+"""Commands on single images and layers: `encode`, `decode`, `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import enum
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secondlook.shared.errors import ConfigError, SourceNotFound, SourceUnreadable
+from secondlook.shared.quality import parse_quality
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    U8Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
+
+POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the three commands to the `secondlook` parser."""
+    encode = subparsers.add_parser(
+        "encode",
+        help="encode an image into its two layers",
+        description="Encode one image into two .slk files.",
+    )
+    encode.add_argument("image", type=Path, help="any image OpenCV reads")
+    encode.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT.slk",
+        help="writes OUT.base.slk and OUT.enh.slk (default: named after the image, in this folder)",
+    )
+    encode.add_argument(
+        "--base-quality", type=parse_quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
+    )
+    encode.add_argument(
+        "--quality",
+        type=parse_quality,
+        default=40,
+        help="both layers, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030 (default %(default)s)",
+    )
+    encode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    encode.set_defaults(run=run_encode)
+
+    decode = subparsers.add_parser(
+        "decode",
+        help="decode one or both layers into an image",
+        description="Decode a base layer, with its enhancement if given, into an image file.",
+    )
+    decode.add_argument("base", type=Path, metavar="BASE.slk", help="the base layer")
+    decode.add_argument("enhancement", type=Path, metavar="ENH.slk", nargs="?", help="its enhancement layer")
+    decode.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT.png", help="the image to write"
+    )
+    decode.add_argument(
+        "--key",
+        type=Path,
+        nargs="+",
+        metavar="SLK",
+        default=[],
+        help="base layer, and enhancement when decoding one, of the key that a delta refers to",
+    )
+    decode.add_argument("--postfilter", choices=POSTFILTERS, help="clean the picture with this network")
+    decode.add_argument(
+        "--model", help="codec name or folder (default: the shipped model that the layer names)"
+    )
+    decode.set_defaults(run=run_decode)
+
+    inspect = subparsers.add_parser(
+        "inspect",
+        help="print the header of a layer",
+        description="Print what the header of a .slk file says.",
+    )
+    inspect.add_argument("file", type=Path, help="a .slk file")
+    inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    inspect.set_defaults(run=run_inspect)
+
+
+def run_encode(args: argparse.Namespace) -> int:
+    """Write both layers, or neither."""
+    from secondlook.shared.codec import load_codec
+    from secondlook.shared.files import write_all
+
+    image = read_image(args.image)
+    codec = load_codec(args.model)
+    layers = codec.encode(image, base_quality=args.base_quality, quality=args.quality).layers
+    stem = args.output or Path(args.image.name)
+    stem = stem.with_suffix("") if stem.suffix == ".slk" or args.output is None else stem
+    outputs = {
+        stem.with_name(f"{stem.name}.base.slk"): layers.base,
+        stem.with_name(f"{stem.name}.enh.slk"): layers.enhancement,
+    }
+    write_all(outputs)
+    pixels = image.shape[0] * image.shape[1]
+    for path, data in outputs.items():
+        print(f"{path}  {len(data)} bytes  {8 * len(data) / pixels:.4f} bpp")
+    return 0
+
+
+def run_decode(args: argparse.Namespace) -> int:
+    """Write the decoded image, or nothing."""
+    from secondlook.shared.bitstream import parse
+    from secondlook.shared.codec import load_codec
+    from secondlook.shared.layers import Layers
+    from secondlook.shared.models import find_by_hash
+
+    if len(args.key) > 2:
+        raise ConfigError("--key takes the base layer of a key and at most its enhancement")
+    base = read_layer(args.base)
+    key = [read_layer(path) for path in args.key]
+    codec = load_codec(args.model or find_by_hash(parse(base).model_hash).path)
+    if args.enhancement is None:
+        image = codec.decode_base(base, key=key[0] if key else None)
+    else:
+        if len(key) == 1:
+            raise ConfigError("the enhancement of a delta needs both layers of its key: --key BASE ENH")
+        enhancement = read_layer(args.enhancement)
+        image = codec.decode_enhanced(base, enhancement, key=Layers(*key) if key else None)
+    if args.postfilter:
+        # Named, not imported: the post-filter belongs to the cloud, and a camera host may be without it.
+        image = (
+            importlib.import_module("secondlook.cloud.workers.postfilter")
+            .load_postfilter(args.postfilter)
+            .apply(image)
+        )
+    write_image(args.output, image)
+    print(f"{args.output}  {image.shape[1]}x{image.shape[0]}")
+    return 0
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Print every header field, and the payload's length."""
+    from secondlook.shared.bitstream import parse
+
+    bitstream = parse(read_layer(args.file))
+    fields = {field.name: _plain(getattr(bitstream, field.name)) for field in dataclasses.fields(bitstream)}
+    if args.json:
+        print(json.dumps(fields, indent=2))
+    else:
+        width = max(map(len, fields))
+        for name, value in fields.items():
+            print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def read_layer(path: Path) -> bytes:
+    """The bytes of a .slk file. Raises SourceNotFound or SourceUnreadable."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as cause:
+        raise SourceNotFound(f"no such file: {path}") from cause
+    except OSError as cause:
+        raise SourceUnreadable(f"cannot read {path}: {cause.strerror}") from cause
+
+
+def read_image(path: Path) -> U8Image:
+    """An image file as uint8 (height, width, 3) RGB. Raises SourceNotFound or SourceUnreadable."""
+    import cv2
+    import numpy as np
+
+    data = read_layer(path)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise SourceUnreadable(f"not an image: {path}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def write_image(path: Path, image: U8Image) -> None:
+    """Write an RGB image in the format its name asks for, whole or not at all."""
+    import cv2
+
+    from secondlook.shared.files import write_atomically
+
+    try:
+        _, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as cause:
+        raise ConfigError(f"no image format is known by the name {path.suffix}") from cause
+    write_atomically(path, data.tobytes())
+
+
+def _plain(value: Any) -> Any:
+    """A header field as something JSON can hold."""
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, bytes):
+        return value.hex() if len(value) <= 32 else f"{len(value)} bytes"
+    return value
