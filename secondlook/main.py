@@ -1,38 +1,32 @@
 """The `secondlook` command: finds the sub-commands, runs one, and turns errors into one line.
 
-The packages register their own sub-commands. They are named here as strings and imported when the command
-runs, so that `shared` depends on none of them and a camera host needs only what it uses.
+Every package registers its own sub-commands, and imports what they need only when one runs: `secondlook --help` loads
+nothing heavy, and a camera host needs only what it uses.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+import secondlook.cloud.main
+import secondlook.edge.main
+import secondlook.training.main
+from secondlook import stills
+from secondlook.shared.commands import Subparsers
 from secondlook.shared.errors import ConfigError, SecondlookError
 from secondlook.shared.version import __version__
 
 DESCRIPTION = "Machines look at every camera frame; people get a second look at the few that need one."
 
-
-@dataclass(frozen=True)
-class Provider:
-    """A module that has `register(subparsers)`, and the extra that brings what its commands need."""
-
-    module: str
-    extra: str
-
-
-PROVIDERS = (
-    Provider("secondlook.edge.main", "edge"),
-    Provider("secondlook.cloud.main", "cloud"),
-    Provider("secondlook.stills", "edge"),
-    Provider("secondlook.training.main", "training"),
+# What registers sub-commands, and the extra that brings what these need.
+_PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
+    (secondlook.edge.main.register, "edge"),
+    (secondlook.cloud.main.register, "cloud"),
+    (stills.register, "edge"),
+    (secondlook.training.main.register, "training"),
 )
 
 
@@ -61,21 +55,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="secondlook", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"secondlook {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for provider in PROVIDERS:
-        package = provider.module.partition(".")[0]
-        if importlib.util.find_spec(package) is None:
-            continue
+    for register, extra in _PROVIDERS:
         before = set(subparsers.choices)
-        importlib.import_module(provider.module).register(subparsers)
+        register(subparsers)
         for name in set(subparsers.choices) - before:
-            subparsers.choices[name].set_defaults(extra=provider.extra)
+            subparsers.choices[name].set_defaults(extra=extra)
     return parser
 
 
 def _missing(cause: ModuleNotFoundError, extra: str) -> SecondlookError:
     """Say which extra brings a package that is not installed; a missing module of our own is a bug."""
     name = (cause.name or "").partition(".")[0]
-    if not name or name in {provider.module.partition(".")[0] for provider in PROVIDERS}:
+    if not name or name == "secondlook":
         raise cause
     return ConfigError(f"the package {name} is not installed: pip install 'secondlook[{extra}]'")
 
@@ -84,7 +75,3 @@ def _fail(cause: BaseException) -> int:
     text = " ".join(str(cause).split()) or type(cause).__name__
     print(f"secondlook: error: {text}", file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import enum
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +105,7 @@ def run_encode(args: argparse.Namespace) -> int:
 
 def run_decode(args: argparse.Namespace) -> int:
     """Write the decoded image, or nothing."""
+    from secondlook.cloud.workers.postfilter import load_postfilter
     from secondlook.shared.bitstream import parse
     from secondlook.shared.codec import load_codec
     from secondlook.shared.layers import Layers
@@ -124,12 +124,7 @@ def run_decode(args: argparse.Namespace) -> int:
         enhancement = read_layer(args.enhancement)
         image = codec.decode_enhanced(base, enhancement, key=Layers(*key) if key else None)
     if args.postfilter:
-        # Named, not imported: the post-filter belongs to the cloud, and a camera host may be without it.
-        image = (
-            importlib.import_module("secondlook.cloud.workers.postfilter")
-            .load_postfilter(args.postfilter)
-            .apply(image)
-        )
+        image = load_postfilter(args.postfilter).apply(image)
     write_image(args.output, image)
     print(f"{args.output}  {image.shape[1]}x{image.shape[0]}")
     return 0

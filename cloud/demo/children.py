@@ -21,7 +21,7 @@ from pathlib import Path
 
 from secondlook.shared.errors import ChildEnded
 
-_CODE = Path(__file__).parents[2]  # children run the very code that runs this
+_CODE = Path(__file__).parents[3]  # children run the very code that runs this
 # -P: not what happens to be called `shared` in the present folder
 SECONDLOOK = (sys.executable, "-P", "-m", "secondlook")
 _PR_SET_PDEATHSIG = 1

@@ -1,7 +1,6 @@
 """The gateway process: two ROUTER sockets and one thread that owns them and the database.
 
-Camera hosts speak to ``cloud.gateway.intake``, workers to ``cloud.gateway.broker``; this module moves their bytes. One turn of the
-loop takes what has arrived from both, stores all of it in one commit (a commit waits for the disk; what it holds costs
+Camera hosts speak to ``intake``, workers to ``broker``; this module moves their bytes. One turn of the loop takes what has arrived from both, stores all of it in one commit (a commit waits for the disk; what it holds costs
 little), and only then sends the answers. Keys are checked in the same thread: ZeroMQ asks over an inproc socket (ZAP)
 before it lets a connection through.
 """

@@ -1,4 +1,4 @@
-"""The gateway's ledger on PostgreSQL, for gateways that share one: what ``cloud.storage.ledger`` is in the embedded case.
+"""The gateway's ledger on PostgreSQL, for gateways that share one: what ``storage.ledger`` is in the embedded case.
 
 The queue is another server here, so there is no transaction over both. Frames are put into the queue first and noted
 here second, while the rows of their boots are locked. A gateway that dies in between leaves frames that are queued and

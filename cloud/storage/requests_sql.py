@@ -1,4 +1,4 @@
-"""The table of enhancement requests on PostgreSQL, for gateways that share one; see ``cloud.storage.requests`` for the states.
+"""Enhancement requests on PostgreSQL, for gateways that share one; see ``cloud.storage.requests`` for the states.
 
 Any gateway may note a request, and the one to which the camera host is connected sends it. A gateway whose connection
 to a camera host is dead, but does not know so yet, may take a request for itself; the lease of the request runs out,
@@ -60,7 +60,7 @@ _WHAT = "requests"
 
 
 class SqlRequestTable:
-    """``cloud.storage.stores.RequestStore`` on PostgreSQL. Every method raises StoreUnavailable, StoreBusy, DiskFull."""
+    """``RequestStore`` on PostgreSQL. Every method raises StoreUnavailable, StoreBusy, DiskFull."""
 
     def __init__(self, engine: Engine, times: RequestTimes) -> None:
         self._engine = engine

@@ -224,7 +224,8 @@ def test_settings_are_checked(tmp_path: Path, folder: Path, change: dict[str, ob
 
 def command(*arguments: str) -> subprocess.Popen[str]:
     code = (
-        "import argparse, sys\nfrom secondlook.edge.main import register\nfrom secondlook.shared.errors import SecondlookError\n"
+        "import argparse, sys\nfrom secondlook.edge.main import register\n"
+        "from secondlook.shared.errors import SecondlookError\n"
         "if __name__ == '__main__':\n"
         "    parser = argparse.ArgumentParser()\n    register(parser.add_subparsers())\n"
         "    args = parser.parse_args()\n"
