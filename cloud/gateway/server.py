@@ -1,8 +1,9 @@
 """The gateway process: two ROUTER sockets and one thread that owns them and the database.
 
-Camera hosts speak to ``intake``, workers to ``broker``; this module moves their bytes. One turn of the loop takes what has arrived from both, stores all of it in one commit (a commit waits for the disk; what it holds costs
-little), and only then sends the answers. Keys are checked in the same thread: ZeroMQ asks over an inproc socket (ZAP)
-before it lets a connection through.
+Camera hosts speak to ``intake``, workers to ``broker``; this module moves their bytes. One turn of the loop takes
+what has arrived from both, stores all of it in one commit (a commit waits for the disk; what it holds costs little),
+and only then sends the answers. Keys are checked in the same thread: ZeroMQ asks over an inproc socket (ZAP) before it
+lets a connection through.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The durable queue between the gateway and the machine workers.
 
-``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one, ``queue_jetstream`` has the one for several
-gateways. An item is *ready*, *leased* to a worker until an instant, or *dead* after too many leases
+``FrameQueue`` is what any engine must offer; ``SqliteQueue`` is the embedded one, ``queue_jetstream`` has the one for
+several gateways. An item is *ready*, *leased* to a worker until an instant, or *dead* after too many leases
 that ended without an acknowledgement. A lease that runs out makes the item ready again, so a killed worker loses
 nothing. Instants are Unix seconds handed in as ``now``: leases outlive the process, and so must their clock.
 """
