@@ -70,8 +70,9 @@ bench: ## the codec beside still codecs on this machine; ARGS="codec --images FO
 demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
 	$(BIN)/secondlook demo $(ARGS)
 
-docs: setup ## write docs/cli.md and docs/config.md again from the code
+docs: setup ## write docs/cli.md, docs/config.md and the import graph again from the code
 	$(BIN)/python -m tests.reference
+	$(BIN)/python -m tests.architecture
 
 clean: ## remove caches and builds, keep $(VENV)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

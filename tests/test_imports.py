@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path for folder in ("shared", "edge", "cloud", "training") for path in (ROOT / folder).rglob("*.py")
 )
-MAX_MODULE_LINES = 400
+MAX_MODULE_LINES = 600
 MAX_FUNCTION_LINES = 60
 
 FORBID = """
