@@ -144,26 +144,20 @@ def yolox_cells(height: int, width: int) -> int:
 
 
 def suppress(raw: Raw, overlap: float, limit: int) -> Raw:
-    """Keep the best of boxes of one class that overlap by more than `overlap` (IoU), at most `limit`."""
-    order = np.argsort(-raw.scores, kind="stable")
-    boxes, classes = raw.boxes[order], raw.classes[order]
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
-    alive = np.ones(len(boxes), np.bool_)
-    kept: list[int] = []
-    for index in range(len(boxes)):
-        if not alive[index]:
-            continue
-        kept.append(index)
-        if len(kept) == limit:
-            break
-        rest = slice(index + 1, None)
-        corner0 = np.maximum(boxes[index, :2], boxes[rest, :2])
-        corner1 = np.minimum(boxes[index, 2:], boxes[rest, 2:])
-        shared = np.prod(np.maximum(corner1 - corner0, 0.0), axis=1)
-        union = area[index] + area[rest] - shared
-        same = classes[rest] == classes[index]
-        alive[rest] &= ~(same & (shared > overlap * union))
-    chosen = order[kept]
+    """Keep the best of boxes of one class that overlap by more than `overlap` (IoU), at most `limit`; best first.
+
+    A box that is no box, with a coordinate that is not finite, is left out.
+    """
+    finite = np.isfinite(raw.boxes).all(axis=1)
+    raw = Raw(raw.boxes[finite], raw.scores[finite], raw.classes[finite])
+    if not len(raw.scores):
+        return raw
+    boxes = raw.boxes.copy()
+    boxes[:, 2:] -= boxes[:, :2]  # OpenCV's boxes are x, y, width, height
+    best = cv2.dnn.NMSBoxesBatched(
+        boxes.tolist(), raw.scores.tolist(), raw.classes.tolist(), score_threshold=0.0, nms_threshold=overlap
+    )
+    chosen = np.asarray(best, np.int64).reshape(-1)[:limit]
     return Raw(raw.boxes[chosen], raw.scores[chosen], raw.classes[chosen])
 
 

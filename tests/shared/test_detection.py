@@ -98,6 +98,14 @@ def test_duplicates_of_a_class_go_and_the_best_stays() -> None:
     assert len(suppress(raw(boxes, [0.6, 0.9, 0.5, 0.3], [0, 0, 1, 0]), 0.5, 2).scores) == 2
 
 
+def test_a_box_that_is_no_box_takes_none_along() -> None:
+    nowhere = (float("nan"), 0.0, 5.0, 5.0)
+    kept = suppress(
+        raw([nowhere, (0.0, 0.0, 10.0, 10.0), (np.inf, 0, np.inf, 1)], [0.9, 0.8, 0.7], [0, 0, 0]), 0.5, 9
+    )
+    assert kept.boxes.tolist() == [[0, 0, 10, 10]]
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 9), st.integers(0, 1)), max_size=12
