@@ -1,4 +1,4 @@
-"""`python -m tests.architecture` draws the import graph of the rooms into ARCHITECTURE.md; test_architecture.py checks it.
+"""`python -m tests.architecture` draws the import graph of the rooms into ARCHITECTURE.md.
 
 A room is a folder of code: `edge`, `shared`, `training`, and each folder within `cloud`. An arrow A → B says that
 modules of A import modules of B, and how many such imports there are.
