@@ -1,1 +1,1 @@
-"""Weights that ship with the code, one folder a model; `shared.models` finds and verifies them."""
+"""Weights that ship with the code, one folder per model; `shared.models` finds and verifies them."""

@@ -39,9 +39,9 @@ _FLAG_DELTA = 1
 
 
 def max_payload_bytes(width: int, height: int) -> int:
-    """The longest payload that a frame of this size may have: 64 KiB and 8 bytes a pixel of the padded frame.
+    """The longest payload that a frame of this size may have: 64 KiB and 8 bytes per pixel of the padded frame.
 
-    Far beyond any real one (a byte a pixel is a lot); it keeps a small frame from bringing a large message.
+    Far beyond any real one (one byte per pixel is a lot); it keeps a small frame from bringing a large message.
     """
     padded = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
     return min(MAX_PAYLOAD_BYTES, (1 << 16) + 8 * padded)

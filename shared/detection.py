@@ -112,7 +112,7 @@ def letterbox(image: U8Image, height: int, width: int, *, centred: bool) -> tupl
 
 
 def decode_yolox(output: F32, height: int, width: int) -> Raw:
-    """YOLOX: float32[N,5+C], one row a cell of strides 8, 16, 32: offset, log size, objectness, classes."""
+    """YOLOX: float32[N,5+C], one row per cell of strides 8, 16, 32: offset, log size, objectness, classes."""
     cells, strides = _grid(height, width)
     if len(cells) != len(output):
         raise DetectorError(f"{len(output)} rows do not fit a {height}x{width} input with strides 8, 16, 32")

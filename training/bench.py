@@ -40,9 +40,13 @@ def photographs() -> Path:
 
 
 def measure_ours(
-    codec: LiteCodec, images: Sequence[U8], base_quality: int, quality: int,
-    filters: dict[str, PostFilter], filtered: int | None,
-) -> Row:  # fmt: skip
+    codec: LiteCodec,
+    images: Sequence[U8],
+    base_quality: int,
+    quality: int,
+    filters: dict[str, PostFilter],
+    filtered: int | None,
+) -> Row:
     """Means over the images at one pair of qualities, gains over the first `filtered`; milliseconds a frame."""
     totals: list[list[float | None]] = []
     gains: dict[str, list[float]] = {name: [] for name in filters}
@@ -64,9 +68,12 @@ def measure_ours(
     names = ("bpp_base", "bpp", "psnr_base", "psnr", "ms_ssim", "encode_ms", "decode_base_ms", "decode_ms")
     row: Row = dict(zip(names, means(totals), strict=True))
     return {
-        "codec": "lite", "base_quality": base_quality, "quality": quality, **row,
+        "codec": "lite",
+        "base_quality": base_quality,
+        "quality": quality,
+        **row,
         "gain_db": {name: float(np.mean(values)) for name, values in gains.items()},
-    }  # fmt: skip
+    }
 
 
 def means(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
@@ -125,11 +132,15 @@ def bench_codec(
     loaded = {name: load_postfilter(name, threads=threads) for name in filters}
     rows = [
         measure_ours(
-            codec, images, min(BASE_QUALITY, quality), quality,
-            loaded if quality in presets else {}, filter_limit,
+            codec,
+            images,
+            min(BASE_QUALITY, quality),
+            quality,
+            loaded if quality in presets else {},
+            filter_limit,
         )
         for quality in sorted({0, 6, 12, 18, 63, *presets})
-    ]  # fmt: skip
+    ]
     learned = tuple(name for name in peers if name in LEARNED_PEERS)
     still = [name for name in peers if name not in learned]
     for name in still:
@@ -145,7 +156,10 @@ def bench_codec(
     )
     mean = speed["peers"].get("mbt2018-mean q4", {})
     return {
-        "images": len(images), "model": codec.model_hash.hex(), "threads": threads, "rows": rows,
+        "images": len(images),
+        "model": codec.model_hash.hex(),
+        "threads": threads,
+        "rows": rows,
         "bd_rate_percent": {key(name): bd_rate(ours, points) for name, points in theirs.items()},
         "published": {name: [[p.bpp, p.psnr] for p in theirs[name]] for name in learned if name in theirs},
         "speedup": {
@@ -156,11 +170,13 @@ def bench_codec(
         "base_layer_cost": base_layer_cost(codec, images),
         "psnr_over_peer_db": {"bpp": list(COMMON_RATES), **over},
         "rrdb_gain_db": {
-            name.removeprefix("rrdb-"): [row["gain_db"][name] for row in ours_rows if row["quality"] in presets]
+            name.removeprefix("rrdb-"): [
+                row["gain_db"][name] for row in ours_rows if row["quality"] in presets
+            ]
             for name in filters
         },
         "rrdb_images": min(len(images), filter_limit or len(images)) if filters else 0,
-    }  # fmt: skip
+    }
 
 
 def key(name: str) -> str:
@@ -203,9 +219,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
         label="lite, base layer alone",
     )
     axes.set(
-        xlabel="bits a pixel, of real bytes", ylabel="PSNR (dB)", xlim=(0, 1.6), ylim=(22, 40),
+        xlabel="bits per pixel, of real bytes",
+        ylabel="PSNR (dB)",
+        xlim=(0, 1.6),
+        ylim=(22, 40),
         title=f"Mean of {result['images']} images",
-    )  # fmt: skip
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
@@ -232,7 +251,7 @@ def report(result: dict[str, Any]) -> str:
             for r, d in zip(rates, result["psnr_over_peer_db"][name], strict=True)
             if d is not None
         )
-        lines.append(f"PSNR over {name} in dB, at equal bits a pixel: {shown}")
+        lines.append(f"PSNR over {name} in dB, at equal bits per pixel: {shown}")
     for name, times in result["times"]["peers"].items():
         lines.append(
             f"{name}: compress {times['encode_ms']:.0f} ms, {times['encode_ratio']:.1f} times our encoding of both "

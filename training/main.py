@@ -103,36 +103,50 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
         help="a YOLOX-nano ONNX export whose features the base layer keeps",
     )
     lite.add_argument(
-        "--feature-weight", type=float, default=0.01, metavar="F",
+        "--feature-weight",
+        type=float,
+        default=0.01,
+        metavar="F",
         help="squared error that a unit of feature distance is worth, with --detector (default %(default)s)",
-    )  # fmt: skip
+    )
     lite.add_argument(
-        "--mask-floor", type=float, default=0.5, metavar="W",
+        "--mask-floor",
+        type=float,
+        default=0.5,
+        metavar="W",
         help="weight of errors outside object boundaries in the base layer, 1 for plain MSE (default %(default)s)",
-    )  # fmt: skip
+    )
     mask_flags(lite)
     lite.add_argument(
-        "--base-skew", type=float, default=1.4, metavar="S",
+        "--base-skew",
+        type=float,
+        default=1.4,
+        metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
-    )  # fmt: skip
+    )
     layers = lite.add_mutually_exclusive_group()
     layers.add_argument(
-        "--only", choices=("base", "enhancement"), default="",
+        "--only",
+        choices=("base", "enhancement"),
+        default="",
         help="let this layer alone learn, the other and the common trunk stand still",
-    )  # fmt: skip
+    )
     layers.add_argument(
-        "--single-layer", action="store_true",
+        "--single-layer",
+        action="store_true",
         help="leave the base layer empty: the reference for what two layers cost",
-    )  # fmt: skip
+    )
 
 
 def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     _filter_flags(postfilter)
     _training_flags(postfilter)
     postfilter.add_argument(
-        "--loss", choices=("mse", "features"), default="mse",
+        "--loss",
+        choices=("mse", "features"),
+        default="mse",
         help="squared error, or the distance of a detector's features (default %(default)s)",
-    )  # fmt: skip
+    )
     postfilter.add_argument(
         "--detector", type=Path, metavar="FILE", help="the YOLOX-nano ONNX export for --loss features"
     )
@@ -141,9 +155,12 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     )
     postfilter.add_argument("--batch", type=int, default=6, help="patches a step (default %(default)s)")
     postfilter.add_argument(
-        "--patch", type=int, default=0, metavar="SIDE",
+        "--patch",
+        type=int,
+        default=0,
+        metavar="SIDE",
         help="side of a patch, at most 256 pixels (default 48, or 96 where the filter works at a lower scale)",
-    )  # fmt: skip
+    )
     postfilter.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
@@ -165,9 +182,11 @@ def _family_flags(parser: argparse.ArgumentParser) -> None:
 def _filter_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=TRAINABLE_FILTERS, help="its size")
     parser.add_argument(
-        "--layer", choices=("base", "enhanced"), default="enhanced",
+        "--layer",
+        choices=("base", "enhanced"),
+        default="enhanced",
         help="the pictures it refines: those for machines or those for people (default %(default)s)",
-    )  # fmt: skip
+    )
 
 
 def _export_parsers(group: Subparsers) -> None:
@@ -210,10 +229,16 @@ def _train_lite(args: argparse.Namespace) -> int:
     from secondlook.training.lite.train import TrainConfig, train
 
     config = TrainConfig(
-        total_steps=args.steps, batch=args.batch, crop=args.crop, lr=args.lr, mask_floor=args.mask_floor,
-        feature_weight=args.feature_weight, base_skew=args.base_skew, single_layer=args.single_layer,
+        total_steps=args.steps,
+        batch=args.batch,
+        crop=args.crop,
+        lr=args.lr,
+        mask_floor=args.mask_floor,
+        feature_weight=args.feature_weight,
+        base_skew=args.base_skew,
+        single_layer=args.single_layer,
         only=args.only,
-    )  # fmt: skip
+    )
     masks = mask_config(args)
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}
     print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
@@ -235,11 +260,18 @@ def _train_postfilter(args: argparse.Namespace) -> int:
     from secondlook.training.postfilter.train import FilterConfig, train
 
     checkpoint = train(
-        args.name, args.data, args.model, args.work, args.minutes,
-        resume=args.resume, threads=args.threads, more=args.more, detector=args.detector,
+        args.name,
+        args.data,
+        args.model,
+        args.work,
+        args.minutes,
+        resume=args.resume,
+        threads=args.threads,
+        more=args.more,
+        detector=args.detector,
         start_from=args.from_model,
         config=FilterConfig(args.layer, args.loss, args.batch, args.lr, args.patch),
-    )  # fmt: skip
+    )
     print(checkpoint)
     return 0
 

@@ -23,7 +23,7 @@ U8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Point:
-    """Bits a pixel, of real bytes, and PSNR in dB over RGB."""
+    """Bits per pixel, of real bytes, and PSNR in dB over RGB."""
 
     bpp: float
     psnr: float
@@ -68,7 +68,7 @@ def bd_rate(ours: Sequence[Point], theirs: Sequence[Point]) -> float:
 
 
 def psnr_at(points: Sequence[Point], rate: float) -> float | None:
-    """PSNR of a curve at `rate` bits a pixel, None outside it."""
+    """PSNR of a curve at `rate` bits per pixel, None outside it."""
     line = sorted(points, key=lambda p: p.bpp)
     if not line[0].bpp <= rate <= line[-1].bpp:
         return None

@@ -20,7 +20,7 @@ QUALITIES = (20, 28, 36, 44, 52)
 
 
 def base_layer_cost(codec: LiteCodec, images: Sequence[U8]) -> list[dict[str, Any]]:
-    """BD-rate in percent of both layers at each base quality against the lowest; bits a pixel of the base layer."""
+    """BD-rate in percent of both layers at each base quality against the lowest; bits per pixel of the base layer."""
     sizes, curves = [], []
     for base_quality in BASE_QUALITIES:
         bases, points = [], []
@@ -39,7 +39,7 @@ def base_layer_cost(codec: LiteCodec, images: Sequence[U8]) -> list[dict[str, An
 
 
 def _measured(codec: LiteCodec, image: U8, base_quality: int, quality: int) -> tuple[float, float, float]:
-    """Bits a pixel of the base layer and of both, of real bytes, and PSNR of both in dB."""
+    """Bits per pixel of the base layer and of both, of real bytes, and PSNR of both in dB."""
     layers = codec.encode(image, base_quality=base_quality, quality=quality).layers
     decoded = codec.decode_enhanced(layers.base, layers.enhancement)
     sizes = len(layers.base), len(layers.base) + len(layers.enhancement)

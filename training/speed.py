@@ -122,14 +122,19 @@ def compare_speed(
                 kept.extend(new)
     encode, base, both = (statistics.median(times[CALLS:]) for times in ours)
     result: dict[str, Any] = {
-        "size": list(SIDES), "threads": threads, "quality": quality,
+        "size": list(SIDES),
+        "threads": threads,
+        "quality": quality,
         "lite": {"encode_ms": encode, "decode_base_ms": base, "decode_ms": both},
-        "entropy_share": entropy_share(codec, image, base_quality, quality), "peers": {},
-    }  # fmt: skip
+        "entropy_share": entropy_share(codec, image, base_quality, quality),
+        "peers": {},
+    }
     for name, times in theirs.items():
         their_encode, their_decode = (statistics.median(t[1:]) for t in times)
         result["peers"][name] = {
-            "encode_ms": their_encode, "decode_ms": their_decode,
-            "encode_ratio": their_encode / encode, "decode_base_ratio": their_decode / base,
-        }  # fmt: skip
+            "encode_ms": their_encode,
+            "decode_ms": their_decode,
+            "encode_ratio": their_encode / encode,
+            "decode_base_ratio": their_decode / base,
+        }
     return result

@@ -169,9 +169,15 @@ def test_one_layer_may_learn_alone(data, tmp_path, layer):
     config = TrainConfig(crop=64, batch=2, total_steps=2, only=layer)
     before = load_lite(find_model("lite", kind="codec").path).state_dict()
     path = train(
-        data, tmp_path / "new", 1, config, resume=False, threads=1, masks=MaskConfig("canny"),
+        data,
+        tmp_path / "new",
+        1,
+        config,
+        resume=False,
+        threads=1,
+        masks=MaskConfig("canny"),
         start_from=find_model("lite", kind="codec").path,
-    )  # fmt: skip
+    )
     after = torch.load(path, weights_only=True)["live"]
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert (

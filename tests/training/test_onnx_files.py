@@ -27,9 +27,14 @@ def module():
 def export(module, path, **options):
     axes = {2: "height", 3: "width"}
     export_onnx(
-        module, [torch.zeros(1, 3, 8, 8)], path,
-        inputs=["x"], outputs=["y"], dynamic={"x": axes, "y": axes}, **options,
-    )  # fmt: skip
+        module,
+        [torch.zeros(1, 3, 8, 8)],
+        path,
+        inputs=["x"],
+        outputs=["y"],
+        dynamic={"x": axes, "y": axes},
+        **options,
+    )
     return onnx.load(path)
 
 

@@ -237,13 +237,16 @@ def without_a_tensor(path):
     "name, change",
     [
         ("codec.json", lambda path: path.write_text("{}")),
-        ("codec.json", lambda path: path.write_text(path.read_text().replace('"quality": 40', '"quality": 64'))),
+        (
+            "codec.json",
+            lambda path: path.write_text(path.read_text().replace('"quality": 40', '"quality": 64')),
+        ),
         ("codec.json", lambda path: path.write_text(path.read_text().replace('"width": 12', '"width": 13'))),
         ("machine.safetensors", without_a_tensor),
         ("machine.safetensors", lambda path: path.write_bytes(b"nothing of use")),
         ("entropy.safetensors", without_a_tensor),
     ],
-)  # fmt: skip
+)
 def test_a_folder_that_does_not_hold_together(folder, tmp_path, coded, name, change):
     with pytest.raises(ModelCorrupt):
         PaperCodec(damaged(folder, tmp_path, name, change), device="cpu").encode(

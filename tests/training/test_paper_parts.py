@@ -122,9 +122,18 @@ def test_vvc_commands_fix_the_qp_and_switch_perceptual_adaptation_off() -> None:
     )
     pairs = dict(zip(words[1::2], words[2::2], strict=True))
     assert pairs == {
-        "-i": "a.yuv", "-s": "64x48", "-c": "yuv420_10", "-r": "1", "-f": "1", "--preset": "medium",
-        "-q": "32", "--qpa": "0", "-t": "3", "-v": "1", "-o": "a.266",
-    }  # fmt: skip
+        "-i": "a.yuv",
+        "-s": "64x48",
+        "-c": "yuv420_10",
+        "-r": "1",
+        "-f": "1",
+        "--preset": "medium",
+        "-q": "32",
+        "--qpa": "0",
+        "-t": "3",
+        "-v": "1",
+        "-o": "a.266",
+    }
     words = vvc.decode_command(Path("vvdecapp"), Path("a.266"), Path("a.y4m"), threads=3)
     assert words == ["vvdecapp", "-b", "a.266", "-o", "a.y4m", "--y4m", "-t", "3", "-v", "1"]
 
@@ -176,16 +185,20 @@ def test_half_the_rate_is_a_bd_rate_of_minus_fifty_percent() -> None:
     means = {q: {PLAIN: row(q / 100, q), ONE: row(q / 100, q + 1)} for q in (25, 35, 46)}
     ours = our_curves("lite", means, {ONE: "f"}, 3)
     assert [c.title for c in ours] == [
-        "lite + f, total", "lite + f, additional only", "lite, total", "lite, additional only",
-    ]  # fmt: skip
+        "lite + f, total",
+        "lite + f, additional only",
+        "lite, total",
+        "lite, additional only",
+    ]
     assert ours[3].rates == pytest.approx([0.15, 0.25, 0.36])
     other = measured_curve("other", "x265", {q: row(2 * q / 100, q) for q in (46, 25, 35)}, 3)
     found = bd_rates([*ours, other, published_curve(False)])
     assert found["lite, total"] == {"other": pytest.approx(-50)}
     assert set(found) == {"lite, total", "lite + f, total"}
     assert bd_rates([*ours, measured_curve("far", "x265", {1: row(1, 90), 2: row(2, 95)}, 3)]) == {
-        "lite + f, total": {"far": None}, "lite, total": {"far": None},
-    }  # fmt: skip
+        "lite + f, total": {"far": None},
+        "lite, total": {"far": None},
+    }
 
 
 def test_the_plot_leaves_the_shallower_filter_out() -> None:

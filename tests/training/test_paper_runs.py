@@ -59,7 +59,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def by_hand() -> dict[tuple[float, bool], tuple[float, float, float]]:
-    """(λ, filtered) -> mean bits a pixel, of which additional, mean PSNR; with nothing of secondlook.training.paper."""
+    """(λ, filtered) -> mean bits per pixel, of which additional, mean PSNR; without `training.paper`."""
     codec, refine = load_codec("lite", threads=1), load_postfilter(FILTER, threads=1)
     pictures = [photo(height, width, seed=i) for i, (height, width) in enumerate(SIDES)]
     figures = {}
@@ -97,8 +97,11 @@ def test_table1_has_what_was_measured_and_what_was_published(out: Path, by_hand)
         assert 0.5 < float(row["ssim"]) < 1 and 0.5 < float(row["ms_ssim"]) < 1
         assert row["lpips"] == ""
     assert {(r["lambda"], r["paper_psnr"]) for r in rows} == {
-        ("0.005", "29.76"), ("0.005", "29.87"), ("0.03", "33.81"), ("0.03", "34.08"),
-    }  # fmt: skip
+        ("0.005", "29.76"),
+        ("0.005", "29.87"),
+        ("0.03", "33.81"),
+        ("0.03", "34.08"),
+    }
 
 
 def test_fig2_counts_both_layers_or_the_additional_one(out: Path, images: Path, by_hand) -> None:

@@ -248,8 +248,22 @@ def test_an_additional_model_starts_from_the_machine_model(pictures, work):
 
 def test_from_the_command_line_to_a_model_folder(pictures, work, capsys):
     """Both stages, two λ, export with and without a machine model from elsewhere."""
-    common = ["--data", str(pictures), "--work", str(work), "--minutes", "5", "--threads", "1",
-              "--size", "reduced", "--batch", "1", "--steps", "1"]  # fmt: skip
+    common = [
+        "--data",
+        str(pictures),
+        "--work",
+        str(work),
+        "--minutes",
+        "5",
+        "--threads",
+        "1",
+        "--size",
+        "reduced",
+        "--batch",
+        "1",
+        "--steps",
+        "1",
+    ]
     assert main(["export", "paper", "--work", str(work), "--out", str(work)]) == 1
     assert "no checkpoint" in capsys.readouterr().err
     assert main(["train", "paper", "machine", *common, "--lam", "0.02"]) == 0
@@ -264,9 +278,9 @@ def test_from_the_command_line_to_a_model_folder(pictures, work, capsys):
     layers = codec.encode(photo(40, 50), base_quality=8, quality=20).layers
     assert parse(layers.enhancement).quality == 25
     assert codec.decode_enhanced(layers.base, layers.enhancement).shape == (40, 50, 3)
-    assert main(
-        ["train", "paper", "additional", *common, "--lam", "0.01", "--machine", str(folder.path)]
-    ) == 0  # fmt: skip
+    assert (
+        main(["train", "paper", "additional", *common, "--lam", "0.01", "--machine", str(folder.path)]) == 0
+    )
 
 
 def test_export_wants_checkpoints_of_one_size(pictures, work):
@@ -312,8 +326,10 @@ def test_a_reduced_model_improves_and_round_trips(pictures, work):
     place = Place(pictures, work)
     config = reduced("machine", 0.01, batch=2, steps=150, mask_floor=0.2)
     pictures_found = find_pictures(pictures)
-    held_out = [to_tensor(cv2.imread(str(p))[:128, :128, ::-1].copy(), torch.device("cpu"))
-                for p in pictures_found.held_out[:4]]  # fmt: skip
+    held_out = [
+        to_tensor(cv2.imread(str(p))[:128, :128, ::-1].copy(), torch.device("cpu"))
+        for p in pictures_found.held_out[:4]
+    ]
     ranks, cpu = training.Ranks(), torch.device("cpu")
     before = training.Run(place, config, ranks, cpu).judge(held_out)
     below = read_checkpoint(train(place, config, 30, resume=False, threads=1))["model"]
@@ -344,10 +360,32 @@ def test_two_processes_train_one_model(pictures, work):
     """As torchrun starts them: both end, one writes, and the figures are those of one run."""
     masks_of(pictures, work)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "secondlook", "train", "paper", "machine", "--size", "reduced", "--data", str(pictures),
-        "--work", str(work), "--minutes", "10", "--threads", "1", "--batch", "1", "--steps", "12",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "secondlook",
+        "train",
+        "paper",
+        "machine",
+        "--size",
+        "reduced",
+        "--data",
+        str(pictures),
+        "--work",
+        str(work),
+        "--minutes",
+        "10",
+        "--threads",
+        "1",
+        "--batch",
+        "1",
+        "--steps",
+        "12",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1500
@@ -373,10 +411,29 @@ def test_the_demo_runs_with_it(tmp_path):
         cv2.imwrite(str(tmp_path / "frames" / f"{k}.png"), photo(128, 192, seed=k))
     folder, report = write_pair(tmp_path / "small"), tmp_path / "report.json"
     command = [
-        sys.executable, "-m", "secondlook", "demo", "--codec", str(folder), "--source", str(tmp_path / "frames"),
-        "--frames", "3", "--audit-every", "1", "--exit", "--no-open", "--port", "0", "--postfilter", "rrdb-fast",
-        "--stall-seconds", "900", "--report", str(report),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "secondlook",
+        "demo",
+        "--codec",
+        str(folder),
+        "--source",
+        str(tmp_path / "frames"),
+        "--frames",
+        "3",
+        "--audit-every",
+        "1",
+        "--exit",
+        "--no-open",
+        "--port",
+        "0",
+        "--postfilter",
+        "rrdb-fast",
+        "--stall-seconds",
+        "900",
+        "--report",
+        str(report),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(installed.parent)])}
     done = subprocess.run(
         command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1700

@@ -152,9 +152,16 @@ def test_the_feature_loss_falls_as_a_detector_gains():
 def test_a_short_run_for_machines(data, tmp_path):
     config = training.FilterConfig(layer="base", loss="features", batch=2)
     path = training.train(
-        "rrdb-tiny", data, find_model("lite", kind="codec").path, tmp_path, 0.02,
-        resume=False, threads=1, detector=TEACHER, config=config,
-    )  # fmt: skip
+        "rrdb-tiny",
+        data,
+        find_model("lite", kind="codec").path,
+        tmp_path,
+        0.02,
+        resume=False,
+        threads=1,
+        detector=TEACHER,
+        config=config,
+    )
     state = torch.load(path, weights_only=True)
     assert path.name == "rrdb-tiny-base.pt" and state["step"] > 0
     assert state["config"] == {"layer": "base", "loss": "features", "batch": 2, "lr": 2e-4, "patch": 0}

@@ -33,13 +33,13 @@ from secondlook.training.rate_distortion import PEERS, U8
 
 BASE_QUALITIES = (0, 4, 8, 12, 16, 20, 24, 28)
 PEER_QUALITIES = {"avif": (3, 6, 10, 15, 20, 26, 34), "jpeg": (3, 5, 8, 12, 18, 25)}
-RATES = (0.10, 0.15, 0.20)  # bits a pixel at which accuracies are compared
+RATES = (0.10, 0.15, 0.20)  # bits per pixel at which accuracies are compared
 RESAMPLES = 100
 
 
 @dataclass(frozen=True)
 class Point:
-    """Bits a pixel, and AP in percent by detector: on all images, and on each draw of them."""
+    """Bits per pixel, and AP in percent by detector: on all images, and on each draw of them."""
 
     quality: int
     bpp: float
@@ -82,9 +82,13 @@ class Kept:
 
 
 def measure(
-    codec: BaseLayer | Still, quality: int, detectors: dict[str, Any], truth: Any, images: Path,
+    codec: BaseLayer | Still,
+    quality: int,
+    detectors: dict[str, Any],
+    truth: Any,
+    images: Path,
     filters: Sequence[PostFilter] = (),
-) -> list[Point]:  # fmt: skip
+) -> list[Point]:
     """The point of the decoded pictures, then one for each filter behind the decoder, at the same bits."""
     kept = Kept(codec)
     seen = [kept, *(Kept(lambda image, f=f: f.apply(kept(image))) for f in filters)]
@@ -101,7 +105,7 @@ def measure(
 
 
 def accuracy_at(points: Sequence[Point], detector: str, rate: float) -> float | None:
-    """AP at `rate` bits a pixel, linear in the logarithm of the rate; None outside the curve."""
+    """AP at `rate` bits per pixel, linear in the logarithm of the rate; None outside the curve."""
     line = sorted(points, key=lambda p: p.bpp)
     if not line[0].bpp <= rate <= line[-1].bpp:
         return None
@@ -122,7 +126,7 @@ def bits_for(points: Sequence[Point], detector: str, accuracy: float) -> float |
 def difference(
     ours: Sequence[Point], peer: Sequence[Point], detector: str, rate: float
 ) -> list[float] | None:
-    """AP of `ours` less that of `peer` at `rate` bits a pixel, and its standard error; None outside a curve."""
+    """AP of `ours` less that of `peer` at `rate` bits per pixel, and its standard error; None outside a curve."""
 
     def gap(a: Sequence[Point], b: Sequence[Point]) -> float | None:
         pair = accuracy_at(a, detector, rate), accuracy_at(b, detector, rate)
@@ -224,10 +228,11 @@ def run(args: argparse.Namespace) -> int:
             measure(Still(peer, q), q, detectors, truth, args.images)[0] for q in PEER_QUALITIES[peer]
         ]
     result = {
-        "images": len(truth.imgs), "originals": originals,
+        "images": len(truth.imgs),
+        "originals": originals,
         "curves": {name: [p.row() for p in points] for name, points in curves.items()},
         **compare(curves, list(detectors)),
-    }  # fmt: skip
+    }
     print(report(result))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")

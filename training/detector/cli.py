@@ -67,9 +67,12 @@ def _base_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-quality", type=int, action="append", default=[], help="0..63; may repeat")
     parser.add_argument("--quality", type=int, default=40, help="of the enhancement that goes with it, 0..63")
     parser.add_argument(
-        "--postfilter", action="append", default=[], metavar="FOLDER",
+        "--postfilter",
+        action="append",
+        default=[],
+        metavar="FOLDER",
         help="also judge base layers refined by this filter; may repeat",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--peers",
         nargs="*",

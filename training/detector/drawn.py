@@ -68,8 +68,11 @@ def write_targets(targets: dict[str, F32], index: int, boxes: Sequence[Box]) -> 
                     classes[:, row, column] = ABSENT
                     classes[CAR, row, column] = UNSURE
                     reg[:, row, column] = (
-                        cx - column, cy - row, np.log((x1 - x0) / stride), np.log((y1 - y0) / stride)
-                    )  # fmt: skip
+                        cx - column,
+                        cy - row,
+                        np.log((x1 - x0) / stride),
+                        np.log((y1 - y0) / stride),
+                    )
 
 
 def _place(rng: np.random.Generator, view: U8, length: float, taken: Sequence[Box]) -> tuple[U8, Box] | None:

@@ -131,9 +131,14 @@ class Symbols(nn.Module):
         self.scales = nn.ModuleList(IntegerScales(layer) for layer in (codec.base, codec.enhancement))
 
     def forward(
-        self, y_base: Tensor, y_enhancement: Tensor, base_quality: Tensor, quality: Tensor,
-        keep: Tensor | None = None, references: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self,
+        y_base: Tensor,
+        y_enhancement: Tensor,
+        base_quality: Tensor,
+        quality: Tensor,
+        keep: Tensor | None = None,
+        references: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> tuple[Tensor, ...]:
         codec = self.codec
         y = y_base * torch.exp(codec.base.log_gain(base_quality))
         z_b = hyper_symbols(codec.base, y, keep)
@@ -166,9 +171,16 @@ class Quantise(nn.Module):
         self.symbols = Symbols(codec)
 
     def forward(
-        self, y_base: Tensor, y_enhancement: Tensor, key_signal: Tensor, reference_base: Tensor,
-        reference_enhancement: Tensor, threshold: Tensor, base_quality: Tensor, quality: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self,
+        y_base: Tensor,
+        y_enhancement: Tensor,
+        key_signal: Tensor,
+        reference_base: Tensor,
+        reference_enhancement: Tensor,
+        threshold: Tensor,
+        base_quality: Tensor,
+        quality: Tensor,
+    ) -> tuple[Tensor, ...]:
         change = (y_enhancement - key_signal).square()
         changed = (change.mean(1, keepdim=True) > threshold) | (change.amax(1, keepdim=True) > 32 * threshold)
         references = (reference_base, reference_enhancement)
@@ -205,9 +217,15 @@ class DequantiseEnhancement(nn.Module):
         self.codec = codec
 
     def forward(
-        self, z_enhancement: Tensor, symbols_enhancement: Tensor, latents_base: Tensor, keep: Tensor,
-        reference_enhancement: Tensor, base_quality: Tensor, quality: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        z_enhancement: Tensor,
+        symbols_enhancement: Tensor,
+        latents_base: Tensor,
+        keep: Tensor,
+        reference_enhancement: Tensor,
+        base_quality: Tensor,
+        quality: Tensor,
+    ) -> Tensor:
         layer = self.codec.enhancement
         _, features = self.codec.base_latents(latents_base, base_quality)
         prior = self.codec.enhancement_prior(features, quality)
@@ -256,9 +274,15 @@ def bake_qualities(codec: LiteCodec) -> None:
 
 
 CODED = [
-    "z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
-    "indexes_base", "indexes_enhancement", "latents_base", "latents_enhancement",
-]  # fmt: skip
+    "z_base",
+    "symbols_base",
+    "z_enhancement",
+    "symbols_enhancement",
+    "indexes_base",
+    "indexes_enhancement",
+    "latents_base",
+    "latents_enhancement",
+]
 
 
 def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
@@ -274,14 +298,18 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
     keep = torch.ones(1, 1, h, w)
     q_b, q_e = {"base_quality": torch.tensor([16])}, {"quality": torch.tensor([32])}
     key = {
-        "key_signal": y_e, "reference_base": y_b, "reference_enhancement": y_e, "threshold": torch.tensor([0.1]),
-    }  # fmt: skip
+        "key_signal": y_e,
+        "reference_base": y_b,
+        "reference_enhancement": y_e,
+        "threshold": torch.tensor([0.1]),
+    }
     latents = {"latents_base": y_b, "latents_enhancement": y_e}
     plans: dict[str, tuple[nn.Module, dict[str, Tensor], list[str]]] = {
         "encode": (Encode(codec), {"image": image} | q_b | q_e, [*CODED, "y_enhancement"]),
         "analysis": (Analysis(codec), {"image": image}, ["y_base", "y_enhancement"]),
         "quantise": (
-            Quantise(codec), {"y_base": y_b, "y_enhancement": y_e} | key | q_b | q_e,
+            Quantise(codec),
+            {"y_base": y_b, "y_enhancement": y_e} | key | q_b | q_e,
             [*CODED, "changed"],
         ),
         "dequantise_base": (
@@ -292,14 +320,19 @@ def write_graphs(codec: LiteCodec, folder: Path) -> list[str]:
         "dequantise_enhancement": (
             DequantiseEnhancement(codec),
             {
-                "z_enhancement": z_e, "symbols_enhancement": y_e.short(), "latents_base": y_b, "keep": keep,
+                "z_enhancement": z_e,
+                "symbols_enhancement": y_e.short(),
+                "latents_base": y_b,
+                "keep": keep,
                 "reference_enhancement": y_e,
-            } | q_b | q_e,
+            }
+            | q_b
+            | q_e,
             ["latents_enhancement"],
         ),
         "synthesis_base": (SynthesisBase(codec), {"latents_base": y_b} | q_b, ["image"]),
         "synthesis_enhanced": (SynthesisEnhanced(codec), latents | q_b | q_e, ["image"]),
-    }  # fmt: skip
+    }
     for name, (module, feeds, outputs) in plans.items():
         dynamic = {
             n: IMAGE if n == "image" else HYPER if n.startswith("z_") else LATENT
@@ -331,9 +364,14 @@ def export_lite(
     names = [*write_graphs(codec, folder), "entropy.safetensors"]
     files = describe_files(folder, names)
     manifest = {
-        "name": folder.name, "kind": "codec", "format": 1, "files": files, "model_hash": model_hash(files).hex(),
-        "weights": describe_files(folder, ["weights.safetensors"]), **facts,
-    }  # fmt: skip
+        "name": folder.name,
+        "kind": "codec",
+        "format": 1,
+        "files": files,
+        "model_hash": model_hash(files).hex(),
+        "weights": describe_files(folder, ["weights.safetensors"]),
+        **facts,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 

@@ -41,7 +41,9 @@ from secondlook.training.lite.scale_network import (
 )
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
-BASE_SHARE = 0.18  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit a pixel
+BASE_SHARE = (
+    0.18  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit per pixel
+)
 SIGMA_LEVELS, SIGMA_LOW, SIGMA_HIGH = 64, 0.11, 80.0
 Z_INDEX_STEPS = 8  # one learned unit is 8 σ-indexes, so that Adam moves it as fast as a log σ
 # A cubic in the σ-index; training goes through it, so synthesis knows.
@@ -110,9 +112,13 @@ class HyperMean(nn.Sequential):
     def __init__(self, z: int, channels: int) -> None:
         c = channels
         super().__init__(
-            nn.Conv2d(z, 4 * c, 1), nn.PixelShuffle(2), nn.LeakyReLU(0.1),
-            nn.Conv2d(c, 4 * c, 1), nn.PixelShuffle(2), nn.LeakyReLU(0.1),
-        )  # fmt: skip
+            nn.Conv2d(z, 4 * c, 1),
+            nn.PixelShuffle(2),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(c, 4 * c, 1),
+            nn.PixelShuffle(2),
+            nn.LeakyReLU(0.1),
+        )
 
 
 class MeanQuantiser(nn.Module):
@@ -133,9 +139,14 @@ class MeanQuantiser(nn.Module):
         return prior[:, self.half :] + self.second(torch.cat([context, seen], 1))
 
     def quantise(
-        self, y: Tensor, context: Tensor, prior: Tensor, dead_zone: Tensor,
-        keep: Tensor | None = None, reference: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        y: Tensor,
+        context: Tensor,
+        prior: Tensor,
+        dead_zone: Tensor,
+        keep: Tensor | None = None,
+        reference: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (symbols, latents, means); where `keep` is 0 the latent is the reference's and the symbol 0.
 
         Without `keep` and `reference` every position is coded. `dead_zone` float[B,C,h,w]: residuals up to so much
@@ -234,14 +245,20 @@ class LiteCodec(nn.Module):
 
         narrow_choice = haar_choice(narrow_planes, 12, 2)
         self.base_synthesis = Synthesis(
-            c.base_latents, c.base_width, c.base_blocks,
-            haar_up(c.base_width, narrow_choice), np.linalg.pinv(narrow),
-        )  # fmt: skip
+            c.base_latents,
+            c.base_width,
+            c.base_blocks,
+            haar_up(c.base_width, narrow_choice),
+            np.linalg.pinv(narrow),
+        )
         self.fusion = conv1x1(cin=c.base_latents, cout=c.enhancement_latents)
         self.enhancement_synthesis = Synthesis(
-            c.enhancement_latents, c.trunk, c.enhancement_blocks,
-            haar_up(c.trunk, choice), np.linalg.pinv(basis),
-        )  # fmt: skip
+            c.enhancement_latents,
+            c.trunk,
+            c.enhancement_blocks,
+            haar_up(c.trunk, choice),
+            np.linalg.pinv(basis),
+        )
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (y_b, y_e), float[B,C,H/16,W/16], before gains."""
@@ -268,7 +285,7 @@ class LiteCodec(nn.Module):
         return self.enhancement_synthesis(plain + self.fusion(features)) + 0.5
 
     def forward(self, x: Tensor, base_quality: Tensor, quality: Tensor | None) -> dict[str, Tensor]:
-        """Training pass: pictures and bits a pixel of each layer, float[B] (likelihoods with additive noise).
+        """Training pass: pictures and bits per pixel of each layer, float[B] (likelihoods with additive noise).
 
         With `quality` None the base layer alone.
         """
@@ -290,9 +307,14 @@ class LiteCodec(nn.Module):
         }
 
     def _code_layer(
-        self, layer: LayerEntropy, y: Tensor, quality: Tensor,
-        prior: Tensor | None, features: Tensor | None, base_symbols: Tensor | None,
-    ) -> tuple[Coded, Tensor]:  # fmt: skip
+        self,
+        layer: LayerEntropy,
+        y: Tensor,
+        quality: Tensor,
+        prior: Tensor | None,
+        features: Tensor | None,
+        base_symbols: Tensor | None,
+    ) -> tuple[Coded, Tensor]:
         y = y * torch.exp(layer.log_gain(quality))
         prior = torch.zeros_like(y) if prior is None else prior
         z = layer.hyper_analysis(y - prior)
@@ -316,10 +338,14 @@ def train_only(model: LiteCodec, layer: str) -> None:
     own = {
         "base": (model.base_head, model.base, model.base_synthesis),
         "enhancement": (
-            model.enhancement_head, model.base_features, model.prior, model.fusion, model.enhancement,
+            model.enhancement_head,
+            model.base_features,
+            model.prior,
+            model.fusion,
+            model.enhancement,
             model.enhancement_synthesis,
         ),
-    }  # fmt: skip
+    }
     model.requires_grad_(False)
     for part in own[layer]:
         part.requires_grad_(True)
@@ -333,9 +359,12 @@ def silence_base(model: LiteCodec) -> None:
     """
     layer = model.base
     for part in (
-        model.base_head, layer.hyper_analysis[-1], layer.quantiser.first[-1], layer.quantiser.second[-1],
+        model.base_head,
+        layer.hyper_analysis[-1],
+        layer.quantiser.first[-1],
+        layer.quantiser.second[-1],
         layer.scale.index,
-    ):  # fmt: skip
+    ):
         for parameter in part.parameters():
             parameter.zero_()
     layer.z_index.knots.zero_()

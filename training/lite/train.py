@@ -159,10 +159,16 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
                 ]
             )
         mean = np.mean(facts, 0)
-        rows.append({
-            "base_quality": base_quality, "quality": quality, "bpp_base": mean[0], "bpp": mean[0] + mean[1],
-            "psnr_base": mean[2], "psnr": mean[3],
-        })  # fmt: skip
+        rows.append(
+            {
+                "base_quality": base_quality,
+                "quality": quality,
+                "bpp_base": mean[0],
+                "bpp": mean[0] + mean[1],
+                "psnr_base": mean[2],
+                "psnr": mean[3],
+            }
+        )
     model.train()
     return rows
 
@@ -231,9 +237,12 @@ class Run:
     def save(self) -> None:
         part = self.checkpoint.with_suffix(".part")
         state = {
-            "model": self.average.module.state_dict(), "live": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "step": self.step, "config": asdict(self.config),
-        }  # fmt: skip
+            "model": self.average.module.state_dict(),
+            "live": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "config": asdict(self.config),
+        }
         torch.save(state, part)
         part.replace(self.checkpoint)
 
@@ -277,10 +286,17 @@ class Run:
 
 
 def train(
-    data: Path, work: Path, minutes: float, config: TrainConfig,
-    *, resume: bool, threads: int, start_from: Path | None = None, detector: Path | None = None,
+    data: Path,
+    work: Path,
+    minutes: float,
+    config: TrainConfig,
+    *,
+    resume: bool,
+    threads: int,
+    start_from: Path | None = None,
+    detector: Path | None = None,
     masks: MaskConfig = DEFAULT_MASKS,
-) -> Path:  # fmt: skip
+) -> Path:
     """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)

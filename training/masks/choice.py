@@ -31,22 +31,31 @@ DEFAULT_MASKS = MaskConfig()
 def mask_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that `mask_config` reads."""
     parser.add_argument(
-        "--masks", choices=MASKS, default=DEFAULT_MASKS.provider,
+        "--masks",
+        choices=MASKS,
+        default=DEFAULT_MASKS.provider,
         help="where errors count in the base layer: boundaries people drew (the edge network's elsewhere), the edge "
         "network's, Canny edges, object regions, or edges of Segment Anything (default %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--annotations", type=Path, metavar="FILE",
+        "--annotations",
+        type=Path,
+        metavar="FILE",
         help="COCO instances that --masks regions takes for the images it lists",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--mask-detector", default=DEFAULT_MASKS.detector, metavar="FILE",
+        "--mask-detector",
+        default=DEFAULT_MASKS.detector,
+        metavar="FILE",
         help="detector behind --masks regions: builtin, a model folder or an export (default %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--sam-weights", type=Path, default=DEFAULT_MASKS.sam_weights, metavar="FILE",
+        "--sam-weights",
+        type=Path,
+        default=DEFAULT_MASKS.sam_weights,
+        metavar="FILE",
         help="weights of ultralytics for --masks sam, never downloaded (default %(default)s)",
-    )  # fmt: skip
+    )
 
 
 def mask_config(args: argparse.Namespace) -> MaskConfig:

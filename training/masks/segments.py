@@ -58,9 +58,11 @@ class SegmentAnything(MaskProvider):
     @property
     def settings(self) -> Mapping[str, str | int | float]:
         return {
-            "weights": self._hash, "side": self._side, "confidence": self._confidence,
+            "weights": self._hash,
+            "side": self._side,
+            "confidence": self._confidence,
             "dilation": DILATION_PIXELS,
-        }  # fmt: skip
+        }
 
     def segments(self, image: U8) -> npt.NDArray[np.bool_]:
         """RGB uint8[H,W,3] -> bool[N,H,W], N from 0."""
@@ -82,7 +84,15 @@ def _load(weights: Path) -> Any:
     family = FastSAM if "fastsam" in weights.name.lower() else SAM
     try:
         return family(str(weights))
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelCorrupt(f"cannot load Segment Anything weights {weights}: {reason}") from error

@@ -141,10 +141,11 @@ def export_trained(work: Path, out: Path, facts: dict[str, Any], *, machine: Pat
     below = _loaded(Tcm(SIZES[size][0]), weights)
     above = {
         quality_of(state["config"]["lam"]): (
-            state["config"]["lam"], _loaded(AdditionalModel(SIZES[size][1]), state["model"])
+            state["config"]["lam"],
+            _loaded(AdditionalModel(SIZES[size][1]), state["model"]),
         )
         for state in states
-    }  # fmt: skip
+    }
     if len(above) < len(states):
         raise ConfigError(f"two of the λ trained in {work} are one quality: move the checkpoint of one away")
     base = (quality_of(base_lambda), base_lambda)

@@ -16,21 +16,30 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `secondlook train paper` beside those that all training has."""
     parser.add_argument("stage", choices=("machine", "additional"), help="which of the two models")
     parser.add_argument(
-        "--size", choices=("full", "reduced"), default="full",
+        "--size",
+        choices=("full", "reduced"),
+        default="full",
         help="as published, or small enough for a CPU (default %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--lam", type=_positive, metavar="λ",
+        "--lam",
+        type=_positive,
+        metavar="λ",
         help=f"weight of the squared error (default {BASE_LAMBDA:g} for machine, {LAMBDA:g} for additional)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--machine", type=Path, metavar="FOLDER",
+        "--machine",
+        type=Path,
+        metavar="FOLDER",
         help="for additional: a model folder to take the machine model from (default: the checkpoint in --work)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--mask-floor", type=float, default=0.0, metavar="W",
+        "--mask-floor",
+        type=float,
+        default=0.0,
+        metavar="W",
         help="for machine: weight of errors outside the mask (default %(default)g, as published)",
-    )  # fmt: skip
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     parser.add_argument("--steps", type=int, help="length of the schedule (default 1000000, reduced 600)")
     parser.add_argument("--batch", type=int, help="crops a step and device (default 8, reduced 4)")
@@ -45,9 +54,11 @@ def export_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `secondlook export paper` beside those that all exports have."""
     parser.add_argument("--name", default="paper", help="name of the model folder (default %(default)s)")
     parser.add_argument(
-        "--machine", type=Path, metavar="FOLDER",
+        "--machine",
+        type=Path,
+        metavar="FOLDER",
         help="a model folder to take the machine model from (default: the checkpoint in --work)",
-    )  # fmt: skip
+    )
 
 
 def import_flags(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +67,19 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("additional", type=Path, metavar="ICA", help="the additional model, ica.pth.tar")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder to write")
     parser.add_argument(
-        "--base-lambda", type=_positive, default=BASE_LAMBDA, metavar="λ",
+        "--base-lambda",
+        type=_positive,
+        default=BASE_LAMBDA,
+        metavar="λ",
         help="what the machine model was trained with (default %(default)g)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--lam", type=_positive, default=LAMBDA, metavar="λ",
+        "--lam",
+        type=_positive,
+        default=LAMBDA,
+        metavar="λ",
         help="what the additional model was trained with (default %(default)g)",
-    )  # fmt: skip
+    )
     parser.set_defaults(run=run_import)
 
 
@@ -95,9 +112,14 @@ def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
         *(int(environment.get(name, n)) for name, n in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
     )
     checkpoint = train(
-        Place(args.data, args.work, below, mask_config(args)), config, args.minutes,
-        resume=args.resume, threads=args.threads, ranks=ranks, workers=args.workers,
-    )  # fmt: skip
+        Place(args.data, args.work, below, mask_config(args)),
+        config,
+        args.minutes,
+        resume=args.resume,
+        threads=args.threads,
+        ranks=ranks,
+        workers=args.workers,
+    )
     if ranks.rank == 0:
         print(checkpoint)
     return 0

@@ -52,7 +52,7 @@ def gaussian_tables() -> Tables:
 
 
 def hyper_tables(bottleneck: EntropyBottleneck) -> Tables:
-    """Frequencies of the hyper-latents of one trained layer, a row a channel."""
+    """Frequencies of the hyper-latents of one trained layer, a row per channel."""
     tabled = copy.deepcopy(bottleneck)
     tabled.update(force=True)
     frequencies, reach = _rows(tabled)

@@ -53,9 +53,17 @@ MACHINE = TcmConfig()
 ADDITIONAL = replace(MACHINE, latents=256, slices=4)
 
 REDUCED_MACHINE = TcmConfig(
-    width=12, latents=30, fused=30, slices=3, hyper=12, heads=(6, 6, 6), hyper_heads=6,
-    context=(24, 16), attention=12, attention_heads=6,
-)  # fmt: skip
+    width=12,
+    latents=30,
+    fused=30,
+    slices=3,
+    hyper=12,
+    heads=(6, 6, 6),
+    hyper_heads=6,
+    context=(24, 16),
+    attention=12,
+    attention_heads=6,
+)
 REDUCED_ADDITIONAL = replace(REDUCED_MACHINE, latents=20, slices=2)
 
 SIZES = {"full": (MACHINE, ADDITIONAL), "reduced": (REDUCED_MACHINE, REDUCED_ADDITIONAL)}

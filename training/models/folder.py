@@ -99,9 +99,14 @@ def write_folder(
     files["codec.json"] = (json.dumps(asdict(described), indent=1) + "\n").encode()
     entries = {name: describe_bytes(data) for name, data in files.items()}
     manifest = {
-        "name": folder.name, "kind": "codec", "family": FAMILY, "format": 1, "files": entries,
-        "model_hash": model_hash(entries).hex(), **facts,
-    }  # fmt: skip
+        "name": folder.name,
+        "kind": "codec",
+        "family": FAMILY,
+        "format": 1,
+        "files": entries,
+        "model_hash": model_hash(entries).hex(),
+        **facts,
+    }
     files["manifest.json"] = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
     write_all({folder / name: data for name, data in files.items()})

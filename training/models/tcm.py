@@ -67,28 +67,36 @@ class Tcm(CompressionModel):
         wide = 2 * c.width
         first, middle, last = c.heads
         self.g_a = nn.Sequential(
-            ResidualBlockWithStride(3, wide), *_stage(c, first, c.window),
-            ResidualBlockWithStride(wide, wide), *_stage(c, middle, c.window),
-            ResidualBlockWithStride(wide, wide), *_stage(c, last, c.window),
+            ResidualBlockWithStride(3, wide),
+            *_stage(c, first, c.window),
+            ResidualBlockWithStride(wide, wide),
+            *_stage(c, middle, c.window),
+            ResidualBlockWithStride(wide, wide),
+            *_stage(c, last, c.window),
             conv3x3(wide, c.latents, stride=2),
-        )  # fmt: skip
+        )
         self.g_s = nn.Sequential(
-            ResidualBlockUpsample(c.fused, wide), *_stage(c, last, c.window),
-            ResidualBlockUpsample(wide, wide), *_stage(c, middle, c.window),
-            ResidualBlockUpsample(wide, wide), *_stage(c, first, c.window),
+            ResidualBlockUpsample(c.fused, wide),
+            *_stage(c, last, c.window),
+            ResidualBlockUpsample(wide, wide),
+            *_stage(c, middle, c.window),
+            ResidualBlockUpsample(wide, wide),
+            *_stage(c, first, c.window),
             subpel_conv3x3(wide, 3, 2),
-        )  # fmt: skip
+        )
         self.h_a = nn.Sequential(
-            ResidualBlockWithStride(c.latents, wide), *_stage(c, c.hyper_heads, c.hyper_window),
+            ResidualBlockWithStride(c.latents, wide),
+            *_stage(c, c.hyper_heads, c.hyper_window),
             conv3x3(wide, c.hyper, stride=2),
-        )  # fmt: skip
+        )
         self.h_mean_s, self.h_scale_s = (
             nn.Sequential(
-                ResidualBlockUpsample(c.hyper, wide), *_stage(c, c.hyper_heads, c.hyper_window),
+                ResidualBlockUpsample(c.hyper, wide),
+                *_stage(c, c.hyper_heads, c.hyper_window),
                 subpel_conv3x3(wide, c.latents, 2),
             )
             for _ in range(2)
-        )  # fmt: skip
+        )
         known = [c.latents + i * c.slice_width for i in range(c.slices + 1)]
         self.atten_mean, self.atten_scale = (
             nn.ModuleList(

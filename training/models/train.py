@@ -3,7 +3,7 @@
     machine:     R + λ·255²·mean(m·(x - x̂)²)      m: edge mask of a segmentation (arXiv 2403.04173)
     additional:  R + λ·255²·mean((x - x̂)²)        the machine model frozen, its latents fused (arXiv 2405.09152)
 
-Rates are bits a pixel of the layer itself. Resumable, within a time you set, on one device or on many by torchrun.
+Rates are bits per pixel of the layer itself. Resumable, within a time you set, on one device or on many by torchrun.
 """
 
 from __future__ import annotations
@@ -204,9 +204,11 @@ class Run:
         if self.ranks.rank:
             return
         state = {
-            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
             "config": asdict(self.config),
-        }  # fmt: skip
+        }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
@@ -259,9 +261,15 @@ class Run:
 
 
 def train(
-    place: Place, config: TrainConfig, minutes: float, *, resume: bool, threads: int,
-    ranks: Ranks = Ranks(), workers: int = 0,
-) -> Path:  # fmt: skip
+    place: Place,
+    config: TrainConfig,
+    minutes: float,
+    *,
+    resume: bool,
+    threads: int,
+    ranks: Ranks = Ranks(),
+    workers: int = 0,
+) -> Path:
     """Train for `minutes` or until `config.steps`. Returns the checkpoint's path.
 
     Raises ConfigError, FileNotFoundError and ModelNotFound on what is missing in `place`.

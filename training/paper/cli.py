@@ -37,9 +37,12 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
         help="folder for figures and records; a run that was cut goes on from the records in it",
-    )  # fmt: skip
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first so many images")
     parser.add_argument(
         "--threads", type=int, default=2, metavar="N", help="CPU threads (default %(default)s)"
@@ -54,17 +57,26 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     )
     for name in ("l1", "l2"):
         parser.add_argument(
-            f"--{name}", default=f"rrdb-{name}", metavar="MODEL",
+            f"--{name}",
+            default=f"rrdb-{name}",
+            metavar="MODEL",
             help=f"post-filter with l = {name[1]} RRDBs, by name or folder, or `none` (default %(default)s)",
-        )  # fmt: skip
+        )
     parser.add_argument(
-        "--lambdas", type=float, nargs="+", choices=LAMBDAS, default=list(LAMBDAS), metavar="λ",
+        "--lambdas",
+        type=float,
+        nargs="+",
+        choices=LAMBDAS,
+        default=list(LAMBDAS),
+        metavar="λ",
         help="which λ of the paper (default: all four)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--lpips", type=Path, metavar="FILE",
+        "--lpips",
+        type=Path,
+        metavar="FILE",
         help="weights for LPIPS: torchvision's AlexNet, or a state dict of lpips.LPIPS(net='alex')",
-    )  # fmt: skip
+    )
     if verb in ("fig2", "report"):
         _fig2_flags(parser)
     if verb in ("fig3", "report"):
@@ -72,9 +84,13 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
             "--examples", type=int, default=2, metavar="N", help="pictures of Fig. 3 (default %(default)s)"
         )
         parser.add_argument(
-            "--example-lambda", type=float, choices=LAMBDAS, default=LAMBDAS[0], metavar="λ",
+            "--example-lambda",
+            type=float,
+            choices=LAMBDAS,
+            default=LAMBDAS[0],
+            metavar="λ",
             help="λ of Fig. 3 (default %(default)s)",
-        )  # fmt: skip
+        )
         parser.add_argument(
             "--gain", type=float, default=8, help="how much brighter noise is drawn (default %(default)s)"
         )
@@ -85,27 +101,34 @@ def _fig2_flags(parser: argparse.ArgumentParser) -> None:
         "--qualities", type=int, nargs="*", default=[], metavar="Q", help="further qualities of ours, 0 to 63"
     )
     parser.add_argument(
-        "--peers", nargs="*", choices=PEER_NAMES, default=list(DEFAULT_PEERS),
+        "--peers",
+        nargs="*",
+        choices=PEER_NAMES,
+        default=list(DEFAULT_PEERS),
         help="codecs beside ours (default: x265, vvc, avif, jpeg)",
-    )  # fmt: skip
+    )
     parser.add_argument("--vvenc", metavar="PROGRAM", help="vvencapp, where it is not on PATH")
     parser.add_argument("--vvdec", metavar="PROGRAM", help="vvdecapp, where it is not on PATH")
     parser.add_argument(
-        "--single", type=Path, metavar="FOLDER",
+        "--single",
+        type=Path,
+        metavar="FOLDER",
         help="single-layer reference: a codec folder (default: single-layer inside the codec's folder, "
         "else published figures)",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one verb. Raises what `Study` raises, and DiskFull or Unwritable."""
     from secondlook.training.paper.study import Plan, Study
 
-    plan = Plan(**{
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(args).items()
-        if name in Plan.__dataclass_fields__
-    })  # fmt: skip
+    plan = Plan(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in vars(args).items()
+            if name in Plan.__dataclass_fields__
+        }
+    )
     study = Study(plan, lambda line: print(line, file=sys.stderr, flush=True))
     written = WRITERS[args.verb](study, args)
     for note in study.notes:
@@ -135,10 +158,15 @@ def _report(study: Study, args: argparse.Namespace) -> list[Path]:
     written = [*_table1_files(cells, args), *_fig2_files(found, study, args), *_fig3_files(examples, args)]
     images, now = len(study.lab.pictures), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     html = page(
-        cells, found, (curves.plot(found, images), curves.plot(found, images, dark=True)), examples,
+        cells,
+        found,
+        (curves.plot(found, images), curves.plot(found, images, dark=True)),
+        examples,
         [_sheet_path(e, args).read_bytes() for e in examples],
-        facts=study.facts() | {"command": command(args), "written": now}, notes=study.notes, gain=args.gain,
-    )  # fmt: skip
+        facts=study.facts() | {"command": command(args), "written": now},
+        notes=study.notes,
+        gain=args.gain,
+    )
     return [*written, _write(args.out / "report.html", html.encode())]
 
 

@@ -25,9 +25,17 @@ PEER_TITLES = {
 PUBLISHED = "cheng2020-anchor"  # single-layer, of the family the paper's two layers are built from
 # Okabe and Ito's colours, told apart by people with any colour vision; black becomes grey to show on dark.
 COLOURS = {
-    ONE: "#0072B2", TWO: "#0072B2", PLAIN: "#56B4E9", "single": "#8C8C8C", "x265": "#D55E00", "vvc": "#009E73",
-    "avif": "#CC79A7", "jpeg": "#E69F00", "webp": "#8C8C8C", "x264": "#F0E442",
-}  # fmt: skip
+    ONE: "#0072B2",
+    TWO: "#0072B2",
+    PLAIN: "#56B4E9",
+    "single": "#8C8C8C",
+    "x265": "#D55E00",
+    "vvc": "#009E73",
+    "avif": "#CC79A7",
+    "jpeg": "#E69F00",
+    "webp": "#8C8C8C",
+    "x264": "#F0E442",
+}
 COLOURS_ON_DARK = COLOURS | {ONE: "#2F8FD6", TWO: "#2F8FD6", PLAIN: "#A6DAF7"}
 GROUNDS = {False: "#ffffff", True: "#14171a"}  # of the page
 MARKERS = {ONE: "^", TWO: "o", PLAIN: "s", "single": "P", "x265": "D", "vvc": "v", "avif": "X", "jpeg": "*"}
@@ -130,10 +138,12 @@ def plot(curves: Sequence[Curve], images: int, *, dark: bool = False) -> bytes:
             axes.plot(curve.rates, curve.quality, label=curve.title, **_style(curve, dark))
         seen = [q for c in curves for r, q in zip(c.rates, c.quality, strict=True) if r <= right]
         axes.set(
-            xlabel="rate (bits a pixel, of real bytes)", ylabel="PSNR over RGB (dB)", xlim=(0, right),
+            xlabel="rate (bits per pixel, of real bytes)",
+            ylabel="PSNR over RGB (dB)",
+            xlim=(0, right),
             ylim=(max(min(seen), min(q for c in ours for q in c.quality) - 4) - 0.5, max(seen) + 0.5),
             title=f"Rate and quality, mean of {images} image{'s' if images != 1 else ''}",
-        )  # fmt: skip
+        )
         axes.grid(alpha=0.3)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2, fontsize=9, frameon=False)
         axes.set_facecolor(GROUNDS[dark])

@@ -117,9 +117,14 @@ class Lab:
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], metrics: Metrics, folder: Path, *,
-        kept: frozenset[tuple[str, int]] = frozenset(), say: Callable[[str], None] = print,
-    ) -> None:  # fmt: skip
+        self,
+        pictures: Sequence[Picture],
+        metrics: Metrics,
+        folder: Path,
+        *,
+        kept: frozenset[tuple[str, int]] = frozenset(),
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.pictures, self.metrics, self._folder, self._kept, self._say = (
             pictures,
             metrics,
@@ -130,7 +135,7 @@ class Lab:
         self.records = Records(folder / "measured.jsonl")
 
     def ours(self, coder: Coder, quality: int, filters: Mapping[str, PostFilter]) -> dict[str, list[Row]]:
-        """A row a picture, by role: PLAIN, and one for each of `filters`."""
+        """A row per picture, by role: PLAIN, and one for each of `filters`."""
         rows: dict[str, list[Row]] = {role: [] for role in (PLAIN, *filters)}
         for picture in self.pictures:
             keys = _keys(picture, coder, quality, filters)
@@ -142,7 +147,7 @@ class Lab:
         return rows
 
     def peer(self, name: str, peer: Peer, *, version: str) -> dict[int, list[Row]]:
-        """A row a picture, by quality of a peer."""
+        """A row per picture, by quality of a peer."""
         rows: dict[int, list[Row]] = {quality: [] for quality in peer.qualities}
         for quality in peer.qualities:
             for picture in self.pictures:

@@ -49,11 +49,18 @@ def rows(examples: Sequence[Example]) -> list[dict[str, object]]:
             np.abs(e.original.astype(int) - other).sum(axis=2) for other in (e.decoded, e.refined)
         )
         given, made = psnr(e.original, e.decoded), psnr(e.original, e.refined)
-        result.append({
-            "image": e.name, "filter": e.filter, "lambda": e.lam, "psnr_input": given, "psnr_output": made,
-            "gain_db": made - given, "nearer": float((after < before).mean()),
-            "farther": float((after > before).mean()),
-        })  # fmt: skip
+        result.append(
+            {
+                "image": e.name,
+                "filter": e.filter,
+                "lambda": e.lam,
+                "psnr_input": given,
+                "psnr_output": made,
+                "gain_db": made - given,
+                "nearer": float((after < before).mean()),
+                "farther": float((after > before).mean()),
+            }
+        )
     return result
 
 

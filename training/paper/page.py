@@ -37,9 +37,16 @@ code { font-size: .9em; overflow-wrap: anywhere; } details summary { cursor: poi
 
 
 def page(
-    cells: Sequence[Cell], curves: Sequence[Curve], plots: tuple[bytes, bytes], examples: Sequence[Example],
-    sheets: Sequence[bytes], *, facts: Mapping[str, str], notes: Sequence[str], gain: float,
-) -> str:  # fmt: skip
+    cells: Sequence[Cell],
+    curves: Sequence[Curve],
+    plots: tuple[bytes, bytes],
+    examples: Sequence[Example],
+    sheets: Sequence[bytes],
+    *,
+    facts: Mapping[str, str],
+    notes: Sequence[str],
+    gain: float,
+) -> str:
     """`plots`: Fig. 2 as PNG on light and on dark; `sheets`: Fig. 3, a PNG an example."""
     images = cells[0].images
     parts = [
@@ -107,7 +114,7 @@ def _table1(cells: Sequence[Cell]) -> str:
         body.append(("", ["published", *(f"{cell.paper:.2f}" for cell in of_role)]))
         body.append(("last", ["ours − published", *(f"{cell.delta:+.2f}" for cell in of_role)]))
     plain = [cell for cell in cells if cell.role == PLAIN]
-    body.append(("", ["bits a pixel, both layers, ours", *(shown(c.row["bpp"]) for c in plain)]))
+    body.append(("", ["bits per pixel, both layers, ours", *(shown(c.row["bpp"]) for c in plain)]))
     body.append(("", ["of which additional information", *(shown(c.row["bpp_additional"]) for c in plain)]))
     return _rows(_lambda_heads(cells), body)
 
@@ -134,12 +141,14 @@ def _metrics(cells: Sequence[Cell]) -> str:
         (
             "ours" if cell.role != PLAIN else "",
             [
-                escape(TITLES[cell.role]), f"{cell.lam:.3f}", shown(cell.row["bpp"], ".4f"),
+                escape(TITLES[cell.role]),
+                f"{cell.lam:.3f}",
+                shown(cell.row["bpp"], ".4f"),
                 *(shown(cell.row[name], NUMBERS[name]) for name in COLUMNS),
             ],
         )
         for cell in cells
-    ]  # fmt: skip
+    ]
     return _rows(["method", "λ", "bpp", *HEADS.values()], body)
 
 
@@ -147,7 +156,7 @@ def _fig2(curves: Sequence[Curve], plots: tuple[bytes, bytes]) -> str:
     light, dark = (_data_uri(plot) for plot in plots)
     figure = (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="PSNR over bits a pixel of every codec in the table below"></picture>'
+        f'<img src="{light}" alt="PSNR over bits per pixel of every codec in the table below"></picture>'
         "<figcaption>Dotted: both layers together. Solid: the additional information alone. Dash-dotted: codecs of one "
         "layer, measured on the same images. Dashed: published figures.</figcaption></figure>"
     )

@@ -12,9 +12,21 @@ from secondlook.training.paper.published import PLAIN, PRESETS, TABLE1, TITLES
 
 NUMBERS = {"psnr": ".3f", "ssim": ".4f", "ms_ssim": ".4f", "lpips": ".4f"}
 FIELDS = (
-    "method", "filter", "lambda", "quality", "images", "bpp", "bpp_base", "bpp_additional", *COLUMNS,
-    "paper_psnr", "delta_db", "gain_db", "paper_gain_db", "delta_gain_db",
-)  # fmt: skip
+    "method",
+    "filter",
+    "lambda",
+    "quality",
+    "images",
+    "bpp",
+    "bpp_base",
+    "bpp_additional",
+    *COLUMNS,
+    "paper_psnr",
+    "delta_db",
+    "gain_db",
+    "paper_gain_db",
+    "delta_gain_db",
+)
 
 
 @dataclass(frozen=True)
@@ -66,16 +78,23 @@ def table1(lab: Lab, coder: Coder, filters: Mapping[str, PostFilter], lambdas: S
 
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, object]]:
-    """The table for CSV: one row a cell, FIELDS as columns."""
+    """The table for CSV: one row per cell, FIELDS as columns."""
     return [
         {
-            "method": TITLES[cell.role], "filter": cell.filter, "lambda": cell.lam,
-            "quality": PRESETS[cell.lam], "images": cell.images, **cell.row,
-            "paper_psnr": cell.paper, "delta_db": cell.delta, "gain_db": cell.gain,
-            "paper_gain_db": cell.paper_gain, "delta_gain_db": cell.gain - cell.paper_gain,
+            "method": TITLES[cell.role],
+            "filter": cell.filter,
+            "lambda": cell.lam,
+            "quality": PRESETS[cell.lam],
+            "images": cell.images,
+            **cell.row,
+            "paper_psnr": cell.paper,
+            "delta_db": cell.delta,
+            "gain_db": cell.gain,
+            "paper_gain_db": cell.paper_gain,
+            "delta_gain_db": cell.gain - cell.paper_gain,
         }
         for cell in cells
-    ]  # fmt: skip
+    ]
 
 
 def shown(value: float | None, form: str = ".3f") -> str:
@@ -100,9 +119,15 @@ def text(cells: Sequence[Cell]) -> str:
     lines = [f"{'method':28}" + "".join(f"{head:>9}" for head in heads)]
     for cell in cells:
         figures = (
-            f"{cell.lam:.3f}", str(PRESETS[cell.lam]), shown(cell.row["bpp"], ".4f"), f"{cell.psnr:.3f}",
-            f"{cell.paper:.2f}", f"{cell.delta:+.3f}", f"{cell.gain:+.3f}", f"{cell.paper_gain:+.2f}",
+            f"{cell.lam:.3f}",
+            str(PRESETS[cell.lam]),
+            shown(cell.row["bpp"], ".4f"),
+            f"{cell.psnr:.3f}",
+            f"{cell.paper:.2f}",
+            f"{cell.delta:+.3f}",
+            f"{cell.gain:+.3f}",
+            f"{cell.paper_gain:+.2f}",
             *(shown(cell.row[name], NUMBERS[name]) for name in COLUMNS[1:]),
-        )  # fmt: skip
+        )
         lines.append(f"{TITLES[cell.role]:28}" + "".join(f"{figure:>9}" for figure in figures))
     return "\n".join(lines)

@@ -46,9 +46,30 @@ def encode_command(
 ) -> list[str]:
     """One intra picture at a constant QP, without the perceptual QP adaptation that costs PSNR."""
     return [
-        str(tool), "-i", str(yuv), "-s", f"{width}x{height}", "-c", "yuv420_10", "-r", "1", "-f", "1",
-        "--preset", PRESET, "-q", str(qp), "--qpa", "0", "-t", str(threads), "-v", "1", "-o", str(out),
-    ]  # fmt: skip
+        str(tool),
+        "-i",
+        str(yuv),
+        "-s",
+        f"{width}x{height}",
+        "-c",
+        "yuv420_10",
+        "-r",
+        "1",
+        "-f",
+        "1",
+        "--preset",
+        PRESET,
+        "-q",
+        str(qp),
+        "--qpa",
+        "0",
+        "-t",
+        str(threads),
+        "-v",
+        "1",
+        "-o",
+        str(out),
+    ]
 
 
 def decode_command(tool: Path, bitstream: Path, out: Path, *, threads: int) -> list[str]:

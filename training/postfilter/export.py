@@ -44,8 +44,14 @@ def export_postfilter(net: PostFilter, folder: Path, facts: dict[str, Any]) -> N
     )
     files = describe_files(folder, ["filter.onnx"])
     manifest = {
-        "name": folder.name, "kind": "postfilter", "format": 1, "files": files, "model_hash": model_hash(files).hex(),
-        "radius": net.radius, "multiple": net.unshuffle,
-        "weights": describe_files(folder, ["weights.safetensors"]), **facts,
-    }  # fmt: skip
+        "name": folder.name,
+        "kind": "postfilter",
+        "format": 1,
+        "files": files,
+        "model_hash": model_hash(files).hex(),
+        "radius": net.radius,
+        "multiple": net.unshuffle,
+        "weights": describe_files(folder, ["weights.safetensors"]),
+        **facts,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -67,9 +67,15 @@ def through_codec(codec: nn.Module, x: Tensor, base_quality: Tensor, quality: Te
 
 
 def code_ahead(
-    codec: nn.Module, paths: Sequence[Path], layer: str, side: int, rng: np.random.Generator, device: torch.device,
-    *, is_over: Callable[[], bool],
-) -> list[CodedPicture]:  # fmt: skip
+    codec: nn.Module,
+    paths: Sequence[Path],
+    layer: str,
+    side: int,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    is_over: Callable[[], bool],
+) -> list[CodedPicture]:
     """`VERSIONS` of every image that holds a patch of `side` pixels, in random order, until `is_over`; one at least.
 
     Raises ConfigError where no image is large enough.

@@ -187,10 +187,19 @@ def validation_pairs(
 
 
 def train(
-    name: str, data: Path, model: Path, work: Path, minutes: float,
-    *, resume: bool, threads: int, more: Sequence[Path] = (), detector: Path | None = None,
-    start_from: Path | None = None, config: FilterConfig = FilterConfig(),
-) -> Path:  # fmt: skip
+    name: str,
+    data: Path,
+    model: Path,
+    work: Path,
+    minutes: float,
+    *,
+    resume: bool,
+    threads: int,
+    more: Sequence[Path] = (),
+    detector: Path | None = None,
+    start_from: Path | None = None,
+    config: FilterConfig = FilterConfig(),
+) -> Path:
     """Train filter `name` for the codec in folder `model`; checkpoint to `work`. Returns its path.
 
     Patches come from `data/train/images` and from the folders in `more`, camera frames say. `start_from`: a model
@@ -281,7 +290,10 @@ def save(
 ) -> None:
     part = path.with_suffix(".part")
     state = {
-        "model": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "config": asdict(config),
-    }  # fmt: skip
+        "model": net.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+        "config": asdict(config),
+    }
     torch.save(state, part)
     part.replace(path)
