@@ -14,6 +14,7 @@ from typing import Any
 from secondlook.shared.commands import Subparsers, command_group
 from secondlook.training import bench_cli
 from secondlook.training.detector import cli as detector
+from secondlook.training.machine import cli as machine
 from secondlook.training.masks.choice import mask_config, mask_flags
 from secondlook.training.models import cli as models
 from secondlook.training.paper import cli as paper
@@ -35,6 +36,7 @@ def register(subparsers: Subparsers) -> None:
     _detector(evaluate, "evaluate")
     bench = command_group(subparsers, "bench", "measure beside peers, in one run")
     bench_cli.codec_flags(_add(bench, "codec", bench_cli.TEXT, bench_cli.run))
+    machine.flags(_add(bench, "machine", machine.TEXT, machine.run))
     figures = command_group(
         subparsers, "paper", "the tables and figures of the paper this project builds on, measured"
     )
