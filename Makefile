@@ -17,17 +17,14 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test slow vectors fuzz mutate chaos bench demo docs clean
+.PHONY: help setup check test slow vectors coders constraints fuzz mutate chaos bench demo docs clean
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
-	@# The virtual camera `demo:` looks at the two photographs inside the ultralytics wheel; alone it needs no torch.
-	$(BIN)/python -c 'import importlib.metadata as m; m.version("ultralytics")' 2>/dev/null \
-		|| $(BIN)/python -m pip install --quiet --no-deps ultralytics
 	@rm -f $(VENV)/.secondlook-*
 	@pwd > $(HERE)
 	@touch $@
@@ -52,6 +49,12 @@ slow: ## the tests marked slow, minutes each (installs the training extra)
 
 vectors: setup ## decode the golden bitstreams; ARGS=--write makes them again, for other weights
 	$(BIN)/python -m tests.vectors $(ARGS)
+
+coders: setup ## the golden bitstreams with the oldest and the newest constriction that pyproject.toml allows
+	$(BIN)/python -m tests.vectors.coder --bounds
+
+constraints: setup ## write deploy/constraints.txt, the versions in $(VENV), once the tests have passed with them
+	$(BIN)/python -m tests.constraints
 
 fuzz: setup ## every property test with many more examples, then MINUTES=10 of hostile bytes at a gateway
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)

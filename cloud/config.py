@@ -12,6 +12,7 @@ from secondlook.cloud.storage.queue import LONGEST_LEASE_SECONDS, QueueLimits
 from secondlook.cloud.storage.requests import RequestTimes
 from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.address import is_loopback
+from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -98,11 +99,13 @@ class WorkerConfig:
     codec: str = "lite"  # name of an exported codec, or its folder
     detector: str = "builtin"  # builtin, a path to a YOLO .onnx export, or ultralytics weights by name
     threads: int = 0  # of each model; 0 leaves it to the runtime
+    device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
     batch: int = 4  # frames leased at a time
     lease_seconds: float = 30.0  # a worker silent for so long loses its frames to another
     idle_seconds: float = 0.1  # pause before asking an empty queue again
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if not 1 <= self.batch <= 16:
             raise ConfigError("batch must lie between 1 and 16")
         if self.threads < 0 or not 0 < self.lease_seconds <= LONGEST_LEASE_SECONDS or self.idle_seconds <= 0:
@@ -119,6 +122,7 @@ class RefinerConfig:
     codec: str = "lite"  # name of an exported codec, or its folder
     postfilter: str = "rrdb-l1"  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
     threads: int = 0  # of each model; 0 leaves it to the runtime
+    device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
     lease_seconds: float = 60.0  # a worker silent for so long loses its review to another
     deadline_seconds: float = 900.0  # a camera host that has not answered by then is given up
     poll_seconds: float = 0.1  # pause before asking again whether an enhancement has come
@@ -126,6 +130,7 @@ class RefinerConfig:
     in_flight: int = 4  # reviews whose enhancements are waited for at a time
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         times = (self.lease_seconds, self.deadline_seconds, self.poll_seconds, self.idle_seconds)
         if self.threads < 0 or min(times) <= 0 or self.in_flight < 1:
             raise ConfigError("threads must not be negative; times and in_flight must be above 0")

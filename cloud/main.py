@@ -53,6 +53,7 @@ _WORKER_FLAGS: tuple[_Flag, ...] = (
     ("--model", "worker.codec", str, "codec: name of a model, or a model folder"),
     ("--detector", "worker.detector", str, "builtin, a YOLO .onnx export, or ultralytics weights by name"),
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
+    ("--device", "worker.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
 )
 _REFINER_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
@@ -60,6 +61,7 @@ _REFINER_FLAGS: tuple[_Flag, ...] = (
     ("--model", "refiner.codec", str, "codec: name of a model, or a model folder"),
     ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
+    ("--device", "refiner.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
 )
 _STATION_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
@@ -138,8 +140,9 @@ def run_worker(args: argparse.Namespace) -> int:
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
-    codec = load_codec(config.worker.codec, threads=config.worker.threads)
-    detector = load_detector(config.worker.detector, threads=config.worker.threads)
+    threads, device = config.worker.threads, config.worker.device
+    codec = load_codec(config.worker.codec, threads=threads, device=device)
+    detector = load_detector(config.worker.detector, threads=threads, device=device)
     catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     with BrokerClient(config.broker, _worker_name()) as broker:
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
@@ -173,8 +176,9 @@ def run_refiner(args: argparse.Namespace) -> int:
 
     config = _load(args, _REFINER_FLAGS, "refiner")
     stop = _stop_event()
-    codec = load_codec(config.refiner.codec, threads=config.refiner.threads)
-    postfilter = load_postfilter(config.refiner.postfilter, threads=config.refiner.threads)
+    threads, device = config.refiner.threads, config.refiner.device
+    codec = load_codec(config.refiner.codec, threads=threads, device=device)
+    postfilter = load_postfilter(config.refiner.postfilter, threads=threads, device=device)
     catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     name = _worker_name()
     with BrokerClient(config.broker, name) as broker:

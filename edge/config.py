@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from secondlook.shared.address import is_loopback
+from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
@@ -58,6 +59,7 @@ class CodecConfig:
     quality: int = 40  # quality of both layers, 0 to 63; 25, 35, 46 and 52 are λ = 0.005, 0.010, 0.020, 0.030
     key_interval: int = 1  # one key frame in this many; the others refer to it
     threads: int = 0  # threads of encoding, 0 = one per core
+    device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
 
     def __post_init__(self) -> None:
         for name in ("base_quality", "quality"):
@@ -67,6 +69,7 @@ class CodecConfig:
             raise ConfigError(f"key_interval is {self.key_interval}, it must be at least 1")
         if self.threads < 0:
             raise ConfigError("threads is negative")
+        check_device(self.device)
 
 
 @dataclass(frozen=True)

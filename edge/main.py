@@ -37,6 +37,7 @@ _FLAGS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
     ),
     ("--key-interval", "codec.key_interval", int, "one key frame in this many"),
     ("--threads", "codec.threads", int, "threads of the network, 0 = one per core"),
+    ("--device", "codec.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
     ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    Agent(config, load_codec(config.codec.model, threads=config.codec.threads)).run(stop, watchdog)
+    codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+    Agent(config, codec).run(stop, watchdog)
     watchdog.stopping()
     return 0

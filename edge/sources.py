@@ -6,7 +6,6 @@ of images, an image, or else a video file. cv2's BGR becomes RGB here and nowher
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondlook.edge.config import SourceConfig, parse_size
+from secondlook.edge.demo_scene import Scene
 from secondlook.shared.errors import SourceEmpty, SourceNotFound, SourceUnreadable
 
 U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
@@ -27,8 +27,6 @@ U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
 DEMO = "demo:"
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _STILL_FPS = 12.5  # images and the demo have no clock of their own
-_DEMO_SIZE = (768, 432)
-_DEMO_SHOT_SECONDS = 6.0
 _EPSILON_SECONDS = 1e-3  # timestamps of video files are rounded to this
 
 
@@ -186,38 +184,9 @@ def _live_shots(config: SourceConfig) -> Iterator[SourceFrame]:
 
 
 def demo_shots(fps: float) -> Iterator[SourceFrame]:
-    """A virtual camera over the photographs in the ultralytics package: frame n is the same every time."""
-    photos = [read_image(path) for path in _demo_photos()]
-    return (SourceFrame(number / fps, demo_image(photos, number / fps)) for number in itertools.count())
-
-
-def demo_image(photos: list[U8Image], seconds: float) -> U8Image:
-    """What the virtual camera sees: it dwells on each photograph in turn, panning and zooming smoothly."""
-    turn, within = divmod(seconds, _DEMO_SHOT_SECONDS)
-    photo = photos[int(turn) % len(photos)]
-    height, width = photo.shape[:2]
-    phase = 2.0 * np.pi * (within / _DEMO_SHOT_SECONDS + 0.17 * turn)
-    widest = min(width, height * _DEMO_SIZE[0] / _DEMO_SIZE[1])
-    view = widest * (0.86 + 0.14 * np.cos(phase))  # width of the view, in pixels of the photograph
-    scale = view / _DEMO_SIZE[0]
-    left = (width - view) * (0.5 + 0.5 * np.sin(phase + 0.6 * turn))
-    top = (height - view * _DEMO_SIZE[1] / _DEMO_SIZE[0]) * (0.35 + 0.25 * np.sin(0.5 * phase + 1.1 * turn))
-    matrix = np.array([[scale, 0.0, left], [0.0, scale, top]])
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpAffine(photo, matrix, _DEMO_SIZE, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(seen, dtype=np.uint8)
-
-
-def _demo_photos() -> list[Path]:
-    spec = importlib.util.find_spec("ultralytics")  # found, never imported: that would load torch
-    if spec is not None and spec.origin is not None:
-        photos = sorted(Path(spec.origin).parent.glob("assets/*.jpg"))
-        if photos:
-            return photos
-    raise SourceNotFound(
-        "source demo: shows photographs of the ultralytics package, which is not installed:"
-        " pip install ultralytics, or give --source a file, folder or camera"
-    )
+    """The virtual camera: frame n is the same every time."""
+    scene = Scene()
+    return (SourceFrame(number / fps, scene.image(number / fps)) for number in itertools.count())
 
 
 def _rgb(image: npt.NDArray[np.generic]) -> U8Image:

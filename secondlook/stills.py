@@ -23,6 +23,19 @@ POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the three commands to the `secondlook` parser."""
+    _register_encode(subparsers)
+    _register_decode(subparsers)
+    inspect = subparsers.add_parser(
+        "inspect",
+        help="print the header of a layer",
+        description="Print what the header of a .slk file says.",
+    )
+    inspect.add_argument("file", type=Path, help="a .slk file")
+    inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    inspect.set_defaults(run=run_inspect)
+
+
+def _register_encode(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     encode = subparsers.add_parser(
         "encode",
         help="encode an image into its two layers",
@@ -46,8 +59,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="both layers, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030 (default %(default)s)",
     )
     encode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    encode.add_argument(
+        "--device",
+        default="cpu",
+        help="where networks run: auto, cpu, cuda or cuda:N (default %(default)s: quickest for one picture)",
+    )
     encode.set_defaults(run=run_encode)
 
+
+def _register_decode(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     decode = subparsers.add_parser(
         "decode",
         help="decode one or both layers into an image",
@@ -70,16 +90,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     decode.add_argument(
         "--model", help="codec name or folder (default: the shipped model that the layer names)"
     )
-    decode.set_defaults(run=run_decode)
-
-    inspect = subparsers.add_parser(
-        "inspect",
-        help="print the header of a layer",
-        description="Print what the header of a .slk file says.",
+    decode.add_argument(
+        "--device",
+        default="cpu",
+        help="where networks run: auto, cpu, cuda or cuda:N (default %(default)s: quickest for one picture)",
     )
-    inspect.add_argument("file", type=Path, help="a .slk file")
-    inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    inspect.set_defaults(run=run_inspect)
+    decode.set_defaults(run=run_decode)
 
 
 def run_encode(args: argparse.Namespace) -> int:
@@ -88,7 +104,7 @@ def run_encode(args: argparse.Namespace) -> int:
     from secondlook.shared.files import write_all
 
     image = read_image(args.image)
-    codec = load_codec(args.model)
+    codec = load_codec(args.model, device=args.device)
     layers = codec.encode(image, base_quality=args.base_quality, quality=args.quality).layers
     stem = args.output or Path(args.image.name)
     stem = stem.with_suffix("") if stem.suffix == ".slk" or args.output is None else stem
@@ -115,7 +131,7 @@ def run_decode(args: argparse.Namespace) -> int:
         raise ConfigError("--key takes the base layer of a key and at most its enhancement")
     base = read_layer(args.base)
     key = [read_layer(path) for path in args.key]
-    codec = load_codec(args.model or find_by_hash(parse(base).model_hash).path)
+    codec = load_codec(args.model or find_by_hash(parse(base).model_hash).path, device=args.device)
     if args.enhancement is None:
         image = codec.decode_base(base, key=key[0] if key else None)
     else:
@@ -124,7 +140,7 @@ def run_decode(args: argparse.Namespace) -> int:
         enhancement = read_layer(args.enhancement)
         image = codec.decode_enhanced(base, enhancement, key=Layers(*key) if key else None)
     if args.postfilter:
-        image = load_postfilter(args.postfilter).apply(image)
+        image = load_postfilter(args.postfilter, device=args.device).apply(image)
     write_image(args.output, image)
     print(f"{args.output}  {image.shape[1]}x{image.shape[0]}")
     return 0

@@ -5,7 +5,8 @@ Decoding:   .slk -> range coder -> symbols -> dequantise (ONNX) -> latents -> sy
 
 Only the path from symbols to σ-indexes has to be bit-exact between machines: the integers of `shared.scale_network`,
 which the encoder finds inside its graph, in float32 sums that are exact.
-The float graphs may differ by rounding noise, which moves a picture by as much and nothing else.
+The float graphs may differ by rounding noise, which moves a picture by as much and nothing else: they may run on a
+GPU. The graphs that hold the integers never do.
 Array layouts: images uint8[H,W,3] RGB; latents float32[1,C,H/16,W/16]; symbols int16[C,h,w]; hyper-latents at 1/64.
 """
 
@@ -32,7 +33,7 @@ from secondlook.shared.errors import (
     SymbolMismatch,
     UnsupportedBitstream,
 )
-from secondlook.shared.inference import Session, open_session
+from secondlook.shared.inference import Session, choose_device, open_session
 from secondlook.shared.layers import F32, Encoded, Key, LayeredCodec, Layers, U8Image
 from secondlook.shared.lite_tables import LayerModel, entropy_tables, load_tables
 from secondlook.shared.models import MODELS_ROOT, ModelFolder, find_model
@@ -48,6 +49,7 @@ MARGINS = {
     "encode": None, "analysis": 64, "quantise": None, "dequantise_base": 64, "dequantise_enhancement": 64,
     "synthesis_base": 64, "synthesis_enhanced": 128,
 }  # fmt: skip
+EXACT = ("encode", "quantise")  # the graphs with the integer network inside: on the CPU, whatever the device
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,18 @@ class LiteCodec:
     Raises on decoding only subclasses of BitstreamError, and ModelNotFound for another model's bitstream.
     """
 
-    def __init__(self, folder: ModelFolder, *, threads: int = 0) -> None:
-        """Load graphs and tables of a verified model folder. `threads`: 0 = one per core. Raises ModelCorrupt."""
+    def __init__(self, folder: ModelFolder, *, threads: int = 0, device: str = "cpu") -> None:
+        """Load graphs and tables of a verified model folder. `threads`: 0 = one per core; `device`: see `open_session`.
+
+        Raises ModelCorrupt, or DeviceUnavailable for a GPU that is not there.
+        """
         self.name = folder.name
         self.model_hash = folder.model_hash
         self._graphs: dict[str, Session] = {}
         self._helper = ThreadPoolExecutor(1, "codec") if threads != 1 else None
         self._folder, self._threads = folder, threads
+        self._device = device
+        self._in_one = choose_device(device) == "cpu"  # at the start, so that a missing GPU is named at once
         tensors = load_tables(folder)
         self._hyper_tables = entropy_tables(tensors, "hyper")
         self._layers = {name: LayerModel.load(tensors, name) for name in ("base", "enhancement")}
@@ -110,7 +117,8 @@ class LiteCodec:
         height, width = image.shape[1:3]
         grid = _grid(width, height)
         qualities = {"base_quality": _scalar(base_quality), "quality": _scalar(quality)}
-        if key is None and max(height, width) <= SIDE:
+        # One graph for both halves is quickest, where both may run on the same device.
+        if key is None and max(height, width) <= SIDE and self._in_one:
             return {**self._run("encode", image=image, **qualities), "changed": np.ones((1, 1, *grid), bool)}
         signal = self._run("analysis", image=image)
         against = self._against(key, grid, quality)
@@ -284,15 +292,23 @@ class LiteCodec:
     def _run(self, graph: str, **feeds: npt.NDArray[Any]) -> dict[str, Any]:
         """Run a graph, opening it on first use: an edge never needs synthesis, a worker never analysis."""
         if graph not in self._graphs:
-            self._graphs[graph] = open_session(self._folder.file(f"{graph}.onnx"), self._threads)
+            device = "cpu" if graph in EXACT else self._device
+            path = self._folder.file(f"{graph}.onnx")
+            self._graphs[graph] = open_session(path, self._threads, device=device)
         return run_tiled(self._graphs[graph], feeds, margin=MARGINS[graph])
 
 
-def load_codec(model: str | Path = "lite", *, threads: int = 0, root: Path = MODELS_ROOT) -> LayeredCodec:
-    """Open a codec by model name or folder. Raises ModelNotFound, ModelCorrupt, or what `open_plugin` raises."""
+def load_codec(
+    model: str | Path = "lite", *, threads: int = 0, device: str = "cpu", root: Path = MODELS_ROOT
+) -> LayeredCodec:
+    """Open a codec by model name or folder, for a device (see `open_session`).
+
+    Raises ModelNotFound, ModelCorrupt, DeviceUnavailable, or what `open_plugin` raises.
+    """
     folder = find_model(model, kind="codec", root=root)
-    lite = folder.manifest.get("family", "lite") == "lite"
-    return LiteCodec(folder, threads=threads) if lite else open_plugin(folder, threads=threads)
+    if folder.manifest.get("family", "lite") == "lite":
+        return LiteCodec(folder, threads=threads, device=device)
+    return open_plugin(folder, threads=threads, device=device)
 
 
 def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:

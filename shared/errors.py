@@ -51,6 +51,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── LoginRefused            name or password is wrong
     │   └── TooManyAttempts         too many wrong passwords for one account, or from one address
     ├── DetectorError               detector weights are absent or not of a known layout
+    ├── DeviceUnavailable           a GPU that was asked for is not there, or fails
     └── DemoError
         ├── ChildEnded              a process of the demo ended by itself
         ├── PipelineStalled         nothing moved on in the time allowed
@@ -253,6 +254,10 @@ class TooManyAttempts(AccountError):
 
 
 class DetectorError(SecondlookError):
+    pass
+
+
+class DeviceUnavailable(SecondlookError):
     pass
 
 

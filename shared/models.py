@@ -23,6 +23,7 @@ from secondlook.shared.errors import ModelCorrupt, ModelNotFound
 
 MODELS_ROOT = Path(__file__).resolve().parent.parent / "exported_models"
 HASH_BYTES = 8
+MAX_MANIFEST_BYTES = 1 << 20
 _FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
@@ -93,10 +94,17 @@ def find_by_hash(wanted: bytes, *, root: Path = MODELS_ROOT) -> ModelFolder:
 
 def _read(path: Path) -> ModelFolder:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        with (path / "manifest.json").open("rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ModelCorrupt(f"{path / 'manifest.json'} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ModelCorrupt(f"{path / 'manifest.json'} is larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = json.loads(data)
         name, kind, files = manifest["name"], manifest["kind"], manifest["files"]
         identity = model_hash(files)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelCorrupt(f"{path / 'manifest.json'} is not a model manifest: {error!r}") from error
     if not isinstance(name, str) or not isinstance(kind, str) or not isinstance(files, dict):
         raise ModelCorrupt(f"{path / 'manifest.json'}: name and kind must be text, files a table")

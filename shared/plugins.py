@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from secondlook.shared.layers import LayeredCodec
     from secondlook.shared.models import ModelFolder
 
-GROUP = "secondlook.codecs"  # codec family -> callable(ModelFolder, *, threads: int) -> LayeredCodec
+GROUP = (
+    "secondlook.codecs"  # codec family -> callable(ModelFolder, *, threads: int, device: str) -> LayeredCodec
+)
 
 
-def open_plugin(folder: ModelFolder, *, threads: int) -> LayeredCodec:
+def open_plugin(folder: ModelFolder, *, threads: int, device: str) -> LayeredCodec:
     """The codec of a model folder whose manifest names a family other than `lite`.
 
     Raises ConfigError where no plug-in serves the family, or a package that it needs is not installed.
@@ -27,7 +29,7 @@ def open_plugin(folder: ModelFolder, *, threads: int) -> LayeredCodec:
             f"{told}, which no installed package serves; the family paper comes with secondlook[training]"
         )
     try:
-        opened: LayeredCodec = found[0].load()(folder, threads=threads)
+        opened: LayeredCodec = found[0].load()(folder, threads=threads, device=device)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{told}, which needs {error.name}: pip install 'secondlook[training]'") from error
     return opened

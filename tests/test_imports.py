@@ -14,7 +14,7 @@ SOURCES = sorted(
     path for folder in ("shared", "edge", "cloud", "training") for path in (ROOT / folder).rglob("*.py")
 )
 MAX_MODULE_LINES = 600
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 70  # about 60, with arguments one per line
 
 FORBID = """
 import sys

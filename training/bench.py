@@ -28,15 +28,16 @@ LEARNED_PEERS = tuple(KODAK_CURVES)
 DEFAULT_QUALITY = 40  # of both layers, as an edge agent has it
 BASE_QUALITY = 8
 COMMON_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 Row = dict[str, Any]
 
 
-def photographs() -> Path:
-    """The folder of photographs that the ultralytics package carries. Raises SourceNotFound."""
-    spec = importlib.util.find_spec("ultralytics")
+def photographs() -> list[Path]:
+    """Photographs inside the scikit-image package, in the public domain. Raises SourceNotFound."""
+    spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise SourceNotFound("the package ultralytics is not installed: name a folder with --images")
-    return Path(spec.submodule_search_locations[0]) / "assets"
+        raise SourceNotFound("the package scikit-image is not installed: name a folder with --images")
+    return [Path(spec.submodule_search_locations[0]) / "data" / name for name in PHOTOGRAPHS]
 
 
 def measure_ours(
@@ -112,7 +113,7 @@ def curve(rows: Sequence[Row], name: str) -> list[Point]:
 
 
 def bench_codec(
-    images_folder: Path,
+    images_folder: Path | None,
     *,
     model: str,
     peers: Sequence[str],
@@ -121,9 +122,10 @@ def bench_codec(
     threads: int,
     filter_limit: int | None = None,
 ) -> dict[str, Any]:
-    """Measure everything; the figures that `--json` writes."""
+    """Measure everything on the images of a folder, or on `photographs`; the figures that `--json` writes."""
     cv2.setNumThreads(threads)
-    images = [read_rgb(p) for p in list_images(images_folder)[:limit]]
+    paths = photographs() if images_folder is None else list_images(images_folder)
+    images = [read_rgb(path) for path in paths[:limit]]
     codec = load_codec(model, threads=threads)
     codec.decode_enhanced(
         *vars(codec.encode(images[0], base_quality=BASE_QUALITY, quality=32).layers).values()

@@ -14,7 +14,7 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
     codec.add_argument(
         "--images",
         type=Path,
-        help="folder of images (default: the photographs inside the ultralytics package)",
+        help="folder of images (default: four photographs inside the scikit-image package)",
     )
     codec.add_argument("--limit", type=int, help="only the first so many images")
     codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
@@ -43,10 +43,10 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the report, and write what was asked for."""
-    from secondlook.training.bench import bench_codec, photographs, plot, report, write_json, write_table
+    from secondlook.training.bench import bench_codec, plot, report, write_json, write_table
 
     result = bench_codec(
-        args.images or photographs(),
+        args.images,
         model=args.model,
         peers=args.peers,
         filters=args.filters,

@@ -87,6 +87,11 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         help="the network that cleans reviewed pictures (default %(default)s)",
     )
     demo.add_argument(
+        "--device",
+        default="auto",
+        help="where networks run: auto, cpu, cuda or cuda:N (default %(default)s)",
+    )
+    demo.add_argument(
         "--stall-seconds",
         type=float,
         default=180.0,
@@ -118,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
             codec=str(Path(args.codec).resolve()) if Path(args.codec).is_dir() else args.codec,
             detector=args.detector,
             postfilter=args.postfilter,
+            device=args.device,
             stall_seconds=args.stall_seconds,
         )
     )

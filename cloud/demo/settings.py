@@ -33,6 +33,7 @@ class DemoConfig:
     codec: str  # name of a model, or an absolute path of its folder
     detector: str
     postfilter: str
+    device: str  # of the networks of agent, worker and refiner
     stall_seconds: float
 
     @property
@@ -64,7 +65,7 @@ def edge_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, A
             "realtime": not config.exit_when_done,
             "record_dir": str(folder / "frames") if config.records_frames else None,
         },
-        "codec": {"model": config.codec, "key_interval": config.key_interval},
+        "codec": {"model": config.codec, "key_interval": config.key_interval, "device": config.device},
         "link": {"gateway": f"tcp://127.0.0.1:{ports.gateway}"},
     }
 
@@ -77,8 +78,8 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
         "broker": {"address": f"tcp://127.0.0.1:{ports.broker}"},
         # By count, not by chance: a short run shall have something to show.
         "policy": {"every_nth": config.audit_every},
-        "worker": {"codec": config.codec, "detector": config.detector},
-        "refiner": {"codec": config.codec, "postfilter": config.postfilter},
+        "worker": {"codec": config.codec, "detector": config.detector, "device": config.device},
+        "refiner": {"codec": config.codec, "postfilter": config.postfilter, "device": config.device},
         "station": {"port": ports.station},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,9 +30,12 @@ from secondlook.shared.detection import (
     to_detections,
     yolox_cells,
 )
-from secondlook.shared.errors import DetectorError
+from secondlook.shared.device import gpu_of
+from secondlook.shared.errors import DetectorError, DeviceUnavailable
 from secondlook.shared.inference import Session, open_session
 from secondlook.shared.models import MODELS_ROOT, find_model
+
+log = logging.getLogger(__name__)
 
 F32 = npt.NDArray[np.float32]
 
@@ -42,31 +46,35 @@ OVERLAP = 0.5
 MAX_DETECTIONS = 300
 
 
-def load_detector(spec: str, *, threads: int, min_score: float | None = None) -> Detector:
+def load_detector(
+    spec: str, *, threads: int, min_score: float | None = None, device: str = "cpu"
+) -> Detector:
     """Open the detector a setting names.
 
     `spec`: "builtin"; a folder with a detector's manifest; a path to a YOLO export ending in .onnx; or the
     name of ultralytics weights ("yolo11n", "yolo11n.pt"), which that package may download. A .pt file is a
     pickle: load only those you trust. `min_score`: detections below it are not reported; None takes the model's own.
-    `threads`: 0 = one per core. Raises DetectorError, and ModelNotFound or ModelCorrupt for a model folder.
+    `threads`: 0 = one per core; `device`: see `open_session`. Raises DetectorError, DeviceUnavailable for a GPU that is
+    not there, and ModelNotFound or ModelCorrupt for a model folder.
     """
     path = Path(spec)
     if spec == BUILTIN or (path / "manifest.json").is_file():
-        return _open_folder(MODELS_ROOT / "detector" if spec == BUILTIN else path, threads, min_score)
+        return _open_folder(MODELS_ROOT / "detector" if spec == BUILTIN else path, threads, min_score, device)
     if path.suffix == ".onnx":
         if not path.is_file():
             raise DetectorError(f"no detector at {spec}: there is no such file")
-        return OnnxDetector(open_session(path, threads), path.stem, min_score or DEFAULT_MIN_SCORE)
+        session = open_session(path, threads, device=device)
+        return OnnxDetector(session, path.stem, min_score or DEFAULT_MIN_SCORE)
     if path.suffix == ".pt" or path.name.lower().startswith(("yolo", "rtdetr")):
-        return UltralyticsDetector(spec, threads, min_score or DEFAULT_MIN_SCORE)
+        return UltralyticsDetector(spec, threads, min_score or DEFAULT_MIN_SCORE, device)
     raise DetectorError(
         f"no detector {spec!r}: give {BUILTIN!r}, a path to a .onnx export, or ultralytics weights by name"
     )
 
 
-def _open_folder(path: Path, threads: int, min_score: float | None) -> OnnxDetector:
+def _open_folder(path: Path, threads: int, min_score: float | None, device: str) -> OnnxDetector:
     folder = find_model(path, kind="detector")
-    session = open_session(folder.file("model.onnx"), threads)
+    session = open_session(folder.file("model.onnx"), threads, device=device)
     if min_score is None:
         min_score = float(folder.manifest.get("report_score", DEFAULT_MIN_SCORE))
     return OnnxDetector(session, f"{folder.name}-{folder.model_hash.hex()[:8]}", min_score)
@@ -174,7 +182,8 @@ def _literal(text: str) -> Any:
 class UltralyticsDetector:
     """Weights run by the ultralytics package, which is AGPL-3.0 and installed apart from this one."""
 
-    def __init__(self, spec: str, threads: int, min_score: float) -> None:
+    def __init__(self, spec: str, threads: int, min_score: float, device: str) -> None:
+        gpu = gpu_of(device)
         try:
             torch: Any = importlib.import_module("torch")
             ultralytics: Any = importlib.import_module("ultralytics")
@@ -184,6 +193,10 @@ class UltralyticsDetector:
             ) from error
         if threads > 0:
             torch.set_num_threads(threads)
+        gpus = int(torch.cuda.device_count())
+        if gpu is not None and gpu >= gpus and device != "auto":
+            raise DeviceUnavailable(f"device {device}: torch sees {gpus} GPUs")
+        self._device = "cpu" if gpu is None or gpu >= gpus else f"cuda:{gpu}"
         weights = spec if Path(spec).suffix else f"{spec}.pt"
         try:
             self._model = ultralytics.YOLO(weights, task="detect")
@@ -191,6 +204,7 @@ class UltralyticsDetector:
         except (OSError, RuntimeError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DetectorError(f"cannot load ultralytics weights {weights!r}: {reason}") from error
+        log.info("%s runs on %s", weights, self._device)
         self.name = Path(weights).stem
         self.classes = tuple(self._labels.values())
         self.min_score = min_score
@@ -198,7 +212,9 @@ class UltralyticsDetector:
     def detect(self, image: U8Image) -> list[Detection]:
         """Objects in an RGB frame uint8[H,W,3], best first."""
         bgr = np.ascontiguousarray(image[:, :, ::-1])
-        result = self._model.predict(bgr, conf=self.min_score, max_det=MAX_DETECTIONS, verbose=False)[0]
+        result = self._model.predict(
+            bgr, conf=self.min_score, max_det=MAX_DETECTIONS, device=self._device, verbose=False
+        )[0]
         found = []
         for (x0, y0, x1, y1), score, index in zip(
             result.boxes.xyxy.tolist(), result.boxes.conf.tolist(), result.boxes.cls.tolist(), strict=True

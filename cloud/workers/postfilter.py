@@ -52,15 +52,18 @@ def load_postfilter(
     *,
     threads: int = 0,
     tile: int = DEFAULT_TILE,
-    gpu: bool = False,
+    device: str = "cpu",
     root: Path = MODELS_ROOT,
 ) -> PostFilter:
-    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout. Raises ModelNotFound or ModelCorrupt."""
+    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout, for a device (see `open_session`).
+
+    Raises ModelNotFound, ModelCorrupt, or DeviceUnavailable for a GPU that is not there.
+    """
     folder = find_model(model, kind="postfilter", root=root)
     radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
     if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
         raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
-    session = open_session(folder.file("filter.onnx"), threads, gpu=gpu)
+    session = open_session(folder.file("filter.onnx"), threads, device=device)
     if (session.inputs, session.outputs) != (("image",), ("refined",)):
         raise ModelCorrupt(f"post-filter {folder.name}: its graph does not turn `image` into `refined`")
     return PostFilter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import multiprocessing
 import os
 import random
@@ -126,27 +126,18 @@ def test_passwords_are_not_shown() -> None:
     assert shown("demo:") == "demo:"
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("ultralytics") is None, reason="its photographs are not installed"
-)
-def test_the_demo_is_the_same_every_time_and_moves_smoothly() -> None:
+def test_the_demo_is_the_same_every_time_and_moves() -> None:
     once, again = demo_shots(12.5), demo_shots(12.5)
-    before = next(once).image
-    assert before.shape == (432, 768, 3)
-    assert np.array_equal(before, next(again).image)
-    steps = []
+    before = next(once)
+    assert (before.seconds, before.image.shape, before.image.dtype) == (0.0, (432, 768, 3), np.uint8)
+    assert np.array_equal(before.image, next(again).image)
     for _ in range(20):
-        image = next(once).image
-        steps.append(np.abs(image.astype(int) - before).mean())
-        before = image
-    assert min(steps) > 0.5 and max(steps) < 40.0
-    assert np.array_equal(next(iter(demo_shots(6.25))).image, next(iter(demo_shots(12.5))).image)
-
-
-def test_the_demo_without_its_photographs_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SourceNotFound, match="pip install ultralytics"):
-        shots("demo:")
+        shot = next(once)
+        changed = (np.abs(shot.image.astype(int) - before.image) > 40).any(axis=2)
+        assert 0.0005 < changed.mean() < 0.1  # cars move, the street stays
+        before = shot
+    # At another rate, other times of the same scene.
+    assert np.array_equal(next(itertools.islice(demo_shots(6.25), 10, None)).image, before.image)
 
 
 def test_failures_name_their_cause(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import types
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def test_the_family_of_the_manifest_chooses_the_plugin(monkeypatch, folder):
     # dict(folder, threads=…) is an error of its own: the folder did reach the plug-in.
     with pytest.raises(TypeError, match="ModelFolder"):
         load_codec(folder, threads=3)
+
+
+def test_the_plugin_gets_threads_and_device(monkeypatch, folder):
+    install(monkeypatch, ("paper", "types:SimpleNamespace"))
+    got = {}
+    monkeypatch.setattr(
+        types, "SimpleNamespace", lambda *given, **named: got.update(named, folder=given[0].path)
+    )
+    load_codec(folder, threads=3, device="cuda:1")
+    assert got == {"folder": folder, "threads": 3, "device": "cuda:1"}
 
 
 def test_without_the_plugin_the_error_says_what_to_install(monkeypatch, folder):

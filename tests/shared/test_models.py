@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ModelCorrupt, ModelNotFound, SecondlookError
 from secondlook.shared.inference import open_session
-from secondlook.shared.models import describe_files, find_by_hash, find_model, model_hash
+from secondlook.shared.models import MAX_MANIFEST_BYTES, describe_files, find_by_hash, find_model, model_hash
 
 
 def make(root, name, *, kind="codec", files=(("a.onnx", b"graph"), ("b.bin", b"table")), **more):
@@ -140,6 +140,28 @@ def test_manifests_that_are_none(tmp_path, text):
     folder = make(tmp_path, "m")
     (folder / "manifest.json").write_bytes(text)
     with pytest.raises(ModelCorrupt):
+        find_model(folder)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b'{"a":' * 100_000, b'{"name": "m", "kind": "codec", "files": ' + b"[" * 100_000]
+)
+def test_a_manifest_that_nests_without_end(tmp_path, text):
+    folder = make(tmp_path, "m")
+    (folder / "manifest.json").write_bytes(text)
+    for find in (lambda: find_model(folder), lambda: find_by_hash(b"8 bytes.", root=tmp_path)):
+        with pytest.raises(ModelCorrupt, match="is not a model manifest") as caught:
+            find()
+        assert len(str(caught.value)) < 500
+
+
+def test_a_manifest_that_is_too_large(tmp_path):
+    folder = make(tmp_path, "m")
+    honest = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(honest.ljust(MAX_MANIFEST_BYTES))
+    assert find_model(folder).name == "m"
+    (folder / "manifest.json").write_bytes(honest.ljust(MAX_MANIFEST_BYTES + 1))
+    with pytest.raises(ModelCorrupt, match="is larger than"):
         find_model(folder)
 
 

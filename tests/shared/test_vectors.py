@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 
 import cv2
 import pytest
+from packaging.version import Version
 
 from secondlook.shared.bitstream import parse
 from secondlook.shared.codec import load_codec
 from tests import vectors
+from tests.vectors import coder
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,38 @@ def test_every_vector_holds_symbols_of_its_kind(name):
     assert enhancement.base_symbol_crc == base.symbol_crc
     number = list(vectors.RECIPES).index(recipe.key) if recipe.key is not None else None
     assert base.reference == enhancement.reference == number
+
+
+def test_the_coder_writes_what_was_kept(codec):
+    """Bytes, not only pictures: on any machine, since no float graph takes part."""
+    assert coder.coder_problems(codec) == []
+
+
+def test_another_coder_is_seen(monkeypatch, codec):
+    kept = codec._pack
+    monkeypatch.setattr(
+        codec,
+        "_pack",
+        lambda *given: {part: (data + b"0", crc) for part, (data, crc) in kept(*given).items()},
+    )
+    assert len(coder.coder_problems(codec)) == 2 * len(vectors.RECIPES)
+
+
+def test_the_coder_is_bounded_by_versions_that_can_be_tried(tmp_path):
+    lowest, highest = coder.bounds()
+    assert Version(lowest) <= Version(version("constriction")) <= Version(highest)
+    loose = tmp_path / "pyproject.toml"
+    loose.write_text('[project]\ndependencies = ["constriction>=0.4,<1"]\n')
+    with pytest.raises(ValueError, match="not bounded"):
+        coder.bounds(loose)
+
+
+@pytest.mark.slow  # fetches packages
+@pytest.mark.parametrize("wanted", coder.bounds())
+def test_the_oldest_and_the_newest_coder_write_the_same_bytes(tmp_path, wanted):
+    done = coder.try_version(wanted, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"code as kept with constriction {wanted}\n" in done.stdout
 
 
 def test_an_altered_layer_is_seen(codec, copied):

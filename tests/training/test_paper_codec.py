@@ -29,6 +29,7 @@ from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import (
     BitstreamError,
     ConfigError,
+    DeviceUnavailable,
     LayerMismatch,
     MalformedBitstream,
     ModelCorrupt,
@@ -209,9 +210,19 @@ def test_an_edge_sends_keys_only(codec):
 def test_load_codec_opens_it(monkeypatch, folder, coded):
     entry = EntryPoint("paper", "secondlook.training.models.runtime:load", plugins.GROUP)
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: [entry])
-    opened = load_codec(folder, threads=1)
+    opened = load_codec(folder, threads=1, device="auto")  # a float codec decodes where it was encoded
     assert opened.name == "small"
     assert opened.decode_enhanced(coded.base, coded.enhancement).shape == (96, 120, 3)
+
+
+def test_its_device_is_the_one_asked_for(monkeypatch, folder):
+    entry = EntryPoint("paper", "secondlook.training.models.runtime:load", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: [entry])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(load_codec(folder, threads=1, device="cpu").device) == "cpu"
+    assert str(load_codec(folder, threads=1, device="cuda:1").device) == "cuda:1"
+    with pytest.raises(DeviceUnavailable, match="device cuda:2: torch sees 2 GPUs"):
+        load_codec(folder, threads=1, device="cuda:2")
 
 
 # model folders

@@ -14,5 +14,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """State dict, float32, of `FOLDER/weights.safetensors` (stored as float16). Raises ModelNotFound without one."""
     path = folder / "weights.safetensors"
     if not path.is_file():
-        raise ModelNotFound(f"no weights to start from at {path}")
+        raise ModelNotFound(
+            f"no weights to start from at {path}; an installed wheel leaves them out, a clone has them"
+        )
     return {name: tensor.float() for name, tensor in load_file(path).items()}

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from secondlook.shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
+from secondlook.shared.device import gpu_of
 from secondlook.shared.errors import (
     ConfigError,
+    DeviceUnavailable,
     LayerMismatch,
     MalformedBitstream,
     ModelNotFound,
@@ -171,9 +173,17 @@ def to_tensor(image: U8Image, device: torch.device) -> Tensor:
     return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
 
 
-def load(folder: ModelFolder, *, threads: int = 0) -> PaperCodec:
-    """The plug-in behind `shared.codec.load_codec` for model folders of the family `paper`."""
-    return PaperCodec(folder, threads=threads)
+def load(folder: ModelFolder, *, threads: int = 0, device: str = "auto") -> PaperCodec:
+    """The plug-in behind `shared.codec.load_codec` for model folders of the family `paper`.
+
+    `device` as `shared.device` names it. Raises DeviceUnavailable for a GPU that torch does not see.
+    """
+    gpu = gpu_of(device)
+    if device == "auto":
+        return PaperCodec(folder, threads=threads)
+    if gpu is not None and gpu >= torch.cuda.device_count():
+        raise DeviceUnavailable(f"device {device}: torch sees {torch.cuda.device_count()} GPUs")
+    return PaperCodec(folder, threads=threads, device="cpu" if gpu is None else f"cuda:{gpu}")
 
 
 @contextlib.contextmanager

@@ -71,8 +71,9 @@ class Study:
         self._note(note)
         self._open_peers()
         self.coder = self._coder(plan.codec, plan.base_quality)
+        gpu = "auto" if plan.gpu else "cpu"
         self.filters: dict[str, PostFilter] = {
-            role: load_postfilter(name, threads=plan.threads, gpu=plan.gpu)
+            role: load_postfilter(name, threads=plan.threads, device=gpu)
             for role, name in ((ONE, plan.l1), (TWO, plan.l2))
             if name != "none"
         }
@@ -169,7 +170,10 @@ class Study:
 
     def _coder(self, model: str | Path, base_quality: int) -> Coder:
         folder = find_model(model, kind="codec")
-        return Coder(folder.name, load_codec(folder.path, threads=self.plan.threads), base_quality)
+        # `lite` is measured on the CPU that it is made for; the paper family needs what torch finds.
+        device = "cpu" if folder.manifest.get("family", "lite") == "lite" else "auto"
+        codec = load_codec(folder.path, threads=self.plan.threads, device=device)
+        return Coder(folder.name, codec, base_quality)
 
     def _single(self) -> Coder | None:
         """The single-layer reference: the folder given, else one inside the codec's folder."""
