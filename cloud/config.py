@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
 from secondlook.cloud.gateway.ratelimit import RateLimits
@@ -14,134 +15,140 @@ from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import (
+    DAY_SECONDS,
+    Bytes,
+    DatabaseUrl,
+    Endpoint,
+    FolderOrUrl,
+    NameOrPath,
+    Seconds,
+    Settings,
+    Threads,
+    within,
+)
+
+Lease = Annotated[float, within(0.001, LONGEST_LEASE_SECONDS, "seconds")]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
-class IntakeLimits:
+class IntakeLimits(Settings):
     """What the gateway lets camera hosts do."""
 
-    window_bytes: int = 4 << 20  # base frames a camera host may have in flight
-    min_window_bytes: int = 64 << 10  # below this share of the queue's room, camera hosts must wait
-    batch_frames: int = 512  # frames stored in one commit, at most
-    batch_bytes: int = 8 << 20  # bytes stored in one commit, about
-    max_sessions: int = 4096  # connections that said hello
-    max_sessions_of_edge: int = 16  # of them by one camera host; beyond, its oldest is forgotten
-    max_boots: int = 1024  # starts of one agent with undelivered frames
-    stall_seconds: float = 5.0  # after a full disk or queue, nothing is taken for so long
-    probe_seconds: float = 60.0  # a silent connection is tested after this
-
-    def __post_init__(self) -> None:
-        if min(vars(self).values()) <= 0:
-            raise ConfigError("limits must be above 0")
+    window_bytes: Bytes = 4 << 20  # base frames a camera host may have in flight
+    min_window_bytes: Bytes = 64 << 10  # below this share of the queue's room, camera hosts must wait
+    batch_frames: Annotated[int, within(1, 100_000, "frames")] = 512  # frames stored in one commit, at most
+    batch_bytes: Bytes = 8 << 20  # bytes stored in one commit, about
+    max_sessions: Annotated[int, within(1, 1_000_000, "connections")] = 4096  # connections that said hello
+    # of them by one camera host; beyond, its oldest is forgotten
+    max_sessions_of_edge: Annotated[int, within(1, 65_536, "connections")] = 16
+    # starts of one agent with undelivered frames
+    max_boots: Annotated[int, within(1, 1_000_000, "starts")] = 1024
+    stall_seconds: Seconds = 5.0  # after a full disk or queue, nothing is taken for so long
+    probe_seconds: Seconds = 60.0  # a silent connection is tested after this
 
 
 @dataclass(frozen=True)
-class GatewayConfig:
+class GatewayConfig(Settings):
     """The gateway. Without keys it listens on the loopback interface only."""
 
-    edge_address: str = "tcp://127.0.0.1:7601"  # where camera hosts connect
+    edge_address: Endpoint = Endpoint("tcp://127.0.0.1:7601")  # where camera hosts connect
     secret_key_file: Path | None = None  # the gateway's CURVE key, made by `secondlook keys new`
     registry_file: Path | None = None  # the keys that may connect
-    handshake_seconds: float = 5.0  # a connection that has not shown a key by then is closed
-    backlog: int = 256  # connections the operating system holds until they are looked at
+    # a connection that has not shown a key by then is closed
+    handshake_seconds: Annotated[float, within(0.001, 3600, "seconds")] = 5.0
+    # connections the operating system holds until they are looked at
+    backlog: Annotated[int, within(1, 65_535, "connections")] = 256
     queue: QueueLimits = field(default_factory=QueueLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
     rates: RateLimits = field(default_factory=RateLimits)
     requests: RequestTimes = field(default_factory=RequestTimes)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.secret_key_file is None) != (self.registry_file is None):
             raise ConfigError("secret_key_file and registry_file go together")
-        if self.handshake_seconds <= 0 or self.backlog < 1:
-            raise ConfigError("handshake_seconds and backlog must be above 0")
         if self.secret_key_file is None and not is_loopback(self.edge_address):
             raise ConfigError(f"edge_address {self.edge_address} faces a network: keys are needed")
 
 
 @dataclass(frozen=True)
-class JetStreamConfig:
+class JetStreamConfig(Settings):
     """The queue on NATS JetStream, where ``queue`` names a NATS server. It serves several gateways."""
 
     nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
     ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
-    replicas: int = 1  # servers of a NATS cluster that keep each frame
-    max_ack_pending: int = 10_000  # frames that are leased or put off at a time, of all workers together
-    duplicate_seconds: float = 120.0  # the server still knows a frame for so long after it was put
-    timeout_seconds: float = 5.0  # a server silent for so long counts as away
-
-    def __post_init__(self) -> None:
-        if min(self.replicas, self.max_ack_pending, self.duplicate_seconds, self.timeout_seconds) <= 0:
-            raise ConfigError(
-                "replicas, max_ack_pending, duplicate_seconds and timeout_seconds must be above 0"
-            )
+    replicas: Annotated[int, within(1, 5, "servers")] = 1  # servers of a NATS cluster that keep each frame
+    # frames that are leased or put off at a time, of all workers together
+    max_ack_pending: Annotated[int, within(1, 10_000_000, "frames")] = 10_000
+    duplicate_seconds: Seconds = 120.0  # the server still knows a frame for so long after it was put
+    # a server silent for so long counts as away
+    timeout_seconds: Annotated[float, within(0.001, 3600, "seconds")] = 5.0
 
 
 @dataclass(frozen=True)
-class BrokerConfig:
+class BrokerConfig(Settings):
     """How workers reach the gateway. On the loopback interface the connection is plain, elsewhere it has keys."""
 
-    address: str = "tcp://127.0.0.1:7602"  # the gateway listens here, workers and refiners connect here
+    address: Endpoint = Endpoint(
+        "tcp://127.0.0.1:7602"
+    )  # the gateway listens here, workers and refiners connect here
     server_public_key_file: Path | None = None  # of the gateway; wanted by workers elsewhere
     secret_key_file: Path | None = None  # of this worker; wanted by workers elsewhere
-    timeout_seconds: float = 5.0  # without an answer for so long, a call has failed
-
-    def __post_init__(self) -> None:
-        if self.timeout_seconds <= 0:
-            raise ConfigError("timeout_seconds must be above 0")
+    # without an answer for so long, a call has failed
+    timeout_seconds: Annotated[float, within(0.001, 3600, "seconds")] = 5.0
 
 
 @dataclass(frozen=True)
-class WorkerConfig:
+class WorkerConfig(Settings):
     """The machine worker."""
 
-    codec: str = "lite"  # name of an exported codec, or its folder
-    detector: str = "builtin"  # builtin, a path to a YOLO .onnx export, or ultralytics weights by name
-    threads: int = 0  # of each model; 0 leaves it to the runtime
+    codec: NameOrPath = NameOrPath("lite")  # name of an exported codec, or its folder
+    # builtin, a path to a YOLO .onnx export, or ultralytics weights by name
+    detector: NameOrPath = NameOrPath("builtin")
+    threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
-    batch: int = 4  # frames leased at a time
-    lease_seconds: float = 30.0  # a worker silent for so long loses its frames to another
-    idle_seconds: float = 0.1  # pause before asking an empty queue again
+    batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time
+    lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
+    # pause before asking an empty queue again
+    idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_device(self.device)
-        if not 1 <= self.batch <= 16:
-            raise ConfigError("batch must lie between 1 and 16")
-        if self.threads < 0 or not 0 < self.lease_seconds <= LONGEST_LEASE_SECONDS or self.idle_seconds <= 0:
-            raise ConfigError(
-                "threads must not be negative; lease_seconds and idle_seconds must be above 0, "
-                f"lease_seconds at most {LONGEST_LEASE_SECONDS:g}"
-            )
 
 
 @dataclass(frozen=True)
-class RefinerConfig:
+class RefinerConfig(Settings):
     """The refiner."""
 
-    codec: str = "lite"  # name of an exported codec, or its folder
-    postfilter: str = "rrdb-l1"  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
-    threads: int = 0  # of each model; 0 leaves it to the runtime
+    codec: NameOrPath = NameOrPath("lite")  # name of an exported codec, or its folder
+    postfilter: NameOrPath = NameOrPath("rrdb-l1")  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
+    threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
-    lease_seconds: float = 60.0  # a worker silent for so long loses its review to another
-    deadline_seconds: float = 900.0  # a camera host that has not answered by then is given up
-    poll_seconds: float = 0.1  # pause before asking again whether an enhancement has come
-    idle_seconds: float = 0.5  # pause before asking for another review when none was due
-    in_flight: int = 4  # reviews whose enhancements are waited for at a time
+    lease_seconds: Lease = 60.0  # a worker silent for so long loses its review to another
+    # a camera host that has not answered by then is given up
+    deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
+    # pause before asking again whether an enhancement has come
+    poll_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
+    # pause before asking for another review when none was due
+    idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
+    # reviews whose enhancements are waited for at a time
+    in_flight: Annotated[int, within(1, 1024, "reviews")] = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_device(self.device)
-        times = (self.lease_seconds, self.deadline_seconds, self.poll_seconds, self.idle_seconds)
-        if self.threads < 0 or min(times) <= 0 or self.in_flight < 1:
-            raise ConfigError("threads must not be negative; times and in_flight must be above 0")
 
 
 @dataclass(frozen=True)
-class StationConfig:
+class StationConfig(Settings):
     """The review station. As soon as more than this machine can reach it, it needs users and TLS."""
 
     host: str = "127.0.0.1"  # interface to listen on
-    port: int = 7600  # 0 takes any free one
+    port: Annotated[int, within(0, 65_535, "")] = 7600  # 0 takes any free one
     title: str = "Secondlook"  # shown in the page
     allowed_hosts: tuple[str, ...] = ()  # further names under which browsers reach it, * for all
     tls_certificate_file: Path | None = None  # certificate chain, PEM
@@ -151,8 +158,7 @@ class StationConfig:
     login: LoginLimits = field(default_factory=LoginLimits)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise ConfigError("port must lie between 0 and 65535")
+        super().__post_init__()
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
             raise ConfigError("tls_certificate_file and tls_key_file go together")
         for proxy in self.trusted_proxies:
@@ -171,16 +177,15 @@ class StationConfig:
 
 
 @dataclass(frozen=True)
-class CloudConfig:
+class CloudConfig(Settings):
     """The cloud side."""
 
     data_dir: Path = Path("data/cloud")  # queue, ledger, catalogue and blobs, unless said otherwise
-    queue: str | None = (
-        None  # nats:// or tls:// address of a JetStream queue; gateway.db in data_dir without it
-    )
-    ledger: str | None = None  # PostgreSQL URL of ledger and requests; without it see docs/scale.md
-    catalogue: str | None = None  # SQLAlchemy URL; catalogue.db in data_dir without it
-    blobs: str | None = None  # folder or fsspec URL; blobs in data_dir without it
+    # nats:// or tls:// address of a JetStream queue; gateway.db in data_dir without it
+    queue: str | None = None
+    ledger: DatabaseUrl | None = None  # PostgreSQL URL of ledger and requests; without it see docs/scale.md
+    catalogue: DatabaseUrl | None = None  # SQLAlchemy URL; catalogue.db in data_dir without it
+    blobs: FolderOrUrl | None = None  # folder or fsspec URL; blobs in data_dir without it
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     jetstream: JetStreamConfig = field(default_factory=JetStreamConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
@@ -188,6 +193,13 @@ class CloudConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.catalogue is None and "?" in str(self.data_dir):
+            raise ConfigError(
+                f"data_dir {str(self.data_dir)!r} holds a ?, which ends a path in a database URL"
+            )
 
     @property
     def database(self) -> Path:

@@ -17,6 +17,7 @@ import secondlook.cloud.admin.main
 import secondlook.cloud.admin.users.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
+from secondlook.shared.flags import Flag, add_flags
 
 if TYPE_CHECKING:
     from secondlook.cloud.config import CloudConfig
@@ -24,20 +25,20 @@ if TYPE_CHECKING:
 # The thread that speaks to NATS has little to do, often; by default it would wait 5 ms for each turn.
 _SWITCH_SECONDS = 0.0005
 
-_Flag = tuple[str, str, type, str]  # flag, setting, type, meaning
+_SCHEMA = "secondlook.cloud.config:CloudConfig"
 
-_DATA_DIR: _Flag = ("--data-dir", "data_dir", Path, "folder of queue, catalogue and blobs")
-_STORES: tuple[_Flag, ...] = (
+_DATA_DIR: Flag = ("--data-dir", "data_dir", Path, "folder of queue, catalogue and blobs")
+_STORES: tuple[Flag, ...] = (
     _DATA_DIR,
     ("--catalogue", "catalogue", str, "SQLAlchemy URL of the catalogue"),
     ("--blobs", "blobs", str, "folder or fsspec URL of the blobs"),
 )
-_BROKER: tuple[_Flag, ...] = (
+_BROKER: tuple[Flag, ...] = (
     ("--gateway", "broker.address", str, "where the gateway serves workers, tcp://HOST:PORT"),
     ("--server-public-key", "broker.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "broker.secret_key_file", Path, "file with this worker's key pair"),
 )
-_GATEWAY_FLAGS: tuple[_Flag, ...] = (
+_GATEWAY_FLAGS: tuple[Flag, ...] = (
     _DATA_DIR,
     ("--queue", "queue", str, "address of a JetStream queue, nats://HOST:PORT/NAME"),
     ("--ledger", "ledger", str, "PostgreSQL URL of ledger and requests"),
@@ -47,7 +48,7 @@ _GATEWAY_FLAGS: tuple[_Flag, ...] = (
     ("--secret-key", "gateway.secret_key_file", Path, "file with the gateway's key pair"),
     ("--registry", "gateway.registry_file", Path, "file with the keys that may connect"),
 )
-_WORKER_FLAGS: tuple[_Flag, ...] = (
+_WORKER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     *_BROKER,
     ("--model", "worker.codec", str, "codec: name of a model, or a model folder"),
@@ -55,7 +56,7 @@ _WORKER_FLAGS: tuple[_Flag, ...] = (
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "worker.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
 )
-_REFINER_FLAGS: tuple[_Flag, ...] = (
+_REFINER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     *_BROKER,
     ("--model", "refiner.codec", str, "codec: name of a model, or a model folder"),
@@ -63,7 +64,7 @@ _REFINER_FLAGS: tuple[_Flag, ...] = (
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "refiner.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
 )
-_STATION_FLAGS: tuple[_Flag, ...] = (
+_STATION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     ("--host", "station.host", str, "interface to listen on"),
     ("--port", "station.port", int, "port to listen on, 0 for any free one"),
@@ -79,28 +80,28 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="receive frames from camera hosts",
         description="Receive frames from camera hosts, keep them in a durable queue, and serve workers.",
     )
-    _add_flags(gateway, _GATEWAY_FLAGS)
+    add_flags(gateway, _GATEWAY_FLAGS, _SCHEMA)
     gateway.set_defaults(run=run_gateway)
     worker = subparsers.add_parser(
         "worker",
         help="look for objects in received frames",
         description="Decode the base layers of received frames, look for objects, and choose what people review.",
     )
-    _add_flags(worker, _WORKER_FLAGS)
+    add_flags(worker, _WORKER_FLAGS, _SCHEMA)
     worker.set_defaults(run=run_worker)
     refiner = subparsers.add_parser(
         "refiner",
         help="fetch and refine frames for review",
         description="Fetch the enhancement layers of frames that people shall review, and refine their images.",
     )
-    _add_flags(refiner, _REFINER_FLAGS)
+    add_flags(refiner, _REFINER_FLAGS, _SCHEMA)
     refiner.set_defaults(run=run_refiner)
     station = subparsers.add_parser(
         "station",
         help="serve the review station",
         description="Serve the web page on which people review frames.",
     )
-    _add_flags(station, _STATION_FLAGS)
+    add_flags(station, _STATION_FLAGS, _SCHEMA)
     station.set_defaults(run=run_station)
     secondlook.cloud.admin.main.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
@@ -131,6 +132,7 @@ def run_gateway(args: argparse.Namespace) -> int:
 def run_worker(args: argparse.Namespace) -> int:
     """Work until told to stop. Returns 0."""
     from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.labels import check_labels
     from secondlook.cloud.storage.blobs import open_blobs
     from secondlook.cloud.workers.broker_client import BrokerClient
     from secondlook.cloud.workers.detectors import load_detector
@@ -143,6 +145,7 @@ def run_worker(args: argparse.Namespace) -> int:
     threads, device = config.worker.threads, config.worker.device
     codec = load_codec(config.worker.codec, threads=threads, device=device)
     detector = load_detector(config.worker.detector, threads=threads, device=device)
+    check_labels(config.policy, detector.name, detector.classes)
     catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     with BrokerClient(config.broker, _worker_name()) as broker:
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
@@ -233,28 +236,23 @@ def run_station(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_flags(parser: argparse.ArgumentParser, flags: tuple[_Flag, ...]) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; flags win over them")
-    for flag, setting, kind, meaning in flags:
-        parser.add_argument(
-            flag, dest=setting, type=kind, help=meaning, metavar=flag.rpartition("-")[2].upper()
-        )
-
-
-def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> CloudConfig:
-    """Settings of file and flags; log lines begin to flow."""
+def _load(args: argparse.Namespace, flags: tuple[Flag, ...], role: str) -> CloudConfig:
+    """Settings of file, environment and flags; log lines begin to flow."""
     from secondlook.cloud.config import CloudConfig
     from secondlook.shared.config import load
 
-    config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
+    names = {setting: flag for flag, setting, *_ in flags}
+    given = {setting: getattr(args, setting) for setting in names}
+    config = load(args.config, CloudConfig, given, os.environ, flag_names=names)
     _keep_secrets(args, flags, config)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
     return config
 
 
-def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig) -> None:
+def _keep_secrets(args: argparse.Namespace, flags: tuple[Flag, ...], config: CloudConfig) -> None:
     """Refuse passwords where other users of this machine can read them. Raises ConfigError, SecretExposed."""
     from secondlook.cloud.storage.addresses import has_secret
+    from secondlook.shared.config import variable
     from secondlook.shared.errors import ConfigError
     from secondlook.shared.keyfiles import check_private
 
@@ -262,13 +260,15 @@ def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: Cl
         given = getattr(args, setting)
         if isinstance(given, str) and has_secret(given):
             raise ConfigError(
-                f"{flag}: everybody can read a command line; put this address into the --config file"
+                f"{flag}: everybody can read a command line; put this address into the --config file, or into "
+                f"the environment as {variable(setting)}"
             )
     files = [config.jetstream.nkey_file]
-    if any(
-        address and has_secret(address)
-        for address in (config.queue, config.ledger, config.catalogue, config.blobs)
-    ):
+    # What the environment gave is for its owner's eyes, whoever may read the file.
+    in_file = (
+        name for name in ("queue", "ledger", "catalogue", "blobs") if not os.environ.get(variable(name))
+    )
+    if any(has_secret(getattr(config, name) or "") for name in in_file):
         files.append(args.config)
     for file in files:
         if file is not None:
@@ -304,6 +304,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
+    except UnicodeError as error:
+        raise ConfigError(f"station.host {host!r} is no name or address") from error
     except OSError as error:
         if listener is not None:
             listener.close()

@@ -8,120 +8,125 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
+from secondlook.shared.settings import (
+    MAX_BYTES,
+    MAX_KEPT_SECONDS,
+    Bytes,
+    Endpoint,
+    Kept,
+    NameOrPath,
+    Seconds,
+    Settings,
+    SourceAddress,
+    Threads,
+    within,
+)
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MIN_SIDE = 16
 
+Quality = Annotated[int, within(0, 63, "")]
+
 
 @dataclass(frozen=True)
-class SourceConfig:
+class SourceConfig(Settings):
     """Where frames come from, and which of them are taken."""
 
-    address: str  # video file, image or folder of images, USB index, rtsp:// or http:// address, or demo:
-    fps: float | None = None  # frames taken a second of the source's own time; all without it
-    frames: int | None = None  # stop capturing after this many
+    # video file, image or folder of images, USB index, rtsp:// or http:// address, or demo:
+    address: SourceAddress
+    # frames taken a second of the source's own time; all without it
+    fps: Annotated[float, within(0.00001, 1000, "frames per second")] | None = None
+    frames: Annotated[int, within(1, 1 << 40, "frames")] | None = None  # stop capturing after this many
     realtime: bool = False  # play files and demo: at the speed of a clock, dropping what comes too fast
     resize: str | None = None  # longest side in pixels (never enlarges), or WIDTHxHEIGHT
-    open_seconds: float = 20.0  # time allowed to the first frame
-    stall_seconds: float = 15.0  # time allowed between frames before the capture is killed
-    retry_min_seconds: float = 1.0  # first pause before a live source is opened again
-    retry_max_seconds: float = 60.0  # longest such pause
+    open_seconds: Seconds = 20.0  # time allowed to the first frame
+    stall_seconds: Seconds = 15.0  # time allowed between frames before the capture is killed
+    retry_min_seconds: Seconds = 1.0  # first pause before a live source is opened again
+    retry_max_seconds: Seconds = 60.0  # longest such pause
     record_dir: Path | None = None  # folder that gets every captured frame as PNG, to measure quality with
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.address:
             raise ConfigError("address is empty")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise ConfigError(f"fps is {self.fps:g}, it must be above 0 and at most 1000")
-        if self.frames is not None and self.frames < 1:
-            raise ConfigError(f"frames is {self.frames}, it must be at least 1")
         if self.resize is not None:
             parse_size(self.resize)
-        if min(self.open_seconds, self.stall_seconds, self.retry_min_seconds) <= 0:
-            raise ConfigError("open_seconds, stall_seconds and retry_min_seconds must be above 0")
         if self.retry_max_seconds < self.retry_min_seconds:
             raise ConfigError("retry_max_seconds is below retry_min_seconds")
 
 
 @dataclass(frozen=True)
-class CodecConfig:
+class CodecConfig(Settings):
     """How frames are encoded."""
 
-    model: str = "lite"  # name of a model in exported_models, or a model folder
-    base_quality: int = 16  # quality of the base layer, 0 to 63
-    quality: int = 40  # quality of both layers, 0 to 63; 25, 35, 46 and 52 are λ = 0.005, 0.010, 0.020, 0.030
-    key_interval: int = 1  # one key frame in this many; the others refer to it
-    threads: int = 0  # threads of encoding, 0 = one per core
+    model: NameOrPath = NameOrPath("lite")  # name of a model in exported_models, or a model folder
+    base_quality: Quality = 16  # quality of the base layer
+    quality: Quality = 40  # quality of both layers; 25, 35, 46 and 52 are λ = 0.005, 0.010, 0.020, 0.030
+    # one key frame in this many; the others refer to it
+    key_interval: Annotated[int, within(1, 1_000_000, "frames")] = 1
+    threads: Threads = 0  # threads of encoding, 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
 
     def __post_init__(self) -> None:
-        for name in ("base_quality", "quality"):
-            if not 0 <= getattr(self, name) <= 63:
-                raise ConfigError(f"{name} is {getattr(self, name)}, outside 0..63")
-        if self.key_interval < 1:
-            raise ConfigError(f"key_interval is {self.key_interval}, it must be at least 1")
-        if self.threads < 0:
-            raise ConfigError("threads is negative")
+        super().__post_init__()
         check_device(self.device)
 
 
 @dataclass(frozen=True)
-class SpoolConfig:
+class SpoolConfig(Settings):
     """What is kept on the camera host's disk, and what goes when there is no room."""
 
-    max_bytes: int = 8 << 30  # layers kept at most, in bytes
-    min_free_bytes: int = 512 << 20  # below this much free disk the spool stops growing
-    retention_seconds: float = 86_400.0  # delivered frames stay this long, for enhancement requests
-    max_age_seconds: float = 7 * 86_400.0  # undelivered frames are given up after this
+    max_bytes: Bytes = 8 << 30  # layers kept at most, in bytes
+    # below this much free disk the spool stops growing
+    min_free_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 512 << 20
+    retention_seconds: Kept = 86_400.0  # delivered frames stay this long, for enhancement requests
+    max_age_seconds: Kept = 7 * 86_400.0  # undelivered frames are given up after this
     # Which undelivered frames go when the spool is full: the oldest, the arriving ones, or (keep-keys) the oldest
     # deltas, and keys only when no delta is left.
     drop: Literal["oldest", "newest", "keep-keys"] = "oldest"
-    max_pinned: int = 256  # frames kept at most because their enhancement is asked for
-    commit_seconds: float = 0.1  # frames encoded within this time share one write to disk
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1 or min(self.min_free_bytes, self.max_pinned) < 0:
-            raise ConfigError("max_bytes must be above 0, min_free_bytes and max_pinned not negative")
-        if min(self.retention_seconds, self.max_age_seconds) <= 0 or self.commit_seconds < 0:
-            raise ConfigError("retention_seconds and max_age_seconds must be above 0")
+    # frames kept at most because their enhancement is asked for
+    max_pinned: Annotated[int, within(0, 1_000_000, "frames")] = 256
+    # frames encoded within this time share one write to disk
+    commit_seconds: Annotated[float, within(0, 60, "seconds")] = 0.1
 
 
 @dataclass(frozen=True)
-class LinkConfig:
+class LinkConfig(Settings):
     """The way to the gateway."""
 
-    gateway: str = "tcp://127.0.0.1:7601"  # address of the gateway
+    gateway: Endpoint = Endpoint("tcp://127.0.0.1:7601")  # address of the gateway
     server_public_key_file: Path | None = None  # the gateway's public key; encrypts the link (CURVE)
     secret_key_file: Path | None = None  # this host's own key pair, registered at the gateway
-    resend_seconds: float = 20.0  # an unacknowledged frame is sent again after this
-    hello_seconds: float = 5.0  # an unanswered hello is said again after this
-    ping_seconds: float = 5.0  # silence on the control connection before a ping
-    silence_seconds: float = 20.0  # silence of the gateway before the link counts as down
-    retry_min_seconds: float = 0.5  # first pause before connecting again
-    retry_max_seconds: float = 30.0  # longest such pause
-    max_requests: int = 64  # enhancement requests waiting at most; the gateway hears "busy" beyond
+    resend_seconds: Seconds = 20.0  # an unacknowledged frame is sent again after this
+    hello_seconds: Seconds = 5.0  # an unanswered hello is said again after this
+    ping_seconds: Seconds = 5.0  # silence on the control connection before a ping
+    silence_seconds: Seconds = 20.0  # silence of the gateway before the link counts as down
+    retry_min_seconds: Seconds = 0.5  # first pause before connecting again
+    retry_max_seconds: Seconds = 30.0  # longest such pause
+    # enhancement requests waiting at most; the gateway hears "busy" beyond
+    max_requests: Annotated[int, within(1, 65_536, "requests")] = 64
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.gateway.startswith("tcp://"):
             raise ConfigError(f"gateway {self.gateway!r} does not begin with tcp://")
         if (self.server_public_key_file is None) != (self.secret_key_file is None):
             raise ConfigError("server_public_key_file and secret_key_file belong together")
-        if not 0 < self.ping_seconds < self.silence_seconds:
-            raise ConfigError("ping_seconds must be above 0 and below silence_seconds")
-        if not 0 < self.retry_min_seconds <= self.retry_max_seconds:
-            raise ConfigError("retry_min_seconds must be above 0 and not above retry_max_seconds")
-        if self.max_requests < 1:
-            raise ConfigError("max_requests must be at least 1")
+        if not Endpoint.port(self.gateway):
+            raise ConfigError(f"gateway {self.gateway!r} names no port to connect to")
+        if self.ping_seconds >= self.silence_seconds:
+            raise ConfigError("ping_seconds must be below silence_seconds")
+        if self.retry_max_seconds < self.retry_min_seconds:
+            raise ConfigError("retry_max_seconds is below retry_min_seconds")
         if self.secret_key_file is None and not is_loopback(self.gateway):
             raise ConfigError(f"gateway {self.gateway} is not this machine: set the key files")
-        _ = self.times
 
     @property
     def times(self) -> LinkTimes:
@@ -129,7 +134,7 @@ class LinkConfig:
 
 
 @dataclass(frozen=True)
-class EdgeConfig:
+class EdgeConfig(Settings):
     """The agent on a camera host: one camera, one spool, one gateway."""
 
     edge_id: str  # names this host for ever: 1 to 64 of a-z, 0-9 and hyphen
@@ -137,18 +142,18 @@ class EdgeConfig:
     camera: str = "camera"  # name of the camera, for people
     data_dir: Path = Path("edge-data")  # spool and status.json are kept here
     exit_when_acknowledged: bool = False  # end once the source ended and all its frames are safe
-    linger_seconds: float = 0.0  # and after answering enhancement requests for this long
+    # and after answering enhancement requests for this long
+    linger_seconds: Annotated[float, within(0, MAX_KEPT_SECONDS, "seconds")] = 0.0
     codec: CodecConfig = field(default_factory=CodecConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_edge_id(self.edge_id):
             raise ConfigError(f"edge_id {self.edge_id!r} is not 1 to 64 of a-z, 0-9 and hyphen")
         if len(self.camera) > 200 or not self.camera.isprintable():
             raise ConfigError("camera must be at most 200 printable characters")
-        if self.linger_seconds < 0:
-            raise ConfigError("linger_seconds is negative")
 
 
 def parse_size(text: str) -> tuple[int, int | None]:

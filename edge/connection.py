@@ -9,6 +9,8 @@ import zmq.utils.monitor
 
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.keys import Keys
+from secondlook.shared.address import is_ipv6
+from secondlook.shared.errors import ConfigError
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.packet import Packet
 from secondlook.shared.packetfields import MAX_MESSAGE_BYTES
@@ -32,6 +34,7 @@ class Connection:
             (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),
             (zmq.RECONNECT_IVL_MAX, int(config.retry_max_seconds * 1000)),
             (zmq.CONNECT_TIMEOUT, 10_000),
+            (zmq.IPV6, is_ipv6(config.gateway)),
             (zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES),
         ):
             self.socket.setsockopt(option, value)
@@ -40,7 +43,11 @@ class Connection:
             self.socket.curve_publickey = keys.public
             self.socket.curve_secretkey = keys.secret
         self.monitor = self.socket.get_monitor_socket(UP | DOWN)
-        self.socket.connect(config.gateway)
+        try:
+            self.socket.connect(config.gateway)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"link.gateway {config.gateway}: {error.strerror}") from error
         self.up = False
         self.blocked = False  # the socket would not take more; wait until it can
 

@@ -6,13 +6,13 @@ import argparse
 import logging
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
+from secondlook.shared.flags import Flag, add_flags
 from secondlook.shared.quality import parse_quality
 
-_FLAGS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
+_FLAGS: tuple[Flag, ...] = (
     (
         "--source",
         "source.address",
@@ -52,11 +52,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-command."""
     text = "Capture, encode and deliver the frames of one camera, and answer requests for their enhancements."
     parser = subparsers.add_parser("edge", help="run the agent of a camera host", description=text)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; flags win over them")
-    for flag, setting, kind, meaning in _FLAGS:
-        parser.add_argument(
-            flag, dest=setting, type=kind, help=meaning, metavar=flag.rpartition("-")[2].upper()
-        )
+    add_flags(parser, _FLAGS, "secondlook.edge.config:EdgeConfig")
     for flag, setting, meaning in _SWITCHES:
         parser.add_argument(flag, dest=setting, action="store_true", default=None, help=meaning)
     parser.set_defaults(run=run)
@@ -68,11 +64,19 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.edge.agent import Agent
     from secondlook.edge.config import EdgeConfig
     from secondlook.shared.codec import load_codec
-    from secondlook.shared.config import load
+    from secondlook.shared.config import EDGE_VARIABLES, load
     from secondlook.shared.watchdog import Watchdog
 
-    settings = [setting for _, setting, *_ in _FLAGS] + [setting for _, setting, _ in _SWITCHES]
-    config = load(args.config, EdgeConfig, {setting: getattr(args, setting) for setting in settings})
+    names = {setting: flag for flag, setting, *_ in _FLAGS}
+    names |= {setting: flag for flag, setting, _ in _SWITCHES}
+    config = load(
+        args.config,
+        EdgeConfig,
+        {setting: getattr(args, setting) for setting in names},
+        os.environ,
+        variables=EDGE_VARIABLES,
+        flag_names=names,
+    )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s edge %(message)s")
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

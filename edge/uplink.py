@@ -27,6 +27,7 @@ from secondlook.edge.config import LinkConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
+from secondlook.edge.outage import Outage
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import Safe
 from secondlook.shared.errors import (
@@ -82,6 +83,7 @@ class Uplink:
         self._keys = load_keys(config)
         self._context: _Context = zmq.Context()
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
+        self._outage = Outage(config.gateway, config.hello_seconds, time.monotonic())
         self._sender = BaseSender(config.times)
         self._responder = Responder(config.max_requests)
         self._bulk: Connection | None = None
@@ -144,6 +146,8 @@ class Uplink:
             self._open()
         self._wait()
         self._mark_safe()
+        if self.state == "down" and (line := self._outage.waiting(time.monotonic())) is not None:
+            log.warning(line)
         if self._check_connections(time.monotonic()):
             self._serve_bulk(time.monotonic())
             self._serve_control(time.monotonic())
@@ -205,7 +209,8 @@ class Uplink:
 
     def _lost(self, why: str) -> bool:
         pause = self._backoff.next()
-        log.warning("%s; connecting again in %.1f s", why, pause)
+        if (line := self._outage.lost(why, time.monotonic())) is not None:
+            log.warning(line)
         self.state = "down"
         self._close()
         self._open_at = time.monotonic() + pause
@@ -257,8 +262,8 @@ class Uplink:
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))
             self._backoff.reset()
-            if self.state == "down":
-                log.info("connected to gateway %s", self._config.gateway)
+            if (line := self._outage.back(time.monotonic())) is not None:
+                log.info(line)
             self.state = "up"
         elif isinstance(packet, Ack):
             self._sender.acknowledged(

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import secondlook.cloud.main
 import secondlook.edge.main
@@ -17,6 +18,7 @@ import secondlook.training.main
 from secondlook import stills
 from secondlook.shared.commands import Subparsers
 from secondlook.shared.errors import ConfigError, SecondlookError
+from secondlook.shared.flags import show_defaults
 from secondlook.shared.version import __version__
 
 DESCRIPTION = "Machines look at every camera frame; people get a second look at the few that need one."
@@ -28,6 +30,13 @@ _PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
     (stills.register, "edge"),
     (secondlook.training.main.register, "training"),
 )
+
+GROUPS = {
+    "run": ("edge", "gateway", "worker", "refiner", "station", "demo"),
+    "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
+    "make models": ("train", "export", "import-checkpoint"),
+    "administer": ("keys", "users", "tokens", "completion"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,15 +61,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, with the sub-commands of every package that is installed."""
-    parser = argparse.ArgumentParser(prog="secondlook", description=DESCRIPTION)
+    parser = _Parser(prog="secondlook", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"secondlook {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    subparsers = parser.add_subparsers(
+        title="commands",
+        metavar="COMMAND",
+        dest="command",
+        required=True,
+        parser_class=argparse.ArgumentParser,
+    )
     for register, extra in _PROVIDERS:
         before = set(subparsers.choices)
         register(subparsers)
         for name in set(subparsers.choices) - before:
             subparsers.choices[name].set_defaults(extra=extra)
+    completion = subparsers.add_parser(
+        "completion",
+        help="print a completion script for a shell",
+        description="Print what makes a shell complete commands and flags; its first lines say where it goes.",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    completion.set_defaults(run=run_completion, extra="completion")
+    show_defaults(parser)
     return parser
+
+
+def run_completion(args: argparse.Namespace) -> int:
+    """Print a completion script."""
+    import shtab
+
+    parser = build_parser()
+    _complete_files(parser, shtab.FILE)
+    print(shtab.complete(parser, args.shell))
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: object) -> None:
+    """Mark the arguments for which a shell shall offer files."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                _complete_files(child, files)
+        elif action.type is Path or action.metavar in ("FILE", "DIR", "FOLDER"):
+            setattr(action, "complete", files)  # noqa: B010 an attribute that shtab looks for
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of `secondlook` itself, whose help lists the commands in `GROUPS`."""
+
+    def format_help(self) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        formatter.start_section("options")
+        formatter.add_arguments(one for one in self._actions if one.option_strings)
+        formatter.end_section()
+        (commands,) = (one for one in self._actions if isinstance(one, argparse._SubParsersAction))
+        for title, names in GROUPS.items():
+            formatter.start_section(title)
+            formatter.add_arguments(one for one in commands._choices_actions if one.dest in names)
+            formatter.end_section()
+        formatter.add_text("secondlook COMMAND --help tells more of each.")
+        return formatter.format_help()
 
 
 def _missing(cause: ModuleNotFoundError, extra: str) -> SecondlookError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondlook.shared.errors import ConfigError, SourceNotFound, SourceUnreadable
 from secondlook.shared.quality import parse_quality
+from secondlook.shared.settings import model_argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,20 +50,18 @@ def _register_encode(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
         metavar="OUT.slk",
         help="writes OUT.base.slk and OUT.enh.slk (default: named after the image, in this folder)",
     )
-    encode.add_argument(
-        "--base-quality", type=parse_quality, default=16, help="base layer, 0 to 63 (default %(default)s)"
-    )
+    encode.add_argument("--base-quality", type=parse_quality, default=16, help="base layer, 0 to 63")
     encode.add_argument(
         "--quality",
         type=parse_quality,
         default=40,
-        help="both layers, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030 (default %(default)s)",
+        help="both layers, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030",
     )
-    encode.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    encode.add_argument("--model", type=model_argument, default="lite", help="codec name or folder")
     encode.add_argument(
         "--device",
         default="cpu",
-        help="where networks run: auto, cpu, cuda or cuda:N (default %(default)s: quickest for one picture)",
+        help="where networks run: auto, cpu, cuda or cuda:N (the CPU is quickest for one picture)",
     )
     encode.set_defaults(run=run_encode)
 
@@ -88,12 +87,14 @@ def _register_decode(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
     )
     decode.add_argument("--postfilter", choices=POSTFILTERS, help="clean the picture with this network")
     decode.add_argument(
-        "--model", help="codec name or folder (default: the shipped model that the layer names)"
+        "--model",
+        type=model_argument,
+        help="codec name or folder (default: the shipped model that the layer names)",
     )
     decode.add_argument(
         "--device",
         default="cpu",
-        help="where networks run: auto, cpu, cuda or cuda:N (default %(default)s: quickest for one picture)",
+        help="where networks run: auto, cpu, cuda or cuda:N (the CPU is quickest for one picture)",
     )
     decode.set_defaults(run=run_decode)
 

@@ -13,3 +13,11 @@ _LOCAL = ("ipc://", "inproc://")
 def is_loopback(address: str) -> bool:
     """Whether a ZeroMQ address can be reached from this machine only."""
     return address.startswith(_LOCAL) or _LOOPBACK.fullmatch(address) is not None
+
+
+def is_ipv6(address: str) -> bool:
+    """Whether a ZeroMQ address names an IPv6 address; a host's name is looked up for IPv4.
+
+    ZeroMQ's option for IPv6 stays off elsewhere: it would look up names such as localhost for IPv6 alone.
+    """
+    return address.startswith("tcp://[")

@@ -65,7 +65,7 @@ class SecondlookError(Exception):
     """Base of every deliberate error; ``str()`` is one line that names the cause."""
 
 
-class ConfigError(SecondlookError):
+class ConfigError(SecondlookError, ValueError):
     pass
 
 

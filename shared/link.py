@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import Seconds, Settings
 
 
 def parts_beside(first: int, last: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -76,15 +76,11 @@ class Received:
 
 
 @dataclass(frozen=True)
-class LinkTimes:
+class LinkTimes(Settings):
     """Timers of the sender, in seconds."""
 
-    resend_seconds: float = 20.0  # an unacknowledged frame is sent again after this
-    hello_seconds: float = 5.0  # an unanswered hello is said again after this; so it is while credit is 0
-
-    def __post_init__(self) -> None:
-        if self.resend_seconds <= 0 or self.hello_seconds <= 0:
-            raise ConfigError("resend_seconds and hello_seconds must be above 0")
+    resend_seconds: Seconds = 20.0  # an unacknowledged frame is sent again after this
+    hello_seconds: Seconds = 5.0  # an unanswered hello is said again after this; so it is while credit is 0
 
 
 @dataclass(frozen=True)

@@ -61,15 +61,14 @@ def describe_bytes(data: bytes) -> dict[str, Any]:
 
 
 def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path = MODELS_ROOT) -> ModelFolder:
-    """Open and verify a model folder, by path or by its name under `root`.
+    """Open and verify a model folder, by path or by its name under `root`. A text without a slash is a name.
 
     Raises ModelNotFound when there is no such folder (or it is of another kind), ModelCorrupt when a file
     is missing or differs from its hash.
     """
-    path = Path(name_or_path)
+    is_name = isinstance(name_or_path, str) and "/" not in name_or_path
+    path = root / name_or_path if is_name else Path(name_or_path)
     try:
-        if not path.is_dir():
-            path = root / str(name_or_path)
         found = (path / "manifest.json").is_file()
     except OSError as error:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {error.strerror}") from error

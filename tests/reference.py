@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import re
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -15,6 +14,39 @@ from typing import Any, get_type_hints
 from secondlook.cloud.config import CloudConfig
 from secondlook.edge.config import EdgeConfig
 from secondlook.main import build_parser
+from secondlook.shared.config import EDGE_VARIABLES, VARIABLES, variable
+from secondlook.shared.settings import (
+    DatabaseUrl,
+    Endpoint,
+    FolderOrUrl,
+    NameOrPath,
+    SourceAddress,
+    describe,
+    kinds,
+    plain,
+)
+
+_VALUES = {
+    NameOrPath: "a name or a path",
+    SourceAddress: "a path or an address",
+    FolderOrUrl: "a path or a URL",
+    DatabaseUrl: "a URL; the path in one of SQLite is one",
+    Endpoint: "tcp://HOST:PORT or ipc://PATH",
+}
+
+_INTRODUCTION = """\
+Configuration is TOML; a key that is not listed here is an error. What comes later wins: the default, the file,
+the environment variable, the flag (docs/cli.md).
+
+Every setting that is a path, or may be one beside a name or URL, is relative to the file, so every role that
+reads the file finds the same place, wherever it is started; so is a default that is a path. Given by flag or
+variable, or where there is no file, it is relative to the working folder. `~` is the home folder. A model or
+detector is a path when there is a slash in it or when it ends in `.onnx`; else it is a name, unless something
+called so lies beside the file.
+
+A variable that is empty counts as not set; one with the prefix that names no setting is an error. Lists are
+written `a,b` or as JSON. In a range both ends are allowed; nothing may be infinite.
+"""
 
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- Written by `make docs`; change the code instead. -->\n"
@@ -41,22 +73,26 @@ def config_page() -> str:
     parts = [
         NOTE,
         "# Settings\n",
-        "Configuration is TOML; a key that is not listed here is an error. Paths are relative to the file.\n",
+        _INTRODUCTION,
     ]
-    for title, cls in (("`edge.toml`", EdgeConfig), ("`cloud.toml`", CloudConfig)):
+    pages = (("`edge.toml`", EdgeConfig, EDGE_VARIABLES), ("`cloud.toml`", CloudConfig, VARIABLES))
+    for title, cls, variables in pages:
         parts.append(f"## {title}\n")
         for section, table in _tables(cls, ""):
             heading = f"### `[{section}]`\n\n" if section else ""
             means = _comments(table)
             rows = [
-                f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {means[field.name]} |"
+                f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {means[field.name]} "
+                f"| `{variable(f'{section}.{field.name}'.strip('.'), variables)}` |"
                 for field in dataclasses.fields(table)
                 if not _is_table(table, field)
             ]
             if rows:
                 parts.append(
                     f"{heading}{_sentence(inspect.getdoc(table) or '')}\n\n"
-                    "| setting | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+                    "| setting | value | default | meaning | variable |\n|---|---|---|---|---|\n"
+                    + "\n".join(rows)
+                    + "\n"
                 )
     return "\n".join(parts)
 
@@ -103,9 +139,7 @@ def _is_table(cls: type[Any], field: dataclasses.Field[Any]) -> bool:
 
 
 def _type_name(cls: type[Any], field: dataclasses.Field[Any]) -> str:
-    kind = get_type_hints(cls)[field.name]
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    return re.sub(r"\b(\w+\.)+(?=\w)", "", name).replace("|", "or")
+    return _VALUES.get(plain(kinds(cls)[field.name])) or describe(kinds(cls)[field.name])
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from secondlook.shared.settings import model_argument
+
 PEER_NAMES = ("jpeg", "webp", "avif", "x264", "x265", "mbt2018-mean", "cheng2020-anchor")
 FILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
 TEXT = "rate, quality and time of both layers beside still codecs"
@@ -17,7 +19,9 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
         help="folder of images (default: four photographs inside the scikit-image package)",
     )
     codec.add_argument("--limit", type=int, help="only the first so many images")
-    codec.add_argument("--model", default="lite", help="codec name or folder (default %(default)s)")
+    codec.add_argument(
+        "--model", type=model_argument, default="lite", help="codec name or folder (default %(default)s)"
+    )
     codec.add_argument(
         "--peers",
         nargs="*",

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import Seconds, Settings, within
 
 _NANOSECONDS = 1_000_000_000
 
+_Attempts = Annotated[int, within(1, 1_000_000, "attempts")]
+
 
 @dataclass(frozen=True)
-class SessionTimes:
+class SessionTimes(Settings):
     """How long a log-in lasts."""
 
-    idle_minutes: float = 60.0  # a person who does nothing for so long is logged out
-    max_hours: float = 12.0  # and everybody is after this
-
-    def __post_init__(self) -> None:
-        if self.idle_minutes <= 1 or self.max_hours <= 0:
-            raise ConfigError("idle_minutes must be above 1 and max_hours above 0")
+    # a person who does nothing for so long is logged out
+    idle_minutes: Annotated[float, within(2, 525_600, "minutes")] = 60.0
+    max_hours: Annotated[float, within(0.01, 8760, "hours")] = 12.0  # and everybody is after this
 
     @property
     def idle_ns(self) -> int:
@@ -30,14 +30,10 @@ class SessionTimes:
 
 
 @dataclass(frozen=True)
-class LoginLimits:
+class LoginLimits(Settings):
     """How often a password may be wrong."""
 
-    account_attempts: int = 10  # wrong ones for one name, at once
-    account_seconds: float = 60.0  # and one more after this
-    address_attempts: int = 30  # wrong ones from one address, at once
-    address_seconds: float = 10.0  # and one more after this
-
-    def __post_init__(self) -> None:
-        if min(vars(self).values()) <= 0:
-            raise ConfigError("attempts and seconds must be above 0")
+    account_attempts: _Attempts = 10  # wrong ones for one name, at once
+    account_seconds: Seconds = 60.0  # and one more after this
+    address_attempts: _Attempts = 30  # wrong ones from one address, at once
+    address_seconds: Seconds = 10.0  # and one more after this

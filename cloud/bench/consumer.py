@@ -15,6 +15,7 @@ from secondlook.cloud.gateway.broker import MAX_LEASED
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.shared.errors import LinkError
 from secondlook.shared.link import Received
+from secondlook.shared.settings import Endpoint
 
 _WORKERS = 16
 _LEASE_SECONDS = 60.0
@@ -61,7 +62,7 @@ def consume(address: str, all_sent: Event, afterwards: bool, result: Connection)
 
 
 def _work(address: str, number: int, all_sent: Event, seen: _Seen) -> None:
-    with BrokerClient(BrokerConfig(address=address, timeout_seconds=30.0), f"bench-{number}") as broker:
+    with BrokerClient(BrokerConfig(Endpoint(address), timeout_seconds=30.0), f"bench-{number}") as broker:
         while True:
             last_look = all_sent.is_set()
             leased = broker.lease(MAX_LEASED, _LEASE_SECONDS)

@@ -55,6 +55,10 @@ class Children:
         self._logs = logs
         self._restart = restart
         self._children: dict[str, Child] = {}
+        # The settings files say all that the children need to know; the environment would win over them.
+        self._environment = {
+            name: text for name, text in os.environ.items() if not name.startswith("SECONDLOOK_")
+        }
         self._import_path = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
 
     def pids(self) -> dict[str, int]:
@@ -66,7 +70,7 @@ class Children:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [*self._command, *arguments],
-                env={**os.environ, "PYTHONPATH": self._import_path},
+                env={**self._environment, "PYTHONPATH": self._import_path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

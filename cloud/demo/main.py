@@ -37,7 +37,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     demo.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as JSON")
     demo.add_argument(
-        "--port", type=int, help="of the station, 0 for any free one (default: 7600, or any if that is taken)"
+        "--port",
+        type=_port,
+        help="of the station, 0 for any free one (default: 7600, or any if that is taken)",
     )
     demo.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="keep all data here (default: a temporary folder)"
@@ -103,12 +105,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo that the flags ask for."""
     from secondlook.cloud.demo.run import run_demo
     from secondlook.cloud.demo.settings import DemoConfig
+    from secondlook.shared.settings import NameOrPath, SourceAddress
 
     frames = args.frames if args.frames is not None or not args.exit else _FRAMES_WITH_EXIT
     open_browser = args.open if args.open is not None else sys.stdout.isatty() and not args.exit
     return run_demo(
         DemoConfig(
-            source=args.source,
+            # The processes read their settings in a folder of their own.
+            source=SourceAddress.resolve(args.source, Path.cwd()),
             frames=frames,
             fps=args.fps if args.fps is not None or args.exit else _FPS_LIVE,
             exit_when_done=args.exit,
@@ -119,14 +123,20 @@ def run(args: argparse.Namespace) -> int:
             restart=args.restart,
             audit_every=args.audit_every,
             key_interval=args.key_interval,
-            # The processes run in folders of their own.
-            codec=str(Path(args.codec).resolve()) if Path(args.codec).is_dir() else args.codec,
-            detector=args.detector,
+            codec=NameOrPath.resolve(args.codec, Path.cwd()),
+            detector=NameOrPath.resolve(args.detector, Path.cwd()),
             postfilter=args.postfilter,
             device=args.device,
             stall_seconds=args.stall_seconds,
         )
     )
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError("must lie between 0 and 65535")
+    return value
 
 
 def _positive(text: str) -> int:

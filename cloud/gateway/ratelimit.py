@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import Seconds, Settings, within
 
 T = TypeVar("T")
 
@@ -21,17 +21,16 @@ _FIRST_GUESS_BYTES = 300.0  # mean size of a packet until it is known; too low o
 
 
 @dataclass(frozen=True)
-class RateLimits:
+class RateLimits(Settings):
     """What one camera host may send, all its connections together."""
 
-    packets_per_second: float = 1000.0  # sustained
-    bytes_per_second: float = 33_554_432.0  # sustained, headers included
-    burst_seconds: float = 10.0  # what a host that was quiet may send at once, in seconds of the above
-    hello_packets: float = 10.0  # a hello counts as so many packets, for each costs a commit
-
-    def __post_init__(self) -> None:
-        if min(vars(self).values()) <= 0:
-            raise ConfigError("rates must be above 0")
+    # sustained
+    packets_per_second: Annotated[float, within(0.001, 1_000_000_000, "packets per second")] = 1000.0
+    # sustained, headers included
+    bytes_per_second: Annotated[float, within(1, 1_000_000_000_000, "bytes per second")] = 33_554_432.0
+    burst_seconds: Seconds = 10.0  # what a host that was quiet may send at once, in seconds of the above
+    # a hello counts as so many packets, for each costs a commit
+    hello_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
 
 
 class TokenBucket:

@@ -25,7 +25,7 @@ from secondlook.cloud.gateway.intake import Intake, Outgoing
 from secondlook.cloud.gateway.keys import Registry, Role, answer_zap
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.stores import open_stores
-from secondlook.shared.address import is_loopback
+from secondlook.shared.address import is_ipv6, is_loopback
 from secondlook.shared.errors import TRANSIENT_ERRORS, ConfigError, KeyRejected, PortBusy
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.keyfiles import read_key_pair
@@ -165,7 +165,7 @@ class Gateway:
         set_keepalive(socket)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
-            *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, max_bytes)),
+            *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, max_bytes), (zmq.IPV6, is_ipv6(address))),
             *((zmq.HANDSHAKE_IVL, int(config.handshake_seconds * 1000)), (zmq.BACKLOG, config.backlog)),
         ):
             socket.setsockopt(option, value)

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull
+from secondlook.shared.errors import LeaseLost, QueueFull
+from secondlook.shared.settings import Bytes, Settings, within
 from secondlook.shared.sqlite import immediate, make_folder, named_errors, part, prepare
 
 _SCHEMA = """
@@ -89,15 +90,11 @@ class Dead:
 
 
 @dataclass(frozen=True)
-class QueueLimits:
+class QueueLimits(Settings):
     """How much the queue keeps, and how often it tries."""
 
-    max_bytes: int = 8 << 30  # payload bytes kept, dead items included
-    max_attempts: int = 6  # leases before an item is dead
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_attempts < 1:
-            raise ConfigError("max_bytes and max_attempts must be above 0")
+    max_bytes: Bytes = 8 << 30  # payload bytes kept, dead items included
+    max_attempts: Annotated[int, within(1, 1000, "leases")] = 6  # leases before an item is dead
 
 
 class FrameQueue(Protocol):

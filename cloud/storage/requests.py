@@ -17,10 +17,10 @@ import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from secondlook.cloud.storage.queue import transaction
-from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import Seconds, Settings, within
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -73,16 +73,12 @@ _COLUMNS = "id, edge_id, boot_id, seq, priority, deadline, state, not_before, co
 
 
 @dataclass(frozen=True)
-class RequestTimes:
+class RequestTimes(Settings):
     """How enhancement layers are asked for."""
 
-    lease_seconds: float = 15.0  # without a chunk for so long, a request is sent again
-    busy_seconds: float = 2.0  # a camera host that said "busy" is asked again after this
-    max_sent: int = 4  # requests a camera host works on at a time
-
-    def __post_init__(self) -> None:
-        if self.lease_seconds <= 0 or self.busy_seconds <= 0 or self.max_sent < 1:
-            raise ConfigError("lease_seconds, busy_seconds and max_sent must be above 0")
+    lease_seconds: Seconds = 15.0  # without a chunk for so long, a request is sent again
+    busy_seconds: Seconds = 2.0  # a camera host that said "busy" is asked again after this
+    max_sent: Annotated[int, within(1, 4096, "requests")] = 4  # requests a camera host works on at a time
 
 
 class RequestTable:

@@ -20,7 +20,7 @@ from secondlook.cloud.storage.ledger import FrameTombstone
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.shared import errors
-from secondlook.shared.address import is_loopback
+from secondlook.shared.address import is_ipv6, is_loopback
 from secondlook.shared.errors import (
     ConfigError,
     GatewayUnreachable,
@@ -137,7 +137,7 @@ class BrokerClient:
             socket = self._context.socket(zmq.DEALER)
             set_keepalive(socket)
             for option, value in (
-                *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1)),
+                *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.IPV6, is_ipv6(self._config.address))),
                 *((zmq.RECONNECT_IVL, 100), (zmq.RECONNECT_IVL_MAX, 5_000)),
             ):
                 socket.setsockopt(option, value)

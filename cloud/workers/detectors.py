@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,14 +52,15 @@ def load_detector(
 ) -> Detector:
     """Open the detector a setting names.
 
-    `spec`: "builtin"; a folder with a detector's manifest; a path to a YOLO export ending in .onnx; or the
-    name of ultralytics weights ("yolo11n", "yolo11n.pt"), which that package may download. A .pt file is a
-    pickle: load only those you trust. `min_score`: detections below it are not reported; None takes the model's own.
-    `threads`: 0 = one per core; `device`: see `open_session`. Raises DetectorError, DeviceUnavailable for a GPU that is
-    not there, and ModelNotFound or ModelCorrupt for a model folder.
+    `spec`: "builtin"; a folder with a detector's manifest, its path with a slash in it; a path to a YOLO export
+    ending in .onnx; or the name of ultralytics weights ("yolo11n", "yolo11n.pt"), which that package may download.
+    A .pt file is a pickle: load only those you trust. `min_score`: detections below it are not reported; None
+    takes the model's own. `threads`: 0 = one per core; `device`: see `open_session`.
+    Raises DetectorError, DeviceUnavailable for a GPU that is not there, and ModelNotFound or ModelCorrupt for a model
+    folder.
     """
     path = Path(spec)
-    if spec == BUILTIN or (path / "manifest.json").is_file():
+    if spec == BUILTIN or ("/" in spec and os.path.isfile(path / "manifest.json")):
         return _open_folder(MODELS_ROOT / "detector" if spec == BUILTIN else path, threads, min_score, device)
     if path.suffix == ".onnx":
         if not path.is_file():
@@ -127,10 +129,14 @@ class OnnxDetector:
         self.classes = _class_names(session.metadata, self._layout.classes, name)
 
     def detect(self, image: U8Image) -> list[Detection]:
-        """Objects in an RGB frame uint8[H,W,3], best first."""
+        """Objects in an RGB frame uint8[H,W,3], best first. Raises DetectorError where all is NaN."""
         layout = self._layout
         canvas, place = letterbox(image, self._height, self._width, centred=not layout.bgr_bytes)
-        raw = layout.decode(self._run(canvas, bgr_bytes=layout.bgr_bytes)[0]).at_least(self.min_score)
+        with np.errstate(invalid="ignore"):  # what is no number becomes no class
+            seen = layout.decode(self._run(canvas, bgr_bytes=layout.bgr_bytes)[0])
+        if seen.scores.size and (np.isnan(seen.scores).all() or np.isnan(seen.boxes).all()):
+            raise DetectorError(f"{self.name} found nothing but NaN in a frame: its weights are damaged")
+        raw = seen.at_least(self.min_score)
         kept = suppress(raw, 1.0 if layout.suppressed else OVERLAP, MAX_DETECTIONS)
         return to_detections(kept, place, image.shape, self.classes)
 

@@ -8,12 +8,17 @@ sample depends on the frame's identity alone, so that a redelivered frame meets 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import DAY_SECONDS, Settings, within
+
+Score = Annotated[float, within(0, 1, "")]
+Priority = Annotated[int, within(0, 100, "")]
+_Count = Annotated[int, within(0, 1_000_000_000, "frames")]
 
 
 @dataclass(frozen=True)
@@ -37,45 +42,29 @@ class ReviewReason:
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(Settings):
     """The rules. Scores are between 0 and 1; an empty or zero setting turns its rule off."""
 
-    uncertain_low: float = 0.30
-    uncertain_high: float = 0.55  # a detection with a score in [low, high) is in doubt
-    uncertain_priority: int = 50
-    uncertain_apart: float = (
-        5.0  # s between frames of one camera host reviewed for doubt; 0 reviews every one
-    )
+    uncertain_low: Score = 0.30
+    uncertain_high: Score = 0.55  # a detection with a score in [low, high) is in doubt
+    uncertain_priority: Priority = 50
+    # between frames of one camera host reviewed for doubt; 0 reviews every one
+    uncertain_apart: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 5.0
     watched_labels: tuple[str, ...] = ()
-    watched_score: float = 0.5
-    watched_priority: int = 90
+    watched_score: Score = 0.5
+    watched_priority: Priority = 90
     rule_labels: tuple[str, ...] = ()  # the operator's rule: these labels (none: any) ...
-    rule_score: float = 0.0  # ... from this score on; 0 turns the rule off
-    rule_priority: int = 70
-    every_nth: int = 0  # review frames whose sequence is a multiple of it
-    every_nth_priority: int = 20
-    audit_every: int = 200  # one frame in so many, chosen at random
-    audit_priority: int = 10
+    rule_score: Score = 0.0  # ... from this score on; 0 turns the rule off
+    rule_priority: Priority = 70
+    every_nth: _Count = 0  # review frames whose sequence is a multiple of it
+    every_nth_priority: Priority = 20
+    audit_every: _Count = 200  # one frame in so many, chosen at random
+    audit_priority: Priority = 10
 
     def __post_init__(self) -> None:
-        scores = (self.uncertain_low, self.uncertain_high, self.watched_score, self.rule_score)
-        if not all(0 <= score <= 1 for score in scores):
-            raise ConfigError("scores must lie between 0 and 1")
+        super().__post_init__()
         if self.uncertain_low > self.uncertain_high:
             raise ConfigError("uncertain_low must not exceed uncertain_high")
-        priorities = (
-            self.uncertain_priority,
-            self.watched_priority,
-            self.rule_priority,
-            self.every_nth_priority,
-            self.audit_priority,
-        )
-        if not all(0 <= priority <= 100 for priority in priorities):
-            raise ConfigError("priorities must lie between 0 and 100")
-        if not 0 <= self.uncertain_apart < math.inf:
-            raise ConfigError("uncertain_apart must be a number of seconds, not negative")
-        if self.every_nth < 0 or self.audit_every < 0:
-            raise ConfigError("every_nth and audit_every must not be negative")
 
 
 def wish_for_review(

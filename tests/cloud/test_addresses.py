@@ -82,6 +82,18 @@ def test_a_file_with_a_password_must_not_be_open_to_everybody(
     assert "no answer" in told and "hush" not in told
 
 
+def test_a_password_in_the_environment_leaves_the_file_open_to_everybody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cloud.toml"
+    file.write_text("")
+    file.chmod(0o644)
+    monkeypatch.setenv("SECONDLOOK_CATALOGUE", "postgresql+psycopg://me:hush@127.0.0.1:1/x")
+    assert main(["station", "--config", str(file), "--port", "0"]) == 1
+    told = capsys.readouterr().err
+    assert "no answer" in told and "hush" not in told
+
+
 def test_errors_about_a_catalogue_tell_no_password() -> None:
     for url in (
         "postgresql+nodriver://me:hush@db/x",

@@ -23,6 +23,14 @@ STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);" + SLEE
 GIVES_UP = "import sys; print('secondlook: error: no such camera', file=sys.stderr); sys.exit(1)"
 
 
+def test_the_environment_does_not_win_over_the_demos_settings(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDLOOK_DATA_DIR", "/somewhere/real")
+    start("import os; print([name for name in os.environ if 'SECONDLOOK' in name], flush=True)")
+    wait_for(says(tmp_path, "[]"))
+
+
 @pytest.fixture
 def start(tmp_path):
     """Start a small program in the place of our command."""

@@ -111,6 +111,30 @@ def test_end_to_end_export_keeps_overlapping_boxes(tmp_path: Path) -> None:
     assert found[0].score > found[1].score
 
 
+@pytest.mark.parametrize("shape", [(1, CELLS, 7), (1, 6, CELLS), (1, 3 * CELLS, 7), (1, 10, 6)])
+@pytest.mark.parametrize(
+    "columns", [slice(None), slice(0, 4), slice(4, None)], ids=["all", "boxes", "scores"]
+)
+def test_a_detector_that_gives_no_numbers_fails_at_its_first_frame(
+    tmp_path: Path, shape: tuple[int, int, int], columns: slice
+) -> None:
+    output = np.zeros(shape, np.float32)
+    (output if shape != (1, 6, CELLS) else output.transpose(0, 2, 1))[..., columns] = np.nan
+    names = str(NAMES)
+    detector = load_detector(
+        str(save_graph(tmp_path / "x.onnx", output, (0, 0), 0, {"names": names})), threads=1
+    )
+    with pytest.raises(DetectorError, match=r"^x found nothing but NaN in a frame"):
+        detector.detect(red_frame())
+
+
+def test_some_values_that_are_no_numbers_do_no_harm(tmp_path: Path) -> None:
+    output = np.zeros((1, CELLS, 7), np.float32)
+    output[0, 1] = np.nan
+    path = save_graph(tmp_path / "x.onnx", output, (0, 0), 0, {"names": str(NAMES)})
+    assert load_detector(str(path), threads=1).detect(red_frame()) == []
+
+
 def test_layouts_are_told_apart_by_shape() -> None:
     assert recognise((1, 3549, 85), 416, 416).bgr_bytes
     assert recognise((1, 3549, 6), 416, 416).bgr_bytes  # YOLOX with one class, not end to end

@@ -261,4 +261,6 @@ def test_the_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
     with command("--edge-id", "gate", "--source", "demo:", "--fps", "-1") as agent:
         _, complaints = agent.communicate(timeout=20)
     assert agent.returncode == 1
-    assert complaints == "secondlook: error: source.fps is -1, it must be above 0 and at most 1000\n"
+    assert complaints == (
+        "secondlook: error: --fps: source.fps is -1, it must be a number from 0.00001 to 1000 frames per second\n"
+    )

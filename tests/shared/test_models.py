@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,14 @@ def test_no_such_model(tmp_path):
     for name in ("absent", "empty", "", "../absent", "nul\0", "n" * 5000):
         with pytest.raises(ModelNotFound):
             find_model(name, root=tmp_path)
+
+
+def test_a_name_means_the_same_in_every_folder(tmp_path, monkeypatch):
+    make(tmp_path, "here")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFound):
+        find_model("here", root=tmp_path / "models")
+    assert find_model("./here").name == find_model(Path("here")).name == "here"
 
 
 def test_a_model_of_another_kind(tmp_path):

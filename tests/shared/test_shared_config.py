@@ -32,6 +32,11 @@ class Edge:
     spool: Spool = field(default_factory=Spool)
 
 
+@dataclass(frozen=True)
+class WithFolder:
+    data_dir: Path = Path("data")
+
+
 def _file(folder: Path, text: str) -> Path:
     path = folder / "edge.toml"
     path.write_text(text)
@@ -89,3 +94,112 @@ def test_a_plain_value_where_an_override_needs_a_table(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.toml"):
         load(tmp_path / "nowhere.toml", Edge)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_bytes(b'\xef\xbb\xbfedge_id = "gate"\n')
+    assert load(path, Edge) == Edge("gate")
+
+
+@pytest.mark.parametrize("data", [b'edge_id = "\xff"', b"edge_id = " + b"9" * 5000, b"a = " + b"[" * 5000])
+def test_what_is_no_toml_is_one_line(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"edge\.toml is not TOML: "):
+        load(path, Edge)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("edge_idd = 1", "; did you mean edge_id?"),
+        (
+            'edge_id = "a"\n[spool]\nmax_byte = 1',
+            "unknown setting spool.max_byte; did you mean spool.max_bytes?",
+        ),
+        ('edge_id = "a"\nmax_bytes = 1', "unknown setting max_bytes; did you mean spool.max_bytes?"),
+        ('edge_id = "a"\n[spool]\nzzz = 1', r"\(known: max_bytes, folder, policy\)"),
+    ],
+)
+def test_a_like_name_is_suggested(tmp_path: Path, text: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        load(_file(tmp_path, text), Edge)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, 'edge_id = "file"\n[spool]\nmax_bytes = 1\n')
+    environment = {"SL_EDGE_ID": "variable", "SL_SPOOL__MAX_BYTES": "2", "PATH": "/bin"}
+    assert load(path, Edge, {}, environment, variables="SL_") == Edge("variable", spool=Spool(2))
+    assert load(path, Edge, {"edge_id": "flag"}, environment, variables="SL_").edge_id == "flag"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("RATE_FPS", "6", Edge("a", rate_fps=6.0)),
+        ("RATE_FPS", "", Edge("a")),
+        ("REALTIME", "true", Edge("a", realtime=True)),
+        ("REALTIME", "0", Edge("a")),
+        ("CLASSES", "dog, cat", Edge("a", classes=("dog", "cat"))),
+        ("CLASSES", '["a,b"]', Edge("a", classes=("a,b",))),
+        ("SPOOL__POLICY", "newest", Edge("a", spool=Spool(policy="newest"))),
+        ("SPOOL__FOLDER", "kept", Edge("a", spool=Spool(folder=Path("kept")))),
+    ],
+)
+def test_a_variable_is_read_as_its_setting_wants(name: str, text: str, expected: Edge) -> None:
+    assert load(None, Edge, {"edge_id": "a"}, {f"SL_{name}": text}, variables="SL_") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("RATE_FPS", "fast", "^SL_RATE_FPS: rate_fps must be a number$"),
+        ("REALTIME", "perhaps", "^SL_REALTIME: realtime must be true or false$"),
+        ("CLASSES", "[1]", r"^SL_CLASSES: classes\[0\] must be text$"),
+        ("CLASSES", "[", "^SL_CLASSES: classes must be a list$"),
+        ("SPOOL__MAX_BYTES", "0", "^SL_SPOOL__MAX_BYTES: spool.max_bytes is 0"),
+        ("SPOOL__MAX_BYTE", "1", "SL_SPOOL__MAX_BYTE: .*did you mean SL_SPOOL__MAX_BYTES"),
+        ("SPOOL", "1", "SL_SPOOL: no setting has this variable"),
+        ("spool__max_bytes", "1", "no setting has this variable"),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(None, Edge, {"edge_id": "a"}, {f"SL_{name}": text}, variables="SL_")
+
+
+def test_a_wrong_flag_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^--max-bytes: spool\.max_bytes is 0"):
+        load(
+            None, Edge, {"edge_id": "a", "spool.max_bytes": 0}, flag_names={"spool.max_bytes": "--max-bytes"}
+        )
+
+
+def test_the_agents_variables_are_not_the_clouds() -> None:
+    assert load(None, Spool, environment={"SECONDLOOK_EDGE_CODEC__THREADS": "2"}) == Spool()
+
+
+def test_a_default_that_is_a_path_is_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("")
+    assert load(path, WithFolder).data_dir == tmp_path / "data"
+    assert load(None, WithFolder).data_dir == Path("data")
+
+
+def test_the_home_folder_is_known_and_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    path = tmp_path / "x.toml"
+    path.write_text('data_dir = "~/frames"')
+    assert load(path, WithFolder).data_dir == Path("/home/somebody/frames")
+    path.write_text('data_dir = "~nobody-of-that-name/frames"')
+    with pytest.raises(ConfigError, match="data_dir ~nobody-of-that-name is no home folder"):
+        load(path, WithFolder)
+
+
+@pytest.mark.parametrize("text", ["", "a\0b", "a\nb", "x" * 5000])
+def test_what_cannot_be_a_path_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data_dir "):
+        load(None, WithFolder, {"data_dir": text})

@@ -28,13 +28,8 @@ from secondlook.training.detector.base_layers import (
     report,
     titles_of,
 )
-from secondlook.training.detector.evaluate import (
-    BaseLayer,
-    average_precision,
-    load_truth,
-    match,
-    resampled_precision,
-)
+from secondlook.training.detector.categories import load_truth
+from secondlook.training.detector.evaluate import BaseLayer, average_precision, match, resampled_precision
 from secondlook.training.detector.features import FeatureDistance
 from tests.pictures import photo
 
@@ -144,13 +139,13 @@ def test_a_filter_is_judged_on_the_pictures_it_refined_at_the_same_bits(truth, t
 
 
 def test_a_detector_that_finds_nothing_has_no_precision(truth, tmp_path):
-    matched = match(Watcher(finds=0), truth, tmp_path, lambda image: image)
+    matched = match(Watcher(finds=0), truth, tmp_path, lambda image: image, ("person",))
     assert average_precision(matched) == {"AP": 0.0, "AP50": 0.0}
     assert resampled_precision(matched, 3) == [0.0] * 3
 
 
 def test_drawing_images_again_gives_what_those_images_would_have_given(truth, tmp_path):
-    matched = match(Watcher(finds=1), truth, tmp_path, lambda image: image)
+    matched = match(Watcher(finds=1), truth, tmp_path, lambda image: image, ("person",))
     half = average_precision(matched)["AP"]
     draws = resampled_precision(matched, 40)
     assert {round(value, 1) for value in draws} == {0.0, half, 100.0} and 50 < half < 51

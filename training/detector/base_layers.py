@@ -20,12 +20,12 @@ import numpy as np
 
 from secondlook.cloud.workers.detectors import load_detector
 from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.training.detector.categories import check_categories, load_truth
 from secondlook.training.detector.evaluate import (
     LOWEST_SCORE,
     BaseLayer,
     Change,
     average_precision,
-    load_truth,
     match,
     resampled_precision,
 )
@@ -205,6 +205,8 @@ def run(args: argparse.Namespace) -> int:
         title: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE)
         for title, s in zip(titles_of(specs), specs, strict=True)
     }
+    for name, detector in detectors.items():
+        check_categories(truth, args.annotations, name, detector.classes)
     originals = {
         name: average_precision(match(detector, truth, args.images, lambda image: image, detector.classes))[
             "AP"

@@ -9,6 +9,9 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from secondlook.shared.settings import model_argument
 
 
 def _train_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +54,9 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of the annotated images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances file")
-    parser.add_argument("--detector", default="builtin", help="as for the worker")
-    parser.add_argument("--against", help="a second detector, judged beside it")
-    parser.add_argument("--codec", help="also judge on base layers of this codec model")
+    parser.add_argument("--detector", type=model_argument, default="builtin", help="as for the worker")
+    parser.add_argument("--against", type=model_argument, help="a second detector, judged beside it")
+    parser.add_argument("--codec", type=model_argument, help="also judge on base layers of this codec model")
     parser.add_argument("--base-quality", type=int, action="append", default=[], help="0..63; may repeat")
     parser.add_argument("--quality", type=int, default=40, help="of the enhancement that goes with it, 0..63")
     parser.add_argument("--record", type=Path, help="a manifest to write the figures into")
@@ -62,12 +65,14 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
 def _base_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of the annotated images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances file")
-    parser.add_argument("--detector", action="append", default=[], help="as for the worker; may repeat")
-    parser.add_argument("--model", action="append", default=[], help="codec name or folder; may repeat")
+    repeated: dict[str, Any] = {"type": model_argument, "action": "append", "default": []}
+    parser.add_argument("--detector", **repeated, help="as for the worker; may repeat")
+    parser.add_argument("--model", **repeated, help="codec name or folder; may repeat")
     parser.add_argument("--base-quality", type=int, action="append", default=[], help="0..63; may repeat")
     parser.add_argument("--quality", type=int, default=40, help="of the enhancement that goes with it, 0..63")
     parser.add_argument(
         "--postfilter",
+        type=model_argument,
         action="append",
         default=[],
         metavar="FOLDER",
@@ -88,7 +93,9 @@ def _decoded_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of training images")
     parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
     parser.add_argument("--out", type=Path, required=True, help="folder to write them to")
-    parser.add_argument("--codec", default="lite", help="name or folder of a codec model")
+    parser.add_argument(
+        "--codec", type=model_argument, default="lite", help="name or folder of a codec model"
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th image")
     parser.add_argument("--seed", type=int, default=11, help="of scales and qualities")
 

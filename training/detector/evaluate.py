@@ -22,7 +22,7 @@ from secondlook.cloud.workers.detectors import load_detector
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detector, U8Image
 from secondlook.shared.errors import ConfigError
-from secondlook.training.detector.classes import SHIPPED_CLASSES
+from secondlook.training.detector.categories import category_ids, check_categories, load_truth
 from secondlook.training.detector.cli import parse
 
 Change = Callable[[U8Image], U8Image]
@@ -44,13 +44,11 @@ class BaseLayer:
         return self._codec.decode_base(encoded.layers.base)
 
 
-def match(
-    detector: Detector, truth: Any, folder: Path, change: Change, classes: Sequence[str] = SHIPPED_CLASSES
-) -> Any:
+def match(detector: Detector, truth: Any, folder: Path, change: Change, classes: Sequence[str]) -> Any:
     """Detections on all images, matched with their annotations: a COCOeval, or None where nothing was found."""
     from pycocotools.cocoeval import COCOeval
 
-    ids = {c["name"]: c["id"] for c in truth.dataset["categories"] if c["name"] in classes}
+    ids = category_ids(truth, classes)
     results = []
     for image_id, entry in truth.imgs.items():
         bgr = cv2.imread(str(folder / entry["file_name"]), cv2.IMREAD_COLOR)
@@ -125,28 +123,25 @@ def milliseconds(spec: str, threads: int, runs: int = 20) -> float:
     return round(1000 * float(np.median(times)), 1)
 
 
-def load_truth(path: Path) -> Any:
-    from pycocotools.coco import COCO
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        return COCO(str(path))
-
-
 def run(args: argparse.Namespace) -> int:
     truth = load_truth(args.annotations)
     specs = [args.detector, *([args.against] if args.against else [])]
     detectors = {spec: load_detector(spec, threads=1, min_score=LOWEST_SCORE) for spec in specs}
+    # What is judged side by side is judged on the same classes.
+    known = [detector.classes for detector in detectors.values()]
+    classes = [name for name in known[0] if all(name in others for others in known)]
+    check_categories(truth, args.annotations, " and ".join(specs), classes)
     figures: dict[str, Any] = {}
     for spec, detector in detectors.items():
         role = "detector" if spec == args.detector else "against " + Path(spec).stem
         figures[f"{role}, images"] = average_precision(
-            match(detector, truth, args.images, lambda image: image)
+            match(detector, truth, args.images, lambda image: image, classes)
         )
     for base_quality in args.base_quality if args.codec else ():
         for spec, detector in detectors.items():
             role = "detector" if spec == args.detector else "against " + Path(spec).stem
             layer = BaseLayer(args.codec, base_quality, args.quality)
-            scored = average_precision(match(detector, truth, args.images, layer))
+            scored = average_precision(match(detector, truth, args.images, layer, classes))
             figures[f"{role}, base {base_quality}"] = {**scored, "bpp": round(layer.bits / layer.pixels, 4)}
     for threads in (1, 2):
         figures[f"ms a 768x432 frame, {threads} thread{'s' * (threads > 1)}"] = milliseconds(

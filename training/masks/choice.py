@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.settings import model_argument
 
 if TYPE_CHECKING:
     from secondlook.training.masks.cache import MaskProvider
@@ -45,6 +46,7 @@ def mask_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mask-detector",
+        type=model_argument,
         default=DEFAULT_MASKS.detector,
         metavar="FILE",
         help="detector behind --masks regions: builtin, a model folder or an export (default %(default)s)",

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from secondlook.shared.settings import model_argument
+
 if TYPE_CHECKING:
     from secondlook.training.paper.curves import Curve
     from secondlook.training.paper.noise import Example
@@ -33,7 +35,11 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     """Add the flags of one verb."""
     parser.set_defaults(verb=verb)
     parser.add_argument(
-        "--codec", default="lite", metavar="MODEL", help="codec, by name or folder (default %(default)s)"
+        "--codec",
+        type=model_argument,
+        default="lite",
+        metavar="MODEL",
+        help="codec, by name or folder",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images")
     parser.add_argument(

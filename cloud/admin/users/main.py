@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from secondlook.shared.flags import Flag, add_flags
+
 if TYPE_CHECKING:
     from secondlook.cloud.catalogue import Catalogue
 
+_STORE: tuple[Flag, ...] = (
+    ("--data-dir", "data_dir", Path, "folder of queue, catalogue and blobs"),
+    ("--catalogue", "catalogue", str, "SQLAlchemy URL of the catalogue"),
+)
 _ROLES = ("viewer", "reviewer", "admin")
 _DAY_NS = 86_400 * 1_000_000_000
 
@@ -184,9 +191,7 @@ def run_token_revoke(args: argparse.Namespace) -> int:
 
 
 def _add_catalogue(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML; flags win over them")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of queue, catalogue and blobs")
-    parser.add_argument("--catalogue", metavar="CATALOGUE", help="SQLAlchemy URL of the catalogue")
+    add_flags(parser, _STORE, "secondlook.cloud.config:CloudConfig")
 
 
 def _catalogue(args: argparse.Namespace) -> Catalogue:
@@ -195,7 +200,9 @@ def _catalogue(args: argparse.Namespace) -> Catalogue:
     from secondlook.cloud.config import CloudConfig
     from secondlook.shared.config import load
 
-    config = load(args.config, CloudConfig, {"data_dir": args.data_dir, "catalogue": args.catalogue})
+    names = {setting: flag for flag, setting, *_ in _STORE}
+    given = {setting: getattr(args, setting) for setting in names}
+    config = load(args.config, CloudConfig, given, os.environ, flag_names=names)
     return open_catalogue(config.catalogue_url)
 
 
