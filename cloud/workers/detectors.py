@@ -211,6 +211,10 @@ class UltralyticsDetector:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DetectorError(f"cannot load ultralytics weights {weights!r}: {reason}") from error
         log.info("%s runs on %s", weights, self._device)
+        # The package drops candidates that are no numbers: damaged weights would find nothing, and say nothing.
+        parameters = getattr(self._model.model, "parameters", tuple)
+        if any(bool(torch.isnan(one).any()) for one in parameters()):
+            raise DetectorError(f"ultralytics weights {weights!r} hold NaN: they are damaged")
         self.name = Path(weights).stem
         self.classes = tuple(self._labels.values())
         self.min_score = min_score

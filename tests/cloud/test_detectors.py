@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,24 @@ def test_ultralytics_weights_that_do_not_exist(tmp_path: Path) -> None:
     pytest.importorskip("ultralytics", reason="ultralytics is an optional package")
     with pytest.raises(DetectorError, match="cannot load ultralytics weights"):
         load_detector(str(tmp_path / "mine.pt"), threads=1)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_ultralytics_weights_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    torch = pytest.importorskip("torch", reason="torch is an optional package")
+
+    class Weights:
+        names = NAMES
+        model = torch.nn.Linear(1, 1)
+
+    torch.nn.init.constant_(Weights.model.weight, value)
+    package = types.SimpleNamespace(YOLO=lambda *_, **__: Weights)
+    monkeypatch.setitem(sys.modules, "ultralytics", package)
+    if value == 0.0:
+        assert load_detector("yolo11n", threads=0).classes == ("person", "car")
+        return
+    with pytest.raises(DetectorError, match=r"weights 'yolo11n\.pt' hold NaN"):
+        load_detector("yolo11n", threads=0)
 
 
 def test_the_shipped_detector_knows_its_classes_and_takes_any_frame() -> None:
