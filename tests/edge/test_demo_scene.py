@@ -33,7 +33,7 @@ def test_cars_keep_their_numbers_and_their_distance(number: int) -> None:
         for car in before.keys() & now.keys():
             assert now[car] - before[car] == pytest.approx(lane.speed * step)
         for one, other in itertools.pairwise(sorted(now.values())):
-            assert other - one >= lane.tombstones[0] > _CAR_LENGTH
+            assert other - one >= lane.gaps[0] > _CAR_LENGTH
         before = now
 
 

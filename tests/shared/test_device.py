@@ -116,7 +116,7 @@ def test_names_that_are_none(name):
         check_device(name)
 
 
-@pytest.mark.parametrize("section", ["worker", "reviewer"])
+@pytest.mark.parametrize("section", ["worker", "refiner"])
 def test_settings_of_the_cloud(section, tmp_path):
     assert getattr(CloudConfig(), section).device == "auto"
     path = tmp_path / "cloud.toml"
@@ -136,7 +136,7 @@ def test_settings_of_the_edge(tmp_path):
         load(path, EdgeConfig)
 
 
-@pytest.mark.parametrize("command", ["edge", "worker", "reviewer", "demo", "encode x", "decode x -o y"])
+@pytest.mark.parametrize("command", ["edge", "worker", "refiner", "demo", "encode x", "decode x -o y"])
 def test_every_role_has_the_flag(command):
     args = vars(build_parser().parse_args([*command.split(), "--device", "cuda:1"]))
     assert "cuda:1" in args.values()
@@ -308,7 +308,7 @@ def test_commands_end_in_one_line_without_a_gpu(tmp_path, capsys):
     data = str(tmp_path / "cloud")
     assert main(["worker", "--data-dir", data, "--device", "cuda:3"]) == 1
     assert "secondlook: error: device cuda:3: " in capsys.readouterr().err
-    assert main(["reviewer", "--data-dir", data, "--device", "gpu"]) == 1
+    assert main(["refiner", "--data-dir", data, "--device", "gpu"]) == 1
     assert "device 'gpu' is not one of" in capsys.readouterr().err
     agent = ["edge", "--edge-id", "gate", "--source", "demo:", "--data-dir", str(tmp_path / "edge")]
     assert main([*agent, "--device", "cuda"]) == 1

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from packaging.requirements import Requirement
 
-from shared.bitstream import parse
-from shared.codec import LiteCodec, _grid, load_codec
-from shared.delta import unpack_map
-from shared.errors import SecondlookError
+from secondlook.shared.bitstream import parse
+from secondlook.shared.codec import LiteCodec, _grid, load_codec
+from secondlook.shared.delta import unpack_map
+from secondlook.shared.errors import SecondlookError
 from tests.vectors import FOLDER, RECIPES, layers_of, problems
 
 ROOT = Path(__file__).parents[2]
