@@ -17,10 +17,10 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test slow vectors fuzz mutate chaos bench demo docs clean
+.PHONY: help setup check test slow vectors fuzz mutate chaos bench demo migration docs clean
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,6 +69,9 @@ bench: ## the codec beside still codecs on this machine; ARGS="codec --images FO
 
 demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
 	$(BIN)/secondlook demo $(ARGS)
+
+migration: setup ## write the next migration of the catalogue: NAME=what_it_adds
+	@$(BIN)/python -m tests.migration $(NAME)
 
 docs: setup ## write docs/cli.md and docs/config.md again from the code
 	$(BIN)/python -m tests.reference

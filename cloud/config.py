@@ -166,6 +166,36 @@ class StationConfig:
 
 
 @dataclass(frozen=True)
+class RetentionConfig:
+    """How long things are kept. A frame goes with its detections, review, verdicts, layers and pictures.
+
+    Frames whose review is undecided are never deleted, and neither is the audit trail. A key frame stays as long as a
+    frame that refers to it. What `max_bytes` and `min_free_bytes` ask for is taken from unreviewed frames, then from
+    the audit sample, then from other decided ones, the oldest first.
+    """
+
+    unreviewed_days: float = 30.0  # frames that nobody was asked about; 0 = for ever
+    decided_days: float = 365.0  # after the last verdict; 0 = for ever
+    audit_days: float = 365.0  # decided frames of the random audit sample, likewise; 0 = for ever
+    tombstones_days: float = 365.0  # tombstones in the catalogue and at the gateway; 0 = for ever
+    requests_days: float = 30.0  # ended requests for enhancement layers at the gateway; 0 = for ever
+    max_bytes: int = 0  # of all layers and pictures; 0 = no limit
+    min_free_bytes: int = 1 << 30  # of the disk that a folder of blobs is on; 0 = no limit
+    grace_minutes: float = (
+        60.0  # nothing younger is deleted; longer than a frame may wait for a machine worker
+    )
+    interval_seconds: float = 300.0  # between two runs
+    sweep_hours: float = 24.0  # between two searches for blobs that nothing refers to; 0 = never
+    batch_frames: int = 500  # frames deleted at a time
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 0:
+            raise ConfigError("ages, sizes and times must not be negative")
+        if self.interval_seconds == 0 or not 1 <= self.batch_frames <= 5000:
+            raise ConfigError("interval_seconds must be above 0, batch_frames between 1 and 5000")
+
+
+@dataclass(frozen=True)
 class CloudConfig:
     """The cloud side."""
 
@@ -183,6 +213,7 @@ class CloudConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     @property
     def database(self) -> Path:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ConfigError
 
+AUDIT_SAMPLE = "audit sample"  # the reason of reviews that were drawn at random; retention knows them by it
+
 
 @dataclass(frozen=True)
 class FrameIdentity:
@@ -145,4 +147,4 @@ def _audit(config: PolicyConfig, frame: FrameIdentity) -> ReviewReason | None:
     # Comparing, not taking a remainder: the frames of a sparser sample are then part of a denser one.
     if draw * config.audit_every >= 1 << 64:
         return None
-    return ReviewReason("audit sample", config.audit_priority)
+    return ReviewReason(AUDIT_SAMPLE, config.audit_priority)

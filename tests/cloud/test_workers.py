@@ -121,7 +121,7 @@ def test_a_frame_is_decoded_searched_filed_and_acknowledged(site: Site) -> None:
 
 def test_every_filed_frame_is_told_as_progress(site: Site) -> None:
     told: list[int] = []
-    site.machine.moved = lambda: told.append(1)
+    site.machine.heartbeat = lambda: told.append(1)
     site.deliver(base_frame(0, grey(1)), base_frame(1, grey(2)))
     assert site.machine.step() == 2
     assert len(told) == 2
@@ -221,6 +221,9 @@ def test_a_review_is_fetched_refined_and_ready(site: Site) -> None:
         levels[kind] = int(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).mean())
     assert levels == {"base": 10, "enhanced": 15, "refined": 16}
     assert ready.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/refined.png")).hexdigest()
+    with site.catalogue.reading() as session:
+        stored = session.get_one(cat.Frame, ready.frame_id).stored_bytes
+    assert stored == sum(blob.bytes for blob in site.blobs.listing())
 
 
 def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:

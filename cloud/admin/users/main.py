@@ -190,7 +190,6 @@ def _add_catalogue(parser: argparse.ArgumentParser) -> None:
 
 
 def _catalogue(args: argparse.Namespace) -> Catalogue:
-    import secondlook.cloud.accounts.schema  # noqa: F401 opening the catalogue makes the tables that are known by then
     from secondlook.cloud.catalogue import open_catalogue
     from secondlook.cloud.config import CloudConfig
     from secondlook.shared.config import load
