@@ -17,7 +17,7 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test slow vectors coders constraints fuzz mutate chaos bench demo docs clean
+.PHONY: help setup check test slow vectors coders constraints fuzz mutate chaos bench demo migration docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench: ## the codec beside still codecs on this machine; ARGS="codec --images FO
 
 demo: setup ## camera to station on this machine; options in ARGS="--source FILE ..."
 	$(BIN)/secondlook demo $(ARGS)
+
+migration: setup ## write the next migration of the catalogue: NAME=what_it_adds
+	@$(BIN)/python -m tests.migration $(NAME)
 
 docs: setup ## write docs/cli.md, docs/config.md and the import graph again from the code
 	$(BIN)/python -m tests.reference

@@ -17,6 +17,7 @@ from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.settings import (
     DAY_SECONDS,
+    MAX_BYTES,
     Bytes,
     DatabaseUrl,
     Endpoint,
@@ -29,6 +30,7 @@ from secondlook.shared.settings import (
 )
 
 Lease = Annotated[float, within(0.001, LONGEST_LEASE_SECONDS, "seconds")]
+Days = Annotated[float, within(0, 36_525, "days")]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
@@ -177,6 +179,34 @@ class StationConfig(Settings):
 
 
 @dataclass(frozen=True)
+class RetentionConfig(Settings):
+    """How long things are kept. A frame goes with its detections, review, verdicts, layers and pictures.
+
+    Frames whose review is undecided are never deleted, and neither is the audit trail. A key frame stays as long as a
+    frame that refers to it. What `max_bytes` and `min_free_bytes` ask for is taken from unreviewed frames, then from
+    the audit sample, then from other decided ones, the oldest first.
+    """
+
+    unreviewed_days: Days = 30.0  # frames that nobody was asked about; 0 = for ever
+    decided_days: Days = 365.0  # after the last verdict; 0 = for ever
+    audit_days: Days = 365.0  # decided frames of the random audit sample, likewise; 0 = for ever
+    tombstones_days: Days = 365.0  # tombstones in the catalogue and at the gateway; 0 = for ever
+    requests_days: Days = 30.0  # ended requests for enhancement layers at the gateway; 0 = for ever
+    # of all layers and pictures; 0 = no limit
+    max_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 0
+    # of the disk that a folder of blobs is on; 0 = no limit
+    min_free_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 1 << 30
+    # nothing younger is deleted; longer than a frame may wait for a machine worker
+    grace_minutes: Annotated[float, within(0, 525_600, "minutes")] = 60.0
+    # between two runs
+    interval_seconds: Annotated[float, within(0.01, DAY_SECONDS, "seconds")] = 300.0
+    # between two searches for blobs that nothing refers to; 0 = never
+    sweep_hours: Annotated[float, within(0, 8_784, "hours")] = 24.0
+    # frames deleted at a time
+    batch_frames: Annotated[int, within(1, 5000, "frames")] = 500
+
+
+@dataclass(frozen=True)
 class CloudConfig(Settings):
     """The cloud side."""
 
@@ -193,6 +223,7 @@ class CloudConfig(Settings):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import resource
@@ -13,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import secondlook.cloud.admin.catalogue
 import secondlook.cloud.admin.main
 import secondlook.cloud.admin.users.main
 import secondlook.cloud.bench.main
@@ -71,6 +73,10 @@ _STATION_FLAGS: tuple[Flag, ...] = (
     ("--tls-certificate", "station.tls_certificate_file", Path, "certificate chain, PEM"),
     ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
 )
+_RETENTION_FLAGS: tuple[Flag, ...] = (
+    *_STORES,
+    ("--interval", "retention.interval_seconds", float, "seconds between two runs"),
+)
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,7 +109,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_flags(station, _STATION_FLAGS, _SCHEMA)
     station.set_defaults(run=run_station)
+    retention = subparsers.add_parser(
+        "retention",
+        help="delete what has been kept long enough",
+        description="Delete frames, pictures and tombstones that have been kept for as long as was set, or that the "
+        "disk has no room for. Undecided reviews are never deleted. The settings are in [retention].",
+    )
+    add_flags(retention, _RETENTION_FLAGS, _SCHEMA)
+    retention.add_argument(
+        "--once", action="store_true", help="one run, then print its figures as JSON and end"
+    )
+    retention.add_argument(
+        "--dry-run", action="store_true", help="change nothing; print as JSON what one run would delete"
+    )
+    retention.set_defaults(run=run_retention)
     secondlook.cloud.admin.main.register(subparsers)
+    secondlook.cloud.admin.catalogue.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
@@ -132,10 +153,10 @@ def run_gateway(args: argparse.Namespace) -> int:
 def run_worker(args: argparse.Namespace) -> int:
     """Work until told to stop. Returns 0."""
     from secondlook.cloud.catalogue import open_catalogue
-    from secondlook.cloud.labels import check_labels
     from secondlook.cloud.storage.blobs import open_blobs
     from secondlook.cloud.workers.broker_client import BrokerClient
     from secondlook.cloud.workers.detectors import load_detector
+    from secondlook.cloud.workers.labels import check_labels
     from secondlook.cloud.workers.machine import MachineWorker
     from secondlook.shared.codec import load_codec
     from secondlook.shared.watchdog import Watchdog
@@ -199,6 +220,39 @@ def run_refiner(args: argparse.Namespace) -> int:
         )
         watchdog.ready()
         refiner.run(stop)
+        watchdog.stopping()
+    catalogue.close()
+    return 0
+
+
+def run_retention(args: argparse.Namespace) -> int:
+    """Delete now and then until told to stop, or once. Returns 0."""
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.retention import Reserve, Retainer
+    from secondlook.cloud.storage.blobs import open_blobs
+    from secondlook.shared.sqlite import make_folder
+    from secondlook.shared.watchdog import Watchdog
+
+    config = _load(args, _RETENTION_FLAGS, "retention")
+    stop = _stop_event()
+    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
+    watchdog = Watchdog.from_environment(os.environ)
+    make_folder(config.data_dir)
+    status, reserve = config.data_dir / "retention.json", Reserve(config.data_dir / "retention.reserve")
+    retainer = Retainer(
+        catalogue,
+        blobs,
+        config.retention,
+        status=status,
+        reserve=reserve,
+        stop=stop,
+        heartbeat=watchdog.heartbeat,
+    )
+    if args.once or args.dry_run:
+        print(json.dumps(retainer.run_once(dry_run=args.dry_run).as_dict(), indent=2))
+    else:
+        watchdog.ready()
+        retainer.run()
         watchdog.stopping()
     catalogue.close()
     return 0

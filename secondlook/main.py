@@ -32,10 +32,10 @@ _PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
 )
 
 GROUPS = {
-    "run": ("edge", "gateway", "worker", "refiner", "station", "demo"),
+    "run": ("edge", "gateway", "worker", "refiner", "station", "retention", "demo"),
     "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
     "make models": ("train", "export", "import-checkpoint"),
-    "administer": ("keys", "users", "tokens", "completion"),
+    "administer": ("keys", "users", "tokens", "catalogue", "audit", "completion"),
 }
 
 

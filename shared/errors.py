@@ -30,6 +30,8 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── DiskFull                no space left where data must be kept
     │   ├── Unwritable              the data folder cannot be created or written
     │   ├── StoreCorrupt            a database or blob is not what was written
+    │   │   ├── BlobMissing         there is no blob under this key
+    │   │   └── AuditBroken         the audit trail was changed by something else than this program
     │   ├── StoreBusy               another process held a database for longer than the time allowed
     │   ├── StoreUnavailable        a server that keeps data does not answer
     │   └── UnsupportedStore        its schema version is not known here
@@ -43,6 +45,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   └── LeaseLost               the lease ran out and the item is another worker's now
     ├── ReviewError
     │   ├── ReviewNotFound          there is no review with this number
+    │   │   └── ReviewGone          there was one, and retention deletes it
     │   └── ReviewConflict          the review's state, or its lease, forbids this change
     ├── AccountError
     │   ├── AccountNotFound         there is no such user or token
@@ -173,6 +176,14 @@ class StoreCorrupt(StorageError):
     pass
 
 
+class BlobMissing(StoreCorrupt):
+    pass
+
+
+class AuditBroken(StoreCorrupt):
+    pass
+
+
 class StoreBusy(StorageError):
     pass
 
@@ -222,6 +233,10 @@ class ReviewError(SecondlookError):
 
 
 class ReviewNotFound(ReviewError):
+    pass
+
+
+class ReviewGone(ReviewNotFound):
     pass
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from secondlook.shared.errors import DiskFull, StorageError, Unwritable
+
+_TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9]+")
 
 
 def storage_error(path: Path, cause: OSError) -> StorageError:
@@ -44,6 +47,11 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     finally:
         for temporary in written.values():
             temporary.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is a file beside its place, which a writer that died has left."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def _write_beside(path: Path, data: bytes) -> Path:

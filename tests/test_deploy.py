@@ -43,7 +43,7 @@ def test_unit_runs_a_command_with_a_shipped_configuration(unit):
     assert (DEPLOY / args.config.name).exists()
 
 
-@pytest.mark.parametrize("role", ["edge", "gateway", "worker@", "refiner@"])
+@pytest.mark.parametrize("role", ["edge", "gateway", "worker@", "refiner@", "retention"])
 def test_units_of_roles_that_tell_progress_have_a_watchdog(role):
     settings = dict(
         re.findall(r"^(\w+)=(.+)$", (DEPLOY / f"secondlook-{role}.service").read_text(), re.MULTILINE)
@@ -84,7 +84,7 @@ def test_compose_runs_every_role_with_settings_it_mounts():
         assert mounts[str(args.config)] == "./cloud.toml"
         assert set(service["depends_on"]) <= set(COMPOSE["services"])
         assert service["build"]["dockerfile"] == "deploy/Dockerfile"
-    assert roles == {"gateway", "worker", "refiner", "station"}
+    assert roles == {"gateway", "worker", "refiner", "station", "retention"}
     config = load(DEPLOY / "compose" / "cloud.example.toml", CloudConfig)
     aliases = [OURS[name]["networks"]["default"]["aliases"] for name in ("gateway-1", "gateway-2")]
     assert aliases == [[config.broker.address.split("/")[-1].split(":")[0]]] * 2
@@ -118,6 +118,7 @@ def test_pod_runs_its_role_with_settings_it_mounts(name):
     wanted = {
         "gateway": [config.gateway.secret_key_file, config.gateway.registry_file],
         "station": [],
+        "retention": [],
     }.get(name, [config.broker.server_public_key_file, config.broker.secret_key_file])
     wanted += [args.config, *(Path(one["value"]) for one in container["env"])]
     assert {str(path.relative_to("/etc/secondlook")) for path in wanted} == files

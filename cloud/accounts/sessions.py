@@ -15,7 +15,7 @@ from secondlook.cloud.accounts.loginlimits import SessionTimes
 from secondlook.cloud.accounts.roles import Principal
 from secondlook.cloud.accounts.schema import User, UserSession
 from secondlook.cloud.accounts.users import present
-from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.cloud.catalogue.store import Catalogue, append_audit
 
 _NANOSECONDS = 1_000_000_000
 _WRITE_EVERY_NS = 60 * _NANOSECONDS
@@ -36,6 +36,7 @@ def open_session(catalogue: Catalogue, name: str, times: SessionTimes, *, now_ns
             )
         )
         session.add(UserSession(secret_sha256=sha256(secret), user=name, created_ns=now_ns, seen_ns=now_ns))
+        append_audit(session, at_ns=now_ns, actor=name, action="logged in", subject=f"user {name}", detail={})
     return secret
 
 

@@ -23,16 +23,18 @@ from secondlook.cloud.catalogue.reviews import (
 )
 from secondlook.cloud.catalogue.schema import (
     AuditEntry,
+    AuditHead,
     Camera,
     DetectedBox,
     Frame,
+    Retention,
     Review,
     ReviewState,
     Tombstone,
     Verdict,
     VerdictKind,
 )
-from secondlook.cloud.catalogue.store import Catalogue, open_catalogue
+from secondlook.cloud.catalogue.store import Catalogue, note_export, open_catalogue
 from secondlook.cloud.catalogue.verdicts import (
     NewVerdict,
     UndoneVerdict,
@@ -43,6 +45,7 @@ from secondlook.cloud.catalogue.verdicts import (
 
 __all__ = [
     "AuditEntry",
+    "AuditHead",
     "Camera",
     "Catalogue",
     "DetectedBox",
@@ -53,6 +56,7 @@ __all__ = [
     "NewReview",
     "NewVerdict",
     "Refinement",
+    "Retention",
     "Review",
     "ReviewState",
     "Tombstone",
@@ -65,6 +69,7 @@ __all__ = [
     "lease_due_review",
     "mark_expired",
     "mark_ready",
+    "note_export",
     "open_catalogue",
     "record_verdict",
     "release_review",

@@ -13,6 +13,7 @@ from secondlook.cloud.catalogue.schema import (
     Camera,
     DetectedBox,
     Frame,
+    Retention,
     Review,
     ReviewState,
     Tombstone,
@@ -104,6 +105,9 @@ def store_frame(
                 base_blob=frame.base_blob,
                 base_bytes=frame.base_bytes,
                 enhancement_bytes=frame.enhancement_bytes,
+                retention=Retention.UNREVIEWED,
+                retention_ns=now_ns,
+                stored_bytes=frame.base_bytes,
             )
             row.detections = [_box(detection, detector) for detection in detections]
             session.add(row)
@@ -223,6 +227,7 @@ def _create_review(session: Session, frame: Frame, review: NewReview, now_ns: in
         state=ReviewState.DUE,
         created_ns=now_ns,
     )
+    frame.retention = Retention.UNDECIDED
     session.add(row)
     session.flush()
     append_audit(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from secondlook.cloud.catalogue.schema import Frame, Review, ReviewState
+from secondlook.cloud.catalogue.schema import Frame, Retention, Review, ReviewState
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
-from secondlook.shared.errors import ReviewConflict, ReviewNotFound
+from secondlook.shared.errors import ReviewConflict, ReviewGone, ReviewNotFound
 
 # state -> the states that may follow it
 TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
@@ -52,7 +52,10 @@ class LeasedReview:
 
 @dataclass(frozen=True)
 class Refinement:
-    """The result of a refined review: blob keys, sizes in bytes, and what made the picture."""
+    """The result of a refined review: blob keys, sizes in bytes, and what made the picture.
+
+    ``image_bytes`` is the size of all three pictures together.
+    """
 
     enhancement_blob: str
     enhancement_bytes: int
@@ -62,6 +65,7 @@ class Refinement:
     shown_sha256: str
     postfilter: str
     codec_model: str
+    image_bytes: int = 0
 
 
 def lease_due_review(
@@ -99,10 +103,13 @@ def extend_review_lease(
         _held(session, review_id, owner).lease_until_ns = _later(now_ns, lease_seconds)
 
 
-def set_base_image(catalogue: Catalogue, review_id: int, owner: str, *, key: str, sha256: str) -> None:
+def set_base_image(
+    catalogue: Catalogue, review_id: int, owner: str, *, key: str, sha256: str, image_bytes: int = 0
+) -> None:
     """Note the base image of a leased review: it can be shown while the enhancement travels."""
     with catalogue.writing() as session:
         row = _held(session, review_id, owner)
+        row.frame.stored_bytes = max(row.frame.stored_bytes, row.frame.base_bytes + image_bytes)
         row.base_image, row.shown_sha256 = key, sha256
 
 
@@ -118,6 +125,8 @@ def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinem
         row.refined_image = result.refined_image
         row.shown_sha256 = result.shown_sha256
         row.postfilter, row.codec_model = result.postfilter, result.codec_model
+        row.frame.stored_bytes = row.frame.base_bytes + result.enhancement_bytes + result.image_bytes
+        _count_key_enhancement(session, row.frame)
         detail = {
             "shown_sha256": result.shown_sha256,
             "postfilter": result.postfilter,
@@ -163,10 +172,14 @@ def move_review(row: Review, state: ReviewState) -> None:
 
 
 def get_review(session: Session, review_id: int) -> Review:
-    """The review, locked for this transaction. Raises ReviewNotFound."""
+    """The review, locked with its frame for this transaction. Raises ReviewNotFound, ReviewGone."""
     row = session.get(Review, review_id, with_for_update=True)
     if row is None:
         raise ReviewNotFound(f"there is no review {review_id}")
+    # Retention marks frames: what it has marked is beyond change, and what is locked here it passes over.
+    frame = session.get_one(Frame, row.frame_id, with_for_update=True, populate_existing=True)
+    if frame.retention is Retention.DELETING:
+        raise ReviewGone(f"review {review_id} is gone: its pictures were kept for as long as was set")
     return row
 
 
@@ -200,6 +213,19 @@ def _leased(session: Session, row: Review, owner: str, requested_ns: int) -> Lea
         created_ns=row.created_ns,
         requested_ns=requested_ns,
     )
+
+
+def _count_key_enhancement(session: Session, frame: Frame) -> None:
+    """A delta is refined with the enhancement of its key, which is fetched for it and stays with the key."""
+    if frame.key_seq is None:
+        return
+    key = session.scalars(
+        select(Frame).where(
+            Frame.edge_id == frame.edge_id, Frame.boot_id == frame.boot_id, Frame.seq == frame.key_seq
+        )
+    ).one_or_none()
+    if key is not None:
+        key.stored_bytes = max(key.stored_bytes, key.base_bytes + key.enhancement_bytes)
 
 
 def _later(now_ns: int, seconds: float) -> int:

@@ -2,10 +2,15 @@
 
 SQLite by default, PostgreSQL by URL; only portable types are used. Instants are Unix nanoseconds. Pictures are
 not here: columns named ``*_blob`` and ``*_image`` hold keys of ``cloud.storage.blobs``.
+
+A change here wants a migration (``cloud/catalogue/migrations``); CONTRIBUTING.md says how one is made.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, cast
 
@@ -20,15 +25,16 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-
-SCHEMA_VERSION = 1
 
 # SQLite counts rows only in a column declared INTEGER; it holds 64 bits there all the same.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 _Nanoseconds = BigInteger
 _BlobKey = String(255)
+# The number of a deleted row is not given out again: blob keys and the audit trail name it.
+_NEVER_REUSED = {"sqlite_autoincrement": True}
 
 
 class ReviewState(StrEnum):
@@ -49,12 +55,22 @@ class VerdictKind(StrEnum):
     UNSURE = "unsure"
 
 
-def _names(kind: type[StrEnum]) -> Enum:
-    """A text column that admits only the values of ``kind``."""
+class Retention(StrEnum):
+    """Which rule says how long a frame is kept; ``cloud.retention`` has the rules."""
+
+    UNREVIEWED = "unreviewed"  # nobody was asked about it
+    UNDECIDED = "undecided"  # its review has no verdict that settles it: never deleted
+    DECIDED = "decided"
+    AUDIT = "audit"  # decided, and of the random audit sample
+    DELETING = "deleting"  # its blobs are being deleted, and its rows will be
+
+
+def _names(kind: type[StrEnum], *, checked: bool = True) -> Enum:
+    """A text column for the values of ``kind``; where it is ``checked``, the database admits no others."""
     return Enum(
         kind,
         native_enum=False,
-        create_constraint=True,
+        create_constraint=checked,
         length=16,
         values_callable=lambda members: [member.value for member in members],
         name=kind.__name__.lower(),
@@ -68,13 +84,6 @@ class Base(DeclarativeBase):
 def table_of(kind: type[Base]) -> Table:
     """The table of a class, for statements that the object mapper has no words for."""
     return cast(Table, kind.__table__)
-
-
-class SchemaVersion(Base):
-    """One row: the version of these tables."""
-
-    __tablename__ = "schema_version"
-    version: Mapped[int] = mapped_column(Integer, primary_key=True)
 
 
 class Camera(Base):
@@ -93,6 +102,17 @@ class Frame(Base):
         UniqueConstraint("edge_id", "boot_id", "seq"),
         Index("frames_captured", "captured_ns"),
         Index("frames_of_host", "edge_id", "captured_ns"),
+        # The oldest of a class, and how much each class holds, from the index alone.
+        Index("frames_retention", "retention", "retention_ns", "id", "stored_bytes"),
+        Index(
+            "frames_deltas",
+            "edge_id",
+            "boot_id",
+            "key_seq",
+            sqlite_where=text("key_seq IS NOT NULL"),
+            postgresql_where=text("key_seq IS NOT NULL"),
+        ),
+        _NEVER_REUSED,
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
@@ -108,6 +128,12 @@ class Frame(Base):
     base_blob: Mapped[str] = mapped_column(_BlobKey)
     base_bytes: Mapped[int]
     enhancement_bytes: Mapped[int]  # waiting on the camera host
+    # Rows of unknown class are kept, hence this default.
+    retention: Mapped[Retention] = mapped_column(
+        _names(Retention, checked=False), server_default=Retention.UNDECIDED.value
+    )
+    retention_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # since when it is so
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of all its blobs, about
 
     detections: Mapped[list[DetectedBox]] = relationship(order_by="DetectedBox.id", back_populates="frame")
     review: Mapped[Review | None] = relationship(back_populates="frame")
@@ -150,7 +176,7 @@ class Review(Base):
     """A frame that a person shall see in full quality."""
 
     __tablename__ = "reviews"
-    __table_args__ = (Index("reviews_order", "state", "priority", "created_ns"),)
+    __table_args__ = (Index("reviews_order", "state", "priority", "created_ns"), _NEVER_REUSED)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), unique=True)
@@ -180,6 +206,7 @@ class Verdict(Base):
     """What a person said of a frame, or of one box in it. Undone verdicts stay, marked by ``undone_ns``."""
 
     __tablename__ = "verdicts"
+    __table_args__ = (_NEVER_REUSED,)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"), index=True)
@@ -201,7 +228,7 @@ class Verdict(Base):
 
 
 class AuditEntry(Base):
-    """Append-only: who did what to which subject, and when."""
+    """Append-only: who did what to which subject, and when. Each entry's hash covers the one before."""
 
     __tablename__ = "audit"
 
@@ -211,3 +238,25 @@ class AuditEntry(Base):
     action: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(String(255), index=True)
     detail: Mapped[dict[str, Any]]
+    sha256: Mapped[str] = mapped_column(String(64))  # ``audit_sha256``
+
+
+class AuditHead(Base):
+    """One row, numbered 1: how many entries the audit trail has, and the hash of the last."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    entries: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
+AUDIT_START = "0" * 64  # what the first entry of the trail covers in place of one before
+
+
+def audit_sha256(
+    previous: str, at_ns: int, actor: str, action: str, subject: str, detail: Mapping[str, Any]
+) -> str:
+    """The hash of an audit entry after one with the hash ``previous``: SHA-256 of canonical JSON, in hex."""
+    parts = [previous, at_ns, actor, action, subject, detail]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -7,16 +7,18 @@ start, so that what it reads cannot have changed when it writes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from secondlook.cloud.catalogue.schema import SCHEMA_VERSION, AuditEntry, Base, SchemaVersion
-from secondlook.cloud.storage.sql import make_tables, named_errors, open_engine
-from secondlook.shared.errors import UnsupportedStore
+from secondlook.cloud.catalogue.migrate import upgrade
+from secondlook.cloud.catalogue.schema import AuditEntry, AuditHead, audit_sha256
+from secondlook.cloud.storage.sql import hold_lock, named_errors, open_engine
+from secondlook.shared.errors import AuditBroken
 
 _WHAT = "catalogue"
 
@@ -50,26 +52,47 @@ class Catalogue:
 def open_catalogue(url: str) -> Catalogue:
     """Open the catalogue at ``url`` (``sqlite:///folder/catalogue.db``, or ``postgresql+psycopg://host/database``).
 
-    Makes its tables if they are missing. Raises ConfigError for an address that cannot be understood, Unwritable,
+    Brings its tables to the schema of this program first, or makes them.
+    Raises ConfigError for an address that cannot be understood, Unwritable,
     StoreCorrupt, StoreUnavailable, UnsupportedStore.
     """
     engine = open_engine(url, _WHAT)
     catalogue = Catalogue(engine)
     with ExitStack() as undo:
         undo.callback(catalogue.close)
-        with catalogue.writing() as session:
-            make_tables(session.connection(), Base.metadata)
-            version = session.scalars(select(SchemaVersion.version)).one_or_none()
-            if version is None:
-                session.add(SchemaVersion(version=SCHEMA_VERSION))
-            elif version != SCHEMA_VERSION:
-                raise UnsupportedStore(f"catalogue: schema version {version} is not {SCHEMA_VERSION}")
+        with named_errors(engine, _WHAT):
+            upgrade(engine)
         undo.pop_all()
     return catalogue
+
+
+def note_export(catalogue: Catalogue, actor: str, what: str, detail: dict[str, Any], *, now_ns: int) -> None:
+    """Leave a line in the audit trail that somebody took data away."""
+    with catalogue.writing() as session:
+        append_audit(
+            session, at_ns=now_ns, actor=actor, action="exported", subject=f"export {what}", detail=detail
+        )
 
 
 def append_audit(
     session: Session, *, at_ns: int, actor: str, action: str, subject: str, detail: dict[str, Any]
 ) -> None:
-    """Add one line to the audit trail, in the transaction of the change it tells of."""
-    session.add(AuditEntry(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail))
+    """Add one line to the audit trail, in the transaction of the change it tells of.
+
+    From here to the end of the transaction nobody else can add one: each line covers the one before. So this comes
+    last, after everything that waits for a row.
+    """
+    hold_lock(session.connection(), "audit")
+    head = session.get(AuditHead, 1, populate_existing=True)
+    if head is None:
+        raise AuditBroken("the audit trail has lost its head: `secondlook audit verify` says more")
+    # As it will be read again.
+    detail = json.loads(json.dumps(detail))
+    sha256 = audit_sha256(head.sha256, at_ns, actor, action, subject, detail)
+    session.add(
+        AuditEntry(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail, sha256=sha256)
+    )
+    session.execute(
+        update(AuditHead).where(AuditHead.id == 1).values(entries=AuditHead.entries + 1, sha256=sha256)
+    )
+    session.flush()

@@ -16,8 +16,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
-from secondlook.cloud.catalogue.schema import Review, ReviewState, Verdict, VerdictKind
+from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Verdict, VerdictKind
 from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.cloud.workers.policy import AUDIT_SAMPLE
 from secondlook.shared.errors import ReviewConflict
 
 Box = tuple[float, float, float, float]
@@ -101,7 +102,7 @@ def record_verdict(catalogue: Catalogue, review_id: int, verdict: NewVerdict, *,
         entry = _row(review_id, verdict, now_ns)
         review.verdicts.append(entry)
         session.flush()
-        _settle(review)
+        _settle(review, now_ns)
         detail = {
             "verdict_id": entry.id,
             "verdict": verdict.kind.value,
@@ -132,7 +133,7 @@ def undo_verdict(
         review = get_review(session, entry.review_id)
         before = review.state
         entry.undone_ns = now_ns
-        _settle(review)
+        _settle(review, now_ns)
         detail = {
             "verdict_id": entry.id,
             "verdict": entry.verdict.value,
@@ -152,14 +153,20 @@ def is_decided(box_count: int, verdicts: Sequence[Verdict]) -> bool:
     return box_count > 0 and len(judged) == box_count
 
 
-def _settle(review: Review) -> None:
-    """Move a review to the state its standing verdicts give it."""
+def _settle(review: Review, now_ns: int) -> None:
+    """Move a review to the state its standing verdicts give it, and its frame to the class that goes with it."""
     if is_decided(len(review.frame.detections), review.verdicts):
         state = ReviewState.DECIDED
     else:
         state = ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
     if state is not review.state:
         move_review(review, state)
+    if state is not ReviewState.DECIDED:
+        kept = Retention.UNDECIDED
+    else:
+        kept = Retention.AUDIT if review.reason == AUDIT_SAMPLE else Retention.DECIDED
+    # Also where the state stays: who looks at a decided frame again wants it kept from then on.
+    review.frame.retention, review.frame.retention_ns = kept, now_ns
 
 
 def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> Verdict:

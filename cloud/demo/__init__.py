@@ -1,1 +1,1 @@
-"""All of Secondlook on one machine: five real processes, their live status, and a report of what they did."""
+"""All of Secondlook on one machine: six real processes, their live status, and a report of what they did."""

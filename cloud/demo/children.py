@@ -25,7 +25,7 @@ _CODE = Path(__file__).parents[3]  # children run the very code that runs this
 # -P: not what happens to be called `shared` in the present folder
 SECONDLOOK = (sys.executable, "-P", "-m", "secondlook")
 _PR_SET_PDEATHSIG = 1
-_NICENESS = {"worker": 5, "refiner": 15}
+_NICENESS = {"worker": 5, "refiner": 15, "retention": 15}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""One demo run: lay out a data folder, start the five processes, follow them, stop them, write the report."""
+"""One demo run: lay out a data folder, start the six processes, follow them, stop them, write the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from secondlook.shared.errors import FramesLost, PipelineStalled, SecondlookErro
 from secondlook.shared.files import write_atomically
 
 # Downstream first: whoever asks goes before whoever answers.
-STOP_ORDER = ("edge", "refiner", "worker", "station", "gateway")
+STOP_ORDER = ("edge", "retention", "refiner", "worker", "station", "gateway")
 
 _LOOK_SECONDS = 0.5
 _LINE_SECONDS = 5.0  # between status lines where a line cannot be overwritten
@@ -75,7 +75,7 @@ class Demo:
     def _start(self) -> None:
         cloud = self._write_settings("cloud.toml", cloud_settings(self._config, self._folder, self._ports))
         edge = self._write_settings("edge.toml", edge_settings(self._config, self._folder, self._ports))
-        for role in ("gateway", "worker", "refiner", "station"):
+        for role in ("gateway", "worker", "refiner", "station", "retention"):
             self._children.start(role, [role, "--config", str(cloud)])
         self._children.start("edge", ["edge", "--config", str(edge)])
         self._tell_processes()

@@ -71,7 +71,7 @@ def edge_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, A
 
 
 def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, Any]:
-    """The configuration of the other four."""
+    """The configuration of all others."""
     return {
         "data_dir": str(folder / "cloud"),
         "gateway": {"edge_address": f"tcp://127.0.0.1:{ports.gateway}"},

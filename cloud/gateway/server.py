@@ -44,6 +44,9 @@ _TICK_SECONDS = 0.25
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
 _CALLS_AT_ONCE = 32
 _PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
+_FORGET_SECONDS = 60.0  # between two deletions of what is too old
+_FORGOTTEN_AT_ONCE = 1000  # rows; camera hosts wait meanwhile
+_DAY_SECONDS = 86_400.0
 _UNREACHABLE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 
 
@@ -64,6 +67,8 @@ class Gateway:
         self._connections = ConnectionTable()
         self._path = config.database
         self._ticked_at = -_TICK_SECONDS  # monotonic
+        self._forgot_at = -_FORGET_SECONDS  # monotonic
+        self._retention = config.retention
         blobs = open_blobs(config.blobs_url)
         self._stores = stores = open_stores(config)
         self._intake = Intake(
@@ -141,6 +146,7 @@ class Gateway:
                 answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
                 if due:
                     packets += self._intake.tick(now=now)
+                    self._forget_old(now)
                 elif calls:
                     packets += self._intake.serve_requests(now=now)
         except TRANSIENT_ERRORS as error:
@@ -152,6 +158,25 @@ class Gateway:
             # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
             if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
                 self._intake.lost(peer)
+
+    def _forget_old(self, now: float) -> None:
+        """Delete some of the tombstones and ended requests that were kept for long enough, once a minute."""
+        if time.monotonic() - self._forgot_at < _FORGET_SECONDS:
+            return
+        self._forgot_at = time.monotonic()
+        days = self._retention
+        tombstones = requests = 0
+        if days.tombstones_days:
+            before_ns = int((now - days.tombstones_days * _DAY_SECONDS) * 1_000_000_000)
+            tombstones = self._stores.ledger.forget_gaps(before_ns=before_ns, most=_FORGOTTEN_AT_ONCE)
+        if days.requests_days:
+            requests = self._stores.requests.forget(
+                before=now - days.requests_days * _DAY_SECONDS, most=_FORGOTTEN_AT_ONCE
+            )
+        if tombstones or requests:
+            log.info("deleted %d old tombstones and %d old requests", tombstones, requests)
+        if max(tombstones, requests) == _FORGOTTEN_AT_ONCE:
+            self._forgot_at = -_FORGET_SECONDS  # there may be more
 
     def _router(
         self,

@@ -31,6 +31,7 @@ from secondlook.shared.errors import (
     LoginRefused,
     PasswordTooWeak,
     ReviewConflict,
+    ReviewGone,
     ReviewNotFound,
     SecondlookError,
     StorageError,
@@ -44,6 +45,7 @@ _LOGIN = LoginLimits()
 
 # The first class that fits gives the status.
 _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
+    (ReviewGone, HTTPStatus.GONE),
     (ReviewNotFound, HTTPStatus.NOT_FOUND),
     (ReviewConflict, HTTPStatus.CONFLICT),
     (LoginRefused, HTTPStatus.UNAUTHORIZED),

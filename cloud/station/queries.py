@@ -14,6 +14,7 @@ from secondlook.cloud.catalogue import (
     Catalogue,
     DetectedBox,
     Frame,
+    Retention,
     Review,
     ReviewState,
     Verdict,
@@ -114,6 +115,13 @@ def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion
         raise ReviewNotFound(f"there is no review {review_id}")
     key: str | None = found[0]
     return key
+
+
+def is_deleting(catalogue: Catalogue, review_id: int) -> bool:
+    """Whether retention has marked a review's frame, or removed it meanwhile."""
+    query = select(Frame.retention).join(Review, Review.frame_id == Frame.id).where(Review.id == review_id)
+    with catalogue.reading() as session:
+        return session.scalars(query).one_or_none() in (None, Retention.DELETING)
 
 
 def known_labels(catalogue: Catalogue) -> set[str]:

@@ -9,12 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from secondlook.cloud.catalogue import Catalogue, record_verdict, retry_review, undo_verdict
+from secondlook.cloud.accounts import Principal
+from secondlook.cloud.catalogue import Catalogue, note_export, record_verdict, retry_review, undo_verdict
 from secondlook.cloud.station import export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.shared.detection import COCO_CLASSES
-from secondlook.shared.errors import ReviewConflict, ReviewNotFound, StoreCorrupt
+from secondlook.shared.errors import BlobMissing, ReviewConflict, ReviewGone, ReviewNotFound, StoreCorrupt
 from secondlook.shared.version import __version__
 
 _MAX_ID = 2**63 - 1
@@ -29,7 +30,7 @@ def build_router(catalogue: Catalogue, blobs: Blobs, *, title: str, now_ns: Call
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
     _add_reads(router, catalogue, blobs, title=title, now_ns=now_ns)
     _add_writes(router, catalogue, blobs, now_ns=now_ns)
-    _add_exports(router, catalogue, title=title)
+    _add_exports(router, catalogue, title=title, now_ns=now_ns)
     return router
 
 
@@ -64,7 +65,10 @@ def _add_reads(
 
     @router.get("/reviews/{review_id}/images/{version}", response_class=Response)
     def image(review_id: Id, version: schema.ImageVersion, request: Request) -> Response:
-        """A picture as PNG. `X-Content-SHA256` is the hash of exactly these bytes; verdicts name it."""
+        """A picture as PNG; 410 once retention has deleted it.
+
+        `X-Content-SHA256` is the hash of exactly these bytes; verdicts name it.
+        """
         data = _picture(catalogue, blobs, review_id, version)
         if data is None:
             raise ReviewNotFound(f"review {review_id} has no {version} picture")
@@ -117,18 +121,20 @@ def _add_writes(router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, now_ns
         return queries.review_detail(catalogue, review_id)
 
 
-def _add_exports(router: APIRouter, catalogue: Catalogue, *, title: str) -> None:
+def _add_exports(router: APIRouter, catalogue: Catalogue, *, title: str, now_ns: Callable[[], int]) -> None:
     @router.get("/export/coco.json", response_class=JSONResponse)
-    def export_coco(undecided: bool = False) -> JSONResponse:
+    def export_coco(caller: Caller, undecided: bool = False) -> JSONResponse:
         """Decided frames as a COCO data set, corrections applied; `undecided=true` adds those still open."""
+        note_export(catalogue, _name(caller), "coco.json", {"undecided": undecided}, now_ns=now_ns())
         found = queries.exported_reviews(catalogue, decided_only=not undecided)
         return JSONResponse(
             export.coco(found, description=f"{title}: reviewed frames"), headers=_download("coco.json")
         )
 
     @router.get("/export/verdicts.jsonl", response_class=StreamingResponse)
-    def export_verdicts() -> StreamingResponse:
-        """Every verdict ever given, one JSON object a line, undone ones included."""
+    def export_verdicts(caller: Caller) -> StreamingResponse:
+        """Every verdict that is kept, one JSON object a line, undone ones included."""
+        note_export(catalogue, _name(caller), "verdicts.jsonl", {}, now_ns=now_ns())
         lines = export.verdict_lines(queries.exported_reviews(catalogue, decided_only=False))
         return StreamingResponse(
             lines, media_type="application/x-ndjson", headers=_download("verdicts.jsonl")
@@ -139,7 +145,14 @@ def _picture(
     catalogue: Catalogue, blobs: Blobs, review_id: int, version: schema.ImageVersion
 ) -> bytes | None:
     key = queries.image_key(catalogue, review_id, version)
-    return None if key is None else blobs.get(key)
+    try:
+        return None if key is None else blobs.get(key)
+    except BlobMissing as error:
+        if queries.is_deleting(catalogue, review_id):
+            raise ReviewGone(
+                f"the pictures of review {review_id} are gone: they were kept for as long as was set"
+            ) from error
+        raise
 
 
 def _was_shown(catalogue: Catalogue, blobs: Blobs, review_id: int, sha256: str) -> bool:
@@ -151,6 +164,11 @@ def _was_shown(catalogue: Catalogue, blobs: Blobs, review_id: int, sha256: str) 
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:
             return True
     return False
+
+
+def _name(caller: Principal) -> str:
+    """Whom the audit trail names; the one user of a station without log-in has no name."""
+    return caller.name or "local"
 
 
 def _download(name: str) -> dict[str, str]:

@@ -7,14 +7,27 @@ by themselves. Writing a key again replaces its blob, so writers may repeat them
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from secondlook.cloud.storage.addresses import redacted
-from secondlook.shared.errors import ConfigError, StorageError, StoreCorrupt, StoreUnavailable, Unwritable
-from secondlook.shared.files import storage_error, write_atomically
+from secondlook.shared.errors import (
+    BlobMissing,
+    ConfigError,
+    StorageError,
+    StoreCorrupt,
+    StoreUnavailable,
+    Unwritable,
+)
+from secondlook.shared.files import is_temporary, storage_error, write_atomically
 from secondlook.shared.sqlite import make_folder
 
 # A store that is silent must not hold up its user for long; listings are never asked for, so none are kept.
@@ -29,19 +42,56 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
+_LAYER = re.compile(r"(?:base|enhancement)/([^/]+)/([^/]+)/(0|[1-9][0-9]{0,18})\.slk")
+_IMAGE = re.compile(r"image/([1-9][0-9]{0,18})/(?:base|enhanced|refined)\.png")
+_FOLDERS = ("base", "enhancement", "image")  # the first part of every key
+
+_DELETIONS_AT_ONCE = 16  # each waits for an answer of the server
+_PUT_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A blob in a listing; ``modified`` is when it was last written, in Unix seconds."""
+
+    key: str
+    bytes: int
+    modified: float
+
+
 class Blobs(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` durably under ``key``. Raises DiskFull, Unwritable."""
         ...
 
     def get(self, key: str) -> bytes:
-        """The bytes under ``key``. Raises StoreCorrupt when there are none."""
+        """The bytes under ``key``. Raises BlobMissing when there are none, StoreCorrupt."""
         ...
 
     def exists(self, key: str) -> bool: ...
 
     def delete(self, key: str) -> None:
         """Remove ``key``; nothing happens when it is not there."""
+        ...
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        """``delete`` for many; after an error, some are gone and some are not."""
+        ...
+
+    def listing(self) -> Iterator[StoredBlob]:
+        """All blobs, in no order; of those that come or go meanwhile some."""
+        ...
+
+    def modified(self, key: str) -> float | None:
+        """When the blob under ``key`` was last written, in Unix seconds; None when there is none."""
+        ...
+
+    def delete_unfinished(self, before: float) -> int:
+        """Remove what writers that died before an instant (Unix seconds) left half-written; returns how many."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """What is left on the disk; None where the store knows no such thing."""
         ...
 
 
@@ -56,6 +106,14 @@ def enhancement_key(edge_id: str, boot_id: str, seq: int) -> str:
 def image_key(review_id: int, kind: str) -> str:
     """``kind`` is base, enhanced or refined."""
     return f"image/{review_id}/{kind}.png"
+
+
+def parse_key(key: str) -> tuple[str, str, int] | int | None:
+    """What a key stands for: a layer of a frame (edge id, boot id, sequence), a picture of a review, or neither."""
+    if layer := _LAYER.fullmatch(key):
+        return layer[1], layer[2], int(layer[3])
+    image = _IMAGE.fullmatch(key)
+    return None if image is None else int(image[1])
 
 
 def open_blobs(url: str) -> Blobs:
@@ -89,8 +147,16 @@ class FolderBlobs:
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        make_folder(path.parent)
-        write_atomically(path, data)
+        for attempt in range(_PUT_ATTEMPTS):
+            try:
+                make_folder(path.parent)
+                write_atomically(path, data)
+                break
+            except Unwritable as error:
+                # The folder was empty, and another process that deletes blobs has taken it away.
+                went = isinstance(error.__cause__, FileNotFoundError | FileExistsError)
+                if not went or attempt + 1 == _PUT_ATTEMPTS:
+                    raise
         try:
             _sync_folder(path.parent)
         except OSError as cause:
@@ -99,6 +165,8 @@ class FolderBlobs:
     def get(self, key: str) -> bytes:
         try:
             return self._path(key).read_bytes()
+        except FileNotFoundError as error:
+            raise BlobMissing(f"blob {key} is not there") from error
         except OSError as error:
             raise StoreCorrupt(f"blob {key} cannot be read ({error.strerror})") from error
 
@@ -109,8 +177,54 @@ class FolderBlobs:
         path = self._path(key)
         try:
             path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
         except OSError as cause:
             raise storage_error(path, cause) from cause
+        # Each review has a folder: empty ones would use up the disk's inodes.
+        if path.parent != self._root:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+    def delete_many(self, keys: Collection[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    def listing(self) -> Iterator[StoredBlob]:
+        for path, found in self._files():
+            key = path.relative_to(self._root).as_posix()
+            if _KEY.fullmatch(key) is not None:
+                yield StoredBlob(key, found.st_size, found.st_mtime)
+
+    def modified(self, key: str) -> float | None:
+        try:
+            return self._path(key).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreCorrupt(f"blob {key} cannot be looked at ({error.strerror})") from error
+
+    def delete_unfinished(self, before: float) -> int:
+        count = 0
+        for path, found in self._files():
+            if is_temporary(path) and found.st_mtime < before:
+                path.unlink(missing_ok=True)
+                count += 1
+        return count
+
+    def free_bytes(self) -> int | None:
+        try:
+            return shutil.disk_usage(self._root).free
+        except OSError as error:
+            raise StoreCorrupt(f"{self._root} cannot be looked at ({error.strerror})") from error
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for folder in _FOLDERS:
+            for where, _, names in os.walk(self._root / folder):
+                for name in names:
+                    path = Path(where, name)
+                    with contextlib.suppress(FileNotFoundError):
+                        yield path, path.stat()
 
     def _path(self, key: str) -> Path:
         return self._root / _checked(key)
@@ -139,7 +253,7 @@ class UrlBlobs:
         try:
             return bytes(self._files.cat_file(path))
         except FileNotFoundError as error:
-            raise StoreCorrupt(f"blob {key} is not there") from error
+            raise BlobMissing(f"blob {key} is not there") from error
         except self._silence as error:
             raise _url_error(key, error) from error
 
@@ -163,6 +277,46 @@ class UrlBlobs:
         except self._silence as error:
             raise _url_error(key, error) from error
 
+    def delete_many(self, keys: Collection[str]) -> None:
+        with ThreadPoolExecutor(_DELETIONS_AT_ONCE) as pool:
+            for _ in pool.map(self.delete, keys):
+                pass
+
+    def listing(self) -> Iterator[StoredBlob]:
+        # Folder by folder: a list of everything could be longer than the memory.
+        folders = [f"{self._root}/{folder}" for folder in _FOLDERS]
+        while folders:
+            for entry in self._entries(folders.pop()):
+                modified = _modified(entry)
+                key = str(entry["name"]).removeprefix(f"{self._root}/")
+                if entry["type"] == "directory":
+                    folders.append(str(entry["name"]))
+                elif modified is not None and _KEY.fullmatch(key) is not None:
+                    yield StoredBlob(key, int(entry["size"]), modified)
+
+    def modified(self, key: str) -> float | None:
+        path = self._path(key)
+        try:
+            return _modified(self._files.info(path))
+        except FileNotFoundError:
+            return None
+        except self._silence as error:
+            raise _url_error(key, error) from error
+
+    def delete_unfinished(self, before: float) -> int:
+        return 0  # object stores show whole objects only
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def _entries(self, folder: str) -> list[dict[str, Any]]:
+        try:
+            return list(self._files.ls(folder, detail=True, refresh=True))
+        except FileNotFoundError:
+            return []
+        except self._silence as error:
+            raise _url_error(folder, error) from error
+
     def _path(self, key: str) -> str:
         return f"{self._root}/{_checked(key)}"
 
@@ -172,6 +326,17 @@ def _url_error(key: str, error: Exception) -> StorageError:
     if isinstance(error, PermissionError):
         return Unwritable(f"blob {key}: the store does not allow it ({text})")
     return StoreUnavailable(f"blob {key}: the store cannot be used ({text})")
+
+
+def _modified(entry: dict[str, Any]) -> float | None:
+    """When an object was last written; each file system of fsspec has its own word for it."""
+    for name in ("LastModified", "mtime", "created"):
+        value = entry.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _checked(key: str) -> str:

@@ -160,6 +160,15 @@ class Ledger:
         )
         return [(row[0], FrameTombstone(*row[1:])) for row in rows]
 
+    def forget_gaps(self, *, before_ns: int, most: int) -> int:
+        """Of the ``most`` oldest tombstones delete those that came before an instant; returns how many."""
+        with transaction(self.db):
+            return self.db.execute(
+                "DELETE FROM tombstones WHERE received_ns < ? AND id IN "
+                "(SELECT id FROM tombstones ORDER BY id LIMIT ?)",
+                (before_ns, most),
+            ).rowcount
+
     def _take_frame(self, frame: QueuedFrame, touched: set[BootName]) -> bool:
         """Count a frame; whether it is new and shall go into the queue."""
         name = (frame.edge_id, frame.boot_id)

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    delete,
     func,
     select,
     text,
@@ -204,6 +205,14 @@ class SqlLedger:
         table = _tombstones
         rows = self._rows(select(table).where(table.c.id > id_).order_by(table.c.id).limit(most))
         return [(row[0], FrameTombstone(*row[1:])) for row in rows]
+
+    def forget_gaps(self, *, before_ns: int, most: int) -> int:
+        table = _tombstones
+        # Another gateway may be at it: two that wait for each other's rows would stand still.
+        oldest = select(table.c.id).order_by(table.c.id).limit(most).with_for_update(skip_locked=True)
+        old = delete(table).where(table.c.received_ns < before_ns, table.c.id.in_(oldest))
+        with named_errors(self._engine, _WHAT), self._engine.begin() as connection:
+            return connection.execute(old).rowcount
 
     def _rows(self, query: Any) -> Sequence[Any]:
         with named_errors(self._engine, _WHAT), self._engine.connect() as connection:

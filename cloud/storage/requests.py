@@ -207,6 +207,15 @@ class RequestTable:
                 (now,),
             )
 
+    def forget(self, *, before: float, most: int) -> int:
+        """Of the ``most`` oldest requests delete those that ended and were due before an instant; returns how many."""
+        with transaction(self._db):
+            return self._db.execute(
+                "DELETE FROM requests WHERE state NOT IN ('pending', 'sent') AND deadline < ? AND id IN "
+                "(SELECT id FROM requests ORDER BY id LIMIT ?)",
+                (before, most),
+            ).rowcount
+
     def ended(self, ids: Collection[int]) -> list[int]:
         """Which of ``ids`` are open no more."""
         query = "SELECT count(*) FROM requests WHERE id = ? AND state IN ('pending', 'sent')"

@@ -65,6 +65,10 @@ class FrameLedger(Protocol):
         """Gaps with a number above ``id_``, at most ``most``, in the order they came."""
         ...
 
+    def forget_gaps(self, *, before_ns: int, most: int) -> int:
+        """Of the ``most`` oldest tombstones delete those that came before an instant; returns how many."""
+        ...
+
 
 class RequestStore(Protocol):
     """Requests for enhancement layers; ``cloud.storage.requests`` has their states."""
@@ -117,6 +121,10 @@ class RequestStore(Protocol):
 
     def expire(self, *, now: float) -> None:
         """End the open requests whose deadline has passed."""
+        ...
+
+    def forget(self, *, before: float, most: int) -> int:
+        """Of the ``most`` oldest requests delete those that ended and were due before an instant; returns how many."""
         ...
 
     def ended(self, ids: Collection[int]) -> list[int]:

@@ -20,6 +20,8 @@ Score = Annotated[float, within(0, 1, "")]
 Priority = Annotated[int, within(0, 100, "")]
 _Count = Annotated[int, within(0, 1_000_000_000, "frames")]
 
+AUDIT_SAMPLE = "audit sample"  # the reason of reviews that were drawn at random; retention knows them by it
+
 
 @dataclass(frozen=True)
 class FrameIdentity:
@@ -134,4 +136,4 @@ def _audit(config: PolicyConfig, frame: FrameIdentity) -> ReviewReason | None:
     # Comparing, not taking a remainder: the frames of a sparser sample are then part of a denser one.
     if draw * config.audit_every >= 1 << 64:
         return None
-    return ReviewReason("audit sample", config.audit_priority)
+    return ReviewReason(AUDIT_SAMPLE, config.audit_priority)

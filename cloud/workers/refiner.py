@@ -65,6 +65,12 @@ class ImageFilter(Protocol):
     def apply(self, image: U8Image) -> U8Image: ...
 
 
+@dataclass(frozen=True)
+class _StoredImage:
+    sha256: str
+    bytes: int
+
+
 @dataclass
 class _Open:
     """A review that waits for its enhancement, and for that of its key if it is a delta."""
@@ -73,6 +79,7 @@ class _Open:
     request_ids: list[int]
     give_up_at: float
     lease_ends_at: float
+    base_image_bytes: int
 
 
 @dataclass
@@ -137,16 +144,23 @@ class Refiner:
         except (BitstreamError, ModelNotFound, StoreCorrupt) as error:
             self._expire(review, f"{type(error).__name__}: {error}")
             return True
-        shown = self._store_image(review, "base", image)
+        png = self._store_image(review, "base", image)
         self._unless_lost(
             review,
             lambda id_: set_base_image(
-                self.catalogue, id_, self.owner, key=image_key(id_, "base"), sha256=shown
+                self.catalogue,
+                id_,
+                self.owner,
+                key=image_key(id_, "base"),
+                sha256=png.sha256,
+                image_bytes=png.bytes,
             ),
         )
         wanted = [review.seq] if review.key_seq is None else [review.seq, review.key_seq]
         # Remembered before it is asked for: should the gateway be away now, the next step asks again.
-        waiting = _Open(review, [], now + self.config.deadline_seconds, now + self.config.lease_seconds)
+        waiting = _Open(
+            review, [], now + self.config.deadline_seconds, now + self.config.lease_seconds, png.bytes
+        )
         self._open.append(waiting)
         self._ask(waiting, wanted)
         return True
@@ -184,14 +198,15 @@ class Refiner:
                 return True
         blobs = [state.blob for state in states if state.blob is not None]
         if len(blobs) == len(wanted):
-            self._finish(review, blobs)
+            self._finish(waiting, blobs)
             return True
         if now > waiting.give_up_at + self.config.lease_seconds:
             self._expire(review, "the gateway gave no answer in time")
             return True
         return False
 
-    def _finish(self, review: LeasedReview, enhancement_blobs: list[str]) -> None:
+    def _finish(self, waiting: _Open, enhancement_blobs: list[str]) -> None:
+        review = waiting.review
         try:
             enhancement = self.blobs.get(enhancement_blobs[0])
             key_base = self._key_base(review)
@@ -200,17 +215,18 @@ class Refiner:
         except (BitstreamError, ModelNotFound, StoreCorrupt) as error:
             self._expire(review, f"{type(error).__name__}: {error}")
             return
-        self._store_image(review, "enhanced", image)
-        shown = self._store_image(review, "refined", self.postfilter.apply(image))
+        enhanced = self._store_image(review, "enhanced", image)
+        refined = self._store_image(review, "refined", self.postfilter.apply(image))
         result = Refinement(
             enhancement_blob=enhancement_blobs[0],
             enhancement_bytes=len(enhancement),
             base_image=image_key(review.review_id, "base"),
             enhanced_image=image_key(review.review_id, "enhanced"),
             refined_image=image_key(review.review_id, "refined"),
-            shown_sha256=shown,
+            shown_sha256=refined.sha256,
             postfilter=f"{self.postfilter.name}:{self.postfilter.model_hash.hex()}",
             codec_model=self.codec.model_hash.hex(),
+            image_bytes=waiting.base_image_bytes + enhanced.bytes + refined.bytes,
         )
         self._unless_lost(
             review, lambda id_: mark_ready(self.catalogue, id_, self.owner, result, now_ns=self._now_ns())
@@ -249,13 +265,13 @@ class Refiner:
             return False
         return True
 
-    def _store_image(self, review: LeasedReview, kind: str, image: U8Image) -> str:
-        """Store an image as PNG; returns the SHA-256 of its bytes."""
+    def _store_image(self, review: LeasedReview, kind: str, image: U8Image) -> _StoredImage:
+        """Store an image as PNG."""
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         _, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
         png = encoded.tobytes()
         self.blobs.put(image_key(review.review_id, kind), png)
-        return hashlib.sha256(png).hexdigest()
+        return _StoredImage(hashlib.sha256(png).hexdigest(), len(png))
 
     def _now_ns(self) -> int:
         return int(self.clock() * _NANOSECONDS)

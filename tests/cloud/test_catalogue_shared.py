@@ -163,7 +163,7 @@ def test_a_statement_that_waits_for_too_long_is_given_up(database_url: str) -> N
 def test_a_later_schema_is_refused(database_url: str) -> None:
     catalogue = cat.open_catalogue(database_url)
     with catalogue.writing() as session:
-        session.connection().exec_driver_sql("UPDATE schema_version SET version = 99")
-    with pytest.raises(UnsupportedStore, match="99"):
+        session.connection().exec_driver_sql("UPDATE catalogue_version SET version_num = '9999_later'")
+    with pytest.raises(UnsupportedStore, match="9999_later"):
         cat.open_catalogue(database_url)
     catalogue.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.cloud.labels import check_labels
+from secondlook.cloud.workers.labels import check_labels
 from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.main import main
 from secondlook.shared.errors import ConfigError

@@ -221,6 +221,9 @@ def test_a_review_is_fetched_refined_and_ready(site: Site) -> None:
         levels[kind] = int(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).mean())
     assert levels == {"base": 10, "enhanced": 15, "refined": 16}
     assert ready.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/refined.png")).hexdigest()
+    with site.catalogue.reading() as session:
+        stored = session.get_one(cat.Frame, ready.frame_id).stored_bytes
+    assert stored == sum(blob.bytes for blob in site.blobs.listing())
 
 
 def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:

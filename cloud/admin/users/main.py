@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondlook.shared.flags import Flag, add_flags
+from secondlook.cloud.admin.store import add_store_flags, store_config
 
 if TYPE_CHECKING:
     from secondlook.cloud.catalogue import Catalogue
 
-_STORE: tuple[Flag, ...] = (
-    ("--data-dir", "data_dir", Path, "folder of queue, catalogue and blobs"),
-    ("--catalogue", "catalogue", str, "SQLAlchemy URL of the catalogue"),
-)
 _ROLES = ("viewer", "reviewer", "admin")
 _DAY_NS = 86_400 * 1_000_000_000
 
@@ -64,7 +59,7 @@ def _register_users(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         )
     runs = ((add, run_add), (listing, run_list), (passwd, run_passwd), (role, run_role), (remove, run_remove))
     for parser, run in runs:
-        _add_catalogue(parser)
+        add_store_flags(parser)
         parser.set_defaults(run=run, extra="cloud")
 
 
@@ -90,7 +85,7 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
     revoke = actions.add_parser("revoke", help="revoke a token", description="Revoke a token by its number.")
     revoke.add_argument("id", type=int, metavar="NUMBER", help="as `tokens list` shows it")
     for parser, run in ((new, run_token_new), (listing, run_token_list), (revoke, run_token_revoke)):
-        _add_catalogue(parser)
+        add_store_flags(parser)
         parser.set_defaults(run=run, extra="cloud")
 
 
@@ -190,20 +185,10 @@ def run_token_revoke(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_catalogue(parser: argparse.ArgumentParser) -> None:
-    add_flags(parser, _STORE, "secondlook.cloud.config:CloudConfig")
-
-
 def _catalogue(args: argparse.Namespace) -> Catalogue:
-    import secondlook.cloud.accounts.schema  # noqa: F401 opening the catalogue makes the tables that are known by then
     from secondlook.cloud.catalogue import open_catalogue
-    from secondlook.cloud.config import CloudConfig
-    from secondlook.shared.config import load
 
-    names = {setting: flag for flag, setting, *_ in _STORE}
-    given = {setting: getattr(args, setting) for setting in names}
-    config = load(args.config, CloudConfig, given, os.environ, flag_names=names)
-    return open_catalogue(config.catalogue_url)
+    return open_catalogue(store_config(args).catalogue_url)
 
 
 def _password(args: argparse.Namespace) -> str:
