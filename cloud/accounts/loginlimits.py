@@ -33,10 +33,12 @@ class SessionTimes:
 class LoginLimits:
     """How often a password may be wrong."""
 
-    account_attempts: int = 10  # wrong ones for one name, at once
+    account_attempts: int = 10  # wrong ones for one name from one address, at once
     account_seconds: float = 60.0  # and one more after this
     address_attempts: int = 30  # wrong ones from one address, at once
     address_seconds: float = 10.0  # and one more after this
+    name_attempts: int = 100  # wrong ones for one name from all addresses where it never logged in, at once
+    name_seconds: float = 10.0  # and one more after this
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) <= 0:

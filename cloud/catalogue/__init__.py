@@ -36,6 +36,8 @@ from secondlook.cloud.catalogue.store import Catalogue, open_catalogue
 from secondlook.cloud.catalogue.verdicts import (
     NewVerdict,
     UndoneVerdict,
+    conflict_of,
+    find_repeated,
     is_decided,
     record_verdict,
     undo_verdict,
@@ -59,7 +61,9 @@ __all__ = [
     "UndoneVerdict",
     "Verdict",
     "VerdictKind",
+    "conflict_of",
     "extend_review_lease",
+    "find_repeated",
     "frame_is_stored",
     "is_decided",
     "lease_due_review",
