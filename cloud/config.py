@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
 from secondlook.cloud.gateway.ratelimit import RateLimits
+from secondlook.cloud.station.httplimits import ConnectionLimits, parse_origin
 from secondlook.cloud.storage.queue import LONGEST_LEASE_SECONDS, QueueLimits
 from secondlook.cloud.storage.requests import RequestTimes
 from secondlook.cloud.workers.policy import PolicyConfig
@@ -156,8 +158,13 @@ class StationConfig(Settings):
     tls_certificate_file: Path | None = None  # certificate chain, PEM
     tls_key_file: Path | None = None  # its key, PEM, readable by its owner alone
     trusted_proxies: tuple[str, ...] = ()  # addresses or networks of proxies that end TLS and say who asks
+    root_path: str = ""  # folder below which a proxy shows the station, as /review
+    # https://name:port as browsers show it, where a proxy does not pass that Host on; pages there are its own
+    origins: tuple[str, ...] = ()
+    cookie: str = ""  # told from other stations' on the same host by this; the port and root_path without it
     session: SessionTimes = field(default_factory=SessionTimes)
     login: LoginLimits = field(default_factory=LoginLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,6 +172,14 @@ class StationConfig(Settings):
             raise ConfigError("tls_certificate_file and tls_key_file go together")
         for proxy in self.trusted_proxies:
             _check_network(proxy)
+        if self.root_path and re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path) is None:
+            raise ConfigError(
+                f"root_path: {self.root_path!r} is not a folder as /review, without a / at its end"
+            )
+        if re.fullmatch(r"[A-Za-z0-9._-]{0,64}", self.cookie) is None:
+            raise ConfigError("cookie is letters, digits and . _ -, at most 64")
+        for origin in self.origins:
+            parse_origin(origin)
         if self.is_exposed and self.tls_key_file is None and not self.trusted_proxies:
             raise ConfigError(
                 f"host {self.host} or allowed_hosts reach beyond this machine: set tls_certificate_file and "
@@ -176,6 +191,10 @@ class StationConfig(Settings):
         """Whether more than this machine is meant to reach it."""
         names = (self.host, *self.allowed_hosts)
         return bool(self.trusted_proxies) or not set(names) <= set(LOOPBACK_NAMES)
+
+    def instance(self, port: int) -> str:
+        """What its cookie is told by; ``port`` is the one it listens on."""
+        return self.cookie or f"{port}{self.root_path.replace('/', '-')}"
 
 
 @dataclass(frozen=True)

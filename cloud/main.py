@@ -262,6 +262,7 @@ def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
     from secondlook.cloud.config import LOOPBACK_NAMES
     from secondlook.cloud.station.app import create_app
+    from secondlook.cloud.station.httplimits import parse_origin
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
 
     config = _load(args, _STATION_FLAGS, "station")
@@ -271,6 +272,7 @@ def run_station(args: argparse.Namespace) -> int:
         check_certificate(certificate)
     # The port first: it is what most often fails, and the socket says which one "any" became.
     with _listen(station.host, station.port) as listener:
+        host, port = listener.getsockname()[:2]
         app = create_app(
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
@@ -280,13 +282,15 @@ def run_station(args: argparse.Namespace) -> int:
             trusted_proxies=station.trusted_proxies,
             session=station.session,
             login=station.login,
+            origins=tuple(map(parse_origin, station.origins)),
+            root_path=station.root_path,
+            instance=station.instance(port),
         )
-        host, port = listener.getsockname()[:2]
         logging.getLogger(__name__).info(
             "open %s://%s:%d/", "http" if certificate is None else "https", host, port
         )
         _stop_event()
-        serve(app, listener, certificate)
+        serve(app, listener, certificate, station.connections)
     return 0
 
 

@@ -46,13 +46,15 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     ├── ReviewError
     │   ├── ReviewNotFound          there is no review with this number
     │   │   └── ReviewGone          there was one, and retention deletes it
-    │   └── ReviewConflict          the review's state, or its lease, forbids this change
+    │   ├── ReviewConflict          the review's state, or its lease, forbids this change
+    │   │   └── DecidedMeanwhile    somebody else decided the frame while this reviewer looked at it
+    │   └── KeyReused               an idempotency key came with another verdict than the first time
     ├── AccountError
     │   ├── AccountNotFound         there is no such user or token
     │   ├── AccountConflict         the name is taken, or a role is above the user's
     │   ├── PasswordTooWeak         a new password is too short or too plain
     │   ├── LoginRefused            name or password is wrong
-    │   └── TooManyAttempts         too many wrong passwords for one account, or from one address
+    │   └── TooManyAttempts         too many wrong passwords for one name from one address, or from one address
     ├── DetectorError               detector weights are absent or not of a known layout
     ├── DeviceUnavailable           a GPU that was asked for is not there, or fails
     └── DemoError
@@ -244,6 +246,19 @@ class ReviewConflict(ReviewError):
     pass
 
 
+class DecidedMeanwhile(ReviewConflict):
+    """Both verdicts are kept: ``verdict_id`` is the refused reviewer's, ``other_id`` the one that came before."""
+
+    def __init__(self, text: str, *, verdict_id: int, other_id: int) -> None:
+        super().__init__(text)
+        self.verdict_id = verdict_id
+        self.other_id = other_id
+
+
+class KeyReused(ReviewError):
+    pass
+
+
 class AccountError(SecondlookError):
     pass
 
@@ -265,7 +280,9 @@ class LoginRefused(AccountError):
 
 
 class TooManyAttempts(AccountError):
-    pass
+    def __init__(self, wait_seconds: int) -> None:
+        super().__init__(f"too many attempts; try again in {wait_seconds} s")
+        self.wait_seconds = wait_seconds
 
 
 class DetectorError(SecondlookError):

@@ -20,18 +20,25 @@ _NETWORK_BITS = 64  # of IPv6: one customer has so many addresses that only the 
 
 
 class LoginThrottle:
-    """Counts attempts by account and by address, without a clock; ``now`` is seconds."""
+    """Counts wrong attempts, without a clock; ``now`` is seconds.
+
+    By name and address together, so that nobody keeps a person out from elsewhere; by address, over all names; and
+    by name over all addresses, against one that is guessed from everywhere. Where a person has logged in before,
+    that last limit does not hold.
+    """
 
     def __init__(self, limits: LoginLimits) -> None:
-        self._accounts = _buckets(limits.account_attempts, limits.account_seconds)
+        self._pairs = _buckets(limits.account_attempts, limits.account_seconds)
         self._addresses = _buckets(limits.address_attempts, limits.address_seconds)
+        self._names = _buckets(limits.name_attempts, limits.name_seconds)
+        self._known: Latest[list[bool]] = Latest(lambda _now: [False], most=_MAX_REMEMBERED)
 
     def attempt(self, name: str, address: str, *, now: float) -> None:
         """Count an attempt before it is checked. Raises TooManyAttempts, having counted nothing."""
         buckets = self._of(name, address, now)
         wait = max(bucket.seconds_until(1.0, now) for bucket in buckets)
         if wait > 0:
-            raise TooManyAttempts(f"too many attempts; try again in {math.ceil(wait)} s")
+            raise TooManyAttempts(math.ceil(wait))
         for bucket in buckets:
             bucket.take(1.0, now)
 
@@ -39,9 +46,14 @@ class LoginThrottle:
         """The attempt was right and does not count."""
         for bucket in self._of(name, address, now):
             bucket.give_back(1.0)
+        self._known.of(_pair(name, address), now)[0] = True
 
-    def _of(self, name: str, address: str, now: float) -> tuple[TokenBucket, TokenBucket]:
-        return self._accounts.of(name, now), self._addresses.of(_network(address), now)
+    def _of(self, name: str, address: str, now: float) -> list[TokenBucket]:
+        pair = _pair(name, address)
+        buckets = [self._pairs.of(pair, now), self._addresses.of(_network(address), now)]
+        if not self._known.of(pair, now)[0]:
+            buckets.append(self._names.of(name, now))
+        return buckets
 
 
 def log_in(
@@ -71,6 +83,10 @@ def log_in(
 
 def _buckets(attempts: int, seconds: float) -> Latest[TokenBucket]:
     return Latest(lambda now: TokenBucket(1 / seconds, attempts, now=now), most=_MAX_REMEMBERED)
+
+
+def _pair(name: str, address: str) -> str:
+    return f"{_network(address)} {name}"
 
 
 def _network(address: str) -> str:

@@ -33,7 +33,10 @@ class SessionTimes(Settings):
 class LoginLimits(Settings):
     """How often a password may be wrong."""
 
-    account_attempts: _Attempts = 10  # wrong ones for one name, at once
+    account_attempts: _Attempts = 10  # wrong ones for one name from one address, at once
     account_seconds: Seconds = 60.0  # and one more after this
     address_attempts: _Attempts = 30  # wrong ones from one address, at once
     address_seconds: Seconds = 10.0  # and one more after this
+    # wrong ones for one name from all addresses where it never logged in, at once
+    name_attempts: _Attempts = 100
+    name_seconds: Seconds = 10.0  # and one more after this

@@ -38,6 +38,8 @@ from secondlook.cloud.catalogue.store import Catalogue, note_export, open_catalo
 from secondlook.cloud.catalogue.verdicts import (
     NewVerdict,
     UndoneVerdict,
+    conflict_of,
+    find_repeated,
     is_decided,
     record_verdict,
     undo_verdict,
@@ -63,7 +65,9 @@ __all__ = [
     "UndoneVerdict",
     "Verdict",
     "VerdictKind",
+    "conflict_of",
     "extend_review_lease",
+    "find_repeated",
     "frame_is_stored",
     "is_decided",
     "lease_due_review",

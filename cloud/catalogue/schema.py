@@ -206,7 +206,7 @@ class Verdict(Base):
     """What a person said of a frame, or of one box in it. Undone verdicts stay, marked by ``undone_ns``."""
 
     __tablename__ = "verdicts"
-    __table_args__ = (_NEVER_REUSED,)
+    __table_args__ = (Index("verdicts_key", "reviewer", "idempotency_key", unique=True), _NEVER_REUSED)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"), index=True)
@@ -223,6 +223,11 @@ class Verdict(Base):
     decided_ns: Mapped[int] = mapped_column(_Nanoseconds)
     shown_sha256: Mapped[str] = mapped_column(String(64))
     undone_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+    idempotency_key: Mapped[str | None] = mapped_column(
+        String(64)
+    )  # a verdict that is sent again carries the same
+    # another person's verdict that had decided the frame, unseen, when this one was given
+    conflicts_with: Mapped[int | None] = mapped_column(BigInteger)
 
     review: Mapped[Review] = relationship(back_populates="verdicts")
 

@@ -3,6 +3,10 @@
 A verdict speaks of the whole frame or of one box; the last one that stands counts. A review is decided once
 a person confirmed, rejected or was unsure of the whole frame, or gave a verdict on every box in it. A missed
 object only adds a box: more may follow. Verdicts are never changed or deleted; undoing one marks it.
+
+Two people may have the same frame before them. Who says which verdicts they had seen, and is told that somebody else
+decided meanwhile, has a verdict in conflict: both are kept, and the frame is contested until one of them is undone or
+somebody who has seen both gives a verdict on the whole frame.
 """
 
 from __future__ import annotations
@@ -13,19 +17,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
 from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Verdict, VerdictKind
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.workers.policy import AUDIT_SAMPLE
-from secondlook.shared.errors import ReviewConflict
+from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
+from secondlook.shared.texts import class_key, class_name, has_control
 
 Box = tuple[float, float, float, float]
 
 MAX_NOTE_LENGTH = 1000
-LABEL_PATTERN = r"[a-z0-9][a-z0-9 _-]{0,63}"
-REVIEWER_PATTERN = r"[^\x00-\x1f\x7f]{1,64}"
+REVIEWER_PATTERN = r"[^\x00-\x1f\x7f-\x9f]{1,64}"
+KEY_PATTERN = r"[A-Za-z0-9._-]{8,64}"
 
 _WHOLE_FRAME = frozenset({VerdictKind.CONFIRM, VerdictKind.REJECT, VerdictKind.UNSURE})
 _OPEN = frozenset({ReviewState.READY, ReviewState.EXPIRED})
@@ -39,6 +45,10 @@ class NewVerdict:
     detections from 0 in the order of their ids; None speaks of the whole frame. ``box`` (x0, y0, x1, y1 in
     pixels of the frame) is where a missed object is, ``label`` its class, or the right class where the
     machine's was wrong.
+
+    A verdict that may be sent more than once carries the same ``idempotency_key`` each time. ``seen_verdict_id`` is
+    the highest number among the verdicts of this review that the person had seen, 0 when there were none; None asks
+    for no check.
     """
 
     kind: VerdictKind
@@ -48,26 +58,33 @@ class NewVerdict:
     box_index: int | None = None
     label: str | None = None
     box: Box | None = None
+    idempotency_key: str | None = None
+    seen_verdict_id: int | None = None
 
     def __post_init__(self) -> None:
-        if re.fullmatch(REVIEWER_PATTERN, self.reviewer) is None or self.reviewer != self.reviewer.strip():
+        name = self.reviewer
+        if re.fullmatch(REVIEWER_PATTERN, name) is None or name != name.strip() or has_control(name):
             raise ValueError("a reviewer's name is 1 to 64 printable characters")
         if re.fullmatch(r"[0-9a-f]{64}", self.shown_sha256) is None:
             raise ValueError("shown_sha256 is 64 lower-case hex digits")
-        if "\0" in self.note:
-            raise ValueError("a note is text, without NUL characters")
+        if has_control(self.note, lines=True):
+            raise ValueError("a note is text, without NUL and other control characters")
         if len(self.note) > MAX_NOTE_LENGTH:
             raise ValueError(f"a note has at most {MAX_NOTE_LENGTH} characters")
         if self.box_index is not None and self.box_index < 0:
             raise ValueError("box_index counts from 0")
+        if self.idempotency_key is not None and re.fullmatch(KEY_PATTERN, self.idempotency_key) is None:
+            raise ValueError("an idempotency key is 8 to 64 of letters, digits and . _ -")
+        if self.seen_verdict_id is not None and self.seen_verdict_id < 0:
+            raise ValueError("seen_verdict_id is 0 or the number of a verdict")
         self._check_correction()
 
     def _check_correction(self) -> None:
         corrects = self.kind in {VerdictKind.WRONG_CLASS, VerdictKind.MISSED_OBJECT}
         if corrects != (self.label is not None):
             raise ValueError("a wrong class and a missed object name a label, other verdicts do not")
-        if self.label is not None and re.fullmatch(LABEL_PATTERN, self.label) is None:
-            raise ValueError("a label is lower-case letters, digits, space, _ and -, at most 64")
+        if self.label is not None and class_name(self.label) != self.label:
+            raise ValueError("a label is a class name in NFC, without blanks around it")
         if self.kind is VerdictKind.WRONG_CLASS and self.box_index is None:
             raise ValueError("a wrong class names its box_index")
         if self.kind is VerdictKind.MISSED_OBJECT and self.box_index is not None:
@@ -91,33 +108,35 @@ class UndoneVerdict:
 def record_verdict(catalogue: Catalogue, review_id: int, verdict: NewVerdict, *, now_ns: int) -> int:
     """Store what a person said of a review; returns the verdict's number.
 
-    Raises ReviewNotFound, ReviewConflict (not ready to be judged, no such box, or a box outside the frame).
+    A verdict whose key is stored already is not stored again, and is answered as it was the first time.
+
+    Raises ReviewNotFound, ReviewConflict (not ready to be judged, no such box, or a box outside the frame), KeyReused,
+    and DecidedMeanwhile when another person decided the frame unseen: the verdict is stored all the same.
     """
-    with catalogue.writing() as session:
-        review = get_review(session, review_id)
-        _check_against_frame(review, verdict)
-        before = review.state
-        if before not in _OPEN | {ReviewState.DECIDED}:
-            raise ReviewConflict(f"review {review_id} is {before.value} and cannot be judged yet")
-        entry = _row(review_id, verdict, now_ns)
-        review.verdicts.append(entry)
-        session.flush()
-        _settle(review, now_ns)
-        detail = {
-            "verdict_id": entry.id,
-            "verdict": verdict.kind.value,
-            "box_index": verdict.box_index,
-            "label": verdict.label,
-            "box": None if verdict.box is None else list(verdict.box),
-            "note": verdict.note,
-            "shown_sha256": verdict.shown_sha256,
-            "codec_model": review.codec_model,
-            "postfilter": review.postfilter,
-            "state_before": before.value,
-            "state_after": review.state.value,
-        }
-        audit_review(session, now_ns, verdict.reviewer, "verdict given", review_id, detail)
-        return entry.id
+    try:
+        with catalogue.writing() as session:
+            review = get_review(session, review_id)
+            entry = _stored(session, review_id, verdict) or _add(session, review, verdict, now_ns)
+            other = _named(review, entry.conflicts_with)
+    except IntegrityError:
+        # The same key came for another review at the same moment; now it is there to be found.
+        found = find_repeated(catalogue, review_id, verdict)
+        if found is None:
+            raise
+        return found
+    return _answer(entry, other)
+
+
+def find_repeated(catalogue: Catalogue, review_id: int, verdict: NewVerdict) -> int | None:
+    """The number of a verdict that is stored already under this key; None when it is new.
+
+    Raises KeyReused, and DecidedMeanwhile when that was the answer the first time.
+    """
+    with catalogue.reading() as session:
+        entry = _stored(session, review_id, verdict)
+        if entry is None:
+            return None
+        return _answer(entry, _named(entry.review, entry.conflicts_with))
 
 
 def undo_verdict(
@@ -151,6 +170,100 @@ def is_decided(box_count: int, verdicts: Sequence[Verdict]) -> bool:
         return True
     judged = {entry.box_index for entry in standing if entry.box_index is not None}
     return box_count > 0 and len(judged) == box_count
+
+
+def conflict_of(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The last verdict that contests another one, where both stand, differ, and nobody settled it since."""
+    standing = {entry.id: entry for entry in verdicts if entry.undone_ns is None}
+    last = None
+    for entry in standing.values():
+        if entry.conflicts_with is not None:
+            other = standing.get(entry.conflicts_with)
+            if other is not None and _meaning(other) != _meaning(entry):
+                last = entry
+        elif last is not None and entry.box_index is None and entry.verdict in _WHOLE_FRAME:
+            last = None
+    return last
+
+
+def _meaning(entry: Verdict) -> tuple[VerdictKind, int | None, str]:
+    return entry.verdict, entry.box_index, class_key(entry.label or "")
+
+
+def _stored(session: Session, review_id: int, verdict: NewVerdict) -> Verdict | None:
+    """The verdict that came with this key before. Raises KeyReused when it was another one."""
+    if verdict.idempotency_key is None:
+        return None
+    entry = session.scalars(
+        select(Verdict).where(
+            Verdict.reviewer == verdict.reviewer, Verdict.idempotency_key == verdict.idempotency_key
+        )
+    ).one_or_none()
+    if entry is None:
+        return None
+    given = _row(review_id, verdict, 0)
+    same = ("review_id", "note", "x0", "y0", "x1", "y1", "shown_sha256")
+    if _meaning(entry) != _meaning(given) or any(getattr(entry, n) != getattr(given, n) for n in same):
+        raise KeyReused(f"the key {verdict.idempotency_key} belongs to verdict {entry.id}, which differs")
+    return entry
+
+
+def _add(session: Session, review: Review, verdict: NewVerdict, now_ns: int) -> Verdict:
+    _check_against_frame(review, verdict)
+    before = review.state
+    if before not in _OPEN | {ReviewState.DECIDED}:
+        raise ReviewConflict(f"review {review.id} is {before.value} and cannot be judged yet")
+    other = _unseen_decision(review, verdict)
+    entry = _row(review.id, verdict, now_ns)
+    entry.conflicts_with = None if other is None else other.id
+    review.verdicts.append(entry)
+    session.flush()
+    _settle(review, now_ns)
+    detail = {
+        "verdict_id": entry.id,
+        "verdict": verdict.kind.value,
+        "box_index": verdict.box_index,
+        "label": verdict.label,
+        "box": None if verdict.box is None else list(verdict.box),
+        "note": verdict.note,
+        "shown_sha256": verdict.shown_sha256,
+        "codec_model": review.codec_model,
+        "postfilter": review.postfilter,
+        "state_before": before.value,
+        "state_after": review.state.value,
+    }
+    if other is not None:
+        detail["conflicts_with"] = other.id
+    audit_review(session, now_ns, verdict.reviewer, "verdict given", review.id, detail)
+    return entry
+
+
+def _unseen_decision(review: Review, verdict: NewVerdict) -> Verdict | None:
+    """Another person's verdict that this one's giver had not seen, on a frame that is decided."""
+    if verdict.seen_verdict_id is None or review.state is not ReviewState.DECIDED:
+        return None
+    unseen = [
+        entry
+        for entry in review.verdicts
+        if entry.undone_ns is None
+        and entry.id > verdict.seen_verdict_id
+        and entry.reviewer != verdict.reviewer
+    ]
+    return unseen[-1] if unseen else None
+
+
+def _named(review: Review, verdict_id: int | None) -> Verdict | None:
+    return next((entry for entry in review.verdicts if entry.id == verdict_id), None)
+
+
+def _answer(entry: Verdict, other: Verdict | None) -> int:
+    if other is None:
+        return entry.id
+    raise DecidedMeanwhile(
+        f"{other.reviewer} decided this frame meanwhile: {other.verdict.value.replace('_', ' ')}; both are kept",
+        verdict_id=entry.id,
+        other_id=other.id,
+    )
 
 
 def _settle(review: Review, now_ns: int) -> None:
@@ -204,4 +317,5 @@ def _row(review_id: int, verdict: NewVerdict, now_ns: int) -> Verdict:
         y1=y1,
         decided_ns=now_ns,
         shown_sha256=verdict.shown_sha256,
+        idempotency_key=verdict.idempotency_key,
     )

@@ -56,10 +56,8 @@ RIGHTS: dict[str, Role | None] = {
 }
 
 _PAGES = frozenset({"/", "/docs"})
-_PLAIN_COOKIE = "secondlook"
-_TLS_COOKIE = (
-    "__Host-secondlook"  # browsers keep no other host, and no plain connection, from setting this one
-)
+_COOKIE = "secondlook"
+_TLS_PREFIX = "__Host-"  # browsers let no other host, and no plain connection, set such a cookie
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -86,9 +84,22 @@ class Authorizer:
     """Tells who is behind a request, and whether the right is theirs."""
 
     def __init__(
-        self, catalogue: Catalogue, times: SessionTimes, *, exposed: bool, now_ns: Callable[[], int]
+        self,
+        catalogue: Catalogue,
+        times: SessionTimes,
+        *,
+        exposed: bool,
+        now_ns: Callable[[], int],
+        instance: str = "",
+        root_path: str = "",
     ) -> None:
-        """``exposed``: more than this machine can reach the station, so nobody is local."""
+        """``exposed``: more than this machine can reach the station, so nobody is local.
+
+        ``instance`` tells this station's cookie from those of others on the same host: browsers send a cookie to
+        all ports of a host.
+        """
+        self.cookie = f"{_COOKIE}-{instance}" if instance else _COOKIE
+        self._login_page = f"{root_path}/login"
         self._catalogue = catalogue
         self._times = times
         self._needs_login = exposed
@@ -98,8 +109,8 @@ class Authorizer:
         """The refusal of a request that may not pass; else its principal is in ``request.state``."""
         principal = self._principal(request)
         if principal is None:
-            if request.url.path in _PAGES:
-                return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+            if request.scope["path"] in _PAGES:
+                return RedirectResponse(self._login_page, HTTPStatus.SEE_OTHER)
             return JSONResponse(
                 {"detail": "log in first"}, HTTPStatus.UNAUTHORIZED, {"www-authenticate": "Bearer"}
             )
@@ -155,7 +166,8 @@ def clear_session_cookie(request: Request, response: Response) -> None:
 
 
 def _cookie_name(request: Request) -> str:
-    return _TLS_COOKIE if is_tls(request.scope) else _PLAIN_COOKIE
+    authorizer: Authorizer = request.app.state.authorizer
+    return f"{_TLS_PREFIX}{authorizer.cookie}" if is_tls(request.scope) else authorizer.cookie
 
 
 def _caller(request: Request) -> Principal:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from secondlook.cloud import accounts
 from secondlook.cloud.accounts import Principal, Role
@@ -23,6 +23,7 @@ from secondlook.cloud.station.access import (
     session_secret,
     set_session_cookie,
 )
+from secondlook.cloud.station.schema import Incoming
 from secondlook.shared.errors import AccountConflict, LoginRefused
 
 _NANOSECONDS = 1_000_000_000
@@ -34,36 +35,32 @@ TokenId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Password = Annotated[str, Field(max_length=MAX_LENGTH, repr=False)]
 
 
-class _In(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class LoginIn(_In):
+class LoginIn(Incoming):
     name: str = Field(max_length=64)
     password: Password
 
 
-class PasswordChangeIn(_In):
+class PasswordChangeIn(Incoming):
     present: Password
     new: Password
 
 
-class PasswordIn(_In):
+class PasswordIn(Incoming):
     password: Password
 
 
-class RoleIn(_In):
+class RoleIn(Incoming):
     role: Role
 
 
-class UserIn(_In):
+class UserIn(Incoming):
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     role: Role
     password: Password
 
 
-class TokenIn(_In):
-    label: str = Field(pattern=r"^[^\x00-\x1f\x7f]{1,64}$")
+class TokenIn(Incoming):
+    label: str = Field(min_length=1, max_length=64)
     role: Role = Role.VIEWER
     days: int | None = Field(None, ge=1, le=_MAX_DAYS)
 
@@ -132,7 +129,6 @@ def _add_login(
         if principal is None:
             raise AccountConflict(f"{name} was removed this moment")
         set_session_cookie(request, response, secret)
-        response.headers["cache-control"] = "no-store"
         return Me(name=name, role=principal.role, csrf=csrf_of(secret))
 
     @router.post("/logout", status_code=204)
@@ -146,9 +142,8 @@ def _add_login(
         return response
 
     @router.get("/me")
-    def me(caller: Caller, response: Response) -> Me:
+    def me(caller: Caller) -> Me:
         """Who is behind this request."""
-        response.headers["cache-control"] = "no-store"
         return Me(name=caller.name, role=caller.role, csrf=caller.csrf)
 
 
@@ -178,14 +173,13 @@ def _add_own(
         ]
 
     @router.post("/tokens")
-    def new_token(body: TokenIn, caller: Caller, response: Response) -> NewToken:
+    def new_token(body: TokenIn, caller: Caller) -> NewToken:
         """Make an API token for oneself, with one's own role or less."""
         now, name = now_ns(), _logged_in(caller)
         expires_ns = None if body.days is None else now + body.days * _DAY_NS
         id_, token = accounts.create_token(
             catalogue, name, label=body.label, role=body.role, expires_ns=expires_ns, actor=name, now_ns=now
         )
-        response.headers["cache-control"] = "no-store"
         return NewToken(id=id_, token=token)
 
     @router.post("/tokens/{token_id}/revoke", status_code=204)

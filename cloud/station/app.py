@@ -17,7 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
 from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
-from secondlook.cloud.catalogue import open_catalogue
+from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES
 from secondlook.cloud.station.access import Authorizer, GuardedRoute
 from secondlook.cloud.station.account_routes import build_account_router
@@ -28,6 +28,7 @@ from secondlook.shared.errors import (
     AccountConflict,
     AccountNotFound,
     ConfigError,
+    KeyReused,
     LoginRefused,
     PasswordTooWeak,
     ReviewConflict,
@@ -48,6 +49,7 @@ _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
     (ReviewGone, HTTPStatus.GONE),
     (ReviewNotFound, HTTPStatus.NOT_FOUND),
     (ReviewConflict, HTTPStatus.CONFLICT),
+    (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LoginRefused, HTTPStatus.UNAUTHORIZED),
     (TooManyAttempts, HTTPStatus.TOO_MANY_REQUESTS),
     (AccountNotFound, HTTPStatus.NOT_FOUND),
@@ -69,13 +71,18 @@ def create_app(
     trusted_proxies: Sequence[str] = (),
     session: SessionTimes = _SESSION,
     login: LoginLimits = _LOGIN,
+    origins: Sequence[str] = (),
+    root_path: str = "",
+    instance: str = "",
     now_ns: Callable[[], int] = time.time_ns,
 ) -> FastAPI:
     """The review station over one catalogue and one blob store.
 
     ``allowed_hosts`` are the names under which reviewers reach it; anything but loopback must be given, ``*``
     lets every name in. ``exposed``: more than this machine reaches it, so that there must be users, and TLS.
-    ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count.
+    ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count. ``origins``: what browsers show
+    before the path where a proxy does not pass on the Host they asked for. ``root_path``: the folder, as "/review",
+    below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
@@ -87,33 +94,42 @@ def create_app(
             "the station faces a network and has no users: make one with `secondlook users add`"
         )
 
+    app = _bare_app(title, root_path, catalogue)
+    app.state.authorizer = Authorizer(
+        catalogue, session, exposed=exposed, now_ns=now_ns, instance=instance, root_path=root_path
+    )
+    app.add_middleware(
+        Guard, allowed_hosts=allowed_hosts, tls_only=exposed, origins=origins, root_path=root_path
+    )
+    if trusted_proxies:
+        # Added last, so it comes first: what follows sees the client's own address and scheme.
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
+    app.exception_handler(SecondlookError)(_on_error)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
+    app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
+    app.include_router(_pages(app))
+    # Pages without what they show: whoever reads them learns what is in this repository.
+    app.mount("/static", StaticFiles(directory=_STATIC))
+    return app
+
+
+def _bare_app(title: str, root_path: str, catalogue: Catalogue) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         catalogue.close()
 
-    app = FastAPI(
+    return FastAPI(
         title=f"{title}: review station",
         version=__version__,
         # FastAPI's own pages load scripts from a content network; /docs is ours instead.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,  # ours too, so that it is guarded like the rest
+        servers=[{"url": root_path}] if root_path else None,
         lifespan=lifespan,
     )
-    app.state.authorizer = Authorizer(catalogue, session, exposed=exposed, now_ns=now_ns)
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts, tls_only=exposed)
-    if trusted_proxies:
-        # Added last, so it comes first: what follows sees the client's own address and scheme.
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
-    app.exception_handler(SecondlookError)(_on_error)
-    app.exception_handler(RequestValidationError)(_on_invalid)
-    app.include_router(build_router(catalogue, blobs, title=title, now_ns=now_ns))
-    app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
-    app.include_router(_pages(app))
-    # Pages without what they show: whoever reads them learns what is in this repository.
-    app.mount("/static", StaticFiles(directory=_STATIC))
-    return app
 
 
 def _pages(app: FastAPI) -> APIRouter:
@@ -140,7 +156,8 @@ def _pages(app: FastAPI) -> APIRouter:
 
 def _on_error(_request: Request, error: SecondlookError) -> JSONResponse:
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
-    return JSONResponse({"detail": str(error)}, status)
+    headers = {"retry-after": str(error.wait_seconds)} if isinstance(error, TooManyAttempts) else None
+    return JSONResponse({"detail": str(error)}, status, headers)
 
 
 def _on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,25 +1,34 @@
 """Reviews as data sets: COCO annotations with the reviewers' corrections, and verdicts as JSON lines.
 
 Where verdicts overlap, the one on a box wins over the one on its whole frame, and the last one that stands
-wins over earlier ones. Rejected boxes are left out, wrong classes relabelled, missed objects added.
+wins over earlier ones. Rejected boxes are left out, wrong classes relabelled, missed objects added. Frames of which
+a reviewer was unsure, and those that two people decided differently, are left out unless asked for; where they are
+asked for, the decision that came first counts.
+
+Both files are made while they are sent: however many reviews there are, a batch of them is in memory.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import IO, Any
 
-from secondlook.cloud.catalogue import DetectedBox, Review, Verdict, VerdictKind
+from secondlook.cloud.catalogue import DetectedBox, Review, ReviewState, Verdict, VerdictKind, conflict_of
 from secondlook.cloud.station.queries import box_of
 from secondlook.cloud.station.schema import Box, instant
 from secondlook.shared.detection import COCO_CLASSES
+from secondlook.shared.texts import class_key
 
 # The data set numbers its 80 classes from 1 to 90, with these left out.
 _COCO_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 _COCO_IDS = dict(zip(COCO_CLASSES, (i for i in range(1, 91) if i not in _COCO_GAPS), strict=True))
 _FIRST_OWN_ID = 1000  # for classes that COCO does not have
+_BATCH = 200  # reviews, or annotations, that are sent together
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,12 @@ class FinalBox:
 
 
 def final_boxes(review: Review) -> list[FinalBox]:
-    """What is in a frame once its standing verdicts are applied to its detections."""
-    standing = [verdict for verdict in review.verdicts if verdict.undone_ns is None]
+    """What is in a frame once its standing verdicts are applied to its detections; boxes end where it ends."""
+    frame, standing = review.frame, _counting(review)
     on_frame = _last_on_frame(standing)
-    on_box = {verdict.box_index: verdict for verdict in standing if verdict.box_index is not None}
+    on_box = _last_on_boxes(standing)
     boxes = []
-    for index, detected in enumerate(review.frame.detections):
+    for index, detected in enumerate(frame.detections):
         box = _judged(detected, on_box.get(index, on_frame))
         if box is not None:
             boxes.append(box)
@@ -47,37 +56,96 @@ def final_boxes(review: Review) -> list[FinalBox]:
         place = box_of(verdict)
         if place is not None and verdict.label is not None:
             boxes.append(FinalBox(verdict.label, place, True, None, None))
-    return boxes
+    inside = ((box, _clipped(box.box, frame.width, frame.height)) for box in boxes)
+    return [replace(box, box=place) for box, place in inside if place is not None]
 
 
-def coco(reviews: Iterable[Review], *, description: str) -> dict[str, Any]:
-    """A COCO detection data set. Classes of COCO keep their official numbers; others follow from 1000."""
-    images: list[dict[str, Any]] = []
-    kept: list[tuple[int, FinalBox]] = []
+def is_unsure(review: Review) -> bool:
+    """Whether what counts of the verdicts leaves the frame, or one of its boxes, to doubt."""
+    standing = _counting(review)
+    on_frame, on_box = _last_on_frame(standing), _last_on_boxes(standing)
+    judging = [on_frame, *(on_box.get(index) for index in range(len(review.frame.detections)))]
+    return any(verdict is not None and verdict.verdict is VerdictKind.UNSURE for verdict in judging)
+
+
+def chosen(reviews: Iterable[Review], *, unsure: bool, contested: bool) -> Iterator[Review]:
+    """Without the decided frames that are in doubt, or contested, unless they are asked for."""
     for review in reviews:
-        images.append(_image(review))
-        kept.extend((review.frame_id, box) for box in final_boxes(review))
-    labels = sorted({box.label for _, box in kept} | set(COCO_CLASSES))
-    own = [label for label in labels if label not in _COCO_IDS]
-    ids = _COCO_IDS | {label: _FIRST_OWN_ID + i for i, label in enumerate(own)}
-    return {
-        "info": {"description": description, "version": "1"},
-        "images": images,
-        "annotations": [
-            _annotation(number, frame_id, box, ids[box.label])
-            for number, (frame_id, box) in enumerate(kept, start=1)
-        ],
-        "categories": [
-            {"id": ids[label], "name": label} for label in sorted(labels, key=lambda name: ids[name])
-        ],
-    }
+        if review.state is ReviewState.DECIDED:
+            if not unsure and is_unsure(review):
+                continue
+            if not contested and conflict_of(review.verdicts) is not None:
+                continue
+        yield review
+
+
+def coco_parts(reviews: Iterable[Review], *, description: str, root_path: str = "") -> Iterator[str]:
+    """The text of a COCO detection data set, in parts.
+
+    Classes of COCO keep their official numbers; others follow from 1000 in the order in which they are met, however
+    each is capitalised. Annotations wait in a packed temporary file until all images have been written.
+    """
+    yield f'{{"info": {json.dumps({"description": description, "version": "1"})},\n"images": ['
+    classes = _Classes()
+    with tempfile.TemporaryFile() as file:
+        with gzip.open(file, "wt", compresslevel=1, encoding="utf-8") as kept:
+            separator, number = "\n", 0
+            for batch in _batches(reviews):
+                parts = []
+                for review in batch:
+                    parts.append(separator + json.dumps(_image(review, root_path)))
+                    separator = ",\n"
+                    for box in final_boxes(review):
+                        number += 1
+                        kept.write(json.dumps(_annotation(number, review.frame_id, box, classes)) + "\n")
+                yield "".join(parts)
+        yield '\n],\n"annotations": ['
+        file.seek(0)
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            yield from _joined(lines)
+    yield f'\n],\n"categories": {json.dumps(classes.categories())}}}\n'
+
+
+class _Classes:
+    """The numbers of classes."""
+
+    def __init__(self) -> None:
+        self._ids = {class_key(label): number for label, number in _COCO_IDS.items()}
+        self._names = list(_COCO_IDS.items())
+
+    def number_of(self, label: str) -> int:
+        key = class_key(label)
+        if key not in self._ids:
+            self._ids[key] = _FIRST_OWN_ID + len(self._ids) - len(_COCO_IDS)
+            self._names.append((label, self._ids[key]))
+        return self._ids[key]
+
+    def categories(self) -> list[dict[str, Any]]:
+        return [{"id": number, "name": label} for label, number in self._names]
+
+
+def _batches(reviews: Iterable[Review]) -> Iterator[list[Review]]:
+    rest = iter(reviews)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
+
+
+def _joined(lines: IO[str]) -> Iterator[str]:
+    """Lines as items of a JSON array, many at a time."""
+    separator = "\n"
+    while batch := list(islice(lines, _BATCH)):
+        yield separator + ",\n".join(line.rstrip("\n") for line in batch)
+        separator = ",\n"
 
 
 def verdict_lines(reviews: Iterable[Review]) -> Iterator[str]:
     """One JSON object a line for every verdict ever given, undone ones included."""
-    for review in reviews:
-        for verdict in review.verdicts:
-            yield json.dumps(_verdict_line(review, verdict)) + "\n"
+    for batch in _batches(reviews):
+        yield "".join(
+            json.dumps(_verdict_line(review, verdict)) + "\n"
+            for review in batch
+            for verdict in review.verdicts
+        )
 
 
 def _judged(detected: DetectedBox, verdict: Verdict | None) -> FinalBox | None:
@@ -92,46 +160,70 @@ def _judged(detected: DetectedBox, verdict: Verdict | None) -> FinalBox | None:
     return FinalBox(label, box, verified, detected.score, detected.label)
 
 
+def _counting(review: Review) -> list[Verdict]:
+    """Verdicts that stand; while the frame is contested, those that contest do not count."""
+    contested = conflict_of(review.verdicts) is not None
+    return [
+        verdict
+        for verdict in review.verdicts
+        if verdict.undone_ns is None and not (contested and verdict.conflicts_with is not None)
+    ]
+
+
 def _last_on_frame(standing: list[Verdict]) -> Verdict | None:
     whole = [v for v in standing if v.box_index is None and v.verdict is not VerdictKind.MISSED_OBJECT]
     return whole[-1] if whole else None
 
 
-def _image(review: Review) -> dict[str, Any]:
+def _last_on_boxes(standing: list[Verdict]) -> dict[int, Verdict]:
+    return {verdict.box_index: verdict for verdict in standing if verdict.box_index is not None}
+
+
+def _clipped(box: Box, width: int, height: int) -> Box | None:
+    """The part of a box that lies in the frame; None when there is none."""
+    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _image(review: Review, root_path: str) -> dict[str, Any]:
     frame = review.frame
-    standing = [verdict for verdict in review.verdicts if verdict.undone_ns is None]
+    standing = _counting(review)
     on_frame = _last_on_frame(standing)
     settled = on_frame is not None and on_frame.verdict is not VerdictKind.UNSURE
-    judged = {v.box_index: v for v in standing if v.box_index is not None}
+    judged = _last_on_boxes(standing)
     each_box = bool(frame.detections) and all(
         index in judged and judged[index].verdict is not VerdictKind.UNSURE
         for index in range(len(frame.detections))
     )
+    contested = conflict_of(review.verdicts) is not None
     return {
         "id": frame.id,
         "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}.png",
         "width": frame.width,
         "height": frame.height,
         "date_captured": instant(frame.captured_ns).isoformat(),
-        "verified": settled or each_box,
+        "verified": (settled or each_box) and not contested,
+        "contested": contested,
         "review_id": review.id,
         "state": review.state.value,
         "reason": review.reason,
         "reviewers": sorted({verdict.reviewer for verdict in standing}),
         "shown_sha256": standing[-1].shown_sha256 if standing else None,
-        "station_path": f"/api/reviews/{review.id}/images/{'refined' if review.refined_image else 'base'}",
+        "station_path": f"{root_path}/api/reviews/{review.id}/images/{'refined' if review.refined_image else 'base'}",
     }
 
 
-def _annotation(number: int, frame_id: int, box: FinalBox, category_id: int) -> dict[str, Any]:
+def _annotation(number: int, frame_id: int, box: FinalBox, classes: _Classes) -> dict[str, Any]:
     x0, y0, x1, y1 = box.box
     width, height = x1 - x0, y1 - y0
     return {
         "id": number,
         "image_id": frame_id,
-        "category_id": category_id,
+        "category_id": classes.number_of(box.label),
         "bbox": [x0, y0, width, height],
         "area": width * height,
+        "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],  # the box, for tools that want an outline
         "iscrowd": 0,
         "verified": box.verified,
         "source": "reviewer" if box.score is None else "detector",
@@ -167,6 +259,7 @@ def _verdict_line(review: Review, verdict: Verdict) -> dict[str, Any]:
         "box": None if place is None else list(place),
         "note": verdict.note,
         "decided_at": instant(verdict.decided_ns).isoformat(),
+        "conflicts_with": verdict.conflicts_with,
         "undone_at": None if verdict.undone_ns is None else instant(verdict.undone_ns).isoformat(),
         "shown_sha256": verdict.shown_sha256,
         "codec_model": review.codec_model,

@@ -18,6 +18,7 @@ from secondlook.cloud.catalogue import (
     Review,
     ReviewState,
     Verdict,
+    conflict_of,
 )
 from secondlook.cloud.station import schema
 from secondlook.shared.errors import ReviewNotFound
@@ -124,12 +125,12 @@ def is_deleting(catalogue: Catalogue, review_id: int) -> bool:
         return session.scalars(query).one_or_none() in (None, Retention.DELETING)
 
 
-def known_labels(catalogue: Catalogue) -> set[str]:
-    """Every class that a detector or a reviewer has named."""
+def named_classes(catalogue: Catalogue) -> tuple[set[str], set[str]]:
+    """Every class that a detector has named, and every one that a reviewer has."""
     with catalogue.reading() as session:
         detected = session.scalars(select(DetectedBox.label).distinct())
         named = session.scalars(select(Verdict.label).where(Verdict.label.is_not(None)).distinct())
-        return {*detected, *(label for label in named if label is not None)}
+        return set(detected), {label for label in named if label is not None}
 
 
 def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.History:
@@ -166,17 +167,18 @@ def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Re
     """Reviews by number, with frame, boxes and verdicts loaded. Each batch has its own short transaction."""
     last = 0
     while True:
-        query = select(Review).options(*_WITH_FRAME).where(Review.id > last)
-        query = query.order_by(Review.id).limit(_EXPORT_BATCH)
-        if decided_only:
-            query = query.where(Review.state == ReviewState.DECIDED)
         with catalogue.reading() as session:
-            reviews = session.scalars(query).all()
+            # By number alone, for which there is an order: with the state in it, each batch would sort all reviews.
+            following = select(Review.id, Review.state).where(Review.id > last)
+            batch = session.execute(following.order_by(Review.id).limit(_EXPORT_BATCH)).all()
+            numbers = [row.id for row in batch if not decided_only or row.state is ReviewState.DECIDED]
+            query = select(Review).options(*_WITH_FRAME).where(Review.id.in_(numbers)).order_by(Review.id)
+            reviews = session.scalars(query).all() if numbers else []
             session.expunge_all()
-        if not reviews:
+        if not batch:
             return
         yield from reviews
-        last = reviews[-1].id
+        last = batch[-1].id
 
 
 def box_of(verdict: Verdict) -> schema.Box | None:
@@ -218,6 +220,7 @@ def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
         labels=list(dict.fromkeys(box.label for box in surest_first)),
         created_at=schema.instant(review.created_ns),
         verdict=standing[-1].verdict if standing else None,
+        contested=conflict_of(review.verdicts) is not None,
     )
 
 
@@ -262,6 +265,7 @@ def _detail(review: Review, cameras: dict[str, str]) -> schema.ReviewDetail:
         },
         image_stamp=str(review.refined_ns or 0),
         verdicts=[_verdict(verdict) for verdict in review.verdicts],
+        contested=conflict_of(review.verdicts) is not None,
     )
 
 
@@ -277,6 +281,7 @@ def _verdict(verdict: Verdict) -> schema.VerdictFacts:
         shown_sha256=verdict.shown_sha256,
         decided_at=schema.instant(verdict.decided_ns),
         undone=verdict.undone_ns is not None,
+        conflicts_with=verdict.conflicts_with,
     )
 
 

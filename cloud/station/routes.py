@@ -10,12 +10,26 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from secondlook.cloud.accounts import Principal
-from secondlook.cloud.catalogue import Catalogue, note_export, record_verdict, retry_review, undo_verdict
+from secondlook.cloud.catalogue import (
+    Catalogue,
+    find_repeated,
+    note_export,
+    record_verdict,
+    retry_review,
+    undo_verdict,
+)
 from secondlook.cloud.station import export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.storage.blobs import Blobs
-from secondlook.shared.detection import COCO_CLASSES
-from secondlook.shared.errors import BlobMissing, ReviewConflict, ReviewGone, ReviewNotFound, StoreCorrupt
+from secondlook.shared.errors import (
+    BlobMissing,
+    DecidedMeanwhile,
+    ReviewConflict,
+    ReviewGone,
+    ReviewNotFound,
+    StoreCorrupt,
+)
 from secondlook.shared.version import __version__
 
 _MAX_ID = 2**63 - 1
@@ -25,24 +39,31 @@ Id = Annotated[int, Path(ge=1, le=_MAX_ID)]
 _VERSIONS: tuple[schema.ImageVersion, ...] = ("refined", "base", "enhanced")
 
 
-def build_router(catalogue: Catalogue, blobs: Blobs, *, title: str, now_ns: Callable[[], int]) -> APIRouter:
+def build_router(
+    catalogue: Catalogue, blobs: Blobs, *, title: str, root_path: str, now_ns: Callable[[], int]
+) -> APIRouter:
     """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
-    _add_reads(router, catalogue, blobs, title=title, now_ns=now_ns)
-    _add_writes(router, catalogue, blobs, now_ns=now_ns)
-    _add_exports(router, catalogue, title=title, now_ns=now_ns)
+    classes = ClassBook(catalogue, now_ns=now_ns)
+    _add_reads(router, catalogue, blobs, classes, title=title, now_ns=now_ns)
+    _add_writes(router, catalogue, blobs, classes, now_ns=now_ns)
+    _add_exports(router, catalogue, title=title, root_path=root_path, now_ns=now_ns)
     return router
 
 
 def _add_reads(
-    router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, title: str, now_ns: Callable[[], int]
+    router: APIRouter,
+    catalogue: Catalogue,
+    blobs: Blobs,
+    classes: ClassBook,
+    *,
+    title: str,
+    now_ns: Callable[[], int],
 ) -> None:
     @router.get("/station")
     def station() -> schema.Station:
         """The station's name, and the classes a reviewer may pick."""
-        named = queries.known_labels(catalogue)
-        labels = sorted(named) + [label for label in COCO_CLASSES if label not in named]
-        return schema.Station(title=title, version=__version__, labels=labels)
+        return schema.Station(title=title, version=__version__, labels=classes.names())
 
     @router.get("/summary")
     def summary() -> schema.Summary:
@@ -73,7 +94,7 @@ def _add_reads(
         if data is None:
             raise ReviewNotFound(f"review {review_id} has no {version} picture")
         sha256 = hashlib.sha256(data).hexdigest()
-        headers = {"etag": f'"{sha256}"', "x-content-sha256": sha256, "cache-control": "private, no-cache"}
+        headers = {"etag": f'"{sha256}"', "x-content-sha256": sha256}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type="image/png", headers=headers)
@@ -87,18 +108,32 @@ def _add_reads(
         return queries.history(catalogue, limit=limit, before=before)
 
 
-def _add_writes(router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, now_ns: Callable[[], int]) -> None:
-    @router.post("/reviews/{review_id}/verdicts")
-    def give_verdict(review_id: Id, body: schema.VerdictIn, caller: Caller) -> schema.ReviewDetail:
+def _add_writes(
+    router: APIRouter, catalogue: Catalogue, blobs: Blobs, classes: ClassBook, *, now_ns: Callable[[], int]
+) -> None:
+    @router.post(
+        "/reviews/{review_id}/verdicts",
+        response_model=schema.ReviewDetail,
+        responses={409: {"model": schema.Conflict}},
+    )
+    def give_verdict(
+        review_id: Id, body: schema.VerdictIn, caller: Caller
+    ) -> schema.ReviewDetail | JSONResponse:
         """Store a verdict under the name of who is logged in; answers the review as it then stands.
 
-        409 when the review cannot be judged yet, or when no picture of it has the hash that was shown.
+        409 when the review cannot be judged yet, when no picture of it has the hash that was shown, and, with
+        `conflict` in the answer, when somebody else decided it since `seen_verdict_id`: both verdicts are kept then.
         """
-        if not _was_shown(catalogue, blobs, review_id, body.shown_sha256):
-            raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
-        record_verdict(
-            catalogue, review_id, body.as_verdict(schema.reviewer_of(body, caller)), now_ns=now_ns()
-        )
+        label = None if body.label is None else classes.spelling(body.label)
+        verdict = body.as_verdict(schema.reviewer_of(body, caller), label)
+        try:
+            # A verdict that is sent again is answered even when its pictures are gone.
+            if find_repeated(catalogue, review_id, verdict) is None:
+                if not _was_shown(catalogue, blobs, review_id, body.shown_sha256):
+                    raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
+                record_verdict(catalogue, review_id, verdict, now_ns=now_ns())
+        except DecidedMeanwhile as error:
+            return JSONResponse(_conflict(catalogue, review_id, error).model_dump(mode="json"), 409)
         return queries.review_detail(catalogue, review_id)
 
     @router.post("/undo")
@@ -121,15 +156,24 @@ def _add_writes(router: APIRouter, catalogue: Catalogue, blobs: Blobs, *, now_ns
         return queries.review_detail(catalogue, review_id)
 
 
-def _add_exports(router: APIRouter, catalogue: Catalogue, *, title: str, now_ns: Callable[[], int]) -> None:
-    @router.get("/export/coco.json", response_class=JSONResponse)
-    def export_coco(caller: Caller, undecided: bool = False) -> JSONResponse:
-        """Decided frames as a COCO data set, corrections applied; `undecided=true` adds those still open."""
-        note_export(catalogue, _name(caller), "coco.json", {"undecided": undecided}, now_ns=now_ns())
-        found = queries.exported_reviews(catalogue, decided_only=not undecided)
-        return JSONResponse(
-            export.coco(found, description=f"{title}: reviewed frames"), headers=_download("coco.json")
-        )
+def _add_exports(
+    router: APIRouter, catalogue: Catalogue, *, title: str, root_path: str, now_ns: Callable[[], int]
+) -> None:
+    @router.get("/export/coco.json", response_class=StreamingResponse)
+    def export_coco(
+        caller: Caller, undecided: bool = False, unsure: bool = False, contested: bool = False
+    ) -> StreamingResponse:
+        """Decided frames as a COCO data set, corrections applied.
+
+        `undecided=true` adds those still open, `unsure=true` those of which a reviewer was unsure, `contested=true`
+        those that two people decided differently.
+        """
+        asked = {"undecided": undecided, "unsure": unsure, "contested": contested}
+        note_export(catalogue, _name(caller), "coco.json", asked, now_ns=now_ns())
+        reviews = queries.exported_reviews(catalogue, decided_only=not undecided)
+        chosen = export.chosen(reviews, unsure=unsure, contested=contested)
+        parts = export.coco_parts(chosen, description=f"{title}: reviewed frames", root_path=root_path)
+        return StreamingResponse(parts, media_type="application/json", headers=_download("coco.json"))
 
     @router.get("/export/verdicts.jsonl", response_class=StreamingResponse)
     def export_verdicts(caller: Caller) -> StreamingResponse:
@@ -139,6 +183,12 @@ def _add_exports(router: APIRouter, catalogue: Catalogue, *, title: str, now_ns:
         return StreamingResponse(
             lines, media_type="application/x-ndjson", headers=_download("verdicts.jsonl")
         )
+
+
+def _conflict(catalogue: Catalogue, review_id: int, error: DecidedMeanwhile) -> schema.Conflict:
+    review = queries.review_detail(catalogue, review_id)
+    (other,) = (verdict for verdict in review.verdicts if verdict.id == error.other_id)
+    return schema.Conflict(detail=str(error), conflict=other, review=review)
 
 
 def _picture(

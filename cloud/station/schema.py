@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
-from secondlook.cloud.catalogue.verdicts import REVIEWER_PATTERN
+from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
+from secondlook.shared.texts import class_name, has_control
 
 Filter = Literal["open", "ready", "pending", "expired", "decided"]
 ImageVersion = Literal["base", "enhanced", "refined"]
@@ -51,6 +52,7 @@ class ReviewRow(BaseModel):
     labels: list[str] = Field(description="Classes found, the surest first.")
     created_at: datetime
     verdict: VerdictKind | None = Field(description="The last one that stands.")
+    contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
 
 
 class ReviewList(BaseModel):
@@ -90,6 +92,7 @@ class VerdictFacts(BaseModel):
     shown_sha256: str
     decided_at: datetime
     undone: bool
+    conflicts_with: int | None = Field(description="Another person's verdict that its giver had not seen.")
 
 
 class ReviewDetail(BaseModel):
@@ -111,6 +114,15 @@ class ReviewDetail(BaseModel):
     images: dict[ImageVersion, bool] = Field(description="Which pictures exist.")
     image_stamp: str = Field(description="Changes when the pictures are written anew.")
     verdicts: list[VerdictFacts] = Field(description="Oldest first, undone ones included.")
+    contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
+
+
+class Conflict(BaseModel):
+    """Why a verdict was refused. With `conflict`: somebody else decided the frame meanwhile, and both are kept."""
+
+    detail: str
+    conflict: VerdictFacts | None = Field(None, description="The other person's decision.")
+    review: ReviewDetail | None = Field(None, description="The review as it then stands.")
 
 
 class HistoryEntry(BaseModel):
@@ -129,9 +141,26 @@ class History(BaseModel):
     next_before: int | None = Field(description="Pass as `before` for the next page; null on the last one.")
 
 
-class ReviewerIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Incoming(BaseModel):
+    """What comes in: no field that is not known, and no text with control characters in it.
 
+    A field named in ``texts`` may hold line ends.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    texts: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name, value in given.items():
+                if isinstance(value, str) and has_control(value, lines=name in cls.texts):
+                    raise ValueError("text must not hold NUL or other control characters")
+        return given
+
+
+class ReviewerIn(Incoming):
     reviewer: str | None = Field(
         None,
         pattern=f"^{REVIEWER_PATTERN}$",
@@ -145,7 +174,8 @@ class VerdictIn(ReviewerIn):
     `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`.
     """
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    texts = frozenset({"note"})
 
     verdict: VerdictKind
     shown_sha256: str
@@ -154,22 +184,39 @@ class VerdictIn(ReviewerIn):
     label: str | None = None
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     note: str = ""
+    idempotency_key: str | None = Field(None, pattern=f"^{KEY_PATTERN}$")
+    """The same each time this verdict is sent: it is stored once, and answered as it was the first time."""
+    seen_verdict_id: int | None = Field(None, ge=0, le=2**63 - 1)
+    """The highest number among the verdicts of this review that the reviewer has seen, 0 for none. A frame that
+    somebody else decided since is answered with 409. Null: no such check."""
+
+    @field_validator("label")
+    @classmethod
+    def _is_class(cls, label: str | None) -> str | None:
+        return None if label is None else class_name(label)
+
+    @field_validator("note")
+    @classmethod
+    def _one_kind_of_line_end(cls, note: str) -> str:
+        return note.replace("\r\n", "\n")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> VerdictIn:
         self.as_verdict(self.reviewer or "nobody yet")
         return self
 
-    def as_verdict(self, reviewer: str) -> NewVerdict:
-        """Raises ValueError when the parts do not make sense together."""
+    def as_verdict(self, reviewer: str, label: str | None = None) -> NewVerdict:
+        """``label``: another spelling of its class. Raises ValueError when the parts do not make sense together."""
         return NewVerdict(
             kind=self.verdict,
             reviewer=reviewer,
             shown_sha256=self.shown_sha256,
             note=self.note,
             box_index=self.box_index,
-            label=self.label,
+            label=label or self.label,
             box=self.box,
+            idempotency_key=self.idempotency_key,
+            seen_verdict_id=self.seen_verdict_id,
         )
 
 

@@ -11,11 +11,13 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ANY_HOST = "*"
 MAX_BODY_BYTES = 64 * 1024
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
 
 READING = frozenset({"GET", "HEAD"})
 _HSTS = "max-age=31536000"
@@ -36,13 +38,25 @@ _HEADERS = {
 class Guard:
     """ASGI middleware. ``allowed_hosts`` are names without port; ``*`` lets every name in.
 
-    With ``tls_only`` a request that did not come by TLS, here or at a trusted proxy, is refused.
+    With ``tls_only`` a request that did not come by TLS, here or at a trusted proxy, is refused. ``origins`` are
+    further addresses, as browsers show them, whose pages are the station's own. ``root_path`` is the folder below
+    which a proxy shows the station; it may take it off or leave it on. HEAD is answered like GET, without the body.
     """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str], *, tls_only: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        allowed_hosts: Collection[str],
+        *,
+        tls_only: bool = False,
+        origins: Collection[str] = (),
+        root_path: str = "",
+    ) -> None:
         self._app = app
         self._tls_only = tls_only
         self._allowed_hosts = frozenset(allowed_hosts)
+        self._origins = frozenset(origins)
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,15 +70,37 @@ class Guard:
                     headers[name] = value
                 if is_tls(scope):
                     headers["strict-transport-security"] = _HSTS
-                # Browsers ask each time whether a file changed, so that an upgrade is seen at once.
-                headers.setdefault("cache-control", "no-cache")
+                # What the station holds stays in no cache. Of its own files browsers ask each time whether one
+                # changed, so that an upgrade is seen at once.
+                api = within["path"].startswith("/api/")
+                headers["cache-control"] = "no-store" if api else "no-cache"
             await send(message)
 
+        within = self._without_root(scope)
         refusal = self._refusal(scope, Headers(scope=scope))
+        if refusal is None and scope["path"] == self._root_path:
+            refusal = RedirectResponse(f"{self._root_path}/", 308)
         answer = self._app if refusal is None else refusal
-        await answer(scope, receive, send_guarded)
+        if scope["method"] == "HEAD":
+            await answer({**within, "method": "GET"}, receive, _head_only(send_guarded))
+        else:
+            await answer(within, receive, send_guarded)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    def _without_root(self, scope: Scope) -> Scope:
+        root = self._root_path
+        if not root or not scope["path"].startswith(f"{root}/"):
+            return scope
+        raw = scope.get("raw_path") or b""
+        return {
+            **scope,
+            "path": scope["path"].removeprefix(root),
+            "raw_path": raw.removeprefix(root.encode()),
+        }
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        sent = scope["headers"]
+        if len(sent) > MAX_HEADERS or sum(len(name) + len(value) for name, value in sent) > MAX_HEADER_BYTES:
+            return _refuse(431, "the headers are too many or too long")
         if self._tls_only and not is_tls(scope):
             return _refuse(403, "this station is reached by https only")
         host = headers.get("host", "")
@@ -77,7 +113,7 @@ class Guard:
         if headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return _refuse(403, "this request comes from another site")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and not self._is_own(origin, host):
             return _refuse(403, "this request comes from another site")
         length = headers.get("content-length", "")
         if not length.isdecimal():
@@ -85,6 +121,28 @@ class Guard:
         if int(length) > MAX_BODY_BYTES:
             return _refuse(413, "the body is too long")
         return None
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        try:
+            return origin.lower() in self._origins or urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:
+            return False
+
+
+def _head_only(send: Send) -> Send:
+    """Pass on the start of an answer. The server then tells the app that nobody listens any more."""
+    ended = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.start":
+            await send(message)
+            ended = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif not ended:
+            await send(message)
+
+    return send_head
 
 
 def is_tls(scope: Scope) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from secondlook.cloud.station.connections import MAX_HEAD_BYTES, OneASecond, limited_protocol
+from secondlook.cloud.station.httplimits import ConnectionLimits
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.keyfiles import check_private
 
@@ -35,19 +38,34 @@ def check_certificate(certificate: Certificate) -> None:
         ) from error
 
 
-def serve(app: FastAPI, listener: socket.socket, certificate: Certificate | None = None) -> None:
+_LIMITS = ConnectionLimits()
+_STOP_SECONDS = 5  # what is being answered may go on for so long
+
+
+def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    certificate: Certificate | None = None,
+    limits: ConnectionLimits = _LIMITS,
+) -> None:
     """Serve until SIGTERM or SIGINT. uvicorn raises that signal once more when it has ended: have a handler.
 
     Forwarded headers are the app's business: uvicorn by itself would trust them from every process of this machine.
     """
     config = uvicorn.Config(
         app,
+        http=limited_protocol(limits),
+        h11_max_incomplete_event_size=2 * MAX_HEAD_BYTES,  # the protocol itself refuses before
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
+        timeout_graceful_shutdown=_STOP_SECONDS,
         ssl_certfile=None if certificate is None else certificate.chain_file,
         ssl_keyfile=None if certificate is None else certificate.key_file,
     )
+    logger = logging.getLogger("uvicorn.error")
+    if not any(isinstance(known, OneASecond) for known in logger.filters):
+        logger.addFilter(OneASecond())
     uvicorn.Server(config).run(sockets=[listener])

@@ -38,6 +38,24 @@ def test_passwords_are_not_shown(address: str, shown: str) -> None:
     assert has_secret(address) == (address != shown)
 
 
+@pytest.mark.parametrize(
+    ("address", "secret"),
+    [
+        ("postgresql+psycopg://me@db/x", False),
+        ("postgresql+psycopg://me:@db/x", False),
+        ("postgresql+psycopg://me@db/x?sslmode=require", False),
+        ("postgresql+psycopg://me@db/x?password=hush", True),
+        ("postgresql+psycopg://me:hu/sh@db/x", True),
+        ("postgresql+psycopg://me:hu?sh#@db/x", True),
+        ("s3://key:hush@bucket/prefix", True),
+        ("nats://token@broker", True),
+        ("sqlite:////data/a:b@c.db", False),
+    ],
+)
+def test_a_name_alone_is_no_secret(address: str, secret: bool) -> None:
+    assert has_secret(address) == secret
+
+
 @given(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=4))
 def test_no_password_survives(password: str) -> None:
     address = f"nats://me:{quote(password, safe='')}@broker/site"

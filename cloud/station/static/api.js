@@ -1,23 +1,34 @@
 // Every request the station makes. Paths are built from numbers and fixed words only.
 
+import { BASE } from "./base.js";
+
+const ANSWER_MS = 8000; // a station that takes longer is given up, and asked again
+const PICTURE_MS = 60000;
+
 export class ApiError extends Error {
-  constructor(status, message) {
+  constructor(status, message, body = null) {
     super(message);
     this.status = status;
+    this.body = body; // of a JSON answer
   }
 }
 
 async function failure(response) {
   let message = `${response.status} ${response.statusText}`;
+  let body = null;
   if (response.headers.get("content-type")?.startsWith("application/json")) {
-    const body = await response.json();
+    body = await response.json();
     if (typeof body.detail === "string") message = body.detail;
     else if (Array.isArray(body.detail)) message = body.detail.map((item) => item.msg).join("; ");
   }
-  return new ApiError(response.status, message);
+  return new ApiError(response.status, message, body);
 }
 
 let csrf = ""; // of this session; every write carries it
+let loggedOut = () => {};
+
+// `action` is called whenever the station says that nobody is logged in.
+export const onLoggedOut = (action) => (loggedOut = action);
 let usedAt = 0; // when a person last did something here
 let toldAt = 0;
 
@@ -32,9 +43,9 @@ function headers(more = {}) {
   return { accept: "application/json", ...(active ? { "x-user-active": "1" } : {}), ...more };
 }
 
-async function request(path, options) {
-  const response = await fetch(path, options);
-  if (response.status === 401 && location.pathname !== "/login") location.replace("/login");
+async function request(path, options, most = ANSWER_MS) {
+  const response = await fetch(BASE + path, { ...options, signal: AbortSignal.timeout(most) });
+  if (response.status === 401) loggedOut();
   if (!response.ok) throw await failure(response);
   return response;
 }
@@ -52,35 +63,40 @@ async function postJson(path, body) {
 
 // Who is behind this page: { name, role, csrf }, the name null where there is no log-in.
 export async function getMe() {
-  const me = await getJson("/api/me");
+  const me = await getJson("api/me");
   csrf = me.csrf;
   return me;
 }
 
-export const login = (name, password) => postJson("/api/login", { name, password });
-export const logout = () => postJson("/api/logout", {});
-export const changePassword = (present, next) => postJson("/api/password", { present, new: next });
+export async function login(name, password) {
+  const me = await postJson("api/login", { name, password });
+  csrf = me.csrf;
+  return me;
+}
 
-export const getStation = () => getJson("/api/station");
-export const getSummary = () => getJson("/api/summary");
-export const getReview = (id) => getJson(`/api/reviews/${id}`);
-export const postVerdict = (id, verdict) => postJson(`/api/reviews/${id}/verdicts`, verdict);
-export const retryReview = (id, reviewer) => postJson(`/api/reviews/${id}/retry`, { reviewer });
-export const undoLast = (reviewer) => postJson("/api/undo", { reviewer });
-export const undoVerdict = (id, reviewer) => postJson(`/api/verdicts/${id}/undo`, { reviewer });
+export const logout = () => postJson("api/logout", {});
+export const changePassword = (present, next) => postJson("api/password", { present, new: next });
+
+export const getStation = () => getJson("api/station");
+export const getSummary = () => getJson("api/summary");
+export const getReview = (id) => getJson(`api/reviews/${id}`);
+export const postVerdict = (id, verdict) => postJson(`api/reviews/${id}/verdicts`, verdict);
+export const retryReview = (id, reviewer) => postJson(`api/reviews/${id}/retry`, { reviewer });
+export const undoLast = (reviewer) => postJson("api/undo", { reviewer });
+export const undoVerdict = (id, reviewer) => postJson(`api/verdicts/${id}/undo`, { reviewer });
 
 export function getReviews(filter, limit, offset = 0) {
-  return getJson(`/api/reviews?${new URLSearchParams({ filter, limit, offset })}`);
+  return getJson(`api/reviews?${new URLSearchParams({ filter, limit, offset })}`);
 }
 
 export function getHistory(limit, before = null) {
   const query = new URLSearchParams({ limit });
   if (before !== null) query.set("before", before);
-  return getJson(`/api/history?${query}`);
+  return getJson(`api/history?${query}`);
 }
 
 // The picture's bytes and the sha256 the server computed over exactly these bytes.
 export async function getImage(id, version) {
-  const response = await request(`/api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/png" }) });
+  const response = await request(`api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/png" }) }, PICTURE_MS);
   return { blob: await response.blob(), sha256: response.headers.get("x-content-sha256") };
 }

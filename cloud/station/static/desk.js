@@ -1,23 +1,34 @@
 // The flow of work: which frame is open, what is fetched ahead, verdicts, undo, keeping up with the server.
 
 import * as api from "./api.js";
+import { keyOf, MOST_UNSAVED, Outbox } from "./outbox.js";
 import { bestVersion, DECIDABLE, indexOf, isDecided, nextDecidable, upcoming } from "./state.js";
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
-const POLL_MS = 1500;
+const POLL_MS = 1000;
 const POLL_HIDDEN_MS = 10000;
+const SLOW_MS = 1200; // a station that has not answered by then is said not to answer
 
 export class Desk {
-  // `tell(text, kind)` shows a short message.
-  constructor(store, images, tell) {
+  // `on`: tell(text, kind) shows a short message; conflict(entry, answer); loggedOut(); answered() after each summary.
+  constructor(store, images, notes, on) {
     this.store = store;
     this.images = images;
-    this.tell = tell;
+    this.notes = notes;
+    this.on = on;
+    this.tell = on.tell;
     this.details = new Map(); // id -> review as last received
-    this.sending = new Set(); // ids whose verdict is on its way and that have left the list
-    this.queue = Promise.resolve(); // verdicts are sent one after another
+    this.listed = { rows: [], total: 0 }; // as last received
     this.listing = 0;
+    this.outbox = new Outbox(({ reviewId, body }) => api.postVerdict(reviewId, body), {
+      stored: (entry, review) => this.#stored(entry, review),
+      conflict: (entry, answer) => this.#conflict(entry, answer),
+      refused: (entry, error) => void this.#refused(entry, error),
+      loggedOut: () => on.loggedOut(),
+      renew: () => api.getMe(),
+      changed: () => this.#showPending(),
+    });
   }
 
   // --- what is open
@@ -27,7 +38,7 @@ export class Desk {
     const row = rows.find((candidate) => candidate.id === id);
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
-    this.store.set({ currentId: id, review: known ?? null, selectedBox: null, drawing: false });
+    this.store.set({ currentId: id, review: known ? this.#withPending(known) : null, selectedBox: null, drawing: false });
     if (!fresh) await this.refreshCurrent();
     this.#prefetch();
   }
@@ -64,56 +75,104 @@ export class Desk {
 
   // --- verdicts
 
-  // `shown`: { id, sha256 } of the picture on screen; `parts`: box_index, label, box, note.
+  // `shown`: { id, sha256 } of the picture on screen; `parts`: box_index, label, box, note. -> whether it was taken.
   decide(verdict, shown, parts = {}) {
-    const { review, reviewer } = this.store.get();
+    const { review, reviewer, user } = this.store.get();
     if (!review || shown?.id !== review.id) {
       this.tell("The picture is not on screen yet");
-      return;
+      return false;
     }
     if (!DECIDABLE.has(review.state) && review.state !== "decided") {
       this.tell("Full quality is still on its way; a verdict waits for it");
-      return;
+      return false;
     }
-    const body = { reviewer, verdict, shown_sha256: shown.sha256, box_index: null, label: null, box: null, note: "", ...parts };
+    if (this.outbox.count >= MOST_UNSAVED) {
+      this.tell(`${this.outbox.count} verdicts are not saved yet; go on when the station answers`, "error");
+      return false;
+    }
+    const known = this.details.get(review.id) ?? review;
+    const seen = Math.max(0, ...known.verdicts.map((given) => given.id));
+    const body = {
+      ...{ reviewer, verdict, shown_sha256: shown.sha256, box_index: null, label: null, box: null, note: "" },
+      ...parts,
+      seen_verdict_id: seen,
+    };
+    const key = keyOf(known, body, this.outbox.pendingOf(review.id).length);
     const expected = { ...review, verdicts: [...review.verdicts, { ...body, undone: false }] };
-    this.details.set(review.id, expected);
-    this.store.set({ review: expected });
     const leaves = isDecided(expected) && !isDecided(review);
-    if (leaves) this.#leave(expected);
-    this.queue = this.queue.then(() => this.#send(review, body, leaves));
+    const next = leaves ? nextDecidable(this.store.get(), review.id) : null;
+    this.outbox.add({ key, user, reviewId: review.id, body: { ...body, idempotency_key: key }, leaves });
+    if (leaves) void (next ? this.open(next.id) : this.openFirst());
+    return true;
   }
 
-  async #send(before, body, leaves) {
+  #stored(entry, review) {
+    this.listing += 1; // a list still on its way may be older than this verdict
+    if (isDecided(review) && this.store.get().filter !== "decided") this.#unlist(review.id);
+    this.#keep(review);
+  }
+
+  #conflict(entry, answer) {
+    this.#stored(entry, answer.review);
+    this.on.conflict(entry, answer);
+  }
+
+  async #refused(entry, error) {
+    this.details.delete(entry.reviewId);
+    this.notes.giveBack(entry.reviewId, entry.body.note);
+    this.tell(`The verdict was not stored: ${error.message}`, "error");
     try {
-      this.#keep(await api.postVerdict(before.id, body));
-      this.listing += 1; // a list still on its way may be older than this verdict
-    } catch (error) {
-      this.details.delete(before.id);
-      this.sending.delete(before.id);
-      this.tell(`The verdict was not stored: ${error.message}`, "error");
       await this.refreshList();
-      if (leaves || this.store.get().currentId === before.id) await this.open(before.id);
-    } finally {
-      this.sending.delete(before.id);
+      if (entry.leaves || this.store.get().currentId === entry.reviewId) await this.open(entry.reviewId);
+    } catch (problem) {
+      this.#failed(problem);
     }
   }
 
-  // The frame is done: take it off an open list and go on.
-  #leave(review) {
-    const state = this.store.get();
-    const next = nextDecidable(state, review.id);
-    if (state.filter !== "decided") {
-      this.sending.add(review.id);
-      const rows = state.rows.filter((row) => row.id !== review.id);
-      this.store.set({ rows, total: Math.max(state.total - 1, rows.length) });
-    }
-    if (next) this.open(next.id);
-    else this.openFirst();
+  // A review as it will be once all verdicts are stored.
+  #withPending(review) {
+    const pending = this.outbox.pendingOf(review.id).map(({ body }) => ({ ...body, undone: false }));
+    return pending.length ? { ...review, verdicts: [...review.verdicts, ...pending] } : review;
+  }
+
+  #showPending() {
+    const { currentId } = this.store.get();
+    const known = this.details.get(currentId);
+    this.store.set({
+      unsaved: this.outbox.count,
+      ...this.#shownRows(),
+      ...(known ? { review: this.#withPending(known) } : {}),
+    });
+  }
+
+  // The list without the frames whose verdict is on its way.
+  #shownRows() {
+    const { rows, total } = this.listed;
+    if (this.store.get().filter === "decided") return { rows, total };
+    const leaving = new Set(this.outbox.entries.filter((entry) => entry.leaves).map((entry) => entry.reviewId));
+    const left = rows.filter((row) => !leaving.has(row.id));
+    return { rows: left, total: total - (rows.length - left.length) };
+  }
+
+  #unlist(id) {
+    const rows = this.listed.rows.filter((row) => row.id !== id);
+    this.listed = { rows, total: this.listed.total - (this.listed.rows.length - rows.length) };
+    this.store.set(this.#shownRows());
   }
 
   async undo(verdictId = null) {
-    await this.queue;
+    const taken = verdictId === null ? this.outbox.takeBack() : null;
+    if (taken) {
+      this.notes.giveBack(taken.reviewId, taken.body.note);
+      await this.open(taken.reviewId);
+      this.tell("Taken back before it was sent");
+      return;
+    }
+    await this.outbox.settled();
+    if (this.outbox.count) {
+      this.tell("The last verdict is not saved yet; undo waits for the station", "error");
+      return;
+    }
     const { reviewer } = this.store.get();
     try {
       const review = verdictId === null ? await api.undoLast(reviewer) : await api.undoVerdict(verdictId, reviewer);
@@ -140,10 +199,15 @@ export class Desk {
   // --- keeping up
 
   async setFilter(filter) {
+    this.listed = { rows: [], total: 0 };
     this.store.set({ filter, rows: [], total: 0, loaded: false });
-    await this.queue;
-    await this.refreshList();
-    await this.openFirst();
+    await this.outbox.settled();
+    try {
+      await this.refreshList();
+      await this.openFirst();
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   async refreshList() {
@@ -151,23 +215,40 @@ export class Desk {
     const { filter } = this.store.get();
     const list = await api.getReviews(filter, LIST_LIMIT);
     if (turn !== this.listing) return; // a newer request is on its way
-    const rows = list.reviews.filter((row) => !this.sending.has(row.id));
-    this.store.set({ rows, total: list.total, loaded: true });
+    this.listed = { rows: list.reviews, total: list.total };
+    this.store.set({ ...this.#shownRows(), loaded: true });
   }
 
   // Ask for the summary for ever; fetch the list, and the open frame, only when something changed.
   async follow() {
     for (;;) {
-      try {
-        const summary = await api.getSummary();
-        const before = this.store.get().summary;
-        this.store.set({ summary, offline: false });
-        if (before?.revision !== summary.revision) await this.#catchUp();
-      } catch (error) {
-        this.#failed(error);
-      }
+      await this.#look();
       await new Promise((resolve) => setTimeout(resolve, document.hidden ? POLL_HIDDEN_MS : POLL_MS));
     }
+  }
+
+  async #look() {
+    const slow = setTimeout(() => this.#connection("slow"), SLOW_MS);
+    try {
+      const summary = await api.getSummary();
+      clearTimeout(slow);
+      const was = this.store.get().connection;
+      this.#connection("");
+      if (was && this.outbox.count) this.outbox.kick();
+      await this.on.answered();
+      const { summary: before, currentId, review } = this.store.get();
+      const missing = currentId !== null && !review; // it was opened while the station was away
+      if (was || missing || before?.revision !== summary.revision) await this.#catchUp();
+      this.store.set({ summary }); // only now: a list that failed is asked for again
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      clearTimeout(slow);
+    }
+  }
+
+  #connection(connection) {
+    if (this.store.get().connection !== connection) this.store.set({ connection });
   }
 
   async #catchUp() {
@@ -184,12 +265,13 @@ export class Desk {
 
   #keep(review) {
     this.details.set(review.id, review);
-    if (this.store.get().currentId === review.id) this.store.set({ review });
+    if (this.store.get().currentId === review.id) this.store.set({ review: this.#withPending(review) });
   }
 
   #failed(error) {
-    if (error instanceof api.ApiError) this.tell(error.message, "error");
-    else this.store.set({ offline: true });
+    if (error.status === 401) return; // the page asks for a log-in
+    if (error instanceof api.ApiError && error.status < 500) this.tell(error.message, "error");
+    else this.#connection("lost");
   }
 
   // What the reviewer will want next: base of the open frame, to compare, then the frames that follow. One request
@@ -218,7 +300,7 @@ export class Desk {
   #forget(state) {
     const listed = new Set(state.rows.map((row) => row.id));
     for (const id of this.details.keys()) {
-      if (id !== state.currentId && !listed.has(id)) this.details.delete(id);
+      if (id !== state.currentId && !listed.has(id) && !this.outbox.pendingOf(id).length) this.details.delete(id);
     }
   }
 }

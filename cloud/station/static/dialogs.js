@@ -5,7 +5,18 @@ import { element } from "./panels.js";
 const byId = (id) => document.getElementById(id);
 const NAME_KEY = "secondlook.reviewer";
 const NAME = /^[^\x00-\x1f\x7f]{1,64}$/;
-const LABEL = /^[a-z0-9][a-z0-9 _-]{0,63}$/;
+const MOST_LABEL = 64;
+// No control, format or unassigned characters; the joiners U+200C and U+200D are part of words.
+const UNPRINTABLE = /(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/u;
+
+// A class as the station stores it, or "" for what is none.
+function className(typed) {
+  const name = typed.normalize("NFC").trim().replace(/\s+/gu, " ");
+  return [...name].length <= MOST_LABEL && !UNPRINTABLE.test(typed) ? name : "";
+}
+
+// Upper and lower case make no difference.
+export const sameClass = (one, other) => one.toLowerCase() === other.toLowerCase();
 
 export const storedReviewer = () => {
   const name = (localStorage.getItem(NAME_KEY) ?? "").trim();
@@ -43,7 +54,8 @@ export function askReviewer(current) {
 }
 
 // -> the class, or null when the reviewer backs out. A class that is not listed may be typed in full.
-export function pickLabel(heading, labels) {
+// `known`: all classes, where only some of them, `labels`, are offered.
+export function pickLabel(heading, labels, known = labels) {
   const dialog = byId("label-dialog");
   const input = byId("label-input");
   const list = byId("label-options");
@@ -60,11 +72,12 @@ export function pickLabel(heading, labels) {
     });
   };
   const render = () => {
-    const typed = input.value.trim().toLowerCase();
-    const starts = labels.filter((label) => label.startsWith(typed));
-    const holds = labels.filter((label) => !label.startsWith(typed) && label.includes(typed));
+    const name = className(input.value);
+    const typed = name.toLowerCase();
+    const starts = labels.filter((label) => label.toLowerCase().startsWith(typed));
+    const holds = labels.filter((label) => !starts.includes(label) && label.toLowerCase().includes(typed));
     options = [...starts, ...holds];
-    if (LABEL.test(typed) && !labels.includes(typed)) options.push(typed);
+    if (name && !known.some((label) => sameClass(label, name))) options.push(name);
     at = 0;
     list.replaceChildren(
       ...options.map((label, index) => {
@@ -106,6 +119,23 @@ export function pickLabel(heading, labels) {
       { once: true },
     );
   });
+}
+
+// Another person's decisions that came first; `look` opens one of the frames.
+export function showConflict(items, look) {
+  const dialog = byId("conflict-dialog");
+  byId("conflict-list").append(...items);
+  if (dialog.open) return;
+  dialog.returnValue = "";
+  dialog.addEventListener(
+    "close",
+    () => {
+      byId("conflict-list").replaceChildren();
+      if (dialog.returnValue === "look") look();
+    },
+    { once: true },
+  );
+  dialog.showModal();
 }
 
 export const showHelp = () => byId("help-dialog").showModal();

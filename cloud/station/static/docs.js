@@ -1,5 +1,6 @@
 // Renders /openapi.json. The usual viewers come from a content network, which the station never talks to.
 
+import { BASE } from "./base.js";
 import { element } from "./panels.js";
 
 function resolved(schema, spec, depth = 0) {
@@ -45,7 +46,7 @@ function operation(path, method, details, spec) {
   );
 }
 
-const spec = await (await fetch("/openapi.json")).json();
+const spec = await (await fetch(`${BASE}openapi.json`)).json();
 document.title = spec.info.title;
 document.getElementById("title").textContent = spec.info.title;
 for (const [path, methods] of Object.entries(spec.paths)) {

@@ -1,9 +1,10 @@
 // The log-in page. Who is logged in already goes straight on: a link from elsewhere comes without the cookie.
 
 import { getMe, login } from "./api.js";
+import { BASE } from "./base.js";
 
 const byId = (id) => document.getElementById(id);
-const enter = () => location.replace("/");
+const enter = () => location.replace(BASE);
 
 byId("login").addEventListener("submit", async (event) => {
   event.preventDefault();

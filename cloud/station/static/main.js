@@ -1,13 +1,16 @@
 // Wires the parts: store, desk (flow), stage (picture), panels, keys.
 
-import { attachAccount, showAccount } from "./account.js";
-import { getHistory, getMe, getStation } from "./api.js";
+import { askLogin, attachAccount, foundLogin, showAccount } from "./account.js";
+import { getHistory, getMe, getStation, onLoggedOut } from "./api.js";
+import { BASE } from "./base.js";
 import { attachDrawing, boxAt, drawBoxes } from "./boxes.js";
 import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
 import { Desk } from "./desk.js";
-import { askReviewer, pickLabel, showHelp, storedReviewer } from "./dialogs.js";
+import { askReviewer, pickLabel, showConflict, showHelp, storedReviewer } from "./dialogs.js";
 import { ImageCache, VERSIONS } from "./images.js";
 import { attachKeys, renderHelp } from "./keys.js";
+import { Notes } from "./notes.js";
+import { MOST_UNSAVED } from "./outbox.js";
 import * as panels from "./panels.js";
 import { bestVersion, boxVerdict, createStore, initialState, PENDING } from "./state.js";
 import { attachPointer, Stage } from "./view.js";
@@ -19,10 +22,12 @@ const byId = (id) => document.getElementById(id);
 const store = createStore(initialState());
 const images = new ImageCache();
 const tell = (text, kind) => panels.toast(byId("toasts"), text, kind);
-const desk = new Desk(store, images, tell);
+const notes = new Notes();
+const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedOut, answered: foundLogin });
 
 const stageElement = byId("stage");
 const overlay = byId("overlay");
+let started = false;
 let rubber = null; // the box being drawn, in frame pixels
 let onScreen = null; // { id, version, sha256 } of the picture on the canvas
 const stage = new Stage(stageElement, byId("canvas"), () => {
@@ -147,7 +152,8 @@ function renderToolbars(state) {
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
   byId("target").textContent =
     !review || selectedBox === null ? "Whole frame" : `Box ${selectedBox + 1} · ${review.detections[selectedBox].label}`;
-  const judging = state.mayJudge && Boolean(review) && !PENDING.has(review.state);
+  const room = state.unsaved < MOST_UNSAVED;
+  const judging = state.mayJudge && room && Boolean(review) && !PENDING.has(review.state);
   for (const button of byId("verdicts").querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
   byId("verdicts").querySelector("[data-action=undo]").disabled = !state.mayJudge;
 }
@@ -156,10 +162,11 @@ function renderToolbars(state) {
 
 const note = byId("note");
 
-function takeNote() {
-  const text = note.value.trim();
-  note.value = "";
-  return text;
+// What is being written stays with its frame, and goes with the verdict that takes it.
+function renderNote({ currentId }) {
+  const text = currentId === null ? "" : notes.of(currentId);
+  if (note.value !== text) note.value = text;
+  note.disabled = currentId === null;
 }
 
 function judge(verdict, parts = {}) {
@@ -169,7 +176,14 @@ function judge(verdict, parts = {}) {
   }
   const { selectedBox, review } = store.get();
   const boxIndex = verdict === "missed_object" ? null : selectedBox;
-  desk.decide(verdict, onScreen, { box_index: boxIndex, note: takeNote(), ...parts });
+  const text = review ? notes.of(review.id) : "";
+  // Before the verdict is taken, for the page moves on with it.
+  if (review) notes.write(review.id, "");
+  const taken = desk.decide(verdict, onScreen, { box_index: boxIndex, note: text.trim(), ...parts });
+  if (!taken) {
+    if (review) notes.write(review.id, text);
+    return;
+  }
   const after = store.get();
   if (boxIndex === null || after.currentId !== review?.id) return;
   store.set({ selectedBox: nextOpenBox(after.review, boxIndex) });
@@ -203,7 +217,7 @@ async function wrongClass() {
     return;
   }
   const was = review.detections[index].label;
-  const label = await pickLabel(`Not “${was}”, but…`, labels.filter((name) => name !== was));
+  const label = await pickLabel(`Not “${was}”, but…`, labels.filter((name) => name !== was), labels);
   stageElement.focus();
   if (label && store.get().currentId === review.id) judge("wrong_class", { label });
 }
@@ -297,6 +311,7 @@ function attachControls() {
   byId("tab-history").addEventListener("click", () => setPage("history"));
   byId("history-more").addEventListener("click", (event) => showHistory(event.target.dataset.before));
   byId("reviewer").addEventListener("click", async () => store.set({ reviewer: await askReviewer(store.get().reviewer) }));
+  note.addEventListener("input", () => store.get().currentId !== null && notes.write(store.get().currentId, note.value));
   note.addEventListener("keydown", (event) => {
     if (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey)) {
       event.preventDefault();
@@ -337,6 +352,14 @@ function attachStage() {
   });
 }
 
+const CONNECTION_WORDS = { "": "", slow: "Station does not answer", lost: "Station not reached, trying again" };
+
+function renderUnsaved({ unsaved, connection }) {
+  byId("unsaved").hidden = unsaved === 0;
+  byId("unsaved").textContent = `${unsaved} unsaved`;
+  byId("unsaved").classList.toggle("stuck", connection !== "" || unsaved >= MOST_UNSAVED);
+}
+
 function render(state, before) {
   showPicture(state);
   renderStage(state);
@@ -348,20 +371,50 @@ function render(state, before) {
   }
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
   panels.renderProgress(byId("progress"), state.summary);
+  renderNote(state);
+  renderUnsaved(state);
   byId("reviewer").textContent = state.reviewer || "Reviewer";
   byId("reviewer").hidden = state.user !== null;
-  byId("connection").textContent = state.offline ? "Station not reached, trying again" : "";
+  byId("connection").textContent = CONNECTION_WORDS[state.connection];
   for (const page of ["review", "history"]) {
     byId(`page-${page}`).hidden = state.page !== page;
     byId(`tab-${page}`).setAttribute("aria-selected", String(state.page === page));
   }
 }
 
+// --- the session, and other people
+
+function loggedOut() {
+  if (!started) location.replace(`${BASE}login`);
+  else askLogin(store.get().user, loggedIn);
+}
+
+function loggedIn(me) {
+  // Somebody else has another list and other rights; what waits here waits for its own giver.
+  if (me.name !== store.get().user) location.reload();
+  store.set({ mayJudge: me.role !== "viewer" });
+  showAccount(me);
+  desk.outbox.kick();
+  stageElement.focus();
+}
+
+function showOther(entry, answer) {
+  const item = panels.conflictItem(entry, answer);
+  showConflict([item], () => void desk.open(entry.reviewId));
+}
+
+function beforeUnload(event) {
+  if (desk.outbox.count) event.preventDefault();
+}
+
 async function start() {
+  onLoggedOut(loggedOut);
+  addEventListener("beforeunload", beforeUnload);
+  addEventListener("online", () => desk.outbox.kick());
   attachControls();
   attachStage();
   attachKeys(actions, stageElement);
-  attachAccount();
+  attachAccount(() => desk.outbox.count);
   store.subscribe(render);
   const me = await getMe();
   if (me.name !== null) store.set({ user: me.name, reviewer: me.name, mayJudge: me.role !== "viewer" });
@@ -371,6 +424,9 @@ async function start() {
   byId("title").textContent = station.title;
   store.set({ title: station.title, labels: station.labels });
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
+  started = true;
+  const others = await desk.outbox.load(me.name);
+  if (others.length) tell(`${others.length} unsaved verdicts of ${[...new Set(others)].join(", ")} wait here for their log-in`);
   stageElement.focus();
   await desk.follow();
 }

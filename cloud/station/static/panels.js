@@ -70,7 +70,7 @@ function queueRow(row, current, choose) {
       "span",
       { className: "row-side" },
       element("span", { text: row.camera || row.edge_id }),
-      element("span", { text: row.verdict ? row.verdict.replace("_", " ") : age(row.created_at) }),
+      element("span", { text: row.contested ? "contested" : row.verdict ? row.verdict.replace("_", " ") : age(row.created_at) }),
     ),
   );
   button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}`);
@@ -115,6 +115,7 @@ export function renderFacts(list, state, shownSha) {
   const rows = [
     fact("State", STATE_WORDS[review.state], `state is-${review.state}`),
     ...(review.why_expired ? [fact("Why lost", review.why_expired)] : []),
+    ...(review.contested ? [fact("Contested", "two people decided it differently")] : []),
     fact("Reason", review.reason),
     fact("Priority", String(review.priority)),
     fact("Camera", frame.camera || "–"),
@@ -154,6 +155,17 @@ export function renderBoxList(list, state, choose) {
   }
   if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing here." }));
   list.replaceChildren(...rows);
+}
+
+// What somebody else decided while this reviewer had the frame open, and what this reviewer said.
+export function conflictItem(entry, { conflict, review }) {
+  const said = ({ verdict, label, box_index: index }) =>
+    `${verdict.replace("_", " ")}${label ? ` ${label}` : ""}${index === null ? "" : ` (box ${index + 1})`}`;
+  const classes = review.detections.map((detection) => detection.label).join(", ") || "no box";
+  const text = `${conflict.reviewer}: ${said(conflict)}, ${when(conflict.decided_at)}. You: ${said(entry.body)}.`;
+  const lines = [element("b", { text: `Frame #${review.frame.seq} (${classes}) ` }), element("span", { text })];
+  if (conflict.note) lines.push(element("div", { className: "note", text: `“${conflict.note}”` }));
+  return element("li", {}, ...lines);
 }
 
 export function historyRow(entry, reviewer, undo) {

@@ -56,7 +56,8 @@ export const initialState = () => ({
   showBoxes: true,
   drawing: false, // a missed object is being drawn
   summary: null,
-  offline: false,
+  unsaved: 0, // verdicts that the station has not answered
+  connection: "", // "" while it answers, else "slow" or "lost"
 });
 
 export const indexOf = (state, id) => state.rows.findIndex((row) => row.id === id);

@@ -53,6 +53,7 @@ class Browser:
         os.close(answers_in)
         self._rest = b""
         self._number = 0
+        self.dialogs: list[str] = []  # kinds of those that opened; each is accepted
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -68,17 +69,23 @@ class Browser:
         os.close(self._answers)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = self._send(method, **params)
+        while (answer := self._next()).get("id") != number:
+            if answer.get("method") == "Page.javascriptDialogOpening":
+                self.dialogs.append(answer["params"]["type"])
+                self._send("Page.handleJavaScriptDialog", accept=True)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _send(self, method: str, **params: Any) -> int:
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while (answer := self._next()).get("id") != self._number:
-            pass  # an event; nobody waits for one
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        result: dict[str, Any] = answer["result"]
-        return result
+        return self._number
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""

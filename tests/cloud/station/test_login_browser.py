@@ -90,15 +90,59 @@ def test_a_viewer_sees_and_judges_nothing(browser: Browser, address: str) -> Non
     assert browser.run(FRAME) == "1"
 
 
-def test_a_session_that_ends_leads_back_to_the_login(browser: Browser, address: str) -> None:
-    log_in(browser, "ada", PASSWORDS["ada"])
-    browser.wait_for(f"{ACCOUNT} === 'ada'")
+def end_session(browser: Browser) -> None:
     csrf = "fetch('/api/me').then((r) => r.json()).then((me) => me.csrf)"
     head = "{'content-type': 'application/json', 'x-csrf-token': c}"
     browser.run(
         f"{csrf}.then((c) => fetch('/api/logout', {{method: 'POST', body: '{{}}', headers: {head}}}))"
     )
-    browser.wait_for(ON_LOGIN)  # the next poll finds out
+
+
+ASKED = "document.getElementById('login-dialog').open && document.activeElement.id === 'login-password'"
+SHOWN = "document.getElementById('tag-right').textContent === 'Refined'"
+
+
+def test_a_session_that_ends_takes_neither_verdict_nor_note_nor_frame_along(
+    browser: Browser, address: str
+) -> None:
+    log_in(browser, "rolf", PASSWORDS["rolf"])
+    browser.wait_for(f"{ACCOUNT} === 'rolf' && ({FRAME}) === '1' && {SHOWN}")
+    browser.press("j")
+    browser.wait_for(f"({FRAME}) === '2' && {SHOWN}")
+    browser.press("n")
+    browser.type("half hidden")
+    browser.press("Escape")
+    browser.press("Tab")
+    end_session(browser)
+    browser.press("r")  # on the first box, so that the frame stays
+    browser.wait_for(ASKED)
+    assert browser.run("document.getElementById('login-name').value") == "rolf"
+    assert browser.run("document.getElementById('unsaved').textContent") == "1 unsaved"
+    browser.type("wrong password!")
+    browser.press("Enter")
+    browser.wait_for("document.getElementById('login-problem').textContent === 'name or password is wrong'")
+    browser.type(PASSWORDS["rolf"])
+    browser.press("Enter")
+    browser.wait_for("document.getElementById('unsaved').hidden")
+    assert browser.run(FRAME) == "2" and browser.run("location.pathname") == "/"
+    found = browser.run("fetch('/api/reviews/2').then((r) => r.json()).then((r) => r.verdicts)")
+    told = [(v["reviewer"], v["verdict"], v["box_index"], v["note"]) for v in found]
+    assert told == [("rolf", "reject", 0, "half hidden")]
+
+
+def test_a_log_in_elsewhere_in_the_browser_is_found(browser: Browser, address: str) -> None:
+    log_in(browser, "rolf", PASSWORDS["rolf"])
+    browser.wait_for(f"{ACCOUNT} === 'rolf' && ({FRAME}) === '1' && {SHOWN}")
+    end_session(browser)
+    browser.press("a")
+    browser.wait_for(ASKED)
+    body = f"{{name: 'rolf', password: '{PASSWORDS['rolf']}'}}"
+    head = "{'content-type': 'application/json'}"
+    browser.run(f"fetch('/api/login', {{method: 'POST', headers: {head}, body: JSON.stringify({body})}})")
+    browser.wait_for(
+        "!document.getElementById('login-dialog').open && document.getElementById('unsaved').hidden"
+    )
+    browser.wait_for("fetch('/api/reviews/1').then((r) => r.json()).then((r) => r.verdicts.length === 1)")
 
 
 def test_a_password_is_changed_in_the_page(browser: Browser, address: str) -> None:

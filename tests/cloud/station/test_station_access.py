@@ -414,20 +414,21 @@ def test_names_nobody_has_take_as_long() -> None:
     assert 0.5 < known / unknown < 2
 
 
-def test_log_ins_are_limited_by_account_and_by_address() -> None:
+def test_log_ins_are_limited_by_name_and_address_and_by_address() -> None:
     limits = LoginLimits(account_attempts=3, account_seconds=60, address_attempts=5, address_seconds=10)
     throttle = LoginThrottle(limits)
     for _ in range(3):
         throttle.attempt("ann", "192.0.2.1", now=0)
     with pytest.raises(TooManyAttempts, match="60 s"):
-        throttle.attempt("ann", "192.0.2.2", now=0)
+        throttle.attempt("ann", "192.0.2.1", now=0)
+    throttle.attempt("ann", "192.0.2.2", now=0)  # nobody keeps her out from elsewhere
     throttle.attempt("bob", "192.0.2.1", now=0)
     throttle.attempt("eve", "192.0.2.1", now=0)
     with pytest.raises(TooManyAttempts, match="10 s"):
         throttle.attempt("joe", "192.0.2.1", now=0)
-    throttle.attempt("ann", "192.0.2.2", now=60)
+    throttle.attempt("ann", "192.0.2.1", now=60)
     with pytest.raises(TooManyAttempts):
-        throttle.attempt("ann", "192.0.2.2", now=60)
+        throttle.attempt("ann", "192.0.2.1", now=60)
     # What was right does not count.
     for _ in range(20):
         throttle.attempt("joe", "192.0.2.9", now=0)
@@ -438,6 +439,28 @@ def test_log_ins_are_limited_by_account_and_by_address() -> None:
     with pytest.raises(TooManyAttempts):
         throttle.attempt("u9", "2001:db8::9", now=0)
     throttle.attempt("u9", "2001:db8:1::9", now=0)
+
+
+def test_a_name_that_is_guessed_from_everywhere_is_open_to_where_it_logged_in_before() -> None:
+    throttle = LoginThrottle(LoginLimits(name_attempts=20, name_seconds=60))
+    throttle.attempt("ann", "192.0.2.1", now=0)
+    throttle.succeeded("ann", "192.0.2.1", now=0)
+    for number in range(20):
+        throttle.attempt("ann", f"198.51.100.{number}", now=0)
+    with pytest.raises(TooManyAttempts) as refusal:
+        throttle.attempt("ann", "198.51.100.99", now=0)
+    assert refusal.value.wait_seconds == 60
+    throttle.attempt("ann", "192.0.2.1", now=0)
+
+
+def test_ten_wrong_passwords_from_elsewhere_keep_nobody_out(place: Place) -> None:
+    app = exposed_app(place, ("127.0.0.1",))
+    with serving(app) as address, httpx.Client(base_url=address, timeout=30) as client:
+        client.headers.update({"x-forwarded-proto": "https", "x-forwarded-for": "198.51.100.7"})
+        wrong = [log_in(client, "vera", "wrong password!") for _ in range(10)]
+        assert wrong[-1].status_code == 429 and int(wrong[-1].headers["retry-after"]) > 0
+        client.headers["x-forwarded-for"] = "192.0.2.7"
+        assert log_in(client, "vera").status_code == 200
 
 
 def test_too_many_wrong_passwords_are_answered_429(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -206,6 +206,119 @@ def test_a_refused_verdict_brings_the_frame_back(open_page: Callable[..., Page],
     assert page.standing(1) == []
 
 
+def test_a_frame_that_somebody_else_decided_meanwhile_is_told(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    browser = page.browser
+    page.expect(1)
+    # The same moment: the page has not heard of it when the key is pressed.
+    picture = page.api.get("/api/reviews/1/images/refined").headers["x-content-sha256"]
+    body = f"{{reviewer: 'Bob', verdict: 'reject', note: 'a shadow', shown_sha256: '{picture}'}}"
+    head = "{'content-type': 'application/json'}"
+    browser.run(
+        f"fetch('/api/reviews/1/verdicts', {{method: 'POST', headers: {head}, body: JSON.stringify({body})}})"
+        ".then(() => document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'a', bubbles: true })))"
+    )
+    browser.wait_for("document.getElementById('conflict-dialog').open")
+    told = browser.run("document.getElementById('conflict-list').innerText")
+    assert "Bob: reject" in told and "You: confirm" in told and "a shadow" in told
+    assert page.standing(1) == [("reject", None, None), ("confirm", None, None)]
+    browser.run("document.getElementById('conflict-look').click()")
+    facts = "document.getElementById('facts').textContent"
+    browser.wait_for(f"document.getElementById('stage') && {facts}.includes('Contested')")
+    browser.press("a")  # now that both have been seen
+    browser.wait_for(f"!{facts}.includes('Contested')")
+    assert not page.review(1)["contested"]
+
+
+def test_a_note_belongs_to_its_frame(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_page("ready", "ready", "ready")
+    browser = page.browser
+    note = "document.getElementById('note').value"
+    page.expect(1)
+    browser.press("n")
+    browser.type("on the first")
+    browser.press("Escape")
+    browser.press("j")
+    page.expect(2)
+    assert browser.run(note) == ""
+    browser.press("u")
+    page.expect(3)
+    page.expect_stored(2, [("unsure", None, None)])
+    assert page.review(2)["verdicts"][0]["note"] == ""
+    browser.press("k")
+    page.expect(1)
+    assert browser.run(note) == "on the first"
+    # A refusal leaves it where it was.
+    shutil.move(tmp_path / "blobs/image/1", tmp_path / "away")
+    browser.press("a")
+    browser.wait_for("document.getElementById('toasts').textContent.includes('was not stored')")
+    page.expect(1)
+    browser.wait_for(f"{note} === 'on the first'")
+    shutil.move(tmp_path / "away", tmp_path / "blobs/image/1")
+    browser.press("a")
+    page.expect(3)
+    page.expect_stored(1, [("confirm", None, None)])
+    assert page.review(1)["verdicts"][0]["note"] == "on the first"
+
+
+def test_two_windows_of_one_person_give_one_verdict(open_page: Callable[..., Page]) -> None:
+    """Both have the frame before them, and neither has heard of the other's verdict when it is given."""
+    page = open_page("ready", "ready")
+    page.expect(1)
+    script = """(async () => {
+        const asked = [];
+        const ask = window.fetch;
+        window.fetch = (path, options) => {
+            if (options?.method === 'POST') asked.push(options.body);
+            return ask(path, options);
+        };
+        document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'a', bubbles: true }));
+        while (!asked.length) await new Promise((resolve) => setTimeout(resolve, 5));
+        return asked[0];
+    })()"""
+    sent = page.browser.run(script)
+    page.expect_stored(1, [("confirm", None, None)])
+    again = page.api.post(
+        "/api/reviews/1/verdicts", content=sent, headers={"content-type": "application/json"}
+    )
+    assert again.status_code == 200
+    assert len(page.review(1)["verdicts"]) == 1
+    # The key follows from what was said of what: another window comes to the same one.
+    keys = page.browser.run(
+        """import('/static/outbox.js').then(({ keyOf }) => {
+            const review = { id: 1, verdicts: [] };
+            const body = { reviewer: 'Ann', verdict: 'confirm', box_index: null, label: null, box: null, note: '' };
+            const sent = { ...body, shown_sha256: 'x', seen_verdict_id: 0 };
+            const undone = { id: 1, verdicts: [{ id: 1, undone: true }] };
+            return [
+                keyOf(review, sent, 0),
+                keyOf({ ...review }, { ...sent }, 0),
+                keyOf(review, sent, 1),
+                keyOf(review, { ...sent, verdict: 'reject' }, 0),
+                keyOf(undone, { ...sent, seen_verdict_id: 1 }, 0),
+            ];
+        })"""
+    )
+    assert keys[0] == keys[1] and len(set(keys)) == 4
+
+
+def test_a_class_is_found_whatever_its_case(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    browser = page.browser
+    page.expect(1)
+    options = "[...document.querySelectorAll('#label-options li')].map((o) => o.textContent)"
+    browser.press("Tab")
+    browser.press("w")
+    browser.wait_for("document.getElementById('label-dialog').open")
+    browser.type("TRUCK")
+    browser.wait_for(f"{options}.join() === 'truck'")
+    browser.run("document.getElementById('label-input').value = ''")
+    browser.type("人 é")
+    browser.wait_for(f"{options}.join() === '人 é (new class)'")
+    browser.press("Enter")
+    page.expect_stored(1, [("wrong_class", 0, "人 é")])
+
+
 def test_the_next_frame_is_there_at_once(open_page: Callable[..., Page]) -> None:
     page = open_page(*["ready"] * 4)
     page.expect(1)

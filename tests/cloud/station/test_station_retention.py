@@ -80,7 +80,7 @@ def test_exports_leave_a_line(client: httpx.Client, catalogue: cat.Catalogue) ->
         lines = session.scalars(select(cat.AuditEntry).where(cat.AuditEntry.action == "exported")).all()
         told = [(line.actor, line.subject, line.detail) for line in lines]
     assert told == [
-        ("local", "export coco.json", {"undecided": True}),
+        ("local", "export coco.json", {"undecided": True, "unsure": False, "contested": False}),
         ("local", "export verdicts.jsonl", {}),
     ]
     verify_audit(catalogue)
