@@ -98,13 +98,19 @@ class WorkerConfig:
     codec: str = "lite"  # name of an exported codec, or its folder
     detector: str = "builtin"  # builtin, a path to a YOLO .onnx export, or ultralytics weights by name
     threads: int = 0  # of each model; 0 leaves it to the runtime
-    batch: int = 4  # frames leased at a time
+    batch: int = 4  # frames leased at a time, at most
+    batch_pixels: int = 16_000_000  # pixels leased at a time, about: of large frames fewer
+    max_pixels: int = (
+        36_000_000  # of a frame, width times height (8K has 33 million); larger ones are refused
+    )
     lease_seconds: float = 30.0  # a worker silent for so long loses its frames to another
     idle_seconds: float = 0.1  # pause before asking an empty queue again
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 16:
             raise ConfigError("batch must lie between 1 and 16")
+        if self.batch_pixels < 1 or self.max_pixels < 1:
+            raise ConfigError("batch_pixels and max_pixels must be above 0")
         if self.threads < 0 or not 0 < self.lease_seconds <= LONGEST_LEASE_SECONDS or self.idle_seconds <= 0:
             raise ConfigError(
                 "threads must not be negative; lease_seconds and idle_seconds must be above 0, "
@@ -124,11 +130,17 @@ class RefinerConfig:
     poll_seconds: float = 0.1  # pause before asking again whether an enhancement has come
     idle_seconds: float = 0.5  # pause before asking for another review when none was due
     in_flight: int = 4  # reviews whose enhancements are waited for at a time
+    slot_seconds: float = 5.0  # a review that has waited for so long no longer keeps others from their turn
+    max_pixels: int = (
+        36_000_000  # of a frame, width times height (8K has 33 million); larger ones are refused
+    )
 
     def __post_init__(self) -> None:
         times = (self.lease_seconds, self.deadline_seconds, self.poll_seconds, self.idle_seconds)
-        if self.threads < 0 or min(times) <= 0 or self.in_flight < 1:
+        if self.threads < 0 or min(*times, self.slot_seconds) <= 0 or self.in_flight < 1:
             raise ConfigError("threads must not be negative; times and in_flight must be above 0")
+        if self.max_pixels < 1:
+            raise ConfigError("max_pixels must be above 0")
 
 
 @dataclass(frozen=True)

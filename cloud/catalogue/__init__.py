@@ -5,33 +5,41 @@ from __future__ import annotations
 from secondlook.cloud.catalogue.frames import (
     FrameTombstone,
     NewFrame,
-    NewReview,
     frame_is_stored,
     store_frame,
     store_tombstones,
 )
+from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, skipped_reviews
 from secondlook.cloud.catalogue.reviews import (
+    CAMERA_AWAY,
+    MAX_ATTEMPTS,
     LeasedReview,
     Refinement,
+    begin_attempt,
     extend_review_lease,
+    fail_review,
     lease_due_review,
     mark_expired,
     mark_ready,
+    park_review,
     release_review,
     retry_review,
     set_base_image,
+    wake_reviews,
 )
 from secondlook.cloud.catalogue.schema import (
     AuditEntry,
     Camera,
     DetectedBox,
     Frame,
+    Reason,
     Review,
     ReviewState,
     Tombstone,
     Verdict,
     VerdictKind,
 )
+from secondlook.cloud.catalogue.site import check_catalogue, site_secret
 from secondlook.cloud.catalogue.store import Catalogue, open_catalogue
 from secondlook.cloud.catalogue.verdicts import (
     NewVerdict,
@@ -42,6 +50,8 @@ from secondlook.cloud.catalogue.verdicts import (
 )
 
 __all__ = [
+    "CAMERA_AWAY",
+    "MAX_ATTEMPTS",
     "AuditEntry",
     "Camera",
     "Catalogue",
@@ -52,25 +62,34 @@ __all__ = [
     "NewFrame",
     "NewReview",
     "NewVerdict",
+    "Reason",
     "Refinement",
     "Review",
+    "ReviewBudget",
     "ReviewState",
     "Tombstone",
     "UndoneVerdict",
     "Verdict",
     "VerdictKind",
+    "begin_attempt",
+    "check_catalogue",
     "extend_review_lease",
+    "fail_review",
     "frame_is_stored",
     "is_decided",
     "lease_due_review",
     "mark_expired",
     "mark_ready",
     "open_catalogue",
+    "park_review",
     "record_verdict",
     "release_review",
     "retry_review",
     "set_base_image",
+    "site_secret",
+    "skipped_reviews",
     "store_frame",
     "store_tombstones",
     "undo_verdict",
+    "wake_reviews",
 ]

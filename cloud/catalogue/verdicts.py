@@ -96,7 +96,9 @@ def record_verdict(catalogue: Catalogue, review_id: int, verdict: NewVerdict, *,
         review = get_review(session, review_id)
         _check_against_frame(review, verdict)
         before = review.state
-        if before not in _OPEN | {ReviewState.DECIDED}:
+        # One that was skipped may have been on the person's screen when that came about.
+        on_screen = before is ReviewState.SKIPPED and review.base_image is not None
+        if before not in _OPEN | {ReviewState.DECIDED} and not on_screen:
             raise ReviewConflict(f"review {review_id} is {before.value} and cannot be judged yet")
         entry = _row(review_id, verdict, now_ns)
         review.verdicts.append(entry)

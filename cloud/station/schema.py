@@ -12,7 +12,7 @@ from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
 from secondlook.cloud.catalogue.verdicts import REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
 
-Filter = Literal["open", "ready", "pending", "expired", "decided"]
+Filter = Literal["open", "ready", "pending", "expired", "skipped", "decided"]
 ImageVersion = Literal["base", "enhanced", "refined"]
 Box = tuple[float, float, float, float]
 
@@ -50,6 +50,7 @@ class ReviewRow(BaseModel):
     camera: str
     labels: list[str] = Field(description="Classes found, the surest first.")
     created_at: datetime
+    hindrance: str | None = Field(description="What holds it up, or why its full quality was lost.")
     verdict: VerdictKind | None = Field(description="The last one that stands.")
 
 
@@ -99,6 +100,7 @@ class ReviewDetail(BaseModel):
     priority: int
     reason: str
     why_expired: str | None
+    why_waiting: str | None = Field(description="What holds it up, while it waits.")
     created_at: datetime
     requested_at: datetime | None
     refined_at: datetime | None

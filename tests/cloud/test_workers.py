@@ -55,7 +55,7 @@ class Site:
             OneBox(),
             self.catalogue,
             self.blobs,
-            PolicyConfig(uncertain_apart=0),
+            PolicyConfig(uncertain_apart_seconds=0),
             WorkerConfig(),
         )
         self.refiner = self.make_refiner("r1")
@@ -121,7 +121,7 @@ def test_a_frame_is_decoded_searched_filed_and_acknowledged(site: Site) -> None:
 
 def test_every_filed_frame_is_told_as_progress(site: Site) -> None:
     told: list[int] = []
-    site.machine.moved = lambda: told.append(1)
+    site.machine.heartbeat = lambda: told.append(1)
     site.deliver(base_frame(0, grey(1)), base_frame(1, grey(2)))
     assert site.machine.step() == 2
     assert len(told) == 2
@@ -227,7 +227,7 @@ def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:
     site.machine.policy = PolicyConfig(uncertain_low=0, uncertain_high=0, audit_every=0)
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.machine.policy = PolicyConfig(uncertain_apart=0)
+    site.machine.policy = PolicyConfig(uncertain_apart_seconds=0)
     site.deliver(base_frame(1, grey(20), key_seq=0))
     site.machine.step()
     site.refiner.step()
