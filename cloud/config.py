@@ -32,6 +32,7 @@ from secondlook.shared.settings import (
 )
 
 Lease = Annotated[float, within(0.001, LONGEST_LEASE_SECONDS, "seconds")]
+Pixels = Annotated[int, within(1, 1 << 32, "pixels")]
 Days = Annotated[float, within(0, 36_525, "days")]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -114,7 +115,11 @@ class WorkerConfig(Settings):
     detector: NameOrPath = NameOrPath("builtin")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
-    batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time
+    batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time, at most
+    # pixels leased at a time, about: of large frames fewer
+    batch_pixels: Pixels = 16_000_000
+    # of a frame, width times height (8K has 33 million); larger ones are refused
+    max_pixels: Pixels = 36_000_000
     lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
     # pause before asking an empty queue again
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
@@ -141,6 +146,10 @@ class RefinerConfig(Settings):
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
     # reviews whose enhancements are waited for at a time
     in_flight: Annotated[int, within(1, 1024, "reviews")] = 4
+    # a review that has waited for so long no longer keeps others from their turn
+    slot_seconds: Seconds = 5.0
+    # of a frame, width times height (8K has 33 million); larger ones are refused
+    max_pixels: Pixels = 36_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()

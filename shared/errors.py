@@ -12,6 +12,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── MalformedBitstream      a field is out of range or disagrees with another
     │   ├── SymbolMismatch          decoded symbols fail their CRC: drift or corruption
     │   ├── LayerMismatch           the layers handed in do not belong together
+    │   ├── PictureTooLarge         it has more pixels than this site takes
     │   └── ReferenceMissing        a delta came without the key it refers to
     ├── ModelError
     │   ├── ModelNotFound           no such model, or none with the hash a bitstream names
@@ -103,6 +104,10 @@ class SymbolMismatch(BitstreamError):
 
 
 class LayerMismatch(BitstreamError):
+    pass
+
+
+class PictureTooLarge(BitstreamError):
     pass
 
 

@@ -167,6 +167,11 @@ class Broker:
             for id_, tombstone in self.ledger.tombstones_after(after, MAX_ROWS)
         ]
 
+    def edges_connected(self, arguments: _Arguments, now: float) -> list[str]:
+        """Camera hosts that take requests from this gateway."""
+        arguments.end()
+        return [edge_id for edge_id, channels in self.connected().items() if "control" in channels]
+
     def stats(self, arguments: _Arguments, now: float) -> dict[str, Any]:
         arguments.end()
         connected = self.connected()
@@ -192,6 +197,7 @@ _OPERATIONS: dict[str, Callable[[Broker, _Arguments, float], object]] = {
     "request_enhancement": Broker.request_enhancement,
     "enhancement_state": Broker.enhancement_state,
     "tombstones": Broker.tombstones,
+    "edges_connected": Broker.edges_connected,
     "stats": Broker.stats,
 }
 

@@ -105,6 +105,10 @@ class BrokerClient:
     def tombstones(self, after: int) -> list[tuple[int, FrameTombstone]]:
         return [(row.pop("id"), FrameTombstone(**row)) for row in self._call("tombstones", after=after)]
 
+    def edges_connected(self) -> set[str]:
+        """Camera hosts that take requests from this gateway."""
+        return {str(edge_id) for edge_id in self._call("edges_connected")}
+
     def stats(self) -> dict[str, Any]:
         return dict(self._call("stats"))
 

@@ -53,7 +53,14 @@ def store(catalogue, seq, *, boot=BOOT, review=None, captured_ms=None):
         base_bytes=1,
         enhancement_bytes=1,
     )
-    store_frame(catalogue, frame, [], detector="d", review=review, now_ns=captured_ns + 40 * MS)
+    store_frame(
+        catalogue,
+        frame,
+        [],
+        detector="d",
+        reasons=[] if review is None else [review],
+        now_ns=captured_ns + 40 * MS,
+    )
 
 
 def status(boot=BOOT, **changes):
