@@ -66,7 +66,9 @@ class JetStreamConfig:
     nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
     ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
     replicas: int = 1  # servers of a NATS cluster that keep each frame
-    max_ack_pending: int = 10_000  # frames that are leased or put off at a time, of all workers together
+    max_ack_pending: int = (
+        10_000  # frames of one camera host that are leased or put off at a time, by all workers
+    )
     duplicate_seconds: float = 120.0  # the server still knows a frame for so long after it was put
     timeout_seconds: float = 5.0  # a server silent for so long counts as away
 

@@ -14,6 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import secondlook.cloud.admin.main
+import secondlook.cloud.admin.queue.main
 import secondlook.cloud.admin.users.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
@@ -102,6 +103,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     station.set_defaults(run=run_station)
     secondlook.cloud.admin.main.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
+    secondlook.cloud.admin.queue.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
 

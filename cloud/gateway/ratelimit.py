@@ -28,6 +28,8 @@ class RateLimits:
     bytes_per_second: float = 33_554_432.0  # sustained, headers included
     burst_seconds: float = 10.0  # what a host that was quiet may send at once, in seconds of the above
     hello_packets: float = 10.0  # a hello counts as so many packets, for each costs a commit
+    tombstone_packets: float = 20.0  # a tombstone counts as so many packets, for it is kept
+    rejected_packets: float = 10.0  # a message that is no packet counts as so many, for it helps nobody
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) <= 0:
@@ -109,6 +111,10 @@ class EdgeRates:
         rates.bytes.take(size_bytes, now)
         rates.mean_bytes += (size_bytes - rates.mean_bytes) * _SMOOTHING
         return True
+
+    def charge(self, edge_id: str, *, packets: float, now: float) -> None:
+        """Count what a camera host's last message cost beyond the others."""
+        self._latest.of(edge_id, now).packets.take(packets, now)
 
     def may_tell(self, edge_id: str, now: float) -> bool:
         """Whether to tell a refused host so: once a second, lest refusals become a flood of their own."""
