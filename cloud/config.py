@@ -86,7 +86,7 @@ class JetStreamConfig(Settings):
     nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
     ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
     replicas: Annotated[int, within(1, 5, "servers")] = 1  # servers of a NATS cluster that keep each frame
-    # frames that are leased or put off at a time, of all workers together
+    # frames of one camera host that are leased or put off at a time, by all workers
     max_ack_pending: Annotated[int, within(1, 10_000_000, "frames")] = 10_000
     duplicate_seconds: Seconds = 120.0  # the server still knows a frame for so long after it was put
     # a server silent for so long counts as away

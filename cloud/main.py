@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import secondlook.cloud.admin.catalogue
 import secondlook.cloud.admin.main
+import secondlook.cloud.admin.queue.main
 import secondlook.cloud.admin.users.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
@@ -126,6 +127,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     secondlook.cloud.admin.main.register(subparsers)
     secondlook.cloud.admin.catalogue.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
+    secondlook.cloud.admin.queue.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
 

@@ -35,7 +35,7 @@ GROUPS = {
     "run": ("edge", "gateway", "worker", "refiner", "station", "retention", "demo"),
     "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
     "make models": ("train", "export", "import-checkpoint"),
-    "administer": ("keys", "users", "tokens", "catalogue", "audit", "completion"),
+    "administer": ("keys", "users", "tokens", "queue", "catalogue", "audit", "completion"),
 }
 
 

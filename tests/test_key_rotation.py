@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from secondlook.cloud.gateway.keys import Registry, Role, create_key_files
+from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import SqliteQueue, open_database
+from secondlook.cloud.storage.queue import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import SpooledFrame
@@ -70,6 +71,6 @@ def test_no_frame_is_lost_when_the_key_changes(tmp_path: Path) -> None:
         uplink.stop()
         spool.close()
     database = open_database(config.database)
-    assert Ledger(database).received("gate", BOOT).cumulative == put - 1
+    assert Ledger(EmbeddedDatabase(database)).received("gate", BOOT).cumulative == put - 1
     assert SqliteQueue(database, config.gateway.queue).depth == put
     database.close()

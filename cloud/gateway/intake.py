@@ -19,10 +19,9 @@ from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates, RateLimits
 from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
-from secondlook.cloud.storage.ledger import FrameTombstone, with_keys
+from secondlook.cloud.storage.ledger import FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
-from secondlook.cloud.storage.requests import Assemblies, RequestState
-from secondlook.cloud.storage.stores import FrameLedger, RequestStore
+from secondlook.cloud.storage.requests import Assemblies, RequestState, RequestTable
 from secondlook.shared.errors import TRANSIENT_ERRORS, PacketError, QueueFull, StorageError
 from secondlook.shared.packet import (
     Ack,
@@ -63,9 +62,9 @@ class Intake:
 
     def __init__(
         self,
-        ledger: FrameLedger,
+        ledger: Ledger,
         queue: FrameQueue,
-        requests: RequestStore,
+        requests: RequestTable,
         blobs: Blobs,
         limits: IntakeLimits,
         registry: Registry | None,
@@ -76,11 +75,13 @@ class Intake:
         self._requests = requests
         self._blobs = blobs
         self._limits = limits
-        self._hello_packets = rates.hello_packets
+        self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
         self._assemblies = Assemblies()
         self._sessions = Sessions(registry)
         self._batcher = IntakeBatcher(limits, self._begin)
+        self._least_room: int | None = None  # in the queue, for whomever; as of the last batch
+        self._rooms: dict[str, int] = {}  # in the queue, by edge id; what was asked for since the last batch
         self._stalled_until = 0.0
         self._complained_at = 0.0
 
@@ -122,6 +123,8 @@ class Intake:
         try:
             packet = parse(frames)
         except PacketError as error:
+            if speaks_for:
+                self._rates.charge(sender, packets=self._costs.rejected_packets, now=now)
             return [(peer, self._fault("rejected", str(error), now))]
         try:
             return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
@@ -135,6 +138,7 @@ class Intake:
         Without ``wait``, where the queue is a server, that begins and ends in different calls: see ``awaits_queue``.
         """
         packets: list[Outgoing] = []
+        self._forget_rooms()
         while (batch := self._batcher.next_to_store(wait=wait)) is not None:
             packets += self._store(batch, now)
         return packets
@@ -160,6 +164,7 @@ class Intake:
             # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._stall(error, now)
             safe = set()
+        self._forget_rooms()
         try:
             share = self._share(now)
             return [
@@ -180,6 +185,7 @@ class Intake:
 
     def tick(self, *, now: float) -> list[Outgoing]:
         """What time brings: deadlines, credit that can be given again, tests of silent peers, requests to send."""
+        self._forget_rooms()
         steps = (self._end_requests, self._raised_credit, self._probes, self._requests_to_send)
         return [packet for step in steps for packet in self._attempt(step, now)]
 
@@ -227,7 +233,7 @@ class Intake:
         if speaks_for is not None and hello.edge_id != speaks_for:
             self._sessions.pop(peer, None)
             return [self._fault("wrong-edge", f"this key does not belong to {hello.edge_id}", now)]
-        if not self._rates.admits(hello.edge_id, packets=self._hello_packets, size_bytes=0, now=now):
+        if not self._rates.admits(hello.edge_id, packets=self._costs.hello_packets, size_bytes=0, now=now):
             return self._too_fast(hello.edge_id, now)
         session = self._sessions.get(peer)
         if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
@@ -260,6 +266,9 @@ class Intake:
             return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
         received_ns = int(now * _NANOSECONDS)
         if isinstance(packet, Tombstone):
+            cost = self._costs.tombstone_packets
+            if not self._rates.admits(session.edge_id, packets=cost, size_bytes=0, now=now):
+                return self._too_fast(session.edge_id, now)
             tombstone = FrameTombstone(
                 session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns
             )
@@ -267,6 +276,9 @@ class Intake:
             return []
         if self._is_stalled(now):
             # Once is enough: it hears when there is credit again.
+            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
+        if len(packet.payload) > self._room_of(session.edge_id):
+            # Its share of the queue is full: what it sends in spite of that is not taken.
             return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
         frame = QueuedFrame(
             edge_id=session.edge_id,
@@ -376,8 +388,25 @@ class Intake:
 
     def _credit(self, session: Session, share: int, now: float) -> int:
         """The window of a bulk connection: its share within its rate, or nothing where that would be little."""
-        credit = min(share, self._rates.credit(session.edge_id, now))
+        room = self._room_of(session.edge_id)
+        credit = min(share, room, self._rates.credit(session.edge_id, now))
         return credit if credit >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
+
+    def _room_of(self, edge_id: str) -> int:
+        """Bytes that a camera host may still add to the queue, what is on its way there counted."""
+        if self._least_room is None:
+            self._least_room = self._queue.least_room_bytes
+        least = self._least_room - self._batcher.size_bytes
+        if least > 2 * self._limits.window_bytes:
+            return least  # plenty: no need to look closer
+        room = self._rooms.get(edge_id)
+        if room is None:
+            room = self._rooms[edge_id] = self._queue.room_of(edge_id)
+        return room - self._batcher.bytes_of(edge_id)
+
+    def _forget_rooms(self) -> None:
+        self._least_room = None
+        self._rooms.clear()
 
     def _is_stalled(self, now: float) -> bool:
         # The second bound is for a clock that was set back meanwhile.

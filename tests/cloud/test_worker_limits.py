@@ -20,13 +20,13 @@ from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import DetectorError, LeaseLost, UnsupportedStore
+from secondlook.shared.packetfields import MAX_ENHANCEMENT_BYTES, MAX_NS
 from secondlook.shared.tiles import run_tiled, told_of_tiles
 from tests.cloud.helpers import OneBox, PlainCodec, base_frame, grey
 from tests.cloud.test_workers import Site, site
 
 __all__ = ["site"]  # the fixture
 
-LATEST_NS = 2**63 - 1
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -89,8 +89,10 @@ def test_numbers_at_their_bounds_are_filed(site: Site, on: str, request: pytest.
         site.catalogue.close()
         site.catalogue = site.machine.catalogue = cat.open_catalogue(request.getfixturevalue("database_url"))
     site.machine.policy = PolicyConfig()
-    for seq, captured_ns in enumerate([LATEST_NS, LATEST_NS, 0]):
-        site.deliver(base_frame(seq, grey(10), captured_ns=captured_ns, enhancement_bytes=LATEST_NS))
+    for seq, captured_ns in enumerate([MAX_NS, MAX_NS, 0]):
+        site.deliver(
+            base_frame(seq, grey(10), captured_ns=captured_ns, enhancement_bytes=MAX_ENHANCEMENT_BYTES)
+        )
     assert site.machine.step() == 3
     assert site.frames() == [(0, 1), (1, 1), (2, 1)]
     assert site.broker.stats()["dead"] == 0
