@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secondlook.shared.errors import ConfigError, SecondlookError
+from secondlook.shared.redact import redacted
 from secondlook.shared.version import __version__
 
 DESCRIPTION = "Machines look at every camera frame; people get a second look at the few that need one."
@@ -81,7 +82,7 @@ def _missing(cause: ModuleNotFoundError, extra: str) -> SecondlookError:
 
 
 def _fail(cause: BaseException) -> int:
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = redacted(" ".join(str(cause).split())) or type(cause).__name__
     print(f"secondlook: error: {text}", file=sys.stderr)
     return 1
 
