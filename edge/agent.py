@@ -25,11 +25,13 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import SpooledFrame, UnspooledTombstone
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import DiskFull, LinkError, StoreBusy
 from secondlook.shared.files import storage_error, write_atomically
+from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.sqlite import make_folder
 from secondlook.shared.watchdog import Watchdog
 
@@ -51,13 +53,16 @@ class Agent:
         self._config = config
         self._encoder = FrameEncoder(codec, config.codec)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
+        self._places: list[Taken] = []  # of the batch, in a source that can be read on
+        self._too_large = 0  # frames of the batch that no spool takes
+        self._place = PlaceKeeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
         self._status_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._bytes_base = self._bytes_enhancement = 0
         self._watchdog = Watchdog()
-        self._seen = (0, 0)  # frames captured and turns of the uplink, when progress was last told
+        self._turns_seen = 0  # of the uplink, when progress was last told
 
     def run(self, stop: Event, watchdog: Watchdog | None = None) -> None:
         """Work until `stop` is set, or until all is delivered if the settings say so; tell `watchdog` of progress.
@@ -85,7 +90,7 @@ class Agent:
             try:
                 identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
                 uplink = Uplink(config.link, identity, spool, rng)
-                camera = Camera(config.source, rng)
+                camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
                 uplink.start()
                 try:
                     log.info("boot %s of %s", self.boot_id, config.edge_id)
@@ -119,13 +124,40 @@ class Agent:
         if self._config.source.record_dir is not None:
             _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", frame)
         encoded = self._encoder.encode(frame)
+        self._too_large += self._is_too_large(encoded)
+        if frame.place is not None:
+            self._places.append(Taken(seq, frame.place))
         self._batch.append(encoded)
         self._bytes_base += len(encoded.base)
         self._bytes_enhancement += len(encoded.enhancement)
 
+    def _is_too_large(self, frame: SpooledFrame) -> bool:
+        """Say why a frame goes under a tombstone that no spool and no packet can hold."""
+        limits = (
+            ("base layer", len(frame.base), MAX_BASE_BYTES),
+            ("enhancement", len(frame.enhancement), MAX_ENHANCEMENT_BYTES),
+            ("two layers", frame.size_bytes, self._config.spool.max_bytes),
+        )
+        for what, size, most in limits:
+            if size > most:
+                log.warning(
+                    "frame %d is too large (%dx%d): %s of %d bytes, at most %d are possible; lower source.resize or"
+                    " the quality",
+                    frame.seq,
+                    frame.width,
+                    frame.height,
+                    what,
+                    size,
+                    most,
+                )
+                return True
+        return False
+
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
             batch, self._batch = self._batch, []
+            places, self._places = self._places, []
+            self._place.about_to_spool(places)
             try:
                 dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
             except DiskFull as error:
@@ -134,8 +166,12 @@ class Agent:
                 self._unspooled = None
                 self._spooled += len(batch)
                 self._tombstoned += dropped
-                if dropped:
-                    log.warning("the spool is full: %d undelivered frames dropped", dropped)
+                if dropped > self._too_large:
+                    log.warning(
+                        "%d undelivered frames dropped: the spool is full, or they were too old, or deltas of such",
+                        dropped - self._too_large,
+                    )
+                self._too_large = 0
                 uplink.wake()
         self._committed_at = time.monotonic()
 
@@ -161,6 +197,7 @@ class Agent:
                 safe_at = now
             done = safe_at is not None and now - safe_at >= self._config.linger_seconds
             if self._config.exit_when_acknowledged and done:
+                self._place.forget()
                 return
             self._tick(uplink, camera)
             stop.wait(_WAIT_SECONDS)
@@ -171,17 +208,18 @@ class Agent:
             raise uplink.failure
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
-        self._tell_progress(uplink, camera)
+        self._tell_progress(uplink)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._write_status(uplink, camera)
 
-    def _tell_progress(self, uplink: Uplink, camera: Camera) -> None:
-        """Both halves must go on: frames come, unless the source is known to be away, and the uplink takes turns."""
-        captured, turns = self._seen
-        captures = camera.state != "running" or self._captured > captured
-        if captures and uplink.turns > turns:
-            self._seen = (self._captured, uplink.turns)
+    def _tell_progress(self, uplink: Uplink) -> None:
+        """Both halves must go on: this loop has come around, and the uplink takes turns.
+
+        Frames may be an hour apart; that the capture lives is the camera's business, which ends what stalls.
+        """
+        if uplink.turns > self._turns_seen:
+            self._turns_seen = uplink.turns
             self._watchdog.heartbeat()
 
     def _write_status(self, uplink: Uplink, camera: Camera) -> None:

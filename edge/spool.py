@@ -308,6 +308,12 @@ class Spool:
             )
             return [boot_id for (boot_id,) in rows]
 
+    def next_seq(self, boot_id: str) -> int | None:
+        """The sequence that a boot gives next; None for a boot that is not known any more."""
+        with self._reading() as db:
+            row = db.execute("SELECT next_seq FROM boots WHERE boot_id = ?", (boot_id,)).fetchone()
+            return None if row is None else int(row[0])
+
     def bounds(self, boot_id: str) -> tuple[int, int]:
         """(oldest, next) of a boot: the first sequence not confirmed, and the one it gives next."""
         with self._reading() as db:

@@ -42,7 +42,7 @@ def _register_encode(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
         help="encode an image into its two layers",
         description="Encode one image into two .slk files.",
     )
-    encode.add_argument("image", type=Path, help="any image OpenCV reads")
+    encode.add_argument("image", type=Path, help="an image, see docs/sources.md")
     encode.add_argument(
         "-o",
         "--output",
@@ -173,15 +173,10 @@ def read_layer(path: Path) -> bytes:
 
 
 def read_image(path: Path) -> U8Image:
-    """An image file as uint8 (height, width, 3) RGB. Raises SourceNotFound or SourceUnreadable."""
-    import cv2
-    import numpy as np
+    """An image file as uint8 (height, width, 3) RGB. Raises SourceError."""
+    from secondlook.shared.pictures import read_picture
 
-    data = read_layer(path)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise SourceUnreadable(f"not an image: {path}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return read_picture(path).image
 
 
 def write_image(path: Path, image: U8Image) -> None:

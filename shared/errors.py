@@ -26,7 +26,12 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── SourceNotFound          there is no such file, folder or device
     │   ├── SourceUnreadable        it is there, but no frame can be decoded from it
     │   ├── SourceEmpty             it holds no frame at all
-    │   └── SourceStalled           it delivered no frame in the time allowed
+    │   ├── SourceStalled           it delivered no frame in the time allowed
+    │   ├── SourceTooLarge          a file or picture is above a limit
+    │   ├── SourceUnsupported       its format, codec or kind of address is not known here
+    │   ├── SourceUnauthorized      its server refuses our user or password, or asks for one
+    │   ├── SourceHostUnknown       the name of its host has no address
+    │   └── SourceUnreachable       its host refuses the connection, or no way leads there
     ├── StorageError
     │   ├── DiskFull                no space left where data must be kept
     │   ├── Unwritable              the data folder cannot be created or written
@@ -164,6 +169,26 @@ class SourceEmpty(SourceError):
 
 
 class SourceStalled(SourceError):
+    pass
+
+
+class SourceTooLarge(SourceError):
+    pass
+
+
+class SourceUnsupported(SourceError):
+    pass
+
+
+class SourceUnauthorized(SourceError):
+    pass
+
+
+class SourceHostUnknown(SourceError):
+    pass
+
+
+class SourceUnreachable(SourceError):
     pass
 
 
