@@ -13,6 +13,7 @@ from secondlook.cloud.storage.requests import RequestTimes
 from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.address import is_loopback
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.health import HealthConfig
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
@@ -183,6 +184,7 @@ class CloudConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     @property
     def database(self) -> Path:

@@ -37,6 +37,8 @@ _BROKER: tuple[_Flag, ...] = (
     ("--server-public-key", "broker.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "broker.secret_key_file", Path, "file with this worker's key pair"),
 )
+_HEALTH: _Flag = ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP")
+_REVIEWER_STALL_SECONDS = 300.0  # as in its unit: the post-filter takes its time on a CPU
 _GATEWAY_FLAGS: tuple[_Flag, ...] = (
     _DATA_DIR,
     ("--queue", "queue", str, "address of a JetStream queue, nats://HOST:PORT/NAME"),
@@ -46,6 +48,7 @@ _GATEWAY_FLAGS: tuple[_Flag, ...] = (
     ("--listen-workers", "broker.address", str, "address for workers and refiners, tcp://HOST:PORT"),
     ("--secret-key", "gateway.secret_key_file", Path, "file with the gateway's key pair"),
     ("--registry", "gateway.registry_file", Path, "file with the keys that may connect"),
+    _HEALTH,
 )
 _WORKER_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
@@ -53,6 +56,7 @@ _WORKER_FLAGS: tuple[_Flag, ...] = (
     ("--model", "worker.codec", str, "codec: name of a model, or a model folder"),
     ("--detector", "worker.detector", str, "builtin, a YOLO .onnx export, or ultralytics weights by name"),
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
+    _HEALTH,
 )
 _REFINER_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
@@ -60,6 +64,7 @@ _REFINER_FLAGS: tuple[_Flag, ...] = (
     ("--model", "refiner.codec", str, "codec: name of a model, or a model folder"),
     ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
+    _HEALTH,
 )
 _STATION_FLAGS: tuple[_Flag, ...] = (
     *_STORES,
@@ -109,6 +114,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_gateway(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
     from secondlook.cloud.gateway.server import Gateway
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
@@ -116,12 +122,12 @@ def run_gateway(args: argparse.Namespace) -> int:
     if config.queue is not None:
         sys.setswitchinterval(_SWITCH_SECONDS)
     stop = _stop_event()
-    with Gateway(config) as gateway:
+    watchdog = Watchdog.from_environment(os.environ)
+    with serve_health(config.health, watchdog), Gateway(config) as gateway:
         log = logging.getLogger(__name__)
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
-        watchdog = Watchdog.from_environment(os.environ)
         watchdog.ready()
-        gateway.run(stop, watchdog.heartbeat)
+        gateway.run(stop, watchdog.heartbeat, watchdog.waits)
         watchdog.stopping()
     return 0
 
@@ -134,16 +140,17 @@ def run_worker(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.detectors import load_detector
     from secondlook.cloud.workers.machine import MachineWorker
     from secondlook.shared.codec import load_codec
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
-    codec = load_codec(config.worker.codec, threads=config.worker.threads)
-    detector = load_detector(config.worker.detector, threads=config.worker.threads)
-    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
-    with BrokerClient(config.broker, _worker_name()) as broker:
+    watchdog = Watchdog.from_environment(os.environ)
+    with serve_health(config.health, watchdog), BrokerClient(config.broker, _worker_name()) as broker:
+        codec = load_codec(config.worker.codec, threads=config.worker.threads)
+        detector = load_detector(config.worker.detector, threads=config.worker.threads)
+        catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
-        watchdog = Watchdog.from_environment(os.environ)
         worker = MachineWorker(
             broker,
             codec,
@@ -153,6 +160,7 @@ def run_worker(args: argparse.Namespace) -> int:
             config.policy,
             config.worker,
             heartbeat=watchdog.heartbeat,
+            waits=watchdog.waits,
         )
         watchdog.ready()
         worker.run(stop)
@@ -169,17 +177,21 @@ def run_refiner(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.postfilter import load_postfilter
     from secondlook.cloud.workers.refiner import Refiner
     from secondlook.shared.codec import load_codec
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _REFINER_FLAGS, "refiner")
     stop = _stop_event()
-    codec = load_codec(config.refiner.codec, threads=config.refiner.threads)
-    postfilter = load_postfilter(config.refiner.postfilter, threads=config.refiner.threads)
-    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
+    watchdog = Watchdog.from_environment(os.environ)
     name = _worker_name()
-    with BrokerClient(config.broker, name) as broker:
+    with (
+        serve_health(config.health, watchdog, _REVIEWER_STALL_SECONDS),
+        BrokerClient(config.broker, name) as broker,
+    ):
+        codec = load_codec(config.refiner.codec, threads=config.refiner.threads)
+        postfilter = load_postfilter(config.refiner.postfilter, threads=config.refiner.threads)
+        catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("refining with %s", postfilter.name)
-        watchdog = Watchdog.from_environment(os.environ)
         refiner = Refiner(
             name,
             broker,
@@ -189,6 +201,7 @@ def run_refiner(args: argparse.Namespace) -> int:
             blobs,
             config.refiner,
             heartbeat=watchdog.heartbeat,
+            waits=watchdog.waits,
         )
         watchdog.ready()
         refiner.run(stop)
@@ -202,6 +215,8 @@ def run_station(args: argparse.Namespace) -> int:
     from secondlook.cloud.config import LOOPBACK_NAMES
     from secondlook.cloud.station.app import create_app
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
+    from secondlook.shared.health import STALL_SECONDS
+    from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _STATION_FLAGS, "station")
     station, certificate = config.station, None
@@ -219,6 +234,8 @@ def run_station(args: argparse.Namespace) -> int:
             trusted_proxies=station.trusted_proxies,
             session=station.session,
             login=station.login,
+            watchdog=Watchdog.from_environment(os.environ),
+            stall_seconds=config.health.stall_seconds or STALL_SECONDS,
         )
         host, port = listener.getsockname()[:2]
         logging.getLogger(__name__).info(
@@ -243,12 +260,12 @@ def _load(args: argparse.Namespace, flags: tuple[_Flag, ...], role: str) -> Clou
     from secondlook.shared.config import load
 
     config = load(args.config, CloudConfig, {setting: getattr(args, setting) for _, setting, *_ in flags})
-    _keep_secrets(args, flags, config)
+    _keep_secrets(args, flags, config, role)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
     return config
 
 
-def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig) -> None:
+def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: CloudConfig, role: str) -> None:
     """Refuse passwords where other users of this machine can read them. Raises ConfigError, SecretExposed."""
     from secondlook.cloud.storage.addresses import has_secret
     from secondlook.shared.errors import ConfigError
@@ -260,7 +277,8 @@ def _keep_secrets(args: argparse.Namespace, flags: tuple[_Flag, ...], config: Cl
             raise ConfigError(
                 f"{flag}: everybody can read a command line; put this address into the --config file"
             )
-    files = [config.jetstream.nkey_file]
+    # Only a gateway speaks to the queue's server; the others share its configuration, not its key.
+    files = [config.jetstream.nkey_file if role == "gateway" else None]
     if any(
         address and has_secret(address)
         for address in (config.queue, config.ledger, config.catalogue, config.blobs)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from secondlook.shared.address import is_loopback
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.health import HealthConfig
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
 
@@ -138,6 +139,7 @@ class EdgeConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         if not is_edge_id(self.edge_id):

@@ -40,6 +40,7 @@ _FLAGS: tuple[tuple[str, str, Callable[[str], object], str], ...] = (
     ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
+    ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
 )
 _SWITCHES = (
     ("--realtime", "source.realtime", "play files and demo: at the speed of a clock"),
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.edge.config import EdgeConfig
     from secondlook.shared.codec import load_codec
     from secondlook.shared.config import load
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     settings = [setting for _, setting, *_ in _FLAGS] + [setting for _, setting, _ in _SWITCHES]
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    Agent(config, load_codec(config.codec.model, threads=config.codec.threads)).run(stop, watchdog)
-    watchdog.stopping()
+    with serve_health(config.health, watchdog):
+        Agent(config, load_codec(config.codec.model, threads=config.codec.threads)).run(stop, watchdog)
+        watchdog.stopping()
     return 0

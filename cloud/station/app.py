@@ -17,10 +17,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
 from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
-from secondlook.cloud.catalogue import open_catalogue
+from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES
 from secondlook.cloud.station.access import Authorizer, GuardedRoute
 from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
@@ -36,7 +37,9 @@ from secondlook.shared.errors import (
     StorageError,
     TooManyAttempts,
 )
+from secondlook.shared.health import STALL_SECONDS
 from secondlook.shared.version import __version__
+from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
 _SESSION = SessionTimes()
@@ -67,27 +70,30 @@ def create_app(
     trusted_proxies: Sequence[str] = (),
     session: SessionTimes = _SESSION,
     login: LoginLimits = _LOGIN,
+    watchdog: Watchdog | None = None,
+    stall_seconds: float = STALL_SECONDS,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> FastAPI:
     """The review station over one catalogue and one blob store.
 
     ``allowed_hosts`` are the names under which reviewers reach it; anything but loopback must be given, ``*``
     lets every name in. ``exposed``: more than this machine reaches it, so that there must be users, and TLS.
-    ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count.
+    ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count. ``watchdog`` hears the
+    heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
     blobs = open_blobs(blobs_url)
     catalogue = open_catalogue(catalogue_url)
-    if exposed and not any_users(catalogue):
-        catalogue.close()
-        raise ConfigError(
-            "the station faces a network and has no users: make one with `secondlook users add`"
-        )
+    if exposed:
+        _check_users(catalogue)
+
+    beats = watchdog or Watchdog()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with heartbeat(catalogue, beats):
+            yield
         catalogue.close()
 
     app = FastAPI(
@@ -109,9 +115,19 @@ def create_app(
     app.include_router(build_router(catalogue, blobs, title=title, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(_pages(app))
+    app.include_router(build_health_router(beats, stall_seconds))
     # Pages without what they show: whoever reads them learns what is in this repository.
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
+
+
+def _check_users(catalogue: Catalogue) -> None:
+    """Raises ConfigError, with the catalogue closed, when there are none."""
+    if not any_users(catalogue):
+        catalogue.close()
+        raise ConfigError(
+            "the station faces a network and has no users: make one with `secondlook users add`"
+        )
 
 
 def _pages(app: FastAPI) -> APIRouter:

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.keyfiles import check_private
 
+_GOODBYE_SECONDS = 10  # requests that take longer are cut off when the station is told to end
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -46,6 +48,7 @@ def serve(app: FastAPI, listener: socket.socket, certificate: Certificate | None
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_graceful_shutdown=_GOODBYE_SECONDS,
         ws="none",
         ssl_certfile=None if certificate is None else certificate.chain_file,
         ssl_keyfile=None if certificate is None else certificate.key_file,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull
-from secondlook.shared.sqlite import immediate, make_folder, named_errors, part, prepare
+from secondlook.shared.sqlite import immediate, named_errors, part, prepare, private_database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue (
@@ -169,7 +169,7 @@ class FrameQueue(Protocol):
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the gateway's SQLite file for this thread. Raises Unwritable, StoreCorrupt."""
-    make_folder(path.absolute().parent)
+    private_database(path)
     with named_errors(path):
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file only

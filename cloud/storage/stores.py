@@ -18,6 +18,7 @@ from secondlook.cloud.storage.ledger import BootName, EdgeRecord, FrameTombstone
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame, SqliteQueue, open_database
 from secondlook.cloud.storage.requests import Request, RequestTable
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.files import keep_private, only_process
 from secondlook.shared.link import Received
 from secondlook.shared.sqlite import immediate, named_errors
 
@@ -170,6 +171,9 @@ def open_stores(config: CloudConfig) -> Stores:
     with ExitStack() as opened:
         database = None
         if config.queue is None or config.ledger_url is None:
+            # Several gateways need stores that they share; this file serves one alone.
+            opened.enter_context(only_process(config.data_dir, "gateway.lock", "gateway"))
+            keep_private(config.data_dir)
             database = open_database(config.database)
             opened.callback(database.close)
         queue: FrameQueue

@@ -46,6 +46,7 @@ from secondlook.shared.errors import (
     StoreCorrupt,
 )
 from secondlook.shared.layers import LayeredCodec, Layers
+from secondlook.shared.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,8 @@ class _Open:
 class Refiner:
     """``owner`` names this worker in leases; ``clock`` gives Unix seconds.
 
-    ``heartbeat`` hears of every review that was looked at and every look for more.
+    ``heartbeat`` hears of every review that was looked at and every look for more, ``waits`` why work stands still,
+    or None.
     """
 
     owner: str
@@ -91,10 +93,11 @@ class Refiner:
     config: RefinerConfig
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
+    waits: Callable[[str | None], None] = lambda _why: None
 
     def __post_init__(self) -> None:
         self._open: list[_Open] = []
-        self._in_trouble = False
+        self._outage = Outage(log)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then give back what is unfinished."""
@@ -102,11 +105,11 @@ class Refiner:
             try:
                 self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
-                self._in_trouble = False
+                self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
-                if not self._in_trouble:
-                    log.warning("waiting: %s", error)
-                self._in_trouble, pause = True, _TROUBLE_SECONDS
+                self._outage.met(error, time.monotonic())
+                pause = _TROUBLE_SECONDS
+            self.waits(self._outage.why)
             self.heartbeat()
             stop.wait(pause)
         for waiting in self._open:

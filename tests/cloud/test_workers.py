@@ -121,7 +121,7 @@ def test_a_frame_is_decoded_searched_filed_and_acknowledged(site: Site) -> None:
 
 def test_every_filed_frame_is_told_as_progress(site: Site) -> None:
     told: list[int] = []
-    site.machine.moved = lambda: told.append(1)
+    site.machine.heartbeat = lambda: told.append(1)
     site.deliver(base_frame(0, grey(1)), base_frame(1, grey(2)))
     assert site.machine.step() == 2
     assert len(told) == 2

@@ -46,7 +46,7 @@ def key(codec, picture):
 
 
 @pytest.fixture(scope="module")
-def heartbeat(picture):
+def moved(picture):
     """The picture with a new object in it."""
     image = picture.copy()
     image[20:44, 80:110] = (240, 30, 60)
