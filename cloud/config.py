@@ -17,6 +17,7 @@ from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.health import HealthConfig
 from secondlook.shared.settings import (
     DAY_SECONDS,
     MAX_BYTES,
@@ -252,6 +253,7 @@ class CloudConfig(Settings):
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ from secondlook.shared.address import is_loopback
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.health import HealthConfig
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
 from secondlook.shared.settings import (
@@ -155,6 +156,7 @@ class EdgeConfig(Settings):
     codec: CodecConfig = field(default_factory=CodecConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

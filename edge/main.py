@@ -49,6 +49,7 @@ _FLAGS: tuple[Flag, ...] = (
     ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
+    ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
 )
 _SWITCHES = (
     (
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.edge.credentials import CURE, with_credentials
     from secondlook.shared.codec import load_codec
     from secondlook.shared.config import EDGE_VARIABLES, load
+    from secondlook.shared.health import serve_health
     from secondlook.shared.redact import refuse_on_command_line
     from secondlook.shared.watchdog import Watchdog
 
@@ -99,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
-    Agent(config, codec).run(stop, watchdog)
-    watchdog.stopping()
+    with serve_health(config.health, watchdog):
+        codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+        Agent(config, codec).run(stop, watchdog)
+        watchdog.stopping()
     return 0

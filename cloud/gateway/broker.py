@@ -92,13 +92,15 @@ class _Arguments:
 
 @dataclass(frozen=True)
 class Broker:
-    """``connected`` tells which edges are connected, and on which channels."""
+    """``connected`` tells which edges are connected, and on which channels; ``clock_offsets`` how far their clocks
+    are behind, in seconds."""
 
     queue: FrameQueue
     ledger: Ledger
     requests: RequestTable
     blobs: Blobs
     connected: Callable[[], Mapping[str, Sequence[str]]]
+    clock_offsets: Callable[[], Mapping[str, float]] = dict
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
     def answer(self, message: bytes, *, now: float, caller: str = "") -> bytes:
@@ -224,7 +226,7 @@ class Broker:
 
     def stats(self, arguments: _Arguments, now: float) -> dict[str, Any]:
         arguments.end()
-        connected = self.connected()
+        connected, offsets = self.connected(), self.clock_offsets()
         return {
             "depth": self.queue.depth,
             "depth_bytes": self.queue.depth_bytes,
@@ -234,7 +236,11 @@ class Broker:
             "dead_frames": [asdict(item) for item in self.queue.dead(20)],
             **self.ledger.totals(),
             "edges": [
-                {**asdict(edge), "channels": list(connected.get(edge.edge_id, ()))}
+                {
+                    **asdict(edge),
+                    "channels": list(connected.get(edge.edge_id, ())),
+                    "clock_offset_seconds": offsets.get(edge.edge_id),
+                }
                 for edge in self.ledger.edges()
             ],
         }

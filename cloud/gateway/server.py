@@ -86,7 +86,14 @@ class Gateway:
         self._intake = Intake(
             stores.ledger, stores.queue, stores.requests, blobs, gateway.limits, registry, gateway.rates
         )
-        self._broker = Broker(stores.queue, stores.ledger, stores.requests, blobs, self._intake.connected)
+        self._broker = Broker(
+            stores.queue,
+            stores.ledger,
+            stores.requests,
+            blobs,
+            self._intake.connected,
+            self._intake.clock_offsets,
+        )
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -123,10 +130,16 @@ class Gateway:
         self._context.destroy(linger=0)
         self._stores.close()
 
-    def run(self, stop: threading.Event, heartbeat: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        heartbeat: Callable[[], None] = lambda: None,
+        waits: Callable[[str | None], None] = lambda _why: None,
+    ) -> None:
         """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good.
 
-        ``heartbeat`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused.
+        ``heartbeat`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused;
+        ``waits`` then hears which store is away, or None.
         """
         poller = zmq.Poller()
         for socket in (self._zap, self._edges, self._workers):
@@ -137,6 +150,7 @@ class Gateway:
                 if self._zap in ready:
                     self._answer_zap()
                 self._turn(self._edges in ready, self._workers in ready, self._clock())
+                waits(self._intake.waits_for(now=self._clock()))
                 heartbeat()
 
     def _turn(self, from_edges: bool, from_workers: bool, now: float) -> None:

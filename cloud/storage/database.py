@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from secondlook.cloud.storage.sql import insert, make_tables, storage_error
 from secondlook.cloud.storage.sql import named_errors as named_server_errors
 from secondlook.shared.errors import UnsupportedStore
-from secondlook.shared.sqlite import immediate, make_folder, named_errors, part, prepare
+from secondlook.shared.sqlite import immediate, named_errors, part, prepare, private_database
 
 SCHEMA_VERSION = 1
 TABLES = MetaData()
@@ -34,7 +34,7 @@ _WHERE = "gateway database"
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the gateway's SQLite file for this thread. Raises Unwritable, StoreCorrupt."""
-    make_folder(path.absolute().parent)
+    private_database(path)
     with named_errors(path):
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file only

@@ -29,7 +29,8 @@ from secondlook.shared.errors import (
     StoreUnavailable,
     Unwritable,
 )
-from secondlook.shared.sqlite import make_folder, prepare
+from secondlook.shared.files import make_folder
+from secondlook.shared.sqlite import prepare, private_database
 from secondlook.shared.sqlite import storage_error as sqlite_error
 
 Insert: TypeAlias = postgresql.Insert | sqlite.Insert
@@ -56,6 +57,7 @@ _CAUSES: Sequence[tuple[str, type[StorageError], str]] = (
     ("08", StoreUnavailable, "the connection broke"),
     ("25006", Unwritable, "the database is read-only"),
     ("42501", Unwritable, "permission denied"),
+    ("3F000", Unwritable, "this role has no schema to use"),
     ("58", StoreUnavailable, "the server cannot reach its files"),
     ("XX", StoreCorrupt, "the database is damaged"),
 )
@@ -169,6 +171,8 @@ def _open_sqlite(url: URL, what: str) -> Engine:
         make_folder(database.parent)
         _check_writable(database, what)
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
+        event.listen(engine, "do_connect", lambda *_: private_database(Path(str(url.database))))
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine

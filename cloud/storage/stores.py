@@ -22,6 +22,7 @@ from secondlook.cloud.storage.queue import Dead, FrameQueue, Removed, SqliteQueu
 from secondlook.cloud.storage.requests import RequestTable
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.files import keep_private, only_process
 from secondlook.shared.packetfields import MAX_BASE_BYTES
 from secondlook.shared.sqlite import immediate, named_errors
 
@@ -83,6 +84,9 @@ def open_stores(config: CloudConfig) -> Stores:
     with ExitStack() as opened:
         database = None
         if config.queue is None or config.ledger_url is None:
+            # Several gateways need stores that they share; this file serves one alone.
+            opened.enter_context(only_process(config.data_dir, "gateway.lock", "gateway"))
+            keep_private(config.data_dir)
             database = open_database(config.database)
             opened.callback(database.close)
         rows: Database

@@ -49,6 +49,7 @@ from secondlook.shared.errors import (
     StoreCorrupt,
 )
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.outage import Outage
 from secondlook.shared.tiles import told_of_tiles
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass
 class MachineWorker:
-    """``clock`` gives Unix seconds; ``heartbeat`` hears of every frame that was filed and every look for more."""
+    """``clock`` gives Unix seconds; ``heartbeat`` hears of every frame that was filed and every look for more,
+    ``waits`` why work stands still, or None."""
 
     broker: BrokerClient
     codec: LayeredCodec
@@ -75,14 +77,15 @@ class MachineWorker:
     config: WorkerConfig
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
+    waits: Callable[[str | None], None] = lambda _why: None
 
     def __post_init__(self) -> None:
         self._last_tombstone = 0
         self._tombstones_at = 0.0
-        self._in_trouble = False
         self._secret = site_secret(self.catalogue, AUDIT_SECRET)
         self._next_batch = self.config.batch
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
+        self._outage = Outage(log)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Waits while the gateway is away or a disk is full.
@@ -95,11 +98,11 @@ class MachineWorker:
         while not stop.is_set():
             try:
                 pause = 0.0 if self.step() else self.config.idle_seconds
-                self._in_trouble = False
+                self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
-                if not self._in_trouble:
-                    log.warning("waiting: %s", error)
-                self._in_trouble, pause = True, _TROUBLE_SECONDS
+                self._outage.met(error, time.monotonic())
+                pause = _TROUBLE_SECONDS
+            self.waits(self._outage.why)
             self.heartbeat()
             stop.wait(pause)
 

@@ -50,6 +50,7 @@ from secondlook.shared.errors import (
     StorageError,
 )
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.outage import Outage
 from secondlook.shared.tiles import told_of_tiles
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ _NANOSECONDS = 1_000_000_000
 class Refiner:
     """``owner`` names this worker in leases; ``clock`` gives Unix seconds.
 
-    ``heartbeat`` hears of every review that was looked at and every look for more.
+    ``heartbeat`` hears of every review that was looked at and every look for more, ``waits`` why work stands still,
+    or None.
     """
 
     owner: str
@@ -79,10 +81,11 @@ class Refiner:
     config: RefinerConfig
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
+    waits: Callable[[str | None], None] = lambda _why: None
 
     def __post_init__(self) -> None:
         self._open: list[OpenReview] = []
-        self._in_trouble = False
+        self._outage = Outage(log)
         self._connected: set[str] = set()
         self._connected_at = 0.0
         self._started_at = self.clock()
@@ -97,11 +100,11 @@ class Refiner:
             try:
                 self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
-                self._in_trouble = False
+                self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
-                if not self._in_trouble:
-                    log.warning("waiting: %s", error)
-                self._in_trouble, pause = True, _TROUBLE_SECONDS
+                self._outage.met(error, time.monotonic())
+                pause = _TROUBLE_SECONDS
+            self.waits(self._outage.why)
             self.heartbeat()
             stop.wait(pause)
         for waiting in self._open:

@@ -20,7 +20,7 @@ from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
-from secondlook.shared.errors import DiskFull
+from secondlook.shared.errors import DiskFull, StoreUnavailable
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
@@ -187,6 +187,7 @@ def test_a_restarted_gateway_tells_where_to_resume(tmp_path: Path) -> None:
     for seq in (0, 1, 2, 5):
         room.say(base_frame(seq))
     room.flush()
+    room.stores.close()
     again = enter(tmp_path)
     assert again.hello() == p.Welcome(BOOT, 2, 1000)
     again.say(base_frame(5))
@@ -506,6 +507,70 @@ def test_another_edge_cannot_answer_a_request(room: Room) -> None:
         (fault,) = room.say(answer, b"other")
         assert fault.code == "unknown-request"
     assert state(room, id_)[0] is RequestState.PENDING
+
+
+def test_a_camera_hosts_clock_is_compared_with_ours(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    room.hello("control", b"control1")
+    for ahead in (0.5, -600.0, -600.0, 0.0):
+        room.now += 5.0
+        room.say(p.Ping(int((room.now + ahead) * 1e9)), b"control1")
+        assert room.intake.clock_offsets() == {"gate": pytest.approx(-ahead)}
+    assert [line for line in caplog.messages if "clock" in line] == [
+        "gate: its clock is 600.0 s behind ours: times of its frames are wrong",
+        "gate: its clock agrees with ours again",
+    ]
+
+
+def test_complaints_are_one_line_a_second_for_each_cause(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(80):
+        room.intake.receive(b"bulk1", [b"rubbish", b""], "", now=room.now)
+        room.now += 1 / 16
+    lines = [line for line in caplog.messages if line.startswith("rejected")]
+    assert len(lines) == 5
+    assert lines[1].endswith("(15 more since the last line)")
+
+
+def test_a_store_that_is_away_is_told_of_once_and_once_that_it_is_back(
+    room: Room, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object, **_more: object) -> object:
+        raise StoreUnavailable("ledger: no answer")
+
+    caplog.set_level("INFO")
+    room.hello()
+    with monkeypatch.context() as broken:
+        broken.setattr(room.ledger, "take", away)
+        for seq in range(30):
+            room.say(base_frame(seq))
+            room.flush()
+            room.tick()
+            assert room.intake.waits_for(now=room.now) == "ledger: no answer"
+            room.now += 6.0
+    assert [line for line in caplog.messages if "waiting" in line] == [
+        "waiting: ledger: no answer",
+        "still waiting, for 60 s now: ledger: no answer",
+        "still waiting, for 120 s now: ledger: no answer",
+    ]
+    assert room.intake.waits_for(now=room.now + 10) is None  # worth another try
+    room.now += 10.0
+    room.tick()
+    assert "going on" not in caplog.text  # nobody knows yet
+    room.say(base_frame(0))
+    room.flush()
+    room.tick()
+    assert caplog.messages[-1] == "going on after 190.0 s; the cause was: ledger: no answer"
+
+
+def test_a_full_queue_is_no_store_that_is_away(tmp_path: Path) -> None:
+    room = enter(tmp_path, max_bytes=10)
+    room.hello()
+    room.say(base_frame(0, b"x" * 100))
+    room.flush()
+    assert room.intake._is_stalled(room.now)
+    assert room.intake.waits_for(now=room.now) is None
+    room.stores.close()
 
 
 def test_silent_connections_are_tested_and_forgotten(room: Room) -> None:
