@@ -279,9 +279,8 @@ def run_retention(args: argparse.Namespace) -> int:
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
-    from secondlook.cloud.config import LOOPBACK_NAMES
+    from secondlook.cloud.config import LOOPBACK_NAMES, parse_origin
     from secondlook.cloud.station.app import create_app
-    from secondlook.cloud.station.httplimits import parse_origin
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
     from secondlook.shared.health import STALL_SECONDS
     from secondlook.shared.watchdog import Watchdog

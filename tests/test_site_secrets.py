@@ -31,12 +31,11 @@ from secondlook.cloud.catalogue import (
     store_tombstones,
 )
 from secondlook.cloud.catalogue.schema import Base, Review
-from secondlook.cloud.config import CloudConfig, JetStreamConfig
+from secondlook.cloud.config import CloudConfig, JetStreamConfig, QueueLimits
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.keys import Role as KeyRole
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.storage.blobs import open_blobs
-from secondlook.cloud.storage.queue import QueueLimits
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.config import load
 from secondlook.shared.errors import StoreUnavailable, Unwritable

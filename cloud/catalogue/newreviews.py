@@ -15,9 +15,8 @@ from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, move_review
-from secondlook.cloud.catalogue.schema import Frame, Reason, Retention, Review, ReviewState, Verdict
+from secondlook.cloud.catalogue.schema import Frame, Reason, Retention, Review, ReviewState, Rule, Verdict
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.cloud.workers.policy import Rule
 
 _LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)

@@ -208,6 +208,16 @@ class Review(Base):
     reasons: Mapped[list[Reason]] = relationship(order_by="Reason.id", back_populates="review")
 
 
+class Rule(StrEnum):
+    """What may ask for a review."""
+
+    WATCHED = "watched"
+    OPERATOR = "rule"
+    UNCERTAIN = "uncertain"
+    EVERY_NTH = "every-nth"
+    AUDIT = "audit"
+
+
 class Reason(Base):
     """One of the reasons for a review."""
 

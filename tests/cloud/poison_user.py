@@ -20,11 +20,10 @@ import numpy as np
 import secondlook.cloud.workers.machine
 import secondlook.cloud.workers.refiner
 from secondlook.cloud.catalogue import open_catalogue
-from secondlook.cloud.config import BrokerConfig, RefinerConfig, WorkerConfig
+from secondlook.cloud.config import BrokerConfig, PolicyConfig, RefinerConfig, WorkerConfig
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.machine import MachineWorker
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.cloud.workers.refiner import Refiner
 from secondlook.shared.detection import Detection
 from tests.cloud.helpers import Brighter, OneBox, PlainCodec

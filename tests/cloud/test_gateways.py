@@ -18,17 +18,23 @@ import pytest
 from sqlalchemy import select, text
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.config import BrokerConfig, CloudConfig, GatewayConfig, JetStreamConfig, WorkerConfig
+from secondlook.cloud.config import (
+    BrokerConfig,
+    CloudConfig,
+    GatewayConfig,
+    JetStreamConfig,
+    PolicyConfig,
+    QueueLimits,
+    WorkerConfig,
+)
 from secondlook.cloud.gateway.server import Gateway
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import FrameTombstone
-from secondlook.cloud.storage.queue import QueueLimits
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.machine import MachineWorker
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, StoreUnavailable, UnsupportedStore
 from tests.cloud.helpers import BOOT, Edge, OneBox, PlainCodec, base_frame, free, grey, running, wait_until

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue import Rule
 from secondlook.cloud.catalogue.audit import verify_audit
 from secondlook.cloud.catalogue.retention import (
     Candidates,
@@ -29,7 +30,6 @@ from secondlook.cloud.config import RetentionConfig
 from secondlook.cloud.retention import Deleted, Report, Reserve, Retainer
 from secondlook.cloud.retention import run as retention_run
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
-from secondlook.cloud.workers.policy import Rule
 from secondlook.main import main
 from secondlook.shared.errors import DiskFull, ReviewGone, StoreUnavailable, Unwritable
 from tests.cloud.servers import point_aws_at, s3_running, small_disk
