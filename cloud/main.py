@@ -264,6 +264,7 @@ def run_retention(args: argparse.Namespace) -> int:
         reserve=reserve,
         stop=stop,
         heartbeat=watchdog.heartbeat,
+        waits=watchdog.waits,
     )
     if args.once or args.dry_run:
         print(json.dumps(retainer.run_once(dry_run=args.dry_run).as_dict(), indent=2))

@@ -338,7 +338,7 @@ def test_a_reader_of_tombstones_misses_none_that_come_meanwhile(two: list[Stores
     assert sorted(seen) == [(f"edge-{number}", seq) for number in range(2) for seq in range(40)]
 
 
-def test_two_reviewers_that_ask_at_once_get_one_request(two: list[Stores]) -> None:
+def test_two_refiners_that_ask_at_once_get_one_request(two: list[Stores]) -> None:
     def ask(stores: Stores) -> list[int]:
         return [
             stores.requests.ask("gate", BOOT, seq, deadline=99, priority=seq, blob_gone=False, now=1)

@@ -281,7 +281,7 @@ def test_a_review_whose_camera_host_stays_away_expires_at_the_deadline(site: Sit
     assert site.review().why_expired == "enhancement expired: deadline"
 
 
-def test_another_reviewer_takes_over_when_a_lease_runs_out(site: Site) -> None:
+def test_another_refiner_takes_over_when_a_lease_runs_out(site: Site) -> None:
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
     site.refiner.step()
