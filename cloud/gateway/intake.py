@@ -30,6 +30,7 @@ from secondlook.shared.errors import (
     StoreBusy,
     StoreUnavailable,
 )
+from secondlook.shared.link import Received
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     Ack,
@@ -179,7 +180,7 @@ class Intake:
             return None  # to store it will show the cause
 
     def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
-        return with_keys(batch.frames, self._ledger.received, self._sessions.oldest_seqs(batch.peers))
+        return with_keys(batch.frames, self._ledger.received)
 
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
@@ -295,7 +296,7 @@ class Intake:
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.max_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
         session.boots.pop(hello.boot_id, None)
-        session.boots[hello.boot_id] = hello.oldest_seq
+        session.boots[hello.boot_id] = None
         session.camera, session.heard_at = hello.camera, now
         self._ledger.see_edge(
             hello.edge_id, camera=hello.camera, software=hello.software, now_ns=int(now * _NANOSECONDS)
@@ -304,7 +305,26 @@ class Intake:
             self._requests.requeue_sent(hello.edge_id, now=now)
         session.credit_bytes = self._credit(session, self._share(now), now)
         safe = self._ledger.received(hello.edge_id, hello.boot_id)
-        return [Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)]
+        welcome = Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)
+        if hello.channel == "control":
+            return [welcome]
+        self._look_for_gaps(hello, safe, now)
+        ranges = safe.selective(MAX_RANGES)
+        # The camera host compares when it is welcomed, so it must know of the ranges before.
+        before = [Ack(hello.boot_id, safe.cumulative, ranges, session.credit_bytes)] if ranges else []
+        return [*before, welcome]
+
+    def _look_for_gaps(self, hello: Hello, safe: Received, now: float) -> None:
+        """Say what was acknowledged and is not in this ledger. The answer makes the camera host send it again."""
+        gaps = list(safe.missing(0, hello.oldest_seq - 1))
+        if gaps:
+            self._queue.forget_names(hello.edge_id, hello.boot_id)
+            many = sum(last - first + 1 for first, last in gaps)
+            text = (
+                f"{hello.edge_id}: {many} frames of boot {hello.boot_id} were acknowledged and are not in the ledger,"
+                f" from {gaps[0][0]} to {gaps[-1][1]}: was an older copy put back? They are asked for again"
+            )
+            self._complaints.warning("gaps", text, now)
 
     def _collect(
         self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ import zmq.auth
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.keys import load_keys
 from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spoolrows import Safe, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, KeyRejected, SecretExposed
+from secondlook.shared.link import Received
 from tests.chaos.proxy import Proxy, Weather
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
@@ -98,6 +100,39 @@ def test_a_restarted_gateway_gets_the_rest_and_nothing_twice(tmp_path: Path, mem
     second = SmallGateway(memory, first.port)
     wait_until(edge.all_safe)
     assert memory.arrivals == {(BOOT, seq): 1 for seq in range(20)}
+    edge.stop()
+    second.stop()
+
+
+def test_a_gateway_that_was_given_an_older_copy_gets_what_it_lost(
+    tmp_path: Path, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Spool(tmp_path, SpoolConfig(min_free_bytes=0), EARLIER, 0)
+    before.put([frame(seq) for seq in range(3)], 0)
+    before.mark_safe([Safe(EARLIER, 2)])
+    before.close()
+    first = SmallGateway(memory)
+    memory.safe[EARLIER] = Received(2)
+    edge = Edge(tmp_path, replace(QUICK, gateway=first.address))
+    edge.put(*(frame(seq) for seq in range(10)))
+    wait_until(edge.all_safe)
+    first.stop()
+    with sqlite3.connect(tmp_path / "spool.db") as db:
+        db.execute("DELETE FROM frames WHERE seq IN (5, 6) AND boot = 2")  # as when room is needed
+    older = Memory({BOOT: Received(3, [(8, 8)])})
+    second = SmallGateway(older, first.port)
+    wait_until(
+        lambda: (
+            sorted(older.arrivals) == [(BOOT, seq) for seq in (4, 7, 9)] + [(EARLIER, s) for s in range(3)]
+        )
+    )
+    wait_until(edge.all_safe)
+    assert older.tombstones == [p.Tombstone(BOOT, 5, 6, "restored")]
+    assert set(older.arrivals.values()) == {1}
+    assert (
+        f"has lost frames of boot {BOOT} that it had called safe: 3 are sent again, 2 are gone" in caplog.text
+    )
+    assert f"{EARLIER} that it had called safe: 3 are sent again, 0 are gone" in caplog.text
     edge.stop()
     second.stop()
 
@@ -304,7 +339,7 @@ def test_a_gateway_that_refuses_this_host_is_left_alone_for_longer_each_time(
     assert 2 <= len(memory.hellos) <= 14
     lines = [record.getMessage() for record in caplog.records]
     assert 1 <= len(lines) <= 7
-    assert all("refuses this host: no; connecting again in" in line for line in lines)
+    assert all("refuses this host: no; frames are kept" in line for line in lines)
     gateway.fault = None
     wait_until(edge.all_safe)
     edge.stop()
