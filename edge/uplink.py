@@ -111,6 +111,7 @@ class Uplink:
         self._greeted_at: dict[Connection, float] = {}
         self._complaints = LimitedLog(log)
         self._spool_outage = Outage(log)
+        self._busy = Outage(log, again_seconds=math.inf)  # the gateway says that it can take nothing
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
@@ -333,6 +334,9 @@ class Uplink:
         if fault.code in _REFUSALS:
             self._refused = fault.text
             return
+        if fault.code == "busy":
+            self._busy.met(f"gateway {self._config.gateway} takes no frames: {fault.text}", self._heard_at)
+            return
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
         if fault.code == "hello-first":
             # Every frame under way is answered so; one hello will do for all of them.
@@ -340,6 +344,8 @@ class Uplink:
             self._greet.setdefault(connection, due)
 
     def _take_bulk(self, packet: Packet) -> None:
+        if isinstance(packet, Welcome | Ack) and packet.credit_bytes > 0:
+            self._busy.over(self._heard_at)
         if isinstance(packet, Welcome):
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))

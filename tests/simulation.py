@@ -263,7 +263,7 @@ class Simulation:
         elif isinstance(packet, p.Ack):
             self.sender.acknowledged(packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes)
             self._note_safe(packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes)
-        elif isinstance(packet, p.Fault):
+        elif isinstance(packet, p.Fault) and packet.code != "busy":
             assert packet.code == "hello-first", packet
             self._greet_anew()
 

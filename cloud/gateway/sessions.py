@@ -28,6 +28,7 @@ class Session:
     heard_at: float
     boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
     credit_bytes: int = 0  # what it was granted last
+    told_busy: str = ""  # why it was told that it has no credit; empty once it has some
     clock_offset_seconds: float | None = None  # gateway's clock minus the camera host's, by its latest ping
 
     @property

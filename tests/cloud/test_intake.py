@@ -20,7 +20,7 @@ from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
-from secondlook.shared.errors import DiskFull, StoreUnavailable
+from secondlook.shared.errors import ConfigError, DiskFull, StoreUnavailable
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
@@ -68,12 +68,17 @@ class Room:
 
 
 def enter(
-    folder: Path, max_bytes: int = 10_000, ledger_url: str | None = None, max_share: float = 0.5
+    folder: Path,
+    max_bytes: int = 10_000,
+    ledger_url: str | None = None,
+    max_share: float = 0.5,
+    disk_full: Callable[[float], str | None] = lambda now: None,
 ) -> Room:
-    gateway = GatewayConfig(queue=QueueLimits(max_bytes=max_bytes, max_share=max_share), requests=TIMES)
+    queue = QueueLimits(max_bytes=max_bytes, max_share=max_share)
+    gateway = GatewayConfig(queue=queue, limits=LIMITS, requests=TIMES)
     stores = open_stores(CloudConfig(data_dir=folder, ledger=ledger_url, gateway=gateway))
     blobs = open_blobs(str(folder / "blobs"))
-    intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, LIMITS, None)
+    intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, LIMITS, None, disk_full=disk_full)
     return Room(stores, stores.queue, stores.ledger, stores.requests, intake)
 
 
@@ -265,7 +270,7 @@ def test_credit_follows_the_room_in_the_queue(tmp_path: Path) -> None:
     assert room.hello(peer=b"bulk2", edge_id="yard").credit_bytes == 175
     room.say(base_frame(1, b"x" * 300))
     assert room.flush()[0] == p.Ack(BOOT, 1, (), 0)
-    assert room.tick() == []
+    assert room.tick() == [p.Fault("busy", "queue full")]
     room.queue.ack(
         [item.id for item in room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)], worker="w"
     )
@@ -581,13 +586,65 @@ def test_a_store_that_is_away_is_told_of_once_and_once_that_it_is_back(
     assert caplog.messages[-1] == "going on after 190.0 s; the cause was: ledger: no answer"
 
 
-def test_a_full_queue_is_no_store_that_is_away(tmp_path: Path) -> None:
-    room = enter(tmp_path, max_bytes=10)
+def test_a_full_queue_is_no_store_that_is_away_and_everybody_hears_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    room = enter(tmp_path, max_bytes=1000, max_share=1.0)
     room.hello()
-    room.say(base_frame(0, b"x" * 100))
-    room.flush()
-    assert room.intake._is_stalled(room.now)
+    room.hello("control", b"control1")
+    room.say(base_frame(0, b"x" * 950))
+    assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
+    assert room.tick() == [p.Fault("busy", "queue full")]
+    assert room.tick() == [], "once is enough"
     assert room.intake.waits_for(now=room.now) is None
+    waits = "waiting: the queue has room for 50 bytes, and 1 camera hosts have no share of it"
+    assert caplog.messages[-1] == waits
+    room.now += 60.0
+    room.tick()
+    assert caplog.messages[-1] == f"still waiting, for 60 s now{waits.removeprefix('waiting')}"
+    (leased,) = room.queue.lease(1, ttl_seconds=1, worker="w", now=room.now)
+    room.queue.ack([leased.id], worker="w")
+    assert room.tick() == [p.Ack(BOOT, 0, (), 1000)]
+    assert caplog.messages[-1].startswith("going on after 60.0 s")
+    room.stores.close()
+
+
+def test_a_queue_that_could_never_take_a_frame_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"60000 bytes, below limits.min_window_bytes \(65536\)"):
+        GatewayConfig(queue=QueueLimits(max_bytes=120_000))
+
+
+def test_a_full_disk_is_told_every_minute_and_to_camera_hosts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    full: list[str | None] = [None]
+    room = enter(tmp_path, disk_full=lambda now: full[0])
+    room.hello()
+    room.say(base_frame(0))
+    room.flush()
+    full[0] = "disk full: 1 MB are free, and 64 MB are needed"
+    room.say(base_frame(1))
+    assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
+    assert room.tick() == [p.Fault("busy", "disk full")]
+    assert room.hello(peer=b"bulk2") == p.Welcome(BOOT, 0, 0), "a greeting is answered"
+    assert room.tick() == [p.Fault("busy", "disk full")], "a new connection hears of it, too"
+    for _ in range(240):
+        room.now += 0.5
+        room.tick()
+    assert [line.partition(": ")[0] for line in caplog.messages if "waiting" in line] == [
+        "waiting",
+        "still waiting, for 60 s now",
+        "still waiting, for 120 s now",
+    ]
+    (leased,) = room.queue.lease(1, ttl_seconds=1, worker="w", now=room.now)
+    room.queue.ack([leased.id], worker="w")
+    full[0] = None
+    assert room.tick() == [p.Ack(BOOT, 0, (), 1000)] * 2
+    assert caplog.messages[-1].startswith("going on after 120.0 s; the cause was: disk full")
+    room.say(base_frame(1))
+    assert room.flush() == [p.Ack(BOOT, 1, (), 1000)]
     room.stores.close()
 
 

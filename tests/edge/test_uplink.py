@@ -214,6 +214,26 @@ def test_without_credit_the_edge_waits_and_asks_again(tmp_path: Path, memory: Me
     gateway.stop()
 
 
+def test_a_gateway_that_is_busy_is_told_of_once_and_again_when_it_goes_on(
+    edge: Edge, gateway: SmallGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    wait_until(lambda: "control" in gateway._greeted.values())
+    wait_until(lambda: edge.uplink.state == "up")
+    for _ in range(3):
+        gateway.ask(p.Fault("busy", "disk full"))
+    wait_until(lambda: edge.uplink._busy.why is not None)
+    time.sleep(0.2)
+    edge.put(frame(0))  # acknowledged with credit
+    wait_until(edge.all_safe)
+    busy = f"gateway {gateway.address} takes no frames: disk full"
+    lines = [line for line in caplog.messages if busy in line]
+    assert lines[0] == f"waiting: {busy}"
+    assert lines[1].startswith("going on after ")
+    assert len(lines) == 2
+    assert edge.uplink.state == "up"
+
+
 def test_earlier_boots_and_tombstones_are_delivered(
     tmp_path: Path, gateway: SmallGateway, memory: Memory
 ) -> None:
