@@ -57,8 +57,15 @@ class IntakeLimits(Settings):
     max_sessions_of_edge: Annotated[int, within(1, 65_536, "connections")] = 16
     # starts of one agent with undelivered frames
     max_boots: Annotated[int, within(1, 1_000_000, "starts")] = 1024
+    # free on the gateway's own disk, beside what is queued; below, nothing is taken
+    min_free_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 64 << 20
     stall_seconds: Seconds = 5.0  # after a full disk or queue, nothing is taken for so long
     probe_seconds: Seconds = 60.0  # a silent connection is tested after this
+
+    @property
+    def least_credit_bytes(self) -> int:
+        """A smaller window is none."""
+        return min(self.min_window_bytes, self.window_bytes)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,12 @@ class GatewayConfig(Settings):
             raise ConfigError("secret_key_file and registry_file go together")
         if self.secret_key_file is None and not is_loopback(self.edge_address):
             raise ConfigError(f"edge_address {self.edge_address} faces a network: keys are needed")
+        share, least = int(self.queue.max_bytes * self.queue.max_share), self.limits.least_credit_bytes
+        if share < least:
+            raise ConfigError(
+                f"queue.max_bytes times queue.max_share is {share} bytes, below limits.min_window_bytes ({least}):"
+                " no frame would ever be taken"
+            )
 
 
 @dataclass(frozen=True)

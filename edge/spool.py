@@ -6,6 +6,8 @@ the free space of its disk. To make room, the oldest delivered frames go first; 
 are left, the policy says which of them, or whether the arriving ones, are dropped. Each dropped frame is
 covered by a tombstone in the same transaction, so that the gap can be told to the gateway.
 
+A gateway that was given an older copy of its data makes frames undelivered again (`compare`).
+
 A dropped key takes the deltas that refer to it along: nobody could decode them. A pinned frame, whose
 enhancement somebody waits for, is not dropped before its time.
 
@@ -25,11 +27,13 @@ from pathlib import Path
 from typing import Literal
 
 from secondlook.edge.config import SpoolConfig
+from secondlook.edge.restored import take_back
 from secondlook.edge.spoolrows import (
     SCHEMA,
     SCHEMA_VERSION,
     UPGRADE,
     PendingBase,
+    Restored,
     Safe,
     SpoolCounts,
     SpooledFrame,
@@ -37,12 +41,14 @@ from secondlook.edge.spoolrows import (
     UnspooledTombstone,
 )
 from secondlook.shared.errors import StoreCorrupt, Unwritable
+from secondlook.shared.link import Received
 from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.sqlite import immediate, named_errors, prepare, private_database
 
 _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
 _LONGEST_STEP_NS = 3600 * 10**9
+_BOOTS_KEPT = 256  # the latest ones are known for good, so that a gateway that lost them can be told
 
 
 class Spool:
@@ -59,6 +65,7 @@ class Spool:
         self._boot_id = boot_id
         self._lock = threading.RLock()
         self._dropped_key: int | None = None  # the latest key of this boot that was dropped
+        self._restored = Received()  # of this boot, what neither the gateway nor the spool has any more
         private_database(self._path)
         with named_errors(self._path):
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -82,8 +89,9 @@ class Spool:
             self._advance(now_ns)
             self._db.execute(
                 "DELETE FROM boots WHERE started_ns < ? AND number NOT IN (SELECT boot FROM frames)"
-                " AND number NOT IN (SELECT boot FROM tombstones)",
-                (now_ns - int(self._config.retention_seconds * 1e9),),
+                " AND number NOT IN (SELECT boot FROM tombstones)"
+                " AND number NOT IN (SELECT number FROM boots ORDER BY number DESC LIMIT ?)",
+                (now_ns - int(self._config.retention_seconds * 1e9), _BOOTS_KEPT),
             )
             self._db.execute("INSERT INTO boots (boot_id, started_ns) VALUES (?, ?)", (self._boot_id, now_ns))
             self._boot = self._one("SELECT number FROM boots WHERE boot_id = ?", self._boot_id)
@@ -127,7 +135,9 @@ class Spool:
     def _put(self, frame: SpooledFrame) -> int:
         if len(frame.base) > MAX_BASE_BYTES or len(frame.enhancement) > MAX_ENHANCEMENT_BYTES:
             return self._bury_arriving(frame, "too-large")
-        if frame.key_seq is not None and frame.key_seq == self._dropped_key:
+        if frame.key_seq is not None and (
+            frame.key_seq == self._dropped_key or frame.key_seq in self._restored
+        ):
             return self._bury_arriving(frame, "key-dropped")
         room, dropped = self._make_room(frame)
         if not room:
@@ -299,6 +309,33 @@ class Spool:
             "UPDATE frames SET safe = 1 WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ?",
             (boot, first, last),
         ).rowcount
+
+    def compare(self, boot_id: str, held: Received) -> Restored:
+        """Take back, in one durable commit, what was marked safe and the gateway does not hold: see `restored.py`."""
+        with self._lock, named_errors(self._path):
+            with immediate(self._db):
+                row = self._db.execute(
+                    "SELECT number, next_seq FROM boots WHERE boot_id = ?", (boot_id,)
+                ).fetchone()
+                if row is None or row[1] - 1 <= held.cumulative:
+                    return Restored()
+                boot, next_seq = row
+                restored, gone = take_back(self._db, boot, next_seq, held, self._bury)
+            if boot == self._boot:
+                for first, last in gone.parts():
+                    self._restored.add(first, last)
+            return restored
+
+    def delivered_boots(self) -> list[str]:
+        """Boots of which everything is confirmed, latest first; the present one may be among them."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT boot_id FROM boots WHERE next_seq > 0"
+                " AND number NOT IN (SELECT boot FROM frames WHERE safe = 0)"
+                " AND number NOT IN (SELECT boot FROM tombstones) ORDER BY number DESC LIMIT ?",
+                (_BOOTS_KEPT,),
+            )
+            return [boot_id for (boot_id,) in rows]
 
     def undelivered_boots(self) -> list[str]:
         """Boots with frames or tombstones that the gateway has not confirmed, oldest first."""

@@ -142,3 +142,12 @@ class Safe:
     boot_id: str
     cumulative: int
     selective: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a gateway was told to be safe and holds no more, because an older copy of its data was put back."""
+
+    again: int = 0  # frames to send again
+    again_from: int | None = None  # the first of them
+    gone: int = 0  # frames that are not in the spool any more, and those that need them: under tombstones now

@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
+_COMPARED_AT_ONCE = 16  # earlier boots that are greeted at a time to compare what the gateway holds of them
 _NEWS_KEPT = 64  # acknowledgements, while the disk is full
 _GREET_SECONDS = 1.0  # between two greetings of a gateway that says it does not know us
 _REFUSALS = frozenset({"wrong-edge", "too-many-connections"})  # of a whole connection
@@ -95,6 +96,7 @@ class Uplink:
         self._bulk: Connection | None = None
         self._control: Connection | None = None
         self._boots: list[str] = []  # to greet: those with anything undelivered, and the present one
+        self._uncompared: list[str] = []  # delivered boots, not yet compared on this connection
         self._tombstone_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
         self._open_at = 0.0
@@ -109,6 +111,7 @@ class Uplink:
         self._greeted_at: dict[Connection, float] = {}
         self._complaints = LimitedLog(log)
         self._spool_outage = Outage(log)
+        self._busy = Outage(log, again_seconds=math.inf)  # the gateway says that it can take nothing
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
@@ -173,6 +176,7 @@ class Uplink:
             self._open()
         self._wait()
         self._mark_safe()
+        self._compare()
         if self.state == "down" and (line := self._link_outage.waiting(time.monotonic())) is not None:
             log.warning(line)
         if self._check_connections(time.monotonic()):
@@ -256,6 +260,8 @@ class Uplink:
         if connection is self._bulk:
             self._sender.connected()
             self._tombstone_id = 0
+            self._news.clear()  # of the connection before: the welcome says what holds now
+            self._uncompared = self._spool.delivered_boots()
             self._list_boots()
         else:
             self._responder.connected()
@@ -263,7 +269,30 @@ class Uplink:
 
     def _list_boots(self) -> None:
         present = self._identity.boot_id
-        self._boots = [boot for boot in self._spool.undelivered_boots() if boot != present] + [present]
+        undelivered = [boot for boot in self._spool.undelivered_boots() if boot != present]
+        others = [boot for boot in self._uncompared if boot != present and boot not in undelivered]
+        self._boots = [*undelivered, present, *others[:_COMPARED_AT_ONCE]]
+
+    def _compare(self) -> None:
+        """Does the gateway hold what it has called safe? Asked once a connection of every boot."""
+        due = self._sender.to_compare()
+        for boot_id, held in due:
+            try:
+                restored = self._spool.compare(boot_id, held)
+            except (DiskFull, StoreBusy):
+                return  # asked again in the next cycle
+            self._sender.compared(boot_id, restored.again_from)
+            self._uncompared = [boot for boot in self._uncompared if boot != boot_id]
+            if restored.again or restored.gone:
+                log.warning(
+                    "gateway %s has lost frames of boot %s that it had called safe: %d are sent again, %d are gone",
+                    self._config.gateway,
+                    boot_id,
+                    restored.again,
+                    restored.gone,
+                )
+        if due:
+            self._list_boots()
 
     def _mark_safe(self) -> None:
         if self._news:
@@ -305,6 +334,9 @@ class Uplink:
         if fault.code in _REFUSALS:
             self._refused = fault.text
             return
+        if fault.code == "busy":
+            self._busy.met(f"gateway {self._config.gateway} takes no frames: {fault.text}", self._heard_at)
+            return
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
         if fault.code == "hello-first":
             # Every frame under way is answered so; one hello will do for all of them.
@@ -312,6 +344,8 @@ class Uplink:
             self._greet.setdefault(connection, due)
 
     def _take_bulk(self, packet: Packet) -> None:
+        if isinstance(packet, Welcome | Ack) and packet.credit_bytes > 0:
+            self._busy.over(self._heard_at)
         if isinstance(packet, Welcome):
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from secondlook.shared.settings import Seconds, Settings
@@ -73,6 +73,14 @@ class Received:
     def selective(self, most: int) -> tuple[tuple[int, int], ...]:
         """The first `most` ranges beyond `cumulative`, as an acknowledgement carries them."""
         return tuple(self._ranges[:most])
+
+    def parts(self) -> list[tuple[int, int]]:
+        """All that is in, as ascending ranges."""
+        return [(0, self.cumulative), *self._ranges] if self.cumulative >= 0 else list(self._ranges)
+
+    def missing(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The parts of `first` to `last` that are not in."""
+        return parts_beside(max(first, self.cumulative + 1), last, self._ranges)
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,7 @@ class _Boot:
     state: BootState = BootState.SILENT
     hello_at: float = -math.inf
     from_seq: int = 0  # the spool is read from here on
+    held: Received | None = field(default_factory=Received)  # by the gateway; None once compared
 
     def take(self, event: BootEvent) -> None:
         self.state = BOOT_TABLE.get((self.state, event), self.state)
@@ -165,7 +174,8 @@ class BaseSender:
     3. send new tombstones, reporting each with `sent`;
     4. while `next_read()` names a place: read frames there, send those that `may_send`, report each with
        `sent`, and `drained` when the spool has no more;
-    5. feed every `Welcome` and `Ack` back.
+    5. feed every `Welcome` and `Ack` back;
+    6. compare the boots in `to_compare()` with the spool, reporting each with `compared`.
     """
 
     def __init__(self, times: LinkTimes) -> None:
@@ -217,6 +227,28 @@ class BaseSender:
         boot = self._boots.get(boot_id)
         if boot is not None:
             boot.from_seq = max(boot.from_seq, cumulative + 1)
+            if boot.held is not None:
+                for first, last in ((0, cumulative), *selective):
+                    if last >= first:
+                        boot.held.add(first, last)
+
+    def to_compare(self) -> list[tuple[str, Received]]:
+        """Boots that were welcomed on this connection, with what the gateway says it holds of each.
+
+        A gateway may have been given an older copy of its data: what the spool counts as safe and the gateway
+        does not hold must be sent again.
+        """
+        return [
+            (id_, boot.held) for id_, boot in self._boots.items() if boot.is_welcome and boot.held is not None
+        ]
+
+    def compared(self, boot_id: str, again_from: int | None) -> None:
+        """The spool knows what is missing; from `again_from` on it holds frames to send again (None: none)."""
+        boot = self._boots[boot_id]
+        boot.held = None
+        if again_from is not None:
+            boot.from_seq = min(boot.from_seq, again_from)
+            boot.take(BootEvent.SPOOLED)
 
     def spooled(self, boot_id: str) -> None:
         """The spool holds something new for this boot."""

@@ -20,6 +20,7 @@ TIMES = LinkTimes(resend_seconds=3.0, hello_seconds=1.0)
 EDGE_ID = "gate"
 _SPOOL_BYTES = 4000
 _KEY_INTERVAL = 4
+_KEPT_FRAMES = 12  # delivered frames that the spool has room for
 _MAX_UNDER_WAY = 200  # packets a virtual connection holds
 _HEALING_TURNS = 400
 
@@ -41,6 +42,14 @@ class GatewayEnd(Protocol):
     def tick(self, now: float) -> list[tuple[int, p.Packet]]: ...
 
     def crash(self) -> None: ...
+
+    def copy(self) -> None:
+        """Keep a copy of all that is committed."""
+        ...
+
+    def restore(self, *, catalogue_too: bool) -> None:
+        """Put the copy back, after a crash; without the catalogue, what was worked off meanwhile stays known."""
+        ...
 
     def work(self, most: int, now: float) -> None:
         """Take frames out of the queue, so that there is room."""
@@ -64,6 +73,7 @@ class Disk:
     boots: list[str] = field(default_factory=list)
     next_seq: dict[str, int] = field(default_factory=dict)
     frames: dict[Frame, int] = field(default_factory=dict)  # undelivered ones, by size
+    kept: dict[Frame, int] = field(default_factory=dict)  # delivered ones, by size: the latest
     tombstones: dict[int, tuple[str, int, int]] = field(default_factory=dict)  # by id
     last_grave: int = 0
     dropped: set[Frame] = field(default_factory=set)
@@ -100,10 +110,28 @@ class Disk:
 
     def mark_safe(self, boot: str, safe: Received) -> None:
         for frame in [frame for frame in self.frames if frame[0] == boot and frame[1] in safe]:
-            del self.frames[frame]
+            self.kept[frame] = self.frames.pop(frame)
+        while len(self.kept) > _KEPT_FRAMES:
+            del self.kept[next(iter(self.kept))]
         for id_, (of_boot, first, last) in list(self.tombstones.items()):
             if of_boot == boot and safe.covers(first, last):
                 del self.tombstones[id_]
+
+    def compare(self, boot: str, held: Received) -> int | None:
+        """As the spool does: what is missing is undelivered again, or buried; the first frame to send again."""
+        waiting = [(first, last) for of_boot, first, last in self.tombstones.values() if of_boot == boot]
+        buried = {seq for first, last in waiting for seq in range(first, last + 1)}
+        again = []
+        for seq in range(self.next_seq[boot]):
+            frame, key = (boot, seq), (boot, key_of(seq))
+            lost = seq not in held and frame not in self.frames and seq not in buried
+            if lost and frame in self.kept and key not in self.dropped:
+                self.frames[frame] = self.kept.pop(frame)
+                again.append(seq)
+            elif lost or (frame in self.frames and key in self.dropped):
+                self.frames.pop(frame, None)
+                self._bury(boot, seq)
+        return min(again, default=None)
 
     def undelivered(self) -> list[str]:
         waiting = {boot for boot, _ in self.frames} | {boot for boot, _, _ in self.tombstones.values()}
@@ -130,6 +158,8 @@ class Simulation:
         self.outstanding: dict[Frame, int] = {}  # sent on this connection, not acknowledged on it
         self.credit = 0
         self.acknowledged: dict[str, Received] = {}
+        self.restored = 0  # times that an older copy was put back
+        self.gateway.copy()
         self._reboot()
 
     def run(self, steps: int) -> None:
@@ -150,7 +180,13 @@ class Simulation:
 
     def _cycle(self) -> None:
         """What the uplink does on each wake-up."""
-        boots = [boot for boot in self.disk.undelivered() if boot != self.boot] + [self.boot]
+        for boot, held in self.sender.to_compare():
+            self.sender.compared(boot, self.disk.compare(boot, held))
+            self.uncompared.discard(boot)
+        undelivered = self.disk.undelivered()
+        boots = [
+            boot for boot in self.disk.boots if boot in undelivered or boot in {*self.uncompared, self.boot}
+        ]
         for boot in self.sender.hellos(boots, self.now):
             following = self.disk.next_seq[boot]
             self._send(p.Hello(EDGE_ID, boot, "bulk", "yard", following, 0, "simulated"))
@@ -227,7 +263,7 @@ class Simulation:
         elif isinstance(packet, p.Ack):
             self.sender.acknowledged(packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes)
             self._note_safe(packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes)
-        elif isinstance(packet, p.Fault):
+        elif isinstance(packet, p.Fault) and packet.code != "busy":
             assert packet.code == "hello-first", packet
             self._greet_anew()
 
@@ -278,6 +314,18 @@ class Simulation:
             self.gateway.crash()
         elif luck < 0.9:
             self._reboot()
+        elif luck < 0.95:
+            self.gateway.copy()
+        else:
+            self._restore()
+
+    def _restore(self) -> None:
+        """An older copy of the gateway's data is put back. That takes a while, and no connection survives it."""
+        self.gateway.restore(catalogue_too=self.rng.random() < 0.5)
+        self.restored += 1
+        self.wires.clear()
+        self.peer += 1
+        self._connect_anew()
 
     def _connect(self) -> None:
         """A new connection. What the old one still carries may arrive later, or in part, or never."""
@@ -285,6 +333,9 @@ class Simulation:
             del self.wires[self.peer].up[self.rng.randrange(len(self.wires[self.peer].up) + 1) :]
             self.wires[self.peer].down.clear()
         self.peer += 1
+        self._connect_anew()
+
+    def _connect_anew(self) -> None:
         self.wires[self.peer] = Wire()
         for peer in [peer for peer, wire in self.wires.items() if not wire.up and peer != self.peer]:
             del self.wires[peer]
@@ -292,6 +343,7 @@ class Simulation:
 
     def _greet_anew(self) -> None:
         self.sender.connected()
+        self.uncompared = set(self.disk.boots)
         self.grave_id = self.credit = 0
         self.outstanding.clear()
 
@@ -334,7 +386,7 @@ class Simulation:
             while self.wires[self.peer].down:
                 self._hear(self.wires[self.peer].down.pop(0))
             self._check()
-            if not self.disk.undelivered():
+            if not self.disk.undelivered() and not self.uncompared:
                 break
             self.now += 0.5
         assert not self.disk.undelivered(), f"never delivered: {self.disk.frames} {self.disk.tombstones}"

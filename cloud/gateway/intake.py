@@ -24,12 +24,14 @@ from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
 from secondlook.cloud.storage.requests import Assemblies, RequestState, RequestTable
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
+    DiskFull,
     PacketError,
     QueueFull,
     StorageError,
     StoreBusy,
     StoreUnavailable,
 )
+from secondlook.shared.link import Received
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     Ack,
@@ -54,6 +56,7 @@ log = logging.getLogger(__name__)
 Outgoing = tuple[Peer, Packet]
 
 _RATES = RateLimits()
+_QUEUE_FULL = "queue full"
 _NANOSECONDS = 1_000_000_000
 _CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
 _CHANNEL_OF: dict[type[Packet], str] = {
@@ -77,7 +80,9 @@ class Intake:
         limits: IntakeLimits,
         registry: Registry | None,
         rates: RateLimits = _RATES,
+        disk_full: Callable[[float], str | None] = lambda now: None,
     ) -> None:
+        """``disk_full`` tells why the gateway's own disk takes no more, or None."""
         self._ledger = ledger
         self._queue = queue
         self._requests = requests
@@ -91,8 +96,11 @@ class Intake:
         self._least_room: int | None = None  # in the queue, for whomever; as of the last batch
         self._rooms: dict[str, int] = {}  # in the queue, by edge id; what was asked for since the last batch
         self._stalled_until = 0.0
+        self._disk_full = disk_full
         self._outage = Outage(log)
+        self._full = Outage(log)  # of the queue
         self._cannot_store = False  # the latest attempt failed
+        self._disk_was_full = False
         self._stored_at = 0.0  # the turn of the latest attempt
         self._unreachable = False  # the latest trouble was a store that does not answer
         self._complaints = LimitedLog(log)
@@ -103,6 +111,11 @@ class Intake:
         One that is full answers: frames can and must be taken out of it.
         """
         return self._outage.why if self._unreachable and self._is_stalled(now) else None
+
+    @property
+    def disk_was_full(self) -> bool:
+        """Whether the gateway's own disk takes no frames, as of the last tick."""
+        return self._disk_was_full
 
     @property
     def batch_is_full(self) -> bool:
@@ -179,13 +192,15 @@ class Intake:
             return None  # to store it will show the cause
 
     def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
-        return with_keys(batch.frames, self._ledger.received, self._sessions.oldest_seqs(batch.peers))
+        return with_keys(batch.frames, self._ledger.received)
 
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
             self._stored_at = now
             frames, tombstones = self._with_keys(batch), batch.tombstones
             safe: set[BootName] = set()
+            if (why := self._disk_full(now)) is not None:
+                raise DiskFull(why)
             if frames or tombstones:
                 safe = self._ledger.take(self._queue, frames, tombstones, now=now)
                 self._cannot_store = False
@@ -211,15 +226,26 @@ class Intake:
         """All that was done since the last commit is rolled back, and nobody heard of it."""
         self._batcher.forget()
         self._ledger.forget()
+        for session in self._sessions.values():
+            session.told_busy = ""
         self._cannot_store = self._cannot_store or self._stored_at == now
         self._stall(error, now)
 
     def tick(self, *, now: float) -> list[Outgoing]:
         """What time brings: deadlines, credit that can be given again, tests of silent peers, requests to send."""
         self._forget_rooms()
+        self._attempt(self._look_at_disk, now)
         if not (self._cannot_store or self._is_stalled(now)):
             self._outage.over(now)
-        steps = (self._end_requests, self._raised_credit, self._probes, self._requests_to_send)
+        elif self._outage.why is not None:
+            self._outage.met(self._outage.why, now)
+        steps = (
+            self._end_requests,
+            self._raised_credit,
+            self._tell_busy,
+            self._probes,
+            self._requests_to_send,
+        )
         return [packet for step in steps for packet in self._attempt(step, now)]
 
     def serve_requests(self, *, now: float) -> list[Outgoing]:
@@ -232,6 +258,52 @@ class Intake:
         except TRANSIENT_ERRORS as error:
             self._stall(error, now)
             return []
+
+    def _look_at_disk(self, now: float) -> list[Outgoing]:
+        """While there is too little room nothing is taken; once there is enough, all is well by that alone."""
+        why = self._disk_full(now)
+        if why is not None:
+            self._cannot_store = self._disk_was_full = True
+            self._stall(DiskFull(why), now)
+        elif self._disk_was_full:
+            self._cannot_store = self._disk_was_full = False
+            self._stalled_until = 0.0
+        return []
+
+    def _tell_busy(self, now: float) -> list[Outgoing]:
+        """Who waits hears why, once; and so does the log."""
+        held_back = {
+            peer: session
+            for peer, session in self._sessions.items()
+            if session.channel == "bulk" and session.credit_bytes == 0
+        }
+        answers: list[Outgoing] = []
+        of_queue = 0
+        for peer, session in held_back.items():
+            why = self._why_busy(session, now)
+            of_queue += why.startswith(_QUEUE_FULL)
+            if why and session.told_busy != why:
+                session.told_busy = why
+                answers.append((peer, Fault("busy", why)))
+        if of_queue:
+            room = self._queue.room_bytes
+            self._full.met(
+                f"the queue has room for {room} bytes, and {of_queue} camera hosts have no share of it", now
+            )
+        else:
+            self._full.over(now)
+        return answers
+
+    def _why_busy(self, session: Session, now: float) -> str:
+        """Why a connection has no credit; empty where it sends too fast, or has some again."""
+        if self._is_stalled(now) and self._outage.why is not None:
+            if self._unreachable:
+                return "a store does not answer"
+            return "disk full" if self._disk_was_full else "disk or queue full"
+        least = self._limits.least_credit_bytes
+        if self._share(now) < least:
+            return _QUEUE_FULL
+        return f"{_QUEUE_FULL} for this host" if self._room_of(session.edge_id) < least else ""
 
     def _end_requests(self, now: float) -> list[Outgoing]:
         self._requests.expire(now=now)
@@ -295,16 +367,35 @@ class Intake:
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.max_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
         session.boots.pop(hello.boot_id, None)
-        session.boots[hello.boot_id] = hello.oldest_seq
+        session.boots[hello.boot_id] = None
         session.camera, session.heard_at = hello.camera, now
-        self._ledger.see_edge(
-            hello.edge_id, camera=hello.camera, software=hello.software, now_ns=int(now * _NANOSECONDS)
-        )
+        if not self._disk_was_full:  # else it is answered all the same
+            now_ns = int(now * _NANOSECONDS)
+            self._ledger.see_edge(hello.edge_id, camera=hello.camera, software=hello.software, now_ns=now_ns)
         if hello.channel == "control":
             self._requests.requeue_sent(hello.edge_id, now=now)
         session.credit_bytes = self._credit(session, self._share(now), now)
         safe = self._ledger.received(hello.edge_id, hello.boot_id)
-        return [Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)]
+        welcome = Welcome(hello.boot_id, safe.cumulative, session.credit_bytes)
+        if hello.channel == "control":
+            return [welcome]
+        self._look_for_gaps(hello, safe, now)
+        ranges = safe.selective(MAX_RANGES)
+        # The camera host compares when it is welcomed, so it must know of the ranges before.
+        before = [Ack(hello.boot_id, safe.cumulative, ranges, session.credit_bytes)] if ranges else []
+        return [*before, welcome]
+
+    def _look_for_gaps(self, hello: Hello, safe: Received, now: float) -> None:
+        """Say what was acknowledged and is not in this ledger. The answer makes the camera host send it again."""
+        gaps = list(safe.missing(0, hello.oldest_seq - 1))
+        if gaps:
+            self._queue.forget_names(hello.edge_id, hello.boot_id)
+            many = sum(last - first + 1 for first, last in gaps)
+            text = (
+                f"{hello.edge_id}: {many} frames of boot {hello.boot_id} were acknowledged and are not in the ledger,"
+                f" from {gaps[0][0]} to {gaps[-1][1]}: was an older copy put back? They are asked for again"
+            )
+            self._complaints.warning("gaps", text, now)
 
     def _collect(
         self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float
@@ -437,7 +528,10 @@ class Intake:
         """The window of a bulk connection: its share within its rate, or nothing where that would be little."""
         room = self._room_of(session.edge_id)
         credit = min(share, room, self._rates.credit(session.edge_id, now))
-        return credit if credit >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
+        if credit < self._limits.least_credit_bytes:
+            return 0
+        session.told_busy = ""
+        return credit
 
     def _room_of(self, edge_id: str) -> int:
         """Bytes that a camera host may still add to the queue, what is on its way there counted."""

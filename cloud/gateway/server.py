@@ -22,6 +22,7 @@ import zmq
 from secondlook.cloud.config import CloudConfig, GatewayConfig
 from secondlook.cloud.gateway.broker import MAX_REQUEST_BYTES, Broker
 from secondlook.cloud.gateway.connections import ConnectionTable, disconnect
+from secondlook.cloud.gateway.diskroom import DiskRoom, on_one_disk
 from secondlook.cloud.gateway.intake import Intake, Outgoing
 from secondlook.cloud.gateway.keys import Registry, Role, answer_zap
 from secondlook.cloud.storage.blobs import open_blobs
@@ -84,7 +85,14 @@ class Gateway:
         blobs = open_blobs(config.blobs_url)
         self._stores = stores = open_stores(config)
         self._intake = Intake(
-            stores.ledger, stores.queue, stores.requests, blobs, gateway.limits, registry, gateway.rates
+            stores.ledger,
+            stores.queue,
+            stores.requests,
+            blobs,
+            gateway.limits,
+            registry,
+            gateway.rates,
+            self._disk_fullness(config),
         )
         self._broker = Broker(
             stores.queue,
@@ -116,6 +124,14 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _disk_fullness(self, config: CloudConfig) -> Callable[[float], str | None]:
+        if not self._stores.is_embedded:
+            return lambda now: None  # servers look after their own disks
+        queue = self._stores.queue
+        drains_here = config.queue is None and on_one_disk(config.data_dir, config.blobs_url)
+        to_come = (lambda: queue.depth_bytes) if drains_here else (lambda: 0)
+        return DiskRoom(config.data_dir, config.gateway.limits.min_free_bytes, to_come).why_full
 
     @property
     def edge_address(self) -> str:
@@ -164,6 +180,8 @@ class Gateway:
             self._ticked_at = time.monotonic()
             self._refresh_registry()
             self._cut_off(now)
+            if self._intake.disk_was_full:
+                self._stores.shorten_log()
         packets: list[Outgoing] = []
         try:
             with self._stores.one_commit(synced=storing):

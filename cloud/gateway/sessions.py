@@ -7,11 +7,10 @@ the key that ZeroMQ authenticated for the message at hand.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from secondlook.cloud.gateway.keys import Registry, Role
-from secondlook.cloud.storage.ledger import BootName
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +26,9 @@ class Session:
     channel: str
     public_key: str  # Z85; empty on a plain connection
     heard_at: float
-    # Greeted ones, the latest last; each with the first sequence that it has not been told is safe.
-    boots: dict[str, int] = field(default_factory=dict)
+    boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
     credit_bytes: int = 0  # what it was granted last
+    told_busy: str = ""  # why it was told that it has no credit; empty once it has some
     clock_offset_seconds: float | None = None  # gateway's clock minus the camera host's, by its latest ping
 
     @property
@@ -86,15 +85,6 @@ class Sessions(dict[Peer, Session]):
         own = [peer for peer, session in self.items() if session.edge_id == edge_id]
         for peer in own[: max(0, len(own) + 1 - most)]:
             del self[peer]
-
-    def oldest_seqs(self, peers: Iterable[tuple[Peer, BootName]]) -> dict[BootName, int]:
-        """The first sequence that each boot has not been told is safe, by what these connections said in greeting."""
-        first: dict[BootName, int] = {}
-        for peer, boot in peers:
-            session = self.get(peer)
-            oldest = 0 if session is None else session.boots.get(boot[1], 0)
-            first[boot] = min(oldest, first.get(boot, oldest))
-        return first
 
     def silent(self, seconds: float, now: float) -> Iterator[tuple[Peer, Session]]:
         """Connections that were not heard for so long; they count as heard ``now``, when each is tested."""

@@ -16,16 +16,20 @@ class Reserve:
         self._path = path
         self._size = size
 
-    def hold(self) -> None:
-        """Take the room, if there is plenty of it."""
+    def hold(self) -> bool:
+        """Take the room, if there is plenty of it; whether it is held now."""
         try:
-            if self._path.exists() or shutil.disk_usage(self._path.parent).free < 4 * self._size:
-                return
+            if self._path.exists():
+                return True
+            if shutil.disk_usage(self._path.parent).free < 4 * self._size:
+                return False
             with self._path.open("wb") as stream:
                 os.posix_fallocate(stream.fileno(), 0, self._size)
         except OSError:
             # Without a reserve everything works but on a full disk.
             self.release()
+            return False
+        return True
 
     def release(self) -> bool:
         """Give the room back; whether there was any."""

@@ -13,7 +13,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -358,21 +358,20 @@ def has_room(received: Received) -> bool:
 def with_keys(
     frames: Sequence[QueuedFrame],
     received: Callable[[str, str], Received],
-    oldest_seqs: Mapping[BootName, int],
 ) -> list[QueuedFrame]:
     """The frames without those deltas whose key has not come, nor is known to be dropped.
 
     A delta is not taken ahead of its key: a camera host that runs out of room may yet drop a key that is not
-    acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key. ``received``
-    is a ledger's method. A boot was told that all below its number in ``oldest_seqs`` is safe: by another ledger,
-    if not by this one.
+    acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key. What the camera
+    host was told by another ledger, or by a younger copy of this one, does not count: it compares, and sends the key
+    again or says that it is gone. ``received`` is a ledger's method.
     """
     kept: list[QueuedFrame] = []
     here: dict[BootName, set[int]] = {}
     for frame in frames:
         boot, key = (frame.edge_id, frame.boot_id), frame.key_seq
         known, seqs = received(*boot), here.setdefault(boot, set())
-        if key is None or key < oldest_seqs.get(boot, 0) or key in seqs or key in known or frame.seq in known:
+        if key is None or key in seqs or key in known or frame.seq in known:
             kept.append(frame)
             seqs.add(frame.seq)
     return kept

@@ -156,6 +156,13 @@ class FrameQueue(Protocol):
         """
         ...
 
+    def forget_names(self, edge_id: str, boot_id: str) -> None:
+        """Frames of this boot are about to come again that were worked off, and lost with a restored catalogue.
+
+        An engine that knows the names of frames it holds no more does not take them for repeated ones.
+        """
+        ...
+
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         """Take up to ``n`` available items for ``ttl_seconds``, of each camera host the oldest in turn.
 
@@ -297,6 +304,9 @@ class SqliteQueue:
 
     def begin(self, batch: Sequence[QueuedFrame]) -> None:
         """Nothing: what is put is a part of the gateway's transaction."""
+
+    def forget_names(self, edge_id: str, boot_id: str) -> None:
+        """Nothing: it knows what it holds, and no more."""
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         with transaction(self._db):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -41,6 +42,7 @@ _PULLS_AT_ONCE = 4  # camera hosts that one turn of a lease takes from
 _MAX_PULLS = 32  # of one lease: a worker asks again
 _LEASE_BYTES = 16 << 20  # payload bytes of one lease, about
 _MAX_HOLDERS = 20_000
+_MAX_RENAMED = 4096
 _RAN_OUT = "its last lease ran out"
 _LOST = "the lease ran out; another worker may have the item now"
 
@@ -104,6 +106,9 @@ class JetStreamQueue:
         )  # suspects that wait for a lease of their own, since when
         self._died = False  # something, since the dead were last looked at
         self._begun: _Begun | None = None
+        self._renamed: dict[
+            str, str
+        ] = {}  # subjects of boots that are put under other names, and what is added
         self._nats = _connect(address, config)
         self._streams = Streams(self._nats, address.name, limits, config)
         with ExitStack() as undo:
@@ -147,6 +152,11 @@ class JetStreamQueue:
         self._streams.room -= size_bytes
         self._begun = _Begun(frozenset(subject for subject, _ in messages), work)
         return work.done
+
+    def forget_names(self, edge_id: str, boot_id: str) -> None:
+        if len(self._renamed) >= _MAX_RENAMED:
+            self._renamed.clear()
+        self._renamed[f"{self._streams.frames}.frame.{edge_id}.{boot_id}"] = secrets.token_hex(4)
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         leased = self._nats.run(self._lease(n, ttl_seconds, worker, now))
@@ -253,7 +263,7 @@ class JetStreamQueue:
         await self._streams.welcome(sizes)
         # All at once and in order: the server answers each when it has written it.
         answers = await self._nats.ask(
-            [Request(subject, payload, {"Nats-Msg-Id": subject}) for subject, payload in messages]
+            [Request(subject, payload, {"Nats-Msg-Id": self._name(subject)}) for subject, payload in messages]
         )
         await self._streams.tell(sizes)
         new, failed = dict[str, bool](), list[NatsError | QueueFull | StorageError]()
@@ -266,6 +276,11 @@ class JetStreamQueue:
         for failure in sorted(failed, key=lambda failure: isinstance(failure, NatsError)):
             raise failure
         return new
+
+    def _name(self, subject: str) -> str:
+        """By which the server knows a frame for a while after it was worked off."""
+        added = self._renamed.get(subject.rpartition(".")[0])
+        return subject if added is None else f"{subject}/{added}"
 
     async def _lease(self, n: int, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         alone = self._next_alone()

@@ -6,6 +6,7 @@ the same camera hosts, the queue is NATS JetStream, ledger and requests are Post
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LONG_LOG_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -41,6 +44,11 @@ class Stores:
     _path: Path  # of the gateway's own file
     _database: sqlite3.Connection | None
     _opened: ExitStack
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the ledger is in the gateway's own file."""
+        return self._database is not None
 
     @contextmanager
     def one_commit(self, *, synced: bool) -> Iterator[None]:
@@ -56,6 +64,13 @@ class Stores:
         self._database.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
         with named_errors(self._path), immediate(self._database):
             yield
+
+    def shorten_log(self) -> None:
+        """Give the disk back what the write-ahead log has taken, if that is much: it may be all there is."""
+        log_file = self._path.with_name(f"{self._path.name}-wal")
+        if self._database is not None and log_file.exists() and log_file.stat().st_size > _LONG_LOG_BYTES:
+            with contextlib.suppress(sqlite3.OperationalError):  # somebody reads: the next time, then
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         self._opened.close()

@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.shared.errors import LinkError
 from tests.chaos.audit import Audit, audit
-from tests.chaos.faults import choose, inject, small_disks
+from tests.chaos.faults import KINDS, choose, inject, small_disks
 from tests.chaos.fleet import BACKENDS, Fleet, backends
 from tests.chaos.namespace import Namespace
 from tests.chaos.settings import EDGES
@@ -39,6 +40,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeat the faults of an earlier run (default: a new one)")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["sqlite"])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and stores here")
+    parser.add_argument(
+        "--only", nargs="+", choices=KINDS, default=KINDS, help="kinds of faults (default: all)"
+    )
     args = parser.parse_args()
     seed = random.randrange(2**32) if args.seed is None else args.seed
     say(f"seed {seed}")
@@ -48,7 +52,7 @@ def main() -> int:
     results = []
     for backend in args.backends:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-            results.append(storm(Path(name), backend, args.rounds, random.Random(seed), args.keep))
+            results.append(storm(Path(name), backend, args.rounds, random.Random(seed), args.keep, args.only))
     figures = {
         "rounds": args.rounds * len(results),
         "frames": sum(result.frames for result in results),
@@ -61,7 +65,9 @@ def main() -> int:
     return 1 if any(result.lost or result.duplicated or result.problems for result in results) else 0
 
 
-def storm(folder: Path, backend: str, rounds: int, rng: random.Random, keep: Path | None) -> Audit:
+def storm(
+    folder: Path, backend: str, rounds: int, rng: random.Random, keep: Path | None, only: Collection[str]
+) -> Audit:
     """All rounds against one fleet, and what the audit found."""
     with small_disks(folder) as disks:
         if not disks:
@@ -75,7 +81,7 @@ def storm(folder: Path, backend: str, rounds: int, rng: random.Random, keep: Pat
             if fleet.problems:
                 raise SystemExit("\n".join(fleet.problems))
             for number in range(rounds):
-                _round(number, fleet, rng, disks=disks)
+                _round(number, fleet, rng, disks=disks, only=only)
             _settle(fleet)
             found = audit(fleet.catalogue_url, fleet.blobs_url, fleet.spools)
         finally:
@@ -103,10 +109,10 @@ def _warm_up(fleet: Fleet) -> None:
         time.sleep(0.2)
 
 
-def _round(number: int, fleet: Fleet, rng: random.Random, *, disks: bool) -> None:
-    faults = [choose(rng, fleet, disks=disks)]
+def _round(number: int, fleet: Fleet, rng: random.Random, *, disks: bool, only: Collection[str]) -> None:
+    faults = [choose(rng, fleet, disks=disks, only=only)]
     if rng.random() < 0.25:
-        second = choose(rng, fleet, disks=disks)
+        second = choose(rng, fleet, disks=disks, only=only)
         if second.kind != faults[0].kind:
             faults.append(second)
     say(f"round {number + 1}: {' and '.join(map(str, faults))}")

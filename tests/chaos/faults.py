@@ -9,24 +9,26 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.hostile import Attacker
+from tests.chaos.older_copy import OlderCopy
 from tests.chaos.proxy import Weather
 from tests.chaos.settings import EDGES
 
 ATTACKS = ("wrong_key", "malformed", "replay", "flood", "oversized", "slowloris")
+KINDS = ("kill", "stop", "link", "hostile", "disk", "restore")
 _TMPFS_MB = {"cloud": 512, "edge-0": 64, "edge-1": 64}
 _LEFT_BYTES = 20_000  # on a full disk: less than a commit wants
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`kind` is kill, stop, link, disk or hostile; `what` says to whom or how."""
+    """`kind` is one of KINDS; `what` says to whom or how."""
 
     kind: str
     what: str
@@ -36,12 +38,22 @@ class Fault:
         return f"{self.kind} {self.what} {self.seconds:.1f} s"
 
 
-def choose(rng: random.Random, fleet: Fleet, *, disks: bool) -> Fault:
-    """A fault for the next round, its length included."""
+def choose(rng: random.Random, fleet: Fleet, *, disks: bool, only: Collection[str] = KINDS) -> Fault:
+    """A fault for the next round, its length included; of the kinds in `only`, where one of them can be."""
     # Only what has started up: to be killed while it imports its libraries teaches nobody anything.
     ready = fleet.ready
     processes = 1 if ready else 0
-    kinds = {"kill": 4 * processes, "stop": 3 * processes, "link": 4, "hostile": 3, "disk": 2 * disks}
+    kinds = {
+        "kill": 4 * processes,
+        "stop": 3 * processes,
+        "link": 4,
+        "hostile": 3,
+        "disk": 2 * disks,
+        "restore": 1,
+    }
+    kinds = (
+        {kind: weight for kind, weight in kinds.items() if kind in only} if set(kinds) & set(only) else kinds
+    )
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     seconds = rng.uniform(0.2, 1.5)
     if kind in ("kill", "stop"):
@@ -52,6 +64,8 @@ def choose(rng: random.Random, fleet: Fleet, *, disks: bool) -> Fault:
         return Fault(kind, f"{rng.choice(EDGES)} {weather.value}", longer)
     if kind == "disk":
         return Fault(kind, rng.choice(["cloud", *EDGES]), seconds)
+    if kind == "restore":
+        return Fault(kind, "an older copy", rng.uniform(20.0, 60.0))
     return Fault(kind, rng.choice(ATTACKS), seconds)
 
 
@@ -65,6 +79,8 @@ def inject(fault: Fault, fleet: Fleet, rng: random.Random) -> AbstractContextMan
         return _weather(fleet, name, Weather(weather))
     if fault.kind == "disk":
         return _full_disk(fleet, fault.what)
+    if fault.kind == "restore":
+        return _restored(fleet)
     return _attacked(fleet, fault, rng)
 
 
@@ -103,6 +119,13 @@ def _full_disk(fleet: Fleet, what: str) -> Iterator[None]:
     ballast.unlink()
     if what == "cloud" and "broker" in fleet.names:  # what docs/scale.md asks of an operator
         fleet.signal("broker", signal.SIGTERM)
+
+
+@contextmanager
+def _restored(fleet: Fleet) -> Iterator[None]:
+    copy = OlderCopy(fleet)
+    yield
+    copy.put_back()
 
 
 @contextmanager

@@ -115,16 +115,28 @@ class Fleet:
         for name in EDGES:
             self._add_edge(name)
 
+    def processes(self, name: str) -> list[int]:
+        """Of a member that runs."""
+        process = self._members[name].process
+        if process is None or process.poll() is not None:
+            return []
+        # A process of its own serves each connection of a database.
+        return [process.pid, *(children(process.pid) if name == "database" else ())]
+
     def signal(self, name: str, number: int) -> None:
         member = self._members[name]
-        if member.process is not None and member.process.poll() is None:
-            member.asked_to_end |= number in (signal.SIGKILL, signal.SIGTERM)
-            processes = [member.process.pid]
-            if name == "database":  # a process of its own serves each connection
-                processes += children(member.process.pid)
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
+        processes = self.processes(name)
+        member.asked_to_end |= bool(processes) and number in (signal.SIGKILL, signal.SIGTERM)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def halt(self, name: str) -> None:
+        """End a process at once; it has ended when this returns."""
+        member = self._members[name]
+        assert member.process is not None
+        member.asked_to_end = True
+        _end_group(member.process)
 
     def tend(self) -> None:
         """Start again what has ended, and note an end that nobody asked for."""

@@ -54,6 +54,21 @@ def test_a_few_rounds_lose_and_double_nothing(backend: str) -> None:
     assert figures["backends"] == [backend]
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("backend", ["sqlite", "servers"])
+def test_an_older_copy_put_back_loses_and_doubles_nothing(backend: str) -> None:
+    if backend not in backends():
+        pytest.skip("nats-server and postgresql are not installed")
+    command = [sys.executable, "-m", "tests.chaos", "--rounds", "1", "--seed", "3", "--backends", backend]
+    ended = subprocess.run(
+        [*command, "--only", "restore"], cwd=ROOT, capture_output=True, text=True, timeout=550, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "restore an older copy" in ended.stderr
+    figures = json.loads(ended.stdout.splitlines()[-1])
+    assert (figures["lost"], figures["duplicated"]) == (0, 0)
+
+
 @pytest.fixture
 def stores(tmp_path: Path) -> Path:
     """What a run leaves that captured three frames, of which the last was dropped."""

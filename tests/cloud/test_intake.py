@@ -20,7 +20,7 @@ from secondlook.cloud.storage.queue import QueuedFrame, SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
-from secondlook.shared.errors import DiskFull, StoreUnavailable
+from secondlook.shared.errors import ConfigError, DiskFull, StoreUnavailable
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
@@ -52,7 +52,8 @@ class Room:
         boot: str = BOOT,
         oldest_seq: int = 0,
     ):
-        (answer,) = self.say(p.Hello(edge_id, boot, channel, "yard", 1000, oldest_seq, "test"), peer)
+        # An acknowledgement goes ahead of the answer where there are ranges.
+        *_, answer = self.say(p.Hello(edge_id, boot, channel, "yard", 1000, oldest_seq, "test"), peer)
         return answer
 
     def flush(self) -> list[p.Packet]:
@@ -67,12 +68,17 @@ class Room:
 
 
 def enter(
-    folder: Path, max_bytes: int = 10_000, ledger_url: str | None = None, max_share: float = 0.5
+    folder: Path,
+    max_bytes: int = 10_000,
+    ledger_url: str | None = None,
+    max_share: float = 0.5,
+    disk_full: Callable[[float], str | None] = lambda now: None,
 ) -> Room:
-    gateway = GatewayConfig(queue=QueueLimits(max_bytes=max_bytes, max_share=max_share), requests=TIMES)
+    queue = QueueLimits(max_bytes=max_bytes, max_share=max_share)
+    gateway = GatewayConfig(queue=queue, limits=LIMITS, requests=TIMES)
     stores = open_stores(CloudConfig(data_dir=folder, ledger=ledger_url, gateway=gateway))
     blobs = open_blobs(str(folder / "blobs"))
-    intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, LIMITS, None)
+    intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, LIMITS, None, disk_full=disk_full)
     return Room(stores, stores.queue, stores.ledger, stores.requests, intake)
 
 
@@ -159,12 +165,29 @@ def test_a_delta_waits_for_its_key(room: Room) -> None:
     assert room.queued() == [0, 5, 6, 7]
 
 
-def test_a_gateway_with_a_new_ledger_believes_what_the_camera_host_was_told(room: Room) -> None:
-    room.hello(oldest_seq=10)
+def test_a_delta_waits_for_a_key_that_only_a_younger_copy_of_the_ledger_knew(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seq in (0, 1, 4):
+        room.hello()
+        room.say(base_frame(seq))
+    room.flush()
+    hello = p.Hello("gate", BOOT, "bulk", "yard", 1000, 10, "test")
+    assert room.say(hello) == [p.Ack(BOOT, 1, ((4, 4),), 1000), p.Welcome(BOOT, 1, 1000)]
+    assert "gate: 7 frames of boot" in caplog.text
+    assert "are not in the ledger, from 2 to 9" in caplog.text
     room.say(base_frame(11, key_seq=9))
-    room.say(base_frame(13, key_seq=10))
-    assert room.flush() == [p.Ack(BOOT, -1, ((11, 11),), 1000)]
-    assert room.queued() == [11]
+    room.say(base_frame(12, key_seq=10))
+    assert room.flush() == []
+    room.say(base_frame(9))
+    room.say(base_frame(11, key_seq=9))
+    room.say(p.Tombstone(BOOT, 2, 8, "restored"))
+    assert room.flush() == [p.Ack(BOOT, 9, ((11, 11),), 1000)]
+    assert room.queued() == [0, 1, 4, 9, 11]
+    assert [(stone.first_seq, stone.last_seq) for _, stone in room.ledger.tombstones_after(0, 9)] == [
+        (2, 3),
+        (5, 8),
+    ]
 
 
 def test_what_comes_twice_is_queued_once_even_after_it_was_worked_off(room: Room) -> None:
@@ -247,7 +270,7 @@ def test_credit_follows_the_room_in_the_queue(tmp_path: Path) -> None:
     assert room.hello(peer=b"bulk2", edge_id="yard").credit_bytes == 175
     room.say(base_frame(1, b"x" * 300))
     assert room.flush()[0] == p.Ack(BOOT, 1, (), 0)
-    assert room.tick() == []
+    assert room.tick() == [p.Fault("busy", "queue full")]
     room.queue.ack(
         [item.id for item in room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)], worker="w"
     )
@@ -563,13 +586,65 @@ def test_a_store_that_is_away_is_told_of_once_and_once_that_it_is_back(
     assert caplog.messages[-1] == "going on after 190.0 s; the cause was: ledger: no answer"
 
 
-def test_a_full_queue_is_no_store_that_is_away(tmp_path: Path) -> None:
-    room = enter(tmp_path, max_bytes=10)
+def test_a_full_queue_is_no_store_that_is_away_and_everybody_hears_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    room = enter(tmp_path, max_bytes=1000, max_share=1.0)
     room.hello()
-    room.say(base_frame(0, b"x" * 100))
-    room.flush()
-    assert room.intake._is_stalled(room.now)
+    room.hello("control", b"control1")
+    room.say(base_frame(0, b"x" * 950))
+    assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
+    assert room.tick() == [p.Fault("busy", "queue full")]
+    assert room.tick() == [], "once is enough"
     assert room.intake.waits_for(now=room.now) is None
+    waits = "waiting: the queue has room for 50 bytes, and 1 camera hosts have no share of it"
+    assert caplog.messages[-1] == waits
+    room.now += 60.0
+    room.tick()
+    assert caplog.messages[-1] == f"still waiting, for 60 s now{waits.removeprefix('waiting')}"
+    (leased,) = room.queue.lease(1, ttl_seconds=1, worker="w", now=room.now)
+    room.queue.ack([leased.id], worker="w")
+    assert room.tick() == [p.Ack(BOOT, 0, (), 1000)]
+    assert caplog.messages[-1].startswith("going on after 60.0 s")
+    room.stores.close()
+
+
+def test_a_queue_that_could_never_take_a_frame_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"60000 bytes, below limits.min_window_bytes \(65536\)"):
+        GatewayConfig(queue=QueueLimits(max_bytes=120_000))
+
+
+def test_a_full_disk_is_told_every_minute_and_to_camera_hosts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    full: list[str | None] = [None]
+    room = enter(tmp_path, disk_full=lambda now: full[0])
+    room.hello()
+    room.say(base_frame(0))
+    room.flush()
+    full[0] = "disk full: 1 MB are free, and 64 MB are needed"
+    room.say(base_frame(1))
+    assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
+    assert room.tick() == [p.Fault("busy", "disk full")]
+    assert room.hello(peer=b"bulk2") == p.Welcome(BOOT, 0, 0), "a greeting is answered"
+    assert room.tick() == [p.Fault("busy", "disk full")], "a new connection hears of it, too"
+    for _ in range(240):
+        room.now += 0.5
+        room.tick()
+    assert [line.partition(": ")[0] for line in caplog.messages if "waiting" in line] == [
+        "waiting",
+        "still waiting, for 60 s now",
+        "still waiting, for 120 s now",
+    ]
+    (leased,) = room.queue.lease(1, ttl_seconds=1, worker="w", now=room.now)
+    room.queue.ack([leased.id], worker="w")
+    full[0] = None
+    assert room.tick() == [p.Ack(BOOT, 0, (), 1000)] * 2
+    assert caplog.messages[-1].startswith("going on after 120.0 s; the cause was: disk full")
+    room.say(base_frame(1))
+    assert room.flush() == [p.Ack(BOOT, 1, (), 1000)]
     room.stores.close()
 
 

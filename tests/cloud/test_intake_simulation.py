@@ -41,6 +41,9 @@ class RealGateway:
         self._engine = engine
         self._blobs = blobs
         self._taken: Counter[Frame] = Counter()  # what workers took out of the queue
+        self._filed: set[Frame] = (
+            set()
+        )  # of these, what a restored ledger may not know: the catalogue files it once
         self._put_together()
 
     def _put_together(self) -> None:
@@ -69,14 +72,29 @@ class RealGateway:
     def crash(self) -> None:
         self._put_together()
 
+    def copy(self) -> None:
+        older = sqlite3.connect(":memory:")
+        self._db.backup(older)
+        self._older = older, self._taken.copy(), self._filed.copy()
+
+    def restore(self, *, catalogue_too: bool) -> None:
+        older, taken, filed = self._older
+        older.backup(self._db)
+        if catalogue_too:
+            self._taken, self._filed = taken.copy(), filed.copy()
+        else:
+            self._filed = set(self._taken)
+        self._put_together()
+
     def work(self, most: int, now: float) -> None:
         leased = self._queue.lease(most, ttl_seconds=1.0, worker="w", now=now) if most else []
-        self._taken.update((item.frame.boot_id, item.frame.seq) for item in leased)
+        frames = [(item.frame.boot_id, item.frame.seq) for item in leased]
+        self._taken.update(frame for frame in frames if frame not in self._filed)
         self._queue.ack([item.id for item in leased], worker="w")
 
     def stored(self) -> Counter[Frame]:
         rows = self._db.execute("SELECT boot_id, seq FROM queue")
-        return self._taken + Counter((boot_id, seq) for boot_id, seq in rows)
+        return self._taken + Counter(frame for frame in rows if frame not in self._filed)
 
     def buried(self) -> Counter[Frame]:
         return Counter(
@@ -85,6 +103,7 @@ class RealGateway:
                 "SELECT boot_id, first_seq, last_seq FROM gateway_tombstones"
             )
             for seq in range(first, last + 1)
+            if (boot_id, seq) not in self._filed
         )
 
     def memory(self) -> int:

@@ -18,7 +18,7 @@ from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 from secondlook.shared.errors import ConfigError, LeaseLost, StoreUnavailable
 from tests.cloud.helpers import wait_until
-from tests.cloud.queues import JETSTREAM, LIMITS, await_lease, lease, put, queued, seqs
+from tests.cloud.queues import BOOT, JETSTREAM, LIMITS, await_lease, lease, put, queued, seqs
 from tests.cloud.servers import NatsServer, nats_running
 
 
@@ -73,6 +73,19 @@ def test_a_frame_is_known_for_a_while_after_it_was_worked_off(nats_url: str) -> 
     # While it is queued it is known however long ago it was put.
     time.sleep(1.5)
     assert put(queue, queued(0)) == 0
+    queue.close()
+
+
+def test_a_frame_that_was_worked_off_can_be_put_again_where_the_catalogue_lost_it(nats_url: str) -> None:
+    queue = JetStreamQueue(nats_url, LIMITS, JETSTREAM)
+    put(queue, queued(0), queued(1))
+    queue.ack([lease(queue)[0].id], worker="w1")
+    assert put(queue, queued(0)) == 0
+    queue.forget_names("gate", BOOT)
+    assert put(queue, queued(0)) == 1
+    assert put(queue, queued(1)) == 0, "it is still queued"
+    queue.ack([item.id for item in lease(queue)], worker="w1")
+    assert put(queue, queued(0)) == 0, "its new name is known, too"
     queue.close()
 
 

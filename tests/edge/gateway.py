@@ -116,7 +116,13 @@ class SmallGateway:
             memory.hellos.append(packet)
             self._greeted[who] = packet.channel
             safe = memory.safe.setdefault(packet.boot_id, Received())
-            return [p.Welcome(packet.boot_id, safe.cumulative, self.credit_bytes)]
+            welcome = p.Welcome(packet.boot_id, safe.cumulative, self.credit_bytes)
+            ranges = safe.selective(8)
+            return (
+                [p.Ack(packet.boot_id, safe.cumulative, ranges, self.credit_bytes), welcome]
+                if ranges
+                else [welcome]
+            )
         if who not in self._greeted:
             return [p.Fault("hello-first", "say hello")]
         if isinstance(packet, p.BaseFrame):

@@ -14,8 +14,9 @@ import pytest
 
 from secondlook.edge.config import SpoolConfig
 from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
+from secondlook.edge.spoolrows import Restored, Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
+from secondlook.shared.link import Received
 
 BOOT, LATER = "a" * 32, "b" * 32
 SECOND = 10**9
@@ -53,6 +54,38 @@ def test_frames_come_back_in_order_until_safe(tmp_path: Path) -> None:
     assert store.mark_safe([Safe(BOOT, 2)]) == 1
     assert store.undelivered_boots() == []
     assert store.bounds(BOOT) == (3, 3)
+
+
+def test_what_a_restored_gateway_lacks_is_undelivered_again_or_under_a_tombstone(tmp_path: Path) -> None:
+    store = spool(tmp_path, max_bytes=1000)
+    store.put([frame(0), *(frame(seq, key=0) for seq in range(1, 5)), frame(5), frame(6, key=5)], 0)
+    store.mark_safe([Safe(BOOT, 6)])
+    store.put([frame(7, key=5), frame(8), frame(9, key=8), *(frame(seq, key=8) for seq in range(10, 16))], 0)
+    # Room was needed: 0 to 5 are gone, of the second group of frames only its deltas 6 and 7 are left.
+    assert held(store) == list(range(7, 16))
+    assert store.compare(BOOT, Received(6)) == Restored()
+    store.mark_safe([Safe(BOOT, 6, ((8, 10),))])
+    assert store.compare(BOOT, Received(2, [(8, 8)])) == Restored(again=2, again_from=9, gone=5)
+    assert held(store) == list(range(9, 16)), "deltas to a key that nobody has are not sent"
+    assert spans(store.tombstones(0)) == [(3, 7, "restored")]
+    assert store.bounds(BOOT) == (3, 16)
+    assert store.compare(BOOT, Received(2, [(8, 8)])) == Restored(), "what waits is not lost again"
+    store.put([frame(16, key=5), frame(17, key=8)], 0)
+    assert spans(store.tombstones(0))[-1] == (16, 16, "key-dropped")
+    assert held(store) == [*range(9, 16), 17]
+
+
+def test_delivered_boots_are_known_for_long(tmp_path: Path) -> None:
+    for number in range(300):
+        store = spool(tmp_path, f"{number:032x}", now_ns=number * 86_400 * SECOND)
+        store.put([frame(0)], number)
+        store.mark_safe([Safe(f"{number:032x}", 0)])
+        store._db.execute("DELETE FROM frames")
+        store.close()
+    store = spool(tmp_path, now_ns=300 * 86_400 * SECOND)
+    assert store.delivered_boots() == [f"{number:032x}" for number in range(299, 43, -1)]
+    assert store.compare(f"{100:032x}", Received()) == Restored(again=0, again_from=None, gone=1)
+    assert store.undelivered_boots() == [f"{100:032x}"]
 
 
 def test_enhancements_stay_after_delivery(tmp_path: Path) -> None:

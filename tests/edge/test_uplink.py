@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ import zmq.auth
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.keys import load_keys
 from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spoolrows import Safe, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, KeyRejected, SecretExposed
+from secondlook.shared.link import Received
 from tests.chaos.proxy import Proxy, Weather
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
@@ -102,6 +104,39 @@ def test_a_restarted_gateway_gets_the_rest_and_nothing_twice(tmp_path: Path, mem
     second.stop()
 
 
+def test_a_gateway_that_was_given_an_older_copy_gets_what_it_lost(
+    tmp_path: Path, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Spool(tmp_path, SpoolConfig(min_free_bytes=0), EARLIER, 0)
+    before.put([frame(seq) for seq in range(3)], 0)
+    before.mark_safe([Safe(EARLIER, 2)])
+    before.close()
+    first = SmallGateway(memory)
+    memory.safe[EARLIER] = Received(2)
+    edge = Edge(tmp_path, replace(QUICK, gateway=first.address))
+    edge.put(*(frame(seq) for seq in range(10)))
+    wait_until(edge.all_safe)
+    first.stop()
+    with sqlite3.connect(tmp_path / "spool.db") as db:
+        db.execute("DELETE FROM frames WHERE seq IN (5, 6) AND boot = 2")  # as when room is needed
+    older = Memory({BOOT: Received(3, [(8, 8)])})
+    second = SmallGateway(older, first.port)
+    wait_until(
+        lambda: (
+            sorted(older.arrivals) == [(BOOT, seq) for seq in (4, 7, 9)] + [(EARLIER, s) for s in range(3)]
+        )
+    )
+    wait_until(edge.all_safe)
+    assert older.tombstones == [p.Tombstone(BOOT, 5, 6, "restored")]
+    assert set(older.arrivals.values()) == {1}
+    assert (
+        f"has lost frames of boot {BOOT} that it had called safe: 3 are sent again, 2 are gone" in caplog.text
+    )
+    assert f"{EARLIER} that it had called safe: 3 are sent again, 0 are gone" in caplog.text
+    edge.stop()
+    second.stop()
+
+
 @pytest.mark.parametrize("weather", [Weather.HALF_OPEN, Weather.CUT])
 def test_a_link_that_goes_dead_is_given_up_and_made_anew(
     tmp_path: Path, gateway: SmallGateway, memory: Memory, weather: Weather
@@ -177,6 +212,26 @@ def test_without_credit_the_edge_waits_and_asks_again(tmp_path: Path, memory: Me
     wait_until(edge.all_safe)
     edge.stop()
     gateway.stop()
+
+
+def test_a_gateway_that_is_busy_is_told_of_once_and_again_when_it_goes_on(
+    edge: Edge, gateway: SmallGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    wait_until(lambda: "control" in gateway._greeted.values())
+    wait_until(lambda: edge.uplink.state == "up")
+    for _ in range(3):
+        gateway.ask(p.Fault("busy", "disk full"))
+    wait_until(lambda: edge.uplink._busy.why is not None)
+    time.sleep(0.2)
+    edge.put(frame(0))  # acknowledged with credit
+    wait_until(edge.all_safe)
+    busy = f"gateway {gateway.address} takes no frames: disk full"
+    lines = [line for line in caplog.messages if busy in line]
+    assert lines[0] == f"waiting: {busy}"
+    assert lines[1].startswith("going on after ")
+    assert len(lines) == 2
+    assert edge.uplink.state == "up"
 
 
 def test_earlier_boots_and_tombstones_are_delivered(
@@ -302,8 +357,9 @@ def test_a_gateway_that_refuses_this_host_is_left_alone_for_longer_each_time(
     time.sleep(3.0)
     # Pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s at most, two connections each.
     assert 2 <= len(memory.hellos) <= 14
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert "refuses this host: no; frames are kept, and it is tried again" in line
+    lines = [record.getMessage() for record in caplog.records]
+    assert 1 <= len(lines) <= 7
+    assert all("refuses this host: no; frames are kept" in line for line in lines)
     gateway.fault = None
     wait_until(edge.all_safe)
     edge.stop()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import pytest
 
 from secondlook.shared import packet as p
 from secondlook.shared.link import BOOT_TABLE, BootEvent, BootState, Received
-from tests.simulation import Frame, Simulation
+from tests.simulation import Disk, Frame, Simulation
 
 SCHEDULES = 2000
 STEPS = 120
@@ -27,12 +28,21 @@ class ModelGateway:
     greeted: dict[int, set[str]] = field(default_factory=dict)
     batch: list[tuple[int, p.BaseFrame | p.Tombstone]] = field(default_factory=list)
     starved: set[int] = field(default_factory=set)  # peers that were told 0
+    filed: dict[Frame, int] = field(default_factory=dict)  # what a catalogue knows that was not put back
 
     def receive(self, peer: int, packet: p.Packet, now: float) -> list[tuple[int, p.Packet]]:
         if isinstance(packet, p.Hello):
             self.greeted.setdefault(peer, set()).add(packet.boot_id)
             safe = self.safe.setdefault(packet.boot_id, Received())
-            return [(peer, p.Welcome(packet.boot_id, safe.cumulative, self._credit(peer)))]
+            credit = self._credit(peer)
+            before = (
+                [p.Ack(packet.boot_id, safe.cumulative, ranges, credit)]
+                if (ranges := safe.selective(3))
+                else []
+            )
+            return [
+                (peer, answer) for answer in (*before, p.Welcome(packet.boot_id, safe.cumulative, credit))
+            ]
         assert isinstance(packet, p.BaseFrame | p.Tombstone)
         if packet.boot_id not in self.greeted.get(peer, ()):
             return [(peer, p.Fault("hello-first", "say hello"))]
@@ -45,12 +55,13 @@ class ModelGateway:
             safe = self.safe[packet.boot_id]
             if isinstance(packet, p.BaseFrame):
                 has_key = packet.key_seq is None or packet.key_seq in safe
-                if has_key and safe.add(packet.seq):
-                    self.ever[packet.boot_id, packet.seq] += 1
+                frame = (packet.boot_id, packet.seq)
+                if has_key and safe.add(packet.seq) and not self._is_filed(frame):
+                    self.ever[frame] += 1
                     self.queued[packet.boot_id, packet.seq] = len(packet.payload)
             else:
                 for seq in range(packet.first_seq, packet.last_seq + 1):
-                    if safe.add(seq):
+                    if safe.add(seq) and not self._is_filed((packet.boot_id, seq)):
                         self.gone[packet.boot_id, seq] += 1
         return [(peer, self._ack(peer, boot)) for peer, boot in {(peer, q.boot_id) for peer, q in batch}]
 
@@ -64,6 +75,24 @@ class ModelGateway:
         self.greeted.clear()
         self.batch.clear()
         self.starved.clear()
+
+    def copy(self) -> None:
+        self.older = deepcopy((self.safe, self.queued, self.ever, self.gone, self.filed))
+
+    def restore(self, *, catalogue_too: bool) -> None:
+        self.crash()
+        worked_off = Counter({frame: count for frame, count in self.ever.items() if frame not in self.queued})
+        known = {**self.filed, **worked_off}
+        self.safe, self.queued, self.ever, self.gone, self.filed = deepcopy(self.older)
+        if not catalogue_too:
+            self.filed = known
+            self.ever |= worked_off
+            for frame in worked_off:
+                self.queued.pop(frame, None)
+
+    def _is_filed(self, frame: Frame) -> bool:
+        """A catalogue that is younger than the ledger has it."""
+        return frame in self.filed
 
     def work(self, most: int, now: float) -> None:
         for frame in list(self.queued)[:most]:
@@ -126,6 +155,13 @@ def test_the_simulation_finds_a_gateway_that_breaks_its_word(kind: type[ModelGat
     with pytest.raises(AssertionError, match=says):
         for seed in range(200):
             Simulation(seed, kind()).run(STEPS)
+
+
+def test_the_simulation_finds_a_camera_host_that_does_not_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Disk, "compare", lambda *_: None)
+    with pytest.raises(AssertionError, match="nowhere"):
+        for seed in range(200):
+            Simulation(seed, ModelGateway()).run(STEPS)
 
 
 def test_the_table_of_boots_reaches_every_state_and_has_no_dead_end() -> None:
