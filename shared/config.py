@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.models import MODELS_VARIABLE
 from secondlook.shared.settings import (
     Given,
     Kind,
@@ -145,7 +146,7 @@ class _Layers:
     def take_environment(self, environment: Mapping[str, str], variables: str) -> None:
         for name, text in environment.items():
             foreign = variables == VARIABLES and name.startswith(EDGE_VARIABLES)
-            if not name.startswith(variables) or foreign or not text:
+            if not name.startswith(variables) or foreign or not text or name == MODELS_VARIABLE:
                 continue
             dotted = name.removeprefix(variables).lower().replace("__", ".")
             setting = self.schema.get(dotted)
