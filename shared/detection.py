@@ -212,7 +212,8 @@ def ssd_anchors(height: int, width: int) -> F32:
         centres = np.repeat(centres, len(sizes), axis=0)
         anchors.append(np.concatenate([centres, np.tile(sizes, (rows * columns, 1))], axis=1))
         rows, columns = math.ceil(rows / 2), math.ceil(columns / 2)
-    return np.concatenate(anchors).astype(np.float32)
+    boxes: F32 = np.concatenate(anchors).astype(np.float32)
+    return boxes
 
 
 def decode_nanodet(scores: F32, distances: F32, height: int, width: int) -> Raw:

@@ -60,13 +60,17 @@ def convert(model: GraphModel) -> bytes:
 
     Raises DetectorError for an operation that is not known here, ModelCorrupt for a graph that holds together nowhere.
     """
+    import onnx
+
+    refusals = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
     writer = _Writer(model)
     try:
         for node in _in_order(model, writer.start):
             writer.add(node)
         return writer.finish()
-    except (LookupError, ValueError, TypeError) as error:
-        raise ModelCorrupt(f"the graph cannot be converted: {error!r}") from error
+    except (LookupError, ValueError, TypeError, AttributeError, *refusals) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelCorrupt(f"the graph cannot be converted: {type(error).__name__} {reason}") from error
 
 
 def _in_order(model: GraphModel, start: str) -> list[Node]:
@@ -337,14 +341,12 @@ def _resize(writer: _Writer, node: Node) -> None:
         places = "align_corners"
     elif node.attributes.get("half_pixel_centers"):
         places = "half_pixel"
-    sizes = writer.integers(writer.numbers(node.inputs[1]))
-    (name,) = writer.emit(
-        "Resize",
-        [writer.first(node.inputs[0]), "", "", sizes],
-        axes=[2, 3],
-        mode="linear",
-        coordinate_transformation_mode=places,
-    )
+    image = writer.first(node.inputs[0])
+    # All four sizes: with two and `axes`, ONNX Runtime moves a transpose over the node and loses them.
+    kept = writer.emit("Shape", [image], start=0, end=2)[0]
+    sizes = writer.emit("Concat", [kept, writer.integers(writer.numbers(node.inputs[1]))], axis=0)[0]
+    options = {"mode": "linear", "coordinate_transformation_mode": places}
+    (name,) = writer.emit("Resize", [image, "", "", sizes], **options)
     writer.put(node, name, first=True)
 
 

@@ -150,4 +150,5 @@ def _weight(entry: dict[str, Any], data: bytes, position: int) -> tuple[Array, i
 
 def _sinks(nodes: list[Node]) -> tuple[str, ...]:
     taken = {name.partition(":")[0] for node in nodes for name in node.inputs}
-    return tuple(node.name for node in nodes if node.name not in taken and node.op not in ("Const", "NoOp"))
+    idle = ("Const", "NoOp", "Placeholder")
+    return tuple(node.name for node in nodes if node.name not in taken and node.op not in idle)

@@ -6,7 +6,7 @@
 | [3 x cells, 5 + classes] | YOLOv5 | RGB 0..1, in the middle of grey |
 | [4 + classes, cells] | YOLOv8 to v11 | the same |
 | [n, 6] | with the suppression inside | the same |
-| [n, 4 + classes], fewer rows than cells | RT-DETR by ultralytics | RGB 0..1, stretched |
+| [n, 4 + classes], n from 100 to 1000 and fewer than cells | RT-DETR by ultralytics | RGB 0..1, stretched |
 | [n, 4] and [n, classes], n up to 1000 | RT-DETR, D-FINE: boxes and logits | the same |
 | [n, 1, 4] and [n, classes] | SSD, decoded | RGB 0..255, stretched |
 | [anchors, 4] and [anchors, classes] | SSD, offsets and logits | the same |
@@ -53,7 +53,7 @@ from secondlook.shared.errors import DetectorError
 F32 = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 
-MAX_QUERIES = 1000  # of a DETR; an SSD has more anchors
+MIN_QUERIES, MAX_QUERIES = 100, 1000  # of a DETR; an SSD has more anchors
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _single(shape: Shape, height: int, width: int, metadata: dict[str, str]) -> 
         return Layout("YOLOv5", _of_first(decode_yolov5), columns - 5)
     if columns > rows > 4 and columns >= cells:
         return Layout("YOLOv8", _of_first(decode_yolov8), rows - 4)
-    if rows <= MAX_QUERIES and columns > 6 and rows < cells:
+    if MIN_QUERIES <= rows <= MAX_QUERIES and columns > 6 and rows < cells:
         return Layout("RT-DETR", partial(_joined_detr, height, width), columns - 4, DETR, suppressed=True)
     return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.policy import FrameIdentity, PolicyConfig, ReviewReason, wish_for_review
-from secondlook.shared.detection import Detector
+from secondlook.shared.detection import BatchDetector, Detection, Detector, detect_all
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 U8Image = npt.NDArray[np.uint8]
 
+_GROUP_SHARE = 0.25  # of a lease that one run of the detector may take
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
 _NANOSECONDS = 1_000_000_000
@@ -67,7 +68,9 @@ class MachineWorker:
     def __post_init__(self) -> None:
         self._last_tombstone = 0
         self._tombstones_at = 0.0
+        self._held_until = 0.0  # when the leases of the batch run out
         self._in_trouble = False
+        self._frame_seconds = 0.0  # what the detector took for a frame when it last ran
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Waits while the gateway is away or a disk is full."""
@@ -86,31 +89,56 @@ class MachineWorker:
         """Lease one batch and work through it; returns how many frames were leased."""
         self._copy_tombstones()
         leased = self.broker.lease(self.config.batch, self.config.lease_seconds)
-        held_until = self.clock() + self.config.lease_seconds
+        self._held_until = self.clock() + self.config.lease_seconds
         # All packets first: a key that another worker's delta waits for must not wait for our detector.
         for item in leased:
             self.blobs.put(_blob(item.frame), item.frame.payload)
-        for position, item in enumerate(leased):
-            if held_until - self.clock() < self.config.lease_seconds / 2:
-                try:
-                    self.broker.extend([later.id for later in leased[position:]], self.config.lease_seconds)
-                except LeaseLost:
-                    break  # too slow: the rest is in other hands, and will come again if it is not
-                held_until = self.clock() + self.config.lease_seconds
-            self._work(item)
-            self.heartbeat()
+        waiting = leased
+        while waiting and self._hold(waiting):
+            size = self._group_size()
+            self._work(waiting[:size])
+            waiting = waiting[size:]
         return len(leased)
 
-    def _work(self, item: Leased) -> None:
-        frame = item.frame
-        if not frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
+    def _hold(self, waiting: Sequence[Leased]) -> bool:
+        """Extend the leases of these when half of their time is gone; False when they are in other hands."""
+        if self._held_until - self.clock() < self.config.lease_seconds / 2:
             try:
-                image = self._decode(frame)
+                self.broker.extend([item.id for item in waiting], self.config.lease_seconds)
+            except LeaseLost:
+                return False  # too slow: they will come again if nobody else works on them
+            self._held_until = self.clock() + self.config.lease_seconds
+        return True
+
+    def _group_size(self) -> int:
+        """How many frames the detector gets at once: as many as it can look at in a part of the lease."""
+        if not isinstance(self.detector, BatchDetector) or self._frame_seconds <= 0:
+            return 1
+        return max(1, int(_GROUP_SHARE * self.config.lease_seconds / self._frame_seconds))
+
+    def _work(self, group: Sequence[Leased]) -> None:
+        """Decode these frames, look for objects in all of them at once, file and acknowledge each."""
+        decoded: list[tuple[Leased, U8Image]] = []
+        for item in group:
+            frame = item.frame
+            if frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
+                self.broker.ack([item.id])
+                self.heartbeat()
+                continue
+            try:
+                decoded.append((item, self._decode(frame)))
             except (BitstreamError, ModelNotFound) as error:
                 self._give_back(item, f"{type(error).__name__}: {error}")
-                return
-            self._file(frame, image)
-        self.broker.ack([item.id])
+                self.heartbeat()
+        if not decoded:
+            return
+        started = self.clock()
+        found = detect_all(self.detector, [image for _, image in decoded])
+        self._frame_seconds = (self.clock() - started) / len(decoded)
+        for (item, _), objects in zip(decoded, found, strict=True):
+            self._file(item.frame, objects)
+            self.broker.ack([item.id])
+            self.heartbeat()
 
     def _decode(self, frame: QueuedFrame) -> U8Image:
         key = None
@@ -126,8 +154,7 @@ class MachineWorker:
             )
         return image
 
-    def _file(self, frame: QueuedFrame, image: U8Image) -> None:
-        found = self.detector.detect(image)
+    def _file(self, frame: QueuedFrame, found: Sequence[Detection]) -> None:
         wish = wish_for_review(self.policy, FrameIdentity(frame.edge_id, frame.boot_id, frame.seq), found)
         store_frame(
             self.catalogue,
