@@ -345,8 +345,8 @@ def _resize(writer: _Writer, node: Node) -> None:
     # All four sizes: with two and `axes`, ONNX Runtime moves a transpose over the node and loses them.
     kept = writer.emit("Shape", [image], start=0, end=2)[0]
     sizes = writer.emit("Concat", [kept, writer.integers(writer.numbers(node.inputs[1]))], axis=0)[0]
-    options = {"mode": "linear", "coordinate_transformation_mode": places}
-    (name,) = writer.emit("Resize", [image, "", "", sizes], **options)
+    inputs = [image, "", "", sizes]
+    (name,) = writer.emit("Resize", inputs, mode="linear", coordinate_transformation_mode=places)
     writer.put(node, name, first=True)
 
 

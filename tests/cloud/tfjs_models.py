@@ -102,7 +102,7 @@ def tiny_ssd(side: int = 32) -> Builder:
     image = made.node("Sub", [scaled, made.constant(np.float32(1))])
     kernel = made.constant(rng.normal(0, 0.1, (3, 3, 3, 8)))
     options: dict[str, Any] = {"padding": "SAME", "data_format": "NHWC", "dilations": [1, 1, 1, 1]}
-    features = made.node("Conv2D", [image, kernel], strides=[1, 16, 16, 1], **options)
+    features = made.node("Conv2D", [image, kernel], strides=[1, side // 2, side // 2, 1], **options)
     # Of 2x2 cells: 4 rows of 90 scores, and as many boxes.
     scores = made.node(
         "Conv2D", [features, made.constant(np.zeros((1, 1, 8, 90)))], strides=[1, 1, 1, 1], **options
