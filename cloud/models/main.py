@@ -46,10 +46,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--optional", action="store_true", help="where it is not to be had, say so in one line and succeed"
     )
     fetch.set_defaults(run=run_fetch)
-    listing = group.add_parser("list", help="list the models that were added and those that ship")
+    listing = group.add_parser(
+        "list",
+        help="list the models that were added and those that ship",
+        description="List models in the order in which a name is looked for: those that were added, those that ship.",
+    )
     listing.add_argument("--json", action="store_true", help="as JSON, with licence texts")
     listing.set_defaults(run=run_list)
-    verify = group.add_parser("verify", help="compare models with their hashes and try the detectors")
+    verify = group.add_parser(
+        "verify",
+        help="compare models with their hashes and try the detectors",
+        description="Compare the files of models with the hashes in their manifests, and let each detector look once.",
+    )
     verify.add_argument("names", nargs="*", metavar="NAME", help="names or folders (default: all)")
     verify.set_defaults(run=run_verify)
 

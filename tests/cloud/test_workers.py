@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from secondlook.cloud.workers.machine import MachineWorker, retry_delay
 from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.cloud.workers.refiner import Refiner
 from secondlook.shared import packet as p
+from secondlook.shared.detection import Detection
 from secondlook.shared.errors import GatewayUnreachable
 from tests.cloud.helpers import (
     BOOT,
@@ -125,6 +126,47 @@ def test_every_filed_frame_is_told_as_progress(site: Site) -> None:
     site.deliver(base_frame(0, grey(1)), base_frame(1, grey(2)))
     assert site.machine.step() == 2
     assert len(told) == 2
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(0.5, [1, 3]), (5.0, [1, 1, 1, 1])])
+def test_a_detector_gets_as_many_frames_at_once_as_the_lease_allows(
+    site: Site, monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]
+) -> None:
+    """The first frame tells how long one takes; a quarter of the lease is for one run of the detector."""
+    seen: list[int] = []
+
+    class Several(OneBox):
+        def detect_batch(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+            seen.append(len(images))
+            site.skew_seconds += seconds * len(images)
+            return [self.detect(image) for image in images]
+
+    site.machine.detector = Several()
+    site.machine.clock = lambda: time.time() + site.skew_seconds
+    extended: list[int] = []
+    extend = site.broker.extend
+    monkeypatch.setattr(
+        site.broker, "extend", lambda ids, lease: extended.append(len(ids)) or extend(ids, lease)
+    )
+    site.deliver(*(base_frame(number, grey(number)) for number in range(4)))
+    assert site.machine.step() == 4
+    assert seen == sizes
+    assert site.frames() == [(number, 1) for number in range(4)]
+    assert extended == ([] if seconds < 1 else [1])  # after 15 of 30 s
+
+
+def test_a_damaged_frame_does_not_spoil_its_group(site: Site) -> None:
+    class Several(OneBox):
+        def detect_batch(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+            time.sleep(0.001)
+            return [self.detect(image) for image in images]
+
+    site.machine.detector = Several()
+    site.deliver(*(base_frame(number, grey(number)) for number in (0, 1)))
+    site.deliver(base_frame(2, b"damaged"), base_frame(3, grey(3)))
+    assert site.machine.step() == 4
+    assert site.frames() == [(number, 1) for number in (0, 1, 3)]
+    assert site.broker.stats()["depth"] == 1
 
 
 def test_a_redelivered_frame_is_only_acknowledged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
