@@ -95,13 +95,14 @@ def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path 
     """
     is_name = isinstance(name_or_path, str) and "/" not in name_or_path
     roots = model_roots() if root is None else (root,)
-    paths = [one / name_or_path for one in roots] if is_name else [Path(name_or_path)]
+    *others, path = [one / name_or_path for one in roots] if is_name else [Path(name_or_path)]
+    # A service may not look into homes: a folder of added models that cannot be read is as good as none.
+    path = next((one for one in others if os.path.isfile(one / "manifest.json")), path)
     try:
-        path = next((one for one in paths if (one / "manifest.json").is_file()), None)
+        found = (path / "manifest.json").is_file()
     except OSError as error:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {error.strerror}") from error
-    if path is None:
-        path = paths[-1]
+    if not found:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {str(path)!r} holds no manifest.json")
     folder = read_model(path)
     if kind is not None and folder.kind != kind:

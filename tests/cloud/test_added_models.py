@@ -192,6 +192,15 @@ def test_one_rule_says_where_models_lie(tmp_path: Path, monkeypatch: pytest.Monk
     assert model_roots()[-1] == MODELS_ROOT
 
 
+def test_a_folder_that_cannot_be_read_is_as_good_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "file"))
+    assert find_model("lite", kind="codec").path == MODELS_ROOT / "lite"
+    assert load_detector("auto", threads=1).name.startswith("detector-")
+
+
 def test_an_added_name_is_a_name_wherever_it_is_read(tmp_path: Path, added: Path) -> None:
     add_model(open_source(write_files(tmp_path / "f", tiny_ssd().files)), added, name="street")
     (tmp_path / "street").mkdir()
