@@ -60,7 +60,7 @@ def add_model(
     package = source.package()
     chosen = name if name is not None else _default_name(model, package)
     check_name(chosen)
-    if chosen in model_names(root) and not replace:
+    if os.path.lexists(root / chosen) and not replace:
         raise ConfigError(f"{root / chosen} is there already; --replace puts this one in its place")
     graph, data, facts = None, source.files[model], {}
     if not model.endswith(".onnx"):

@@ -183,6 +183,28 @@ def test_an_archive_can_write_nowhere_and_has_a_limit(
         open_source(archive)
 
 
+def test_what_is_no_model_is_not_written_over(tmp_path: Path, added: Path) -> None:
+    write_files(added, {"notes/mine.txt": b"mine"})
+    with pytest.raises(ConfigError, match="there already"):
+        add_model(open_source(write_files(tmp_path / "f", tiny_ssd().files)), added, name="notes")
+    assert (added / "notes" / "mine.txt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [([], "builtin"), (["--source", "street.mp4"], "auto"), (["--detector", "street"], "street")],
+)
+def test_the_demo_keeps_the_small_one_for_its_drawn_street(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "secondlook.cloud.demo.run.run_demo", lambda config: asked.append(config.detector) or 0
+    )
+    assert main(["demo", "--no-open", *flags]) == 0
+    assert asked == [expected]
+
+
 def test_one_rule_says_where_models_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = str(tmp_path)
     assert added_models({MODELS_VARIABLE: "/somewhere"}) == Path("/somewhere")
