@@ -156,7 +156,8 @@ class _Writer:
         )
         model = self._onnx.shape_inference.infer_shapes(model, strict_mode=True)
         self._onnx.checker.check_model(model)
-        return bytes(model.SerializeToString())
+        del model.graph.value_info[:]  # of what lies inside, which whoever runs it infers anew
+        return bytes(model.SerializeToString(deterministic=True))
 
     # What operations are made of.
 

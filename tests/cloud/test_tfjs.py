@@ -144,6 +144,7 @@ def test_a_loop_that_resizes_is_cut_off(tmp_path: Path) -> None:
     found = run(tiny_ssd(), image, tmp_path)
     assert found["scores"].shape == (3, 4, 90) and found["boxes"].shape == (3, 4, 1, 4)
     assert np.allclose(found["scores"][..., 2], 1 / (1 + np.exp(-2)))
+    assert convert(read(tiny_ssd())) == convert(read(tiny_ssd()))
 
 
 def test_what_is_not_understood_is_said() -> None:
