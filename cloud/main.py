@@ -58,7 +58,12 @@ _WORKER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     *_BROKER,
     ("--model", "worker.codec", str, "codec: name of a model, or a model folder"),
-    ("--detector", "worker.detector", str, "builtin, a YOLO .onnx export, or ultralytics weights by name"),
+    (
+        "--detector",
+        "worker.detector",
+        str,
+        "auto, builtin, an added model's name, an .onnx export, or ultralytics weights",
+    ),
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "worker.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
     _HEALTH,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import secondlook.cloud.main
+import secondlook.cloud.models.main
 import secondlook.edge.main
 import secondlook.training.main
 from secondlook import stills
@@ -28,6 +29,7 @@ DESCRIPTION = "Machines look at every camera frame; people get a second look at 
 _PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
     (secondlook.edge.main.register, "edge"),
     (secondlook.cloud.main.register, "cloud"),
+    (secondlook.cloud.models.main.register, "cloud,models"),
     (stills.register, "edge"),
     (secondlook.training.main.register, "training"),
 )
@@ -35,7 +37,7 @@ _PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
 GROUPS = {
     "run": ("edge", "gateway", "worker", "refiner", "station", "retention", "demo"),
     "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
-    "make models": ("train", "export", "import-checkpoint"),
+    "make models": ("train", "export", "import-checkpoint", "models"),
     "administer": ("keys", "users", "tokens", "queue", "catalogue", "audit", "completion"),
 }
 

@@ -36,7 +36,7 @@ from secondlook.shared.errors import (
 from secondlook.shared.inference import Session, choose_device, open_session
 from secondlook.shared.layers import F32, Encoded, Key, LayeredCodec, Layers, U8Image
 from secondlook.shared.lite_tables import LayerModel, entropy_tables, load_tables
-from secondlook.shared.models import MODELS_ROOT, ModelFolder, find_model
+from secondlook.shared.models import ModelFolder, find_model
 from secondlook.shared.plugins import open_plugin
 from secondlook.shared.tiles import SIDE, STEP, pad, run_tiled
 
@@ -299,7 +299,7 @@ class LiteCodec:
 
 
 def load_codec(
-    model: str | Path = "lite", *, threads: int = 0, device: str = "cpu", root: Path = MODELS_ROOT
+    model: str | Path = "lite", *, threads: int = 0, device: str = "cpu", root: Path | None = None
 ) -> LayeredCodec:
     """Open a codec by model name or folder, for a device (see `open_session`).
 

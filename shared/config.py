@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.models import MODELS_VARIABLE
 from secondlook.shared.settings import (
     Given,
     Kind,
@@ -148,7 +149,7 @@ class _Layers:
     def take_environment(self, environment: Mapping[str, str], variables: str) -> None:
         for name, text in environment.items():
             foreign = variables == VARIABLES and name.startswith(EDGE_VARIABLES)
-            foreign = foreign or name == SOURCE_CREDENTIALS
+            foreign = foreign or name in (SOURCE_CREDENTIALS, MODELS_VARIABLE)
             if not name.startswith(variables) or foreign or not text:
                 continue
             dotted = name.removeprefix(variables).lower().replace("__", ".")

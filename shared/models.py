@@ -1,6 +1,9 @@
 """Model folders: what they hold, their identity, and how one is found.
 
-A folder `exported_models/NAME/` has a `manifest.json`:
+A model's name is looked for in the folder of added models, then among those that ship: `exported_models/`. Added
+models lie in `SECONDLOOK_MODELS`, else in `secondlook/models` where XDG_DATA_HOME points, by default `~/.local/share`.
+
+A folder `NAME/` has a `manifest.json`:
 
     {"name": "lite", "kind": "codec", "format": 1,
      "files": {"analysis.onnx": {"sha256": "…", "bytes": 123}, …},
@@ -14,7 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,7 @@ from typing import Any
 from secondlook.shared.errors import ModelCorrupt, ModelNotFound
 
 MODELS_ROOT = Path(__file__).resolve().parent.parent / "exported_models"
+MODELS_VARIABLE = "SECONDLOOK_MODELS"  # the folder of models that were added here
 HASH_BYTES = 8
 MAX_MANIFEST_BYTES = 1 << 20
 _FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -44,6 +50,25 @@ class ModelFolder:
         return self.path / name
 
 
+def added_models(environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of models that were added on this machine; it need not be there."""
+    given = environment.get(MODELS_VARIABLE)
+    if given:
+        return Path(os.path.expanduser(given))
+    data = environment.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return Path(data) / "secondlook" / "models"
+
+
+def model_roots() -> tuple[Path, ...]:
+    """The folders in which a model's name is looked for, in this order."""
+    return added_models(), MODELS_ROOT
+
+
+def model_names(root: Path) -> list[str]:
+    """The folders under `root` that hold a manifest."""
+    return sorted(manifest.parent.name for manifest in root.glob("[!.]*/manifest.json"))
+
+
 def model_hash(files: dict[str, dict[str, Any]]) -> bytes:
     """Identity of a set of files: eight bytes."""
     lines = "".join(f"{files[name]['sha256']} {name}\n" for name in sorted(files))
@@ -60,38 +85,44 @@ def describe_bytes(data: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path = MODELS_ROOT) -> ModelFolder:
-    """Open and verify a model folder, by path or by its name under `root`. A text without a slash is a name.
+def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path | None = None) -> ModelFolder:
+    """Open and verify a model folder, by path or by its name under `root`, else in the first of `model_roots`.
+
+    A text without a slash is a name.
 
     Raises ModelNotFound when there is no such folder (or it is of another kind), ModelCorrupt when a file
     is missing or differs from its hash.
     """
     is_name = isinstance(name_or_path, str) and "/" not in name_or_path
-    path = root / name_or_path if is_name else Path(name_or_path)
+    roots = model_roots() if root is None else (root,)
+    *others, path = [one / name_or_path for one in roots] if is_name else [Path(name_or_path)]
+    # A service may not look into homes: a folder of added models that cannot be read is as good as none.
+    path = next((one for one in others if os.path.isfile(one / "manifest.json")), path)
     try:
         found = (path / "manifest.json").is_file()
     except OSError as error:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {error.strerror}") from error
     if not found:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {str(path)!r} holds no manifest.json")
-    folder = _read(path)
+    folder = read_model(path)
     if kind is not None and folder.kind != kind:
         raise ModelNotFound(f"model {folder.name!r} is a {folder.kind!r}, not a {kind!r}")
     _verify(folder)
     return folder
 
 
-def find_by_hash(wanted: bytes, *, root: Path = MODELS_ROOT) -> ModelFolder:
-    """The model a bitstream names. Raises ModelNotFound when none under `root` has this hash."""
-    for manifest in sorted(root.glob("*/manifest.json")):
-        folder = _read(manifest.parent)
+def find_by_hash(wanted: bytes, *, root: Path | None = None) -> ModelFolder:
+    """The model a bitstream names. Raises ModelNotFound when none under `root`, else `model_roots`, has this hash."""
+    roots = model_roots() if root is None else (root,)
+    for folder in (read_model(one / name) for one in roots for name in model_names(one)):
         if folder.model_hash == wanted:
             _verify(folder)
             return folder
-    raise ModelNotFound(f"no model with hash {wanted.hex()} under {root}")
+    raise ModelNotFound(f"no model with hash {wanted.hex()} under {' or '.join(map(str, roots))}")
 
 
-def _read(path: Path) -> ModelFolder:
+def read_model(path: Path) -> ModelFolder:
+    """The folder as its manifest describes it, not verified. Raises ModelCorrupt."""
     try:
         with (path / "manifest.json").open("rb") as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)

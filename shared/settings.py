@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 import msgspec
 
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.models import MODELS_ROOT
+from secondlook.shared.models import model_roots
 
 Kind: TypeAlias = (
     Any  # an annotation: Annotated[int, within(...)], Path, Literal[...], tuple[str, ...], X | None, ...
@@ -85,16 +85,18 @@ class NameOrPath(PathLike):
     """A model by name, or the path of its file or folder.
 
     A text with a slash, and one that ends in ``.onnx``, is a path. Any other is a name, unless a file or folder of
-    that name lies in `folder` and no model that ships is called so.
+    that name lies in `folder` and no model that ships or was added is called so.
     """
 
     __slots__ = ()
 
     @classmethod
     def resolve(cls, text: str, folder: Path) -> str:
-        ships = text == "builtin" or (text != "" and os.path.isdir(MODELS_ROOT / text))
+        known = text in ("auto", "builtin") or (
+            text != "" and any(os.path.isdir(root / text) for root in model_roots())
+        )
         a_path = "/" in text or text.startswith("~") or text in (".", "..") or text.endswith(".onnx")
-        if a_path or (text and not ships and os.path.exists(folder / text)):
+        if a_path or (text and not known and os.path.exists(folder / text)):
             path = str(folder / expanded(text))
             return path if "/" in path else f"./{path}"
         return text

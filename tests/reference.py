@@ -44,7 +44,8 @@ variable, or where there is no file, it is relative to the working folder. `~` i
 detector is a path when there is a slash in it or when it ends in `.onnx`; else it is a name, unless something
 called so lies beside the file.
 
-A variable that is empty counts as not set; one with the prefix that names no setting is an error. Lists are
+A variable that is empty counts as not set; one with the prefix that names no setting is an error, but for
+`SECONDLOOK_MODELS`, the folder of added models (docs/detector.md). Lists are
 written `a,b` or as JSON. In a range both ends are allowed; nothing may be infinite.
 """
 

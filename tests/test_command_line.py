@@ -41,7 +41,7 @@ def test_every_flag_with_a_default_shows_it() -> None:
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        ("worker", ("(default: builtin)", "(default: lite)", "(default: 0)", "(default: data/cloud)")),
+        ("worker", ("(default: auto)", "(default: lite)", "(default: 0)", "(default: data/cloud)")),
         ("edge", (f"(default: {EdgeConfig.data_dir})", "(default: 16)", "(default: 40)", "(default: 1)")),
         ("station", ("(default: 7600)", "(default: 127.0.0.1)")),
     ],

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from secondlook.shared.config import SOURCE_CREDENTIALS
 from secondlook.shared.errors import ChildEnded
+from secondlook.shared.models import MODELS_VARIABLE
 
 _CODE = Path(__file__).parents[3]  # children run the very code that runs this
 # -P: not what happens to be called `shared` in the present folder
@@ -56,11 +57,12 @@ class Children:
         self._logs = logs
         self._restart = restart
         self._children: dict[str, Child] = {}
-        # The settings files say all that the children need to know; the environment would win over them.
+        # The settings files say all that the children need to know; the environment would win over them. Where models
+        # lie is no setting.
         self._environment = {
             name: text
             for name, text in os.environ.items()
-            if not name.startswith("SECONDLOOK_") or name == SOURCE_CREDENTIALS
+            if not name.startswith("SECONDLOOK_") or name in (SOURCE_CREDENTIALS, MODELS_VARIABLE)
         }
         self._import_path = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
 

@@ -10,6 +10,7 @@ DESCRIPTION = """\
 Run a camera agent, the gateway, a machine worker, a refiner and the station on this machine, connected
 as they would be over a network, and show where to look. Ctrl-C stops all of them."""
 
+_VIRTUAL = "demo:"
 _FRAMES_WITH_EXIT = 60
 _FPS_LIVE = 5.0
 
@@ -19,7 +20,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     demo = subparsers.add_parser("demo", help="the whole pipeline on this machine", description=DESCRIPTION)
     demo.add_argument(
         "--source",
-        default="demo:",
+        default=_VIRTUAL,
         help="video file, image folder, camera number, rtsp:// or http:// address "
         "(default: %(default)s, a virtual camera)",
     )
@@ -79,8 +80,8 @@ def _choices(demo: argparse.ArgumentParser) -> None:
     )
     demo.add_argument(
         "--detector",
-        default="builtin",
-        help="builtin, a YOLO .onnx export, or ultralytics weights by name (default %(default)s)",
+        help="auto, builtin, an added model's name, an .onnx export, or ultralytics weights by name (default: builtin "
+        "for the virtual camera, whose drawn cars only the small detector knows; else auto)",
     )
     demo.add_argument(
         "--postfilter",
@@ -113,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         "--source", args.source, f"put user and password as USER:PASSWORD into {SOURCE_CREDENTIALS}"
     )
     frames = args.frames if args.frames is not None or not args.exit else _FRAMES_WITH_EXIT
+    detector = args.detector or ("builtin" if args.source == _VIRTUAL else "auto")
     open_browser = args.open if args.open is not None else sys.stdout.isatty() and not args.exit
     return run_demo(
         DemoConfig(
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             audit_every=args.audit_every,
             key_interval=args.key_interval,
             codec=NameOrPath.resolve(args.codec, Path.cwd()),
-            detector=NameOrPath.resolve(args.detector, Path.cwd()),
+            detector=NameOrPath.resolve(detector, Path.cwd()),
             postfilter=args.postfilter,
             device=args.device,
             stall_seconds=args.stall_seconds,

@@ -1,46 +1,39 @@
-"""The engines behind the Detector protocol: the model that ships, any YOLO ONNX export, ultralytics."""
+"""The engines behind the Detector protocol: model folders, ONNX exports of the families in `layouts`, ultralytics."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import logging
 import os
 import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from secondlook.cloud.workers.layouts import class_names, literal, recognise
 from secondlook.shared.detection import (
-    COCO_CLASSES,
+    PAD_VALUE,
     Detection,
     Detector,
-    Raw,
+    Place,
     U8Image,
-    decode_end_to_end,
-    decode_yolov5,
-    decode_yolov8,
-    decode_yolox,
-    letterbox,
     suppress,
     to_detections,
-    yolox_cells,
 )
 from secondlook.shared.device import gpu_of
 from secondlook.shared.errors import DetectorError, DeviceUnavailable
 from secondlook.shared.inference import Session, open_session
-from secondlook.shared.models import MODELS_ROOT, find_model
+from secondlook.shared.models import MODELS_ROOT, ModelFolder, added_models, find_model, model_names
 
 log = logging.getLogger(__name__)
 
 F32 = npt.NDArray[np.float32]
 
-BUILTIN = "builtin"
+AUTO, BUILTIN = "auto", "builtin"
+GENERAL = "ssdlite"  # the model that `auto` prefers: what `secondlook models fetch` adds
 DEFAULT_MIN_SCORE = 0.1
 DEFAULT_SIDE = 640
 OVERLAP = 0.5
@@ -52,16 +45,27 @@ def load_detector(
 ) -> Detector:
     """Open the detector a setting names.
 
-    `spec`: "builtin"; a folder with a detector's manifest, its path with a slash in it; a path to a YOLO export
-    ending in .onnx; or the name of ultralytics weights ("yolo11n", "yolo11n.pt"), which that package may download.
-    A .pt file is a pickle: load only those you trust. `min_score`: detections below it are not reported; None
-    takes the model's own. `threads`: 0 = one per core; `device`: see `open_session`.
+    `spec`: "auto", the general detector where it was added, else the small one that ships; "builtin", always that
+    one; the name of an added model; a folder with a detector's manifest, its path with a slash in it; a path to an
+    export ending in .onnx; or the name of ultralytics weights ("yolo11n", "yolo11n.pt"), which that package may
+    download. A .pt file is a pickle: load only those you trust. `min_score`: detections below it are not reported;
+    None takes the model's own. `threads`: 0 = one per core; `device`: see `open_session`.
     Raises DetectorError, DeviceUnavailable for a GPU that is not there, and ModelNotFound or ModelCorrupt for a model
     folder.
     """
     path = Path(spec)
-    if spec == BUILTIN or ("/" in spec and os.path.isfile(path / "manifest.json")):
-        return _open_folder(MODELS_ROOT / "detector" if spec == BUILTIN else path, threads, min_score, device)
+    if spec == AUTO:
+        spec = GENERAL if _is_added(GENERAL) else BUILTIN
+        if spec == BUILTIN:
+            log.info(
+                "detector auto takes the small one that ships: %s holds no %s; secondlook models fetch adds it",
+                added_models(),
+                GENERAL,
+            )
+    if spec == BUILTIN:
+        return _open_folder(find_model(MODELS_ROOT / "detector"), threads, min_score, device)
+    if ("/" in spec and os.path.isfile(path / "manifest.json")) or _is_added(spec):
+        return _open_folder(find_model(spec, kind="detector"), threads, min_score, device)
     if path.suffix == ".onnx":
         if not path.is_file():
             raise DetectorError(f"no detector at {spec}: there is no such file")
@@ -70,119 +74,106 @@ def load_detector(
     if path.suffix == ".pt" or path.name.lower().startswith(("yolo", "rtdetr")):
         return UltralyticsDetector(spec, threads, min_score or DEFAULT_MIN_SCORE, device)
     raise DetectorError(
-        f"no detector {spec!r}: give {BUILTIN!r}, a path to a .onnx export, or ultralytics weights by name"
+        f"no detector {spec!r}: give {AUTO!r}, {BUILTIN!r}, a model that was added (secondlook models list), a path to "
+        "a .onnx export, or ultralytics weights by name"
     )
 
 
-def _open_folder(path: Path, threads: int, min_score: float | None, device: str) -> OnnxDetector:
-    folder = find_model(path, kind="detector")
+def _is_added(name: str) -> bool:
+    return "/" not in name and name in model_names(added_models())
+
+
+def _open_folder(folder: ModelFolder, threads: int, min_score: float | None, device: str) -> OnnxDetector:
     session = open_session(folder.file("model.onnx"), threads, device=device)
     if min_score is None:
         min_score = float(folder.manifest.get("report_score", DEFAULT_MIN_SCORE))
+    log.info("detector %s lies in %s", folder.name, folder.path)
     return OnnxDetector(session, f"{folder.name}-{folder.model_hash.hex()[:8]}", min_score)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How one family of exports takes its frames and writes its candidates.
-
-    YOLOX takes BGR 0..255 with the frame top left, the others RGB 0..1 with the frame in the middle.
-    """
-
-    decode: Callable[[F32], Raw]
-    classes: int | None  # None where the output does not tell
-    bgr_bytes: bool = False
-    suppressed: bool = False  # duplicates are already gone
-
-
-def recognise(shape: tuple[int, ...], height: int, width: int) -> Layout:
-    """The layout of an output of `shape` for an input of height x width. Raises DetectorError if none fits.
-
-    A YOLOX export is expected as its authors' tool writes it by default, without its boxes decoded.
-    """
-    if len(shape) != 3 or shape[0] != 1:
-        raise DetectorError(f"output of shape {shape} is of no known YOLO layout")
-    _, rows, columns = shape
-    cells = yolox_cells(height, width)
-    if rows == cells and columns > 5:
-        return Layout(partial(decode_yolox, height=height, width=width), columns - 5, bgr_bytes=True)
-    if columns == 6 and rows < cells:
-        return Layout(decode_end_to_end, None, suppressed=True)
-    if rows > columns > 5 and rows >= 3 * cells:
-        return Layout(decode_yolov5, columns - 5)
-    if columns > rows > 4 and columns >= cells:
-        return Layout(decode_yolov8, rows - 4)
-    raise DetectorError(f"output of shape {shape} for a {height}x{width} input is of no known YOLO layout")
-
-
 class OnnxDetector:
-    """A YOLO-like ONNX graph with one image in and candidates out."""
+    """An ONNX graph with frames in and candidates out, of one of the families in `layouts`."""
 
     def __init__(self, session: Session, name: str, min_score: float) -> None:
         self.name = name
         self.min_score = min_score
         self._session = session
-        self._height, self._width = _input_size(session, name)
-        grey = np.full((self._height, self._width, 3), 114, np.uint8)
-        output = self._run(grey, bgr_bytes=True)  # which values it sees does not change an output's shape
-        self._layout = recognise(output.shape, self._height, self._width)
-        self.classes = _class_names(session.metadata, self._layout.classes, name)
+        self._channels_last, self._height, self._width = _input_size(session, name)
+        self._batches = not isinstance(session.input_shape[0], int)
+        grey = np.full((1, self._height, self._width, 3), PAD_VALUE, np.float32)
+        shapes = [output.shape for output in self._run(grey)]  # values do not change them
+        self._layout = recognise(shapes, self._height, self._width, session.metadata)
+        names = class_names(session.metadata, self._layout.classes, name)
+        self.classes = tuple(label for label in names if label)
+        # A background, or a gap in the numbering, must not win over a class.
+        self._columns = [index for index, label in enumerate(names) if label]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the graph says of itself."""
+        return self._session.metadata
+
+    @property
+    def family(self) -> str:
+        """What kind of network it is."""
+        return self._layout.family
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width that frames are brought to."""
+        return self._height, self._width
 
     def detect(self, image: U8Image) -> list[Detection]:
         """Objects in an RGB frame uint8[H,W,3], best first. Raises DetectorError where all is NaN."""
+        return self.detect_batch([image])[0]
+
+    def detect_batch(self, images: Sequence[U8Image]) -> list[list[Detection]]:
+        """`detect` of each frame; one run of the network where it takes several frames at once."""
+        if len(images) > 1 and not self._batches:
+            return [self.detect(image) for image in images]
+        placed = [self._layout.intake.place(image, self._height, self._width) for image in images]
+        outputs = self._run(np.stack([values for values, _ in placed]))
+        return [
+            self._read([output[index] for output in outputs], place, image.shape)
+            for index, (image, (_, place)) in enumerate(zip(images, placed, strict=True))
+        ]
+
+    def _read(self, outputs: list[F32], place: Place, shape: tuple[int, ...]) -> list[Detection]:
         layout = self._layout
-        canvas, place = letterbox(image, self._height, self._width, centred=not layout.bgr_bytes)
+        for index in layout.scores:
+            outputs[index] = outputs[index][:, self._columns]
         with np.errstate(invalid="ignore"):  # what is no number becomes no class
-            seen = layout.decode(self._run(canvas, bgr_bytes=layout.bgr_bytes)[0])
+            seen = layout.decode(outputs)
         if seen.scores.size and (np.isnan(seen.scores).all() or np.isnan(seen.boxes).all()):
             raise DetectorError(f"{self.name} found nothing but NaN in a frame: its weights are damaged")
-        raw = seen.at_least(self.min_score)
-        kept = suppress(raw, 1.0 if layout.suppressed else OVERLAP, MAX_DETECTIONS)
-        return to_detections(kept, place, image.shape, self.classes)
+        kept = suppress(seen.at_least(self.min_score), 1.0 if layout.suppressed else OVERLAP, MAX_DETECTIONS)
+        return to_detections(kept, place, shape, self.classes)
 
-    def _run(self, canvas: U8Image, *, bgr_bytes: bool) -> F32:
-        planes = canvas.transpose(2, 0, 1)
-        values = planes[::-1].astype(np.float32) if bgr_bytes else planes.astype(np.float32) / np.float32(255)
-        outputs = self._session.run({self._session.inputs[0]: np.ascontiguousarray(values[None])})
-        return np.asarray(outputs[self._session.outputs[0]], np.float32)
+    def _run(self, frames: F32) -> list[F32]:
+        """The outputs for frames float32[N,H,W,3] that are ready for the network."""
+        if not self._channels_last:
+            frames = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+        outputs = self._session.run({self._session.inputs[0]: frames})
+        return [np.asarray(outputs[name], np.float32) for name in self._session.outputs]
 
 
-def _input_size(session: Session, name: str) -> tuple[int, int]:
-    """Height and width the graph is run at: its own, else what its metadata says, else 640."""
+def _input_size(session: Session, name: str) -> tuple[bool, int, int]:
+    """Whether channels come last, and the height and width to run at: the graph's, its metadata's, else 640."""
     shape = session.input_shape
-    if len(session.inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+    last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+    if (
+        len(session.inputs) != 1
+        or len(shape) != 4
+        or (not last and isinstance(shape[1], int) and shape[1] != 3)
+    ):
         raise DetectorError(f"{name} does not take one image: its input is {list(shape)}")
-    height, width = shape[2:]
+    height, width = shape[1:3] if last else shape[2:]
     if isinstance(height, int) and isinstance(width, int):
-        return height, width
-    size = _literal(session.metadata.get("imgsz", ""))
+        return last, height, width
+    size = literal(session.metadata.get("imgsz", ""))
     if isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) and v > 0 for v in size):
-        return int(size[0]), int(size[1])
-    return DEFAULT_SIDE, DEFAULT_SIDE
-
-
-def _class_names(metadata: dict[str, str], count: int | None, name: str) -> tuple[str, ...]:
-    if metadata.get("task", "detect") != "detect":
-        raise DetectorError(f"{name} was exported for {metadata['task']}, not for detection")
-    names: tuple[str, ...] = COCO_CLASSES
-    if "names" in metadata:
-        listed = _literal(metadata["names"])
-        if isinstance(listed, dict) and all(isinstance(key, int) for key in listed):
-            listed = [listed[key] for key in sorted(listed)]
-        if not isinstance(listed, (list, tuple)) or not all(isinstance(item, str) for item in listed):
-            raise DetectorError(f"{name} has class names in its metadata that cannot be read")
-        names = tuple(listed)
-    if count is not None and count != len(names):
-        raise DetectorError(f"{name} scores {count} classes, but {len(names)} names are known")
-    return names
-
-
-def _literal(text: str) -> Any:
-    """A Python or JSON literal of lists, dicts, numbers and text; None when it is not one."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+        return last, int(size[0]), int(size[1])
+    return last, DEFAULT_SIDE, DEFAULT_SIDE
 
 
 class UltralyticsDetector:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from secondlook.shared.errors import ConfigError, ModelCorrupt
 from secondlook.shared.inference import Session, open_session
-from secondlook.shared.models import MODELS_ROOT, find_model
+from secondlook.shared.models import find_model
 from secondlook.shared.tiles import cut
 
 U8Image = npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ def load_postfilter(
     threads: int = 0,
     tile: int = DEFAULT_TILE,
     device: str = "cpu",
-    root: Path = MODELS_ROOT,
+    root: Path | None = None,
 ) -> PostFilter:
     """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout, for a device (see `open_session`).
 

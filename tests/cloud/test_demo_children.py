@@ -16,6 +16,7 @@ import pytest
 from secondlook.cloud.demo.children import Children
 from secondlook.cloud.demo.settings import choose_ports, to_toml
 from secondlook.shared.errors import ChildEnded, PortBusy
+from secondlook.shared.models import MODELS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 SLEEPER = "import time; print('ready', flush=True); time.sleep(60)"
@@ -27,8 +28,9 @@ def test_the_environment_does_not_win_over_the_demos_settings(
     start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECONDLOOK_DATA_DIR", "/somewhere/real")
+    monkeypatch.setenv(MODELS_VARIABLE, "/models")  # which is no setting
     start("import os; print([name for name in os.environ if 'SECONDLOOK' in name], flush=True)")
-    wait_for(says(tmp_path, "[]"))
+    wait_for(says(tmp_path, f"['{MODELS_VARIABLE}']"))
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secondlook.cloud.workers.detectors import OnnxDetector, load_detector, recognise
-from secondlook.shared.detection import yolox_cells
+from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
+from secondlook.cloud.workers.layouts import recognise
+from secondlook.shared.detection import detect_all, yolox_cells
 from secondlook.shared.errors import DetectorError, ModelCorrupt, ModelNotFound
 from secondlook.shared.models import describe_files
 
@@ -58,6 +59,35 @@ def save_graph(
     helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
     return path
+
+
+def save_outputs(
+    path: Path, shape: list[str | int], outputs: dict[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """A graph that takes frames of this shape and returns the same outputs for each of them."""
+    helper, tensor = onnx.helper, onnx.TensorProto
+    constants = {"first": np.array([0], np.int64), "one": np.array([1], np.int64)}
+    nodes = [
+        helper.make_node("Shape", ["images"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["frames"]),
+    ]
+    for name, value in outputs.items():
+        constants[f"{name}_value"] = value
+        constants[f"{name}_ones"] = np.ones(value.ndim - 1, np.int64)
+        nodes += [
+            helper.make_node("Concat", ["frames", f"{name}_ones"], [f"{name}_times"], axis=0),
+            helper.make_node("Tile", [f"{name}_value", f"{name}_times"], [name]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "outputs",
+        [helper.make_tensor_value_info("images", tensor.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, tensor.FLOAT, None) for name in outputs],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, str(path))
 
 
 def red_frame() -> np.ndarray:
@@ -136,16 +166,96 @@ def test_some_values_that_are_no_numbers_do_no_harm(tmp_path: Path) -> None:
     assert load_detector(str(path), threads=1).detect(red_frame()) == []
 
 
+def family(*shapes: tuple[int, ...], side: int = 640, **metadata: str) -> str:
+    return recognise(shapes, side, side, metadata).family
+
+
 def test_layouts_are_told_apart_by_shape() -> None:
-    assert recognise((1, 3549, 85), 416, 416).bgr_bytes
-    assert recognise((1, 3549, 6), 416, 416).bgr_bytes  # YOLOX with one class, not end to end
-    assert recognise((1, 25200, 85), 640, 640).classes == 80
-    assert recognise((1, 25200, 6), 640, 640).classes == 1
-    assert recognise((1, 84, 8400), 640, 640).classes == 80
-    assert recognise((1, 300, 6), 640, 640).suppressed
-    for shape in ((1, 84), (2, 84, 8400), (1, 7, 7), (1, 3, 8400)):
+    assert family((1, 3549, 85), side=416) == "YOLOX"
+    assert family((1, 3549, 6), side=416) == "YOLOX"  # with one class, not end to end
+    assert family((1, 25200, 85)) == family((1, 25200, 6)) == "YOLOv5"
+    assert recognise([(1, 25200, 85)], 640, 640, {}).classes == 80
+    assert recognise([(1, 84, 8400)], 640, 640, {}).classes == 80
+    assert recognise([(1, 300, 6)], 640, 640, {}).suppressed
+    assert family((1, 300, 84)) == "RT-DETR"
+    assert family((1, 300, 80), (1, 300, 4)) == family((1, 300, 4), (1, 300, 80)) == "DETR"
+    assert family((1, 1917, 90), (1, 1917, 1, 4), side=300) == "SSD"
+    assert family((1, 1917, 4), (1, 1917, 91), side=300) == "SSD"
+    assert family((1, 8, 4), (1, 8, 91), anchors=str([[0.5, 0.5, 0.1, 0.1]] * 8)) == "SSD"
+    assert family((1, 3549, 112), side=416) == "NanoDet"  # as many rows as YOLOX: the names decide
+    assert family((1, 3549, 112), side=416, names=str(["one"] * 107)) == "YOLOX"
+    assert family((1, 3598, 112), side=416) == "NanoDet"
+    levels = [(1, rows, columns) for rows in (169, 2704, 676) for columns in (80, 44)]
+    assert family(*levels, side=416) == family((1, 3549, 44), (1, 3549, 80), side=416) == "NanoDet"
+    for shapes in (
+        [(1, 84)],
+        [(2, 84, 8400)],
+        [(1, 7, 7)],
+        [(1, 3, 8400)],
+        [(1, 2000, 4), (1, 2000, 80)],
+        [(1, 300, 4), (1, 299, 80)],
+        [(1, 300, 2, 4), (1, 300, 80)],
+        [*levels[:-1], (1, 676, 40)],
+    ):
         with pytest.raises(DetectorError, match="layout"):
-            recognise(shape, 640, 640)
+            recognise(shapes, 416, 416, {})
+
+
+def test_ssd_of_cocos_numbers_gives_its_classes_and_batches(tmp_path: Path) -> None:
+    """90 scores, the twelfth of which stands for nothing, however high it is."""
+    boxes = np.zeros((1, 3, 1, 4), np.float32)
+    boxes[0, 1, 0] = [0.25, 0.5, 0.75, 1.0]  # y0, x0, y1, x1
+    scores = np.zeros((1, 3, 90), np.float32)
+    scores[0, 1, 12] = 0.7  # number 13: stop sign
+    scores[0, 1, 11] = 0.9
+    path = tmp_path / "ssd.onnx"
+    save_outputs(path, ["frames", 32, 32, 3], {"scores": scores, "boxes": boxes})
+    detector = load_detector(str(path), threads=1)
+    assert len(detector.classes) == 80 and detector.classes[11] == "stop sign"
+    one, other = detect_all(detector, [red_frame(), red_frame()[:24]])
+    assert [(found.label, found.box) for found in one] == [("stop sign", (48, 12, 96, 36))]
+    assert one[0].score == pytest.approx(0.7)
+    assert [found.box for found in other] == [(48, 6, 96, 18)]  # stretched, not letterboxed
+
+
+@pytest.mark.parametrize("batch", ["frames", 1])
+def test_a_batch_is_one_run_where_the_graph_takes_several(tmp_path: Path, batch: str | int) -> None:
+    outputs = {"scores": np.full((1, 3, 80), 0.5, np.float32), "boxes": np.zeros((1, 3, 1, 4), np.float32)}
+    path = tmp_path / "ssd.onnx"
+    save_outputs(path, [batch, 32, 32, 3], outputs)
+    detector = load_detector(str(path), threads=1)
+    runs, run = [], detector._session.run
+    detector._session.run = lambda feeds: runs.append(1) or run(feeds)
+    assert len(detect_all(detector, [red_frame()] * 3)) == 3
+    assert len(runs) == (1 if batch == "frames" else 3)
+
+
+def test_detr_logits_and_boxes(tmp_path: Path) -> None:
+    boxes, logits = np.full((1, 5, 4), 0.1, np.float32), np.full((1, 5, 2), -9, np.float32)
+    boxes[0, 2], logits[0, 2, 1] = [0.5, 0.5, 0.5, 1.0], 2.0
+    path = tmp_path / "detr.onnx"
+    outputs = {"logits": logits, "pred_boxes": boxes}
+    save_outputs(path, [1, 3, 64, 64], outputs, {"names": str(NAMES)})
+    (found,) = load_detector(str(path), threads=1).detect(red_frame())
+    assert (found.label, found.box) == ("car", (24, 0, 72, 48))
+    assert found.score == pytest.approx(1 / (1 + np.exp(-2)))
+    joined = np.zeros((1, 100, 7), np.float32)
+    joined[0, 50] = [0.5, 0.5, 0.5, 1.0, 0.3, 0.6, 0.2]
+    path = tmp_path / "rtdetr.onnx"
+    save_outputs(path, [1, 3, 96, 96], {"output0": joined}, {"names": str(["a", "b", "c"])})
+    (found,) = load_detector(str(path), threads=1).detect(red_frame())
+    assert (found.label, found.score, found.box) == ("b", pytest.approx(0.6), (24, 0, 72, 48))
+
+
+def test_a_background_before_the_classes_never_wins(tmp_path: Path) -> None:
+    boxes, scores = np.zeros((1, 3, 1, 4), np.float32), np.zeros((1, 3, 3), np.float32)
+    boxes[0, 0, 0], scores[0, 0] = [0, 0, 1, 1], [0.9, 0.1, 0.4]
+    path = tmp_path / "ssd.onnx"
+    save_outputs(path, [1, 32, 32, 3], {"boxes": boxes, "scores": scores}, {"names": str(NAMES)})
+    detector = load_detector(str(path), threads=1)
+    assert detector.classes == ("person", "car")
+    (found,) = detector.detect(red_frame())
+    assert (found.label, found.score) == ("car", pytest.approx(0.4))
 
 
 def test_names_must_match_the_scores(tmp_path: Path) -> None:

@@ -12,11 +12,18 @@ from secondlook.shared.detection import (
     Detection,
     Letterbox,
     Raw,
+    Stretch,
+    coco_numbering,
+    decode_detr,
     decode_end_to_end,
+    decode_nanodet,
+    decode_ssd,
     decode_yolov5,
     decode_yolov8,
     decode_yolox,
     letterbox,
+    ssd_anchors,
+    stretch,
     suppress,
     to_detections,
     yolox_cells,
@@ -146,3 +153,60 @@ def test_a_detection_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"box|score"):
         Detection("car", score, box)
+
+
+def test_cocos_numbers_have_ten_gaps() -> None:
+    names = coco_numbering()
+    assert len(names) == 90 and names.count("") == 10
+    assert names[0] == "person" and names[12] == "stop sign" and names[89] == "toothbrush"
+    assert tuple(filter(None, names)) == COCO_CLASSES
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.floats(0, 0.45), st.floats(0.55, 1))
+def test_a_stretched_box_comes_back_to_where_it_was(rows: int, columns: int, low: float, high: float) -> None:
+    canvas, place = stretch(np.zeros((rows, columns, 3), np.uint8), 30, 60)
+    assert canvas.shape == (30, 60, 3) and place == Stretch(60 / columns, 30 / rows)
+    box = np.array([[60 * low, 30 * low, 60 * high, 30 * high]], np.float32)
+    expected = [columns * low, rows * low, columns * high, rows * high]
+    assert np.allclose(place.to_frame(box), [expected], rtol=1e-4, atol=1e-3)
+
+
+def test_anchors_of_ssd() -> None:
+    anchors = ssd_anchors(300, 300)
+    assert anchors.shape == (19 * 19 * 3 + (100 + 25 + 9 + 4 + 1) * 6, 4)
+    assert np.allclose(anchors[0], [0.5 / 19, 0.5 / 19, 0.1, 0.1])
+    assert np.allclose(anchors[1], [0.5 / 19, 0.5 / 19, 0.2 / 2**0.5, 0.2 * 2**0.5])
+    assert np.allclose(anchors[3], [0.5 / 19, 1.5 / 19, 0.1, 0.1])  # columns before rows
+    assert np.allclose(anchors[-6], [0.5, 0.5, 0.95, 0.95])
+    assert np.allclose(anchors[-1], [0.5, 0.5, 0.95**0.5, 0.95**0.5])
+
+
+def test_ssd_moves_and_scales_its_anchors() -> None:
+    anchors = np.array([[0.5, 0.25, 0.2, 0.4], [0.5, 0.5, 0.1, 0.1]], np.float32)
+    offsets = np.array([[10, -5, 5 * np.log(2), 0], [0, 0, 0, 0]], np.float32)
+    found = decode_ssd(offsets, np.array([[0, 2], [-3, -4]], np.float32), anchors, 100, 200)
+    # centre y 0.5 + 0.2, x 0.25 - 0.5 x 0.4; twice as high
+    assert np.allclose(found.boxes, [[-30, 50, 50, 90], [90, 45, 110, 55]], atol=1e-4)
+    assert np.allclose(found.scores, 1 / (1 + np.exp([-2, 3]))) and found.classes.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("side", "cells", "middle"), [(64, 84, 12.0), (128, 340, 8.0)])
+def test_nanodet_takes_the_mean_of_its_distances(side: int, cells: int, middle: float) -> None:
+    """Strides 8, 16, 32 measure from the middle of a cell; with 64 it is NanoDet-Plus, which does from its corner."""
+    scores = np.zeros((cells, 2), np.float32)
+    logits = np.full((cells, 4, 8), -50, np.float32)
+    cell = side // 8 + 1  # x 1, y 1 at stride 8
+    scores[cell, 1] = 0.8
+    logits[cell, :, 1] = 0  # one stride each way ...
+    logits[cell, 3, 2] = 0  # ... but one and a half downwards: 1 and 2 are as likely
+    found = decode_nanodet(scores, logits.reshape(cells, 32), side, side).at_least(0.5)
+    assert np.allclose(found.boxes, [[middle - 8, middle - 8, middle + 8, middle + 12]], atol=1e-3)
+    assert found.classes.tolist() == [1] and found.scores == pytest.approx([0.8])
+    with pytest.raises(DetectorError, match="strides of NanoDet"):
+        decode_nanodet(scores[1:], logits.reshape(cells, 32)[1:], side, side)
+
+
+def test_detr_boxes_are_shares_of_the_input() -> None:
+    boxes = np.array([[0.5, 0.25, 0.5, 0.5]], np.float32)
+    found = decode_detr(boxes, np.array([[0.1, 0.7]], np.float32), 100, 200)
+    assert np.allclose(found.boxes, [[50, 0, 150, 50]]) and found.classes.tolist() == [1]

@@ -17,7 +17,7 @@ from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
 from secondlook.shared.detection import Detection, decode_yolox
 from secondlook.shared.errors import DetectorError, ModelNotFound
 from secondlook.shared.inference import open_session
-from secondlook.training.detector import cli
+from secondlook.training.detector import cli, evaluate
 from secondlook.training.detector.classes import SHIPPED_CLASSES
 from secondlook.training.detector.distil import LossConfig, map_errors, output_errors, total_error
 from secondlook.training.detector.drawn import DrawnConfig, drawn_view, write_targets
@@ -55,6 +55,11 @@ def student() -> Student:
 def image() -> torch.Tensor:
     torch.manual_seed(2)
     return torch.rand(2, 3, 64, 96) * 255
+
+
+def test_decoding_is_timed() -> None:
+    image = np.full((90, 160, 3), 90, np.uint8)
+    assert evaluate.decode_milliseconds("lite", 16, image, threads=1, runs=1) > 0
 
 
 def test_every_map_and_logit_of_the_teacher_has_its_counterpart(

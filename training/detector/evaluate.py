@@ -44,6 +44,18 @@ class BaseLayer:
         return self._codec.decode_base(encoded.layers.base)
 
 
+def _first_image(truth: Any, folder: Path) -> U8Image:
+    entry = next(iter(truth.imgs.values()))
+    return _read(folder / entry["file_name"])
+
+
+def _read(path: Path) -> U8Image:
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ConfigError(f"cannot read {path}")
+    return np.ascontiguousarray(bgr[:, :, ::-1]).astype(np.uint8)
+
+
 def match(detector: Detector, truth: Any, folder: Path, change: Change, classes: Sequence[str]) -> Any:
     """Detections on all images, matched with their annotations: a COCOeval, or None where nothing was found."""
     from pycocotools.cocoeval import COCOeval
@@ -51,10 +63,7 @@ def match(detector: Detector, truth: Any, folder: Path, change: Change, classes:
     ids = category_ids(truth, classes)
     results = []
     for image_id, entry in truth.imgs.items():
-        bgr = cv2.imread(str(folder / entry["file_name"]), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise ConfigError(f"cannot read {folder / entry['file_name']}")
-        image = change(np.ascontiguousarray(bgr[:, :, ::-1]).astype(np.uint8))
+        image = change(_read(folder / entry["file_name"]))
         for found in detector.detect(image):
             if found.label in ids:
                 x0, y0, x1, y1 = found.box
@@ -112,13 +121,25 @@ def resampled_precision(matched: Any, resamples: int) -> list[float]:
 
 
 def milliseconds(spec: str, threads: int, runs: int = 20) -> float:
-    """Median time of one 768x432 frame, letterbox and suppression included."""
+    """Median time of one 768x432 frame, fitting it in and suppression included."""
     detector = load_detector(spec, threads=threads)
     frame = np.random.default_rng(0).integers(0, 256, (432, 768, 3), np.uint8)
+    return _median(lambda: detector.detect(frame), runs)
+
+
+def decode_milliseconds(model: str, base_quality: int, image: U8Image, threads: int, runs: int = 20) -> float:
+    """Median time in which the base layer of `image` at 768x432 is decoded."""
+    codec = load_codec(model, threads=threads)
+    frame = cv2.resize(image, (768, 432), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    layer = codec.encode(frame, base_quality=base_quality, quality=40).layers.base
+    return _median(lambda: codec.decode_base(layer), runs)
+
+
+def _median(work: Callable[[], object], runs: int) -> float:
     times = []
     for _ in range(runs):
         start = time.perf_counter()
-        detector.detect(frame)
+        work()
         times.append(time.perf_counter() - start)
     return round(1000 * float(np.median(times)), 1)
 
@@ -144,9 +165,12 @@ def run(args: argparse.Namespace) -> int:
             scored = average_precision(match(detector, truth, args.images, layer, classes))
             figures[f"{role}, base {base_quality}"] = {**scored, "bpp": round(layer.bits / layer.pixels, 4)}
     for threads in (1, 2):
-        figures[f"ms a 768x432 frame, {threads} thread{'s' * (threads > 1)}"] = milliseconds(
-            args.detector, threads
-        )
+        cores = f"{threads} thread{'s' * (threads > 1)}"
+        figures[f"ms a 768x432 frame, {cores}"] = milliseconds(args.detector, threads)
+        for base_quality in args.base_quality if args.codec else ():
+            figures[f"ms to decode base {base_quality} at 768x432, {cores}"] = decode_milliseconds(
+                args.codec, base_quality, _first_image(truth, args.images), threads
+            )
     print(json.dumps(figures, indent=2))
     if args.record:
         manifest = json.loads(args.record.read_text())
