@@ -23,6 +23,7 @@ from secondlook.shared.errors import MalformedBitstream, ModelCorrupt, Truncated
 
 Symbols = npt.NDArray[np.int16]
 Indexes = npt.NDArray[np.uint8]
+Order = npt.NDArray[np.intp] | npt.NDArray[np.uint32]
 
 Categorical = constriction.stream.model.Categorical
 RangeEncoder = constriction.stream.queue.RangeEncoder
@@ -31,6 +32,7 @@ RangeDecoder = constriction.stream.queue.RangeDecoder
 MAX_SYMBOL = 32767
 MAX_LEVELS = 256
 TABLE_BITS = 22
+PART = 1 << 22  # symbols that are sorted or looked up at once
 # A payload may hold a little less than the bits that its symbols cost at least: `fewest_bits` is a float, and the coder
 # rounds probabilities.
 RATE_SLACK = 0.95
@@ -78,9 +80,25 @@ class EntropyTables:
         object.__setattr__(self, "fewest_bits", fewest)
 
 
-def coding_order(indexes: Indexes) -> npt.NDArray[np.intp]:
-    """Places ordered by σ-index uint8[N], then by place: int64[N]. Other threads run meanwhile."""
-    return np.argsort(indexes, kind="stable")
+def coding_order(indexes: Indexes) -> Order:
+    """Places ordered by σ-index uint8[N], then by place: int64[N]. Other threads run meanwhile.
+
+    Of more than `PART` places uint32[N]: sorting takes four times the memory of that, and is done in parts.
+    """
+    if len(indexes) <= PART:
+        return np.argsort(indexes, kind="stable")
+    parts = [indexes[at : at + PART] for at in range(0, len(indexes), PART)]
+    counts = np.array([np.bincount(part, minlength=MAX_LEVELS) for part in parts])
+    # Where the places of each part go: behind all of lower σ-indexes, and those of the same in earlier parts.
+    ends = np.cumsum(counts.T.ravel()).reshape(counts.T.shape).T
+    order = np.empty(len(indexes), np.uint32)
+    for number, part in enumerate(parts):
+        places, at = np.argsort(part, kind="stable"), 0
+        for level in np.flatnonzero(counts[number]).tolist():
+            count, end = int(counts[number, level]), int(ends[number, level])
+            order[end - count : end] = places[at : at + count] + number * PART
+            at += count
+    return order
 
 
 class SymbolEncoder:
@@ -95,32 +113,41 @@ class SymbolEncoder:
         symbols: Symbols,
         indexes: Indexes,
         tables: EntropyTables,
-        order: npt.NDArray[np.intp] | None = None,
+        order: Order | None = None,
     ) -> None:
         """Code `symbols` int16[N] under `indexes` uint8[N]. `order`: their `coding_order`, if known."""
         order = coding_order(indexes) if order is None else order
-        starts = _starts(indexes, order)
+        starts = _starts(indexes)
         first = starts[tables.listed_below]
         if tables.listed_below:
             self._list(symbols, order[:first])
         levels = _present(starts, tables)
         if not levels:
             return
+        if len(symbols) > PART:
+            for level in levels:
+                part = _taken(symbols, order[starts[level] : starts[level + 1]])
+                self._encode(part, int(np.abs(part).max()), level, tables)
+            return
         ordered, starts = symbols.take(order[first:]), starts - first
         peaks = np.maximum.reduceat(np.abs(ordered), starts[levels]).tolist()
         for level, peak in zip(levels, peaks, strict=True):
-            reach = tables.reaches[level]
-            shifted = ordered[starts[level] : starts[level + 1]].astype(np.int32)
-            shifted += reach
-            if peak > reach:
-                outside = (shifted < 0) | (shifted > 2 * reach)
-                self._tail.append(_zigzag(shifted[outside] - reach))
-                shifted[outside] = 2 * reach + 1  # the escape
-            self._encoder.encode(shifted, tables.models[level])
+            self._encode(ordered[starts[level] : starts[level + 1]], peak, level, tables)
 
-    def _list(self, symbols: Symbols, places: npt.NDArray[np.intp]) -> None:
+    def _encode(self, symbols: Symbols, peak: int, level: int, tables: EntropyTables) -> None:
+        """Code symbols of one σ-index; `peak`: the largest of them, signs aside."""
+        reach = tables.reaches[level]
+        shifted = symbols.astype(np.int32)
+        shifted += reach
+        if peak > reach:
+            outside = (shifted < 0) | (shifted > 2 * reach)
+            self._tail.append(_zigzag(shifted[outside] - reach))
+            shifted[outside] = 2 * reach + 1  # the escape
+        self._encoder.encode(shifted, tables.models[level])
+
+    def _list(self, symbols: Symbols, places: Order) -> None:
         """How many symbols at `places` are not 0; then, in order of place, the gap before each, and the symbol."""
-        places = np.sort(places[symbols.take(places) != 0])
+        places = np.sort(places[_taken(symbols, places) != 0]).astype(np.int64, copy=False)
         numbers = np.empty(1 + 2 * len(places), np.int64)
         numbers[0] = len(places)
         numbers[1::2] = places
@@ -163,7 +190,7 @@ class SymbolDecoder:
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
         order = coding_order(indexes)
-        starts = _starts(indexes, order)
+        starts = _starts(indexes)
         bits = float(np.diff(starts) @ tables.fewest_bits)
         self._need(bits)
         self._bits += bits
@@ -214,10 +241,22 @@ class SymbolDecoder:
         return symbol
 
 
-def _starts(indexes: Indexes, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _taken(symbols: Symbols, places: Order) -> Symbols:
+    """The symbols at these places. numpy wants places of 64 bits, and would make them of all at once."""
+    if places.dtype == np.intp:
+        return symbols.take(places)
+    taken = np.empty(len(places), np.int16)
+    for at in range(0, len(places), PART):
+        symbols.take(places[at : at + PART], out=taken[at : at + PART], mode="clip")
+    return taken
+
+
+def _starts(indexes: Indexes) -> npt.NDArray[np.intp]:
     """Where each σ-index starts in the coding order: int64[MAX_LEVELS + 1]."""
-    starts = np.searchsorted(indexes, np.arange(MAX_LEVELS, dtype=np.uint8), sorter=order)
-    return np.append(starts, len(indexes))
+    counts = np.zeros(MAX_LEVELS + 1, np.intp)
+    for at in range(0, len(indexes), PART):
+        counts[1:] += np.bincount(indexes[at : at + PART], minlength=MAX_LEVELS)
+    return np.cumsum(counts)
 
 
 def _present(starts: npt.NDArray[np.intp], tables: EntropyTables) -> list[int]:

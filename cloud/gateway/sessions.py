@@ -31,6 +31,9 @@ class Session:
     boots: dict[str, int] = field(default_factory=dict)
     credit_bytes: int = 0  # what it was granted last
     clock_offset_seconds: float | None = None  # gateway's clock minus the camera host's, by its latest ping
+    clock_noted: tuple[float, float] | None = (
+        None  # the difference that the ledger has, and when it was noted
+    )
 
     @property
     def boot_id(self) -> str:
