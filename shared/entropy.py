@@ -23,7 +23,6 @@ from secondlook.shared.errors import MalformedBitstream, ModelCorrupt, Truncated
 
 Symbols = npt.NDArray[np.int16]
 Indexes = npt.NDArray[np.uint8]
-Order = npt.NDArray[np.intp] | npt.NDArray[np.uint32]
 
 Categorical = constriction.stream.model.Categorical
 RangeEncoder = constriction.stream.queue.RangeEncoder
@@ -32,7 +31,7 @@ RangeDecoder = constriction.stream.queue.RangeDecoder
 MAX_SYMBOL = 32767
 MAX_LEVELS = 256
 TABLE_BITS = 22
-PART = 1 << 22  # symbols that are sorted or looked up at once
+PART = 1 << 22  # symbols that are counted at once; more are not sorted
 # A payload may hold a little less than the bits that its symbols cost at least: `fewest_bits` is a float, and the coder
 # rounds probabilities.
 RATE_SLACK = 0.95
@@ -80,25 +79,13 @@ class EntropyTables:
         object.__setattr__(self, "fewest_bits", fewest)
 
 
-def coding_order(indexes: Indexes) -> Order:
+def coding_order(indexes: Indexes) -> npt.NDArray[np.intp]:
     """Places ordered by σ-index uint8[N], then by place: int64[N]. Other threads run meanwhile.
 
-    Of more than `PART` places uint32[N]: sorting takes four times the memory of that, and is done in parts.
+    Of more than `PART` symbols this is not asked for: it takes 16 bytes a symbol, and looking for one σ-index after the
+    other takes one.
     """
-    if len(indexes) <= PART:
-        return np.argsort(indexes, kind="stable")
-    parts = [indexes[at : at + PART] for at in range(0, len(indexes), PART)]
-    counts = np.array([np.bincount(part, minlength=MAX_LEVELS) for part in parts])
-    # Where the places of each part go: behind all of lower σ-indexes, and those of the same in earlier parts.
-    ends = np.cumsum(counts.T.ravel()).reshape(counts.T.shape).T
-    order = np.empty(len(indexes), np.uint32)
-    for number, part in enumerate(parts):
-        places, at = np.argsort(part, kind="stable"), 0
-        for level in np.flatnonzero(counts[number]).tolist():
-            count, end = int(counts[number, level]), int(ends[number, level])
-            order[end - count : end] = places[at : at + count] + number * PART
-            at += count
-    return order
+    return np.argsort(indexes, kind="stable")
 
 
 class SymbolEncoder:
@@ -113,21 +100,24 @@ class SymbolEncoder:
         symbols: Symbols,
         indexes: Indexes,
         tables: EntropyTables,
-        order: Order | None = None,
+        order: npt.NDArray[np.intp] | None = None,
     ) -> None:
         """Code `symbols` int16[N] under `indexes` uint8[N]. `order`: their `coding_order`, if known."""
-        order = coding_order(indexes) if order is None else order
         starts = _starts(indexes)
+        levels = _present(starts, tables)
+        if len(symbols) > PART:
+            if tables.listed_below:
+                self._list(symbols, np.flatnonzero((indexes < tables.listed_below) & (symbols != 0)))
+            for level in levels:
+                part = symbols[indexes == level]
+                self._encode(part, int(np.abs(part).max()), level, tables)
+            return
+        order = coding_order(indexes) if order is None else order
         first = starts[tables.listed_below]
         if tables.listed_below:
-            self._list(symbols, order[:first])
-        levels = _present(starts, tables)
+            places = order[:first]
+            self._list(symbols, np.sort(places[symbols.take(places) != 0]))
         if not levels:
-            return
-        if len(symbols) > PART:
-            for level in levels:
-                part = _taken(symbols, order[starts[level] : starts[level + 1]])
-                self._encode(part, int(np.abs(part).max()), level, tables)
             return
         ordered, starts = symbols.take(order[first:]), starts - first
         peaks = np.maximum.reduceat(np.abs(ordered), starts[levels]).tolist()
@@ -145,9 +135,8 @@ class SymbolEncoder:
             shifted[outside] = 2 * reach + 1  # the escape
         self._encoder.encode(shifted, tables.models[level])
 
-    def _list(self, symbols: Symbols, places: Order) -> None:
-        """How many symbols at `places` are not 0; then, in order of place, the gap before each, and the symbol."""
-        places = np.sort(places[_taken(symbols, places) != 0]).astype(np.int64, copy=False)
+    def _list(self, symbols: Symbols, places: npt.NDArray[np.intp]) -> None:
+        """How many symbols other than 0 there are, at `places` in order; then the gap before each, and the symbol."""
         numbers = np.empty(1 + 2 * len(places), np.int64)
         numbers[0] = len(places)
         numbers[1::2] = places
@@ -189,7 +178,6 @@ class SymbolDecoder:
 
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
-        order = coding_order(indexes)
         starts = _starts(indexes)
         bits = float(np.diff(starts) @ tables.fewest_bits)
         self._need(bits)
@@ -197,8 +185,13 @@ class SymbolDecoder:
         symbols = np.zeros(len(indexes), np.int16)
         if tables.listed_below:
             self._take_listed(symbols, indexes < tables.listed_below)
+        order = coding_order(indexes) if len(indexes) <= PART else None
         for level in _present(starts, tables):
-            places = order[starts[level] : starts[level + 1]]
+            places = (
+                np.flatnonzero(indexes == level)
+                if order is None
+                else order[starts[level] : starts[level + 1]]
+            )
             try:
                 shifted = self._decoder.decode(tables.models[level], len(places))
             except AssertionError as error:
@@ -239,16 +232,6 @@ class SymbolDecoder:
         if abs(symbol) > MAX_SYMBOL:
             raise MalformedBitstream(f"symbol {symbol} is out of range")
         return symbol
-
-
-def _taken(symbols: Symbols, places: Order) -> Symbols:
-    """The symbols at these places. numpy wants places of 64 bits, and would make them of all at once."""
-    if places.dtype == np.intp:
-        return symbols.take(places)
-    taken = np.empty(len(places), np.int16)
-    for at in range(0, len(places), PART):
-        symbols.take(places[at : at + PART], out=taken[at : at + PART], mode="clip")
-    return taken
 
 
 def _starts(indexes: Indexes) -> npt.NDArray[np.intp]:
