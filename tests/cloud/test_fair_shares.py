@@ -1,7 +1,7 @@
 """A simulated day of many cameras at one gateway, one of which sends all that its rate admits, and more.
 
-Intake, ledger and queue are the real ones; sockets, workers and time are not. What is looked at are the others: how long
-their frames wait for a worker, whether they keep their credit, and what is left of the disk for them.
+Intake, ledger and queue are the real ones; sockets, workers and time are not. What is looked at are the others: how
+long their frames wait for a worker, whether they keep their credit, and what is left of the disk for them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from secondlook.shared import packet as p
 
 BOOT = "ab" * 16
 DAY = 86_400.0
-TURN = 30.0  # seconds of a turn: all sizes and rates are scaled down with it, so that a day has 2,880 turns
+TURN = 120.0  # seconds of a turn; rates are scaled down with it
 FRAME_BYTES = 1000
 CAMERAS = 8  # honest ones, a frame each a turn
-WORKED = 20  # frames that workers take in a turn: more than the honest ones make, less than the other one alone
+WORKED = (
+    20  # frames that workers take in a turn: more than the honest ones make, less than the other one alone
+)
 # The one may send 16 frames a turn.
-RATES = RateLimits(packets_per_second=16 / TURN, bytes_per_second=32 * FRAME_BYTES / TURN, burst_seconds=2 * TURN)
+RATES = RateLimits(
+    packets_per_second=16 / TURN, bytes_per_second=32 * FRAME_BYTES / TURN, burst_seconds=2 * TURN
+)
 QUEUE = QueueLimits(max_bytes=400 * FRAME_BYTES)
 LIMITS = IntakeLimits(window_bytes=20 * FRAME_BYTES, min_window_bytes=2 * FRAME_BYTES, stall_seconds=TURN)
 
@@ -107,17 +111,32 @@ class Site:
                     camera.waiting.popleft()
 
     def _work(self) -> None:
-        leased = self.queue.lease(WORKED // 2, ttl_seconds=TURN, worker="w", now=self.now)
-        for item in leased:
-            camera = self.cameras[item.frame.edge_id.encode()]
-            camera.delays.append(self.now - camera.made_at[item.frame.seq])
-        self.queue.ack([item.id for item in leased], worker="w")
+        taken = self._take(WORKED // 2)
+        for _, edge_id, seq in taken:
+            camera = self.cameras[edge_id.encode()]
+            camera.delays.append(self.now - camera.made_at[seq])
+        self.queue.ack([id_ for id_, _, _ in taken], worker="w")
+
+    def _take(self, most: int) -> list[tuple[int, str, int]]:
+        leased = self.queue.lease(most, ttl_seconds=TURN, worker="w", now=self.now)
+        return [(item.id, item.frame.edge_id, item.frame.seq) for item in leased]
 
 
-def day_of(folder: Path, other: Camera, turns: int) -> tuple[Site, list[Camera]]:
+class OneLine(Site):
+    """As if frames were leased in the order they came, whoever sent them."""
+
+    def _take(self, most: int) -> list[tuple[int, str, int]]:
+        oldest = "SELECT id, edge_id, seq FROM queue WHERE state = 'ready' ORDER BY id LIMIT ?"
+        rows = self.db.execute(oldest, (most,)).fetchall()
+        lease = "UPDATE queue SET state = 'leased', worker = 'w', available_at = ? WHERE id = ?"
+        self.db.executemany(lease, [(self.now + TURN, row[0]) for row in rows])
+        return rows
+
+
+def day_of(folder: Path, other: Camera, turns: int, kind: type[Site] = Site) -> tuple[Site, list[Camera]]:
     folder.mkdir()
     honest = [Camera(f"camera-{number}", 1) for number in range(CAMERAS)]
-    site = Site(folder, [other, *honest])
+    site = kind(folder, [other, *honest])
     for camera in site.cameras.values():
         site.hello(camera)
     for _ in range(turns):
@@ -132,7 +151,7 @@ def percentile(cameras: list[Camera], share: float) -> float:
 
 @pytest.mark.parametrize("keeps_to_credit", [True, False], ids=["within its credit", "whatever it is told"])
 def test_one_camera_at_its_limit_takes_nothing_from_the_others(tmp_path: Path, keeps_to_credit: bool) -> None:
-    turns = int(DAY / TURN) // 4
+    turns = int(DAY / TURN)
     quiet_site, quiet = day_of(tmp_path / "quiet", Camera("other", 1), turns)
     greedy = Camera("other", 40, keeps_to_credit)
     site, honest = day_of(tmp_path / "greedy", greedy, turns)
@@ -152,9 +171,7 @@ def test_one_camera_at_its_limit_takes_nothing_from_the_others(tmp_path: Path, k
 
 
 def test_in_one_line_for_all_the_others_would_wait(tmp_path: Path) -> None:
-    """So the simulation sees what it is there to see: with frames leased oldest first, the others wait for the one."""
-
-    class OneLine(SqliteQueue):
-        def _turn(self, *_: object, **__: object) -> None: ...
-
-    del OneLine
+    """So the simulation sees what it is there to see."""
+    site, honest = day_of(tmp_path / "line", Camera("other", 40), 100, OneLine)
+    assert percentile(honest, 0.99) > 4 * TURN
+    site.db.close()
