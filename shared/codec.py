@@ -13,7 +13,7 @@ Array layouts: images uint8[H,W,3] RGB; latents float32[1,C,H/16,W/16]; symbols 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from secondlook.shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
 from secondlook.shared.delta import pack_map, unpack_map
-from secondlook.shared.entropy import SymbolDecoder, SymbolEncoder, coding_order
+from secondlook.shared.entropy import PART, SymbolDecoder, SymbolEncoder, coding_order
 from secondlook.shared.errors import (
     ConfigError,
     LayerMismatch,
@@ -43,13 +43,19 @@ from secondlook.shared.tiles import SIDE, STEP, pad, run_tiled
 I16 = npt.NDArray[np.int16]
 T = TypeVar("T")
 
-# Receptive radius of each graph in pixels, rounded up to whole hyper-latents. What quantises sees the whole frame: its
-# symbols decide σ-indexes next to them, so they have to agree everywhere.
+# Receptive radius of each graph in pixels, rounded up to whole hyper-latents. Symbols decide σ-indexes next to them and
+# have to agree everywhere: of a frame that is quantised in tiles, σ-indexes are found again from all its symbols.
 MARGINS = {
-    "encode": None, "analysis": 64, "quantise": None, "dequantise_base": 64, "dequantise_enhancement": 64,
+    "encode": None, "analysis": 64, "quantise": 128, "dequantise_base": 64, "dequantise_enhancement": 64,
     "synthesis_base": 64, "synthesis_enhanced": 128,
 }  # fmt: skip
 EXACT = ("encode", "quantise")  # the graphs with the integer network inside: on the CPU, whatever the device
+
+# What a frame of several tiles takes of the graph that quantises.
+_OF_TILES = (
+    "z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
+    "latents_base", "latents_enhancement", "changed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class LiteCodec:
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
         coded = self._code(pad(image)[None], base_quality, quality, key)
+        coded.pop("y_base", None)  # of the largest frames, every array counts
         keep = coded["changed"][0, 0]
         packed = self._pack(coded, base_quality, quality, keep)
         base = self._write_base(*packed["base"], keep, base_quality, width, height, key)
@@ -121,8 +128,23 @@ class LiteCodec:
         if key is None and max(height, width) <= SIDE and self._in_one:
             return {**self._run("encode", image=image, **qualities), "changed": np.ones((1, 1, *grid), bool)}
         signal = self._run("analysis", image=image)
+        del image
         against = self._against(key, grid, quality)
-        return {**self._run("quantise", **signal, **against, **qualities), **signal}
+        if max(height, width) <= SIDE:
+            return {**self._run("quantise", **signal, **against, **qualities), **signal}
+        # Smaller tiles than those of pixels: here the arrays of the whole frame are there besides.
+        feeds = {**signal, **against, **qualities}
+        coded = self._run_in_tiles("quantise", feeds, side=SIDE // 2, wanted=_OF_TILES)
+        return {**coded, **self._indexes(coded, base_quality, quality), **signal}
+
+    def _indexes(self, coded: dict[str, Any], base_quality: int, quality: int) -> dict[str, Any]:
+        """The σ-indexes that follow from a frame's symbols."""
+        base, enhancement = (self._layers[name].scales for name in ("base", "enhancement"))
+        symbols = coded["symbols_base"][0]
+        return {
+            "indexes_base": base.indexes(coded["z_base"][0], base_quality)[None],
+            "indexes_enhancement": enhancement.indexes(coded["z_enhancement"][0], quality, symbols)[None],
+        }
 
     def _against(self, key: Key | None, grid: tuple[int, int], quality: int) -> dict[str, F32]:
         """What the graph that quantises needs to know of the key; without one, that every position is coded."""
@@ -132,7 +154,8 @@ class LiteCodec:
         else:
             threshold = -1.0
             channels = [len(self._layers[name].scales.index.weight) for name in ("base", "enhancement")]
-            base, signal = (np.zeros((1, c, *grid), np.float32) for c in channels)
+            nothing = np.zeros((1, 1, 1, 1), np.float32)
+            base, signal = (np.broadcast_to(nothing, (1, c, *grid)) for c in channels)
             latents = (base, signal)
         return {
             "key_signal": signal, "reference_base": latents[0], "reference_enhancement": latents[1],
@@ -188,7 +211,11 @@ class LiteCodec:
         parts = {name: (coded[f"z_{name}"][0], coded[f"symbols_{name}"][0]) for name in self._layers}
         indexes = {name: _at(coded[f"indexes_{name}"][0], keep) for name in self._layers}
         # The range coder keeps the interpreter to itself: what can do without it runs beside it.
-        orders = {name: self._aside(coding_order, indexes[name]) for name in self._layers}
+        # Where memory is short, one order at a time.
+        orders = {
+            name: self._aside(coding_order, indexes[name]) if len(indexes[name]) <= PART else lambda: None
+            for name in self._layers
+        }
         crcs = {name: self._aside(_symbol_crc, *parts[name]) for name in self._layers}
         encoders = {name: SymbolEncoder() for name in self._layers}
         qualities, hyper_keep = {"base": base_quality, "enhancement": quality}, _hyper_map(keep)
@@ -290,12 +317,22 @@ class LiteCodec:
         return bitstream
 
     def _run(self, graph: str, **feeds: npt.NDArray[Any]) -> dict[str, Any]:
+        return self._run_in_tiles(graph, feeds)
+
+    def _run_in_tiles(
+        self,
+        graph: str,
+        feeds: Mapping[str, npt.NDArray[Any]],
+        side: int | None = None,
+        wanted: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
         """Run a graph, opening it on first use: an edge never needs synthesis, a worker never analysis."""
         if graph not in self._graphs:
             device = "cpu" if graph in EXACT else self._device
             path = self._folder.file(f"{graph}.onnx")
             self._graphs[graph] = open_session(path, self._threads, device=device)
-        return run_tiled(self._graphs[graph], feeds, margin=MARGINS[graph])
+        session, margin = self._graphs[graph], MARGINS[graph]
+        return run_tiled(session, feeds, margin=margin, side=side or SIDE, wanted=wanted)
 
 
 def load_codec(

@@ -31,6 +31,7 @@ RangeDecoder = constriction.stream.queue.RangeDecoder
 MAX_SYMBOL = 32767
 MAX_LEVELS = 256
 TABLE_BITS = 22
+PART = 1 << 22  # symbols that are counted at once; more are not sorted
 # A payload may hold a little less than the bits that its symbols cost at least: `fewest_bits` is a float, and the coder
 # rounds probabilities.
 RATE_SLACK = 0.95
@@ -79,7 +80,11 @@ class EntropyTables:
 
 
 def coding_order(indexes: Indexes) -> npt.NDArray[np.intp]:
-    """Places ordered by σ-index uint8[N], then by place: int64[N]. Other threads run meanwhile."""
+    """Places ordered by σ-index uint8[N], then by place: int64[N]. Other threads run meanwhile.
+
+    Of more than `PART` symbols this is not asked for: it takes 16 bytes a symbol, and looking for one σ-index after the
+    other takes one.
+    """
     return np.argsort(indexes, kind="stable")
 
 
@@ -98,29 +103,40 @@ class SymbolEncoder:
         order: npt.NDArray[np.intp] | None = None,
     ) -> None:
         """Code `symbols` int16[N] under `indexes` uint8[N]. `order`: their `coding_order`, if known."""
+        starts = _starts(indexes)
+        levels = _present(starts, tables)
+        if len(symbols) > PART:
+            if tables.listed_below:
+                self._list(symbols, np.flatnonzero((indexes < tables.listed_below) & (symbols != 0)))
+            for level in levels:
+                part = symbols[indexes == level]
+                self._encode(part, int(np.abs(part).max()), level, tables)
+            return
         order = coding_order(indexes) if order is None else order
-        starts = _starts(indexes, order)
         first = starts[tables.listed_below]
         if tables.listed_below:
-            self._list(symbols, order[:first])
-        levels = _present(starts, tables)
+            places = order[:first]
+            self._list(symbols, np.sort(places[symbols.take(places) != 0]))
         if not levels:
             return
         ordered, starts = symbols.take(order[first:]), starts - first
         peaks = np.maximum.reduceat(np.abs(ordered), starts[levels]).tolist()
         for level, peak in zip(levels, peaks, strict=True):
-            reach = tables.reaches[level]
-            shifted = ordered[starts[level] : starts[level + 1]].astype(np.int32)
-            shifted += reach
-            if peak > reach:
-                outside = (shifted < 0) | (shifted > 2 * reach)
-                self._tail.append(_zigzag(shifted[outside] - reach))
-                shifted[outside] = 2 * reach + 1  # the escape
-            self._encoder.encode(shifted, tables.models[level])
+            self._encode(ordered[starts[level] : starts[level + 1]], peak, level, tables)
+
+    def _encode(self, symbols: Symbols, peak: int, level: int, tables: EntropyTables) -> None:
+        """Code symbols of one σ-index; `peak`: the largest of them, signs aside."""
+        reach = tables.reaches[level]
+        shifted = symbols.astype(np.int32)
+        shifted += reach
+        if peak > reach:
+            outside = (shifted < 0) | (shifted > 2 * reach)
+            self._tail.append(_zigzag(shifted[outside] - reach))
+            shifted[outside] = 2 * reach + 1  # the escape
+        self._encoder.encode(shifted, tables.models[level])
 
     def _list(self, symbols: Symbols, places: npt.NDArray[np.intp]) -> None:
-        """How many symbols at `places` are not 0; then, in order of place, the gap before each, and the symbol."""
-        places = np.sort(places[symbols.take(places) != 0])
+        """How many symbols other than 0 there are, at `places` in order; then the gap before each, and the symbol."""
         numbers = np.empty(1 + 2 * len(places), np.int64)
         numbers[0] = len(places)
         numbers[1::2] = places
@@ -162,16 +178,20 @@ class SymbolDecoder:
 
     def take(self, indexes: Indexes, tables: EntropyTables) -> Symbols:
         """Decode int16[N] symbols for `indexes` uint8[N]. Raises MalformedBitstream on impossible data."""
-        order = coding_order(indexes)
-        starts = _starts(indexes, order)
+        starts = _starts(indexes)
         bits = float(np.diff(starts) @ tables.fewest_bits)
         self._need(bits)
         self._bits += bits
         symbols = np.zeros(len(indexes), np.int16)
         if tables.listed_below:
             self._take_listed(symbols, indexes < tables.listed_below)
+        order = coding_order(indexes) if len(indexes) <= PART else None
         for level in _present(starts, tables):
-            places = order[starts[level] : starts[level + 1]]
+            places = (
+                np.flatnonzero(indexes == level)
+                if order is None
+                else order[starts[level] : starts[level + 1]]
+            )
             try:
                 shifted = self._decoder.decode(tables.models[level], len(places))
             except AssertionError as error:
@@ -214,10 +234,12 @@ class SymbolDecoder:
         return symbol
 
 
-def _starts(indexes: Indexes, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _starts(indexes: Indexes) -> npt.NDArray[np.intp]:
     """Where each σ-index starts in the coding order: int64[MAX_LEVELS + 1]."""
-    starts = np.searchsorted(indexes, np.arange(MAX_LEVELS, dtype=np.uint8), sorter=order)
-    return np.append(starts, len(indexes))
+    counts = np.zeros(MAX_LEVELS + 1, np.intp)
+    for at in range(0, len(indexes), PART):
+        counts[1:] += np.bincount(indexes[at : at + PART], minlength=MAX_LEVELS)
+    return np.cumsum(counts)
 
 
 def _present(starts: npt.NDArray[np.intp], tables: EntropyTables) -> list[int]:

@@ -23,6 +23,7 @@ EXACT_LIMIT = 1 << 24
 MAX_ACTIVATION = 255
 Z_CLAMP, Z_GAIN = 31, 4
 BASE_CLAMP, BASE_GAIN = 15, 16
+_BAND_POSITIONS = 1 << 14  # latent positions that are looked at at once: a frame of 4 megapixels
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,31 @@ class ScaleNetwork:
     def indexes(
         self, z: npt.NDArray[np.int16], quality: int, base: npt.NDArray[np.int16] | None = None
     ) -> npt.NDArray[np.uint8]:
-        """`z`: int16[Z,h,w]; `base`: int16[M,4h,4w], the base layer's symbols -> uint8[C,4h,4w]."""
+        """`z`: int16[Z,h,w]; `base`: int16[M,4h,4w], the base layer's symbols -> uint8[C,4h,4w].
+
+        Band by band of rows, so that memory is bounded; integers come out the same.
+        """
+        if self.base is not None and base is None:
+            raise ModelCorrupt("scale network: this layer needs the base layer's symbols")
+        _, rows, columns = z.shape
+        found = np.empty((len(self.index.weight), 4 * rows, 4 * columns), np.uint8)
+        band = max(1, _BAND_POSITIONS // (16 * columns))
+        for top in range(0, rows, band):
+            bottom = min(top + band, rows)
+            # A row of hyper-latents on either side is four of latents, and `spread` looks one to each side.
+            first, last = max(top - 1, 0), min(bottom + 1, rows)
+            symbols = None if base is None else base[:, 4 * first : 4 * last]
+            piece = self._indexes(z[:, first:last], quality, symbols)
+            found[:, 4 * top : 4 * bottom] = piece[:, 4 * (top - first) : 4 * (bottom - first)]
+        return found
+
+    def _indexes(
+        self, z: npt.NDArray[np.int16], quality: int, base: npt.NDArray[np.int16] | None
+    ) -> npt.NDArray[np.uint8]:
         a = np.clip(z, -Z_CLAMP, Z_CLAMP).astype(np.float32) * Z_GAIN
         a = _shuffle(_rectify(self.up1(a, quality)))
         a = _shuffle(_rectify(self.up2(a, quality)))
-        if self.base is not None:
-            if base is None:
-                raise ModelCorrupt("scale network: this layer needs the base layer's symbols")
+        if self.base is not None and base is not None:
             magnitude = np.minimum(np.abs(base.astype(np.int32)), BASE_CLAMP).astype(np.float32) * BASE_GAIN
             a = np.concatenate([a, _rectify(self.base(magnitude, quality))])
         a = _rectify(self.spread(a, quality))

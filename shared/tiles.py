@@ -6,7 +6,7 @@ the surroundings it would have had in the whole frame, so tiling changes nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -90,13 +90,19 @@ def _spans(length: int, side: int, multiple: int) -> list[tuple[int, int]]:
 
 
 def run_tiled(
-    session: Session, feeds: Mapping[str, Array], *, margin: int | None, side: int = SIDE
+    session: Session,
+    feeds: Mapping[str, Array],
+    *,
+    margin: int | None,
+    side: int = SIDE,
+    wanted: Sequence[str] | None = None,
 ) -> dict[str, Array]:
     """Run a graph of the codec on a whole frame, in tiles where it is larger than `side` pixels.
 
     The names of inputs and outputs tell their layout: `image` is [1,H,W,3], names in `z_` are hyper-latents, those in
     `quality` have no place, all others are at the scale of latents. `margin`: the graph's receptive radius in pixels
-    or more, a multiple of 64; None where the graph has to see the whole frame. Raises what `Session.run` raises.
+    or more, a multiple of 64; None where the graph has to see the whole frame. Of several tiles only the outputs in
+    `wanted` are put together, where that is given. Raises what `Session.run` raises.
     """
     name, array = next((name, array) for name, array in feeds.items() if array.ndim == 4)
     rows, columns = (size * _unit(name) for size in array.shape[_axes(name)])
@@ -112,6 +118,8 @@ def run_tiled(
             for name, array in feeds.items()
         }
         for name, piece in session.run(pieces, release=True).items():
+            if wanted is not None and name not in wanted:
+                continue
             if name not in whole:
                 shape = list(piece.shape)
                 shape[_axes(name)] = rows // _unit(name), columns // _unit(name)
@@ -143,6 +151,8 @@ def pad(image: U8Image) -> U8Image:
     would draw across them.
     """
     height, width = image.shape[:2]
+    if height % STEP == 0 and width % STEP == 0:
+        return image  # the largest frames are not copied for nothing
     padded = cv2.copyMakeBorder(image, 0, -height % STEP, 0, -width % STEP, cv2.BORDER_REPLICATE)
     bottom, right = (-(-size // LATENT) * LATENT for size in (height, width))
     if right < padded.shape[1]:

@@ -6,6 +6,7 @@ from secondlook.cloud.catalogue.frames import (
     FrameTombstone,
     NewFrame,
     frame_is_stored,
+    note_clocks,
     store_frame,
     store_tombstones,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "lease_due_review",
     "mark_expired",
     "mark_ready",
+    "note_clocks",
     "note_export",
     "open_catalogue",
     "park_review",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -122,6 +122,19 @@ def store_tombstones(catalogue: Catalogue, dropped: Sequence[FrameTombstone]) ->
         return sum(
             _add_tombstones(session, tombstone, _frames_within(session, tombstone)) for tombstone in dropped
         )
+
+
+def note_clocks(catalogue: Catalogue, offsets: Mapping[str, float]) -> None:
+    """Keep by how many seconds the gateway's clock is ahead of each camera host's."""
+    with catalogue.reading() as session:
+        known = {camera.edge_id: camera.clock_offset_seconds for camera in session.scalars(select(Camera))}
+    changed = [name for name in offsets.keys() & known.keys() if known[name] != offsets[name]]
+    if not changed:
+        return
+    with catalogue.writing() as session:
+        for edge_id in sorted(changed):
+            found = update(Camera).where(Camera.edge_id == edge_id)
+            session.execute(found.values(clock_offset_seconds=offsets[edge_id]))
 
 
 def _hold_boot(session: Session, edge_id: str, boot_id: str) -> None:

@@ -93,6 +93,8 @@ class Camera(Base):
     camera: Mapped[str] = mapped_column(String(255))  # what the agent calls its source
     first_seen_ns: Mapped[int] = mapped_column(_Nanoseconds)
     last_seen_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    # The gateway's clock minus the camera host's, as measured last; NULL until then.
+    clock_offset_seconds: Mapped[float | None] = mapped_column(Float)
 
 
 class Frame(Base):

@@ -225,6 +225,15 @@ class Broker:
         arguments.end()
         return self.queue.purge(ids)
 
+    def clocks(self, arguments: _Arguments, now: float) -> dict[str, float]:
+        """Seconds by which our clock is ahead of each camera host's, as measured last."""
+        arguments.end()
+        return {
+            edge.edge_id: edge.clock_offset_seconds
+            for edge in self.ledger.edges()
+            if edge.clock_offset_seconds is not None
+        }
+
     def stats(self, arguments: _Arguments, now: float) -> dict[str, Any]:
         arguments.end()
         connected, offsets = self.connected(), self.clock_offsets()
@@ -240,7 +249,7 @@ class Broker:
                 {
                     **asdict(edge),
                     "channels": list(connected.get(edge.edge_id, ())),
-                    "clock_offset_seconds": offsets.get(edge.edge_id),
+                    "clock_offset_seconds": offsets.get(edge.edge_id, edge.clock_offset_seconds),
                 }
                 for edge in self.ledger.edges()
             ],
@@ -260,6 +269,7 @@ _OPERATIONS: dict[str, Callable[[Broker, _Arguments, float], object]] = {
     "dead_show": Broker.dead_show,
     "dead_requeue": Broker.dead_requeue,
     "dead_purge": Broker.dead_purge,
+    "clocks": Broker.clocks,
     "stats": Broker.stats,
 }
 

@@ -59,6 +59,8 @@ _RATES = RateLimits()
 _QUEUE_FULL = "queue full"
 _NANOSECONDS = 1_000_000_000
 _CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
+_CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be noted
+_CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
 _CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
     Tombstone: "bulk",
@@ -346,6 +348,12 @@ class Intake:
             self._complaints.warning("clock", text, now)
         elif was_off and abs(offset) <= _CLOCK_SECONDS:
             self._complaints.warning("clock", f"{session.edge_id}: its clock agrees with ours again", now)
+        if session.clock_noted is not None:
+            noted, at = session.clock_noted
+            if abs(offset - noted) < _CLOCK_CHANGE_SECONDS or 0 <= now - at < _CLOCK_NOTED_SECONDS:
+                return
+        session.clock_noted = (offset, now)
+        self._ledger.note_clock(session.edge_id, offset)
 
     def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
         speaks_for = self._sessions.speaks_for(public_key, now)

@@ -30,6 +30,9 @@ class Session:
     credit_bytes: int = 0  # what it was granted last
     told_busy: str = ""  # why it was told that it has no credit; empty once it has some
     clock_offset_seconds: float | None = None  # gateway's clock minus the camera host's, by its latest ping
+    clock_noted: tuple[float, float] | None = (
+        None  # the difference that the ledger has, and when it was noted
+    )
 
     @property
     def boot_id(self) -> str:

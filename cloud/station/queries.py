@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
@@ -28,6 +29,7 @@ _DAY_NS = 24 * 3600 * _NANOSECONDS
 _RATE_WINDOW_NS = 30 * 60 * _NANOSECONDS
 _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
+_CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
 
 FILTER_STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
     "open": (ReviewState.READY, ReviewState.EXPIRED, ReviewState.DUE, ReviewState.LEASED),
@@ -95,7 +97,8 @@ def list_reviews(catalogue: Catalogue, name: schema.Filter, *, limit: int, offse
             query = query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
         reviews = session.scalars(query).all()
         cameras = _cameras(session)
-        return schema.ReviewList(total=total, reviews=[_row(review, cameras) for review in reviews])
+        names = {edge_id: camera.camera for edge_id, camera in cameras.items()}
+        return schema.ReviewList(total=total, reviews=[_row(review, names) for review in reviews])
 
 
 def review_detail(catalogue: Catalogue, review_id: int) -> schema.ReviewDetail:
@@ -106,7 +109,7 @@ def review_detail(catalogue: Catalogue, review_id: int) -> schema.ReviewDetail:
         ).one_or_none()
         if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
-        return _detail(review, _cameras(session))
+        return _detail(review, session.get(Camera, review.frame.edge_id))
 
 
 def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion) -> str | None:
@@ -203,8 +206,8 @@ def _decision_times(session: Session, *, since_ns: int) -> list[int]:
     )
 
 
-def _cameras(session: Session) -> dict[str, str]:
-    return {camera.edge_id: camera.camera for camera in session.scalars(select(Camera))}
+def _cameras(session: Session) -> dict[str, Camera]:
+    return {camera.edge_id: camera for camera in session.scalars(select(Camera))}
 
 
 def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
@@ -226,8 +229,16 @@ def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
     )
 
 
-def _detail(review: Review, cameras: dict[str, str]) -> schema.ReviewDetail:
+def _corrected(captured_ns: int, offset_seconds: float | None) -> datetime | None:
+    """An instant of a camera host's clock by the gateway's; None where the two agree, or nobody knows."""
+    if offset_seconds is None or abs(offset_seconds) <= _CLOCK_SECONDS:
+        return None
+    return schema.instant(captured_ns + round(offset_seconds * _NANOSECONDS))
+
+
+def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
     frame = review.frame
+    offset = None if camera is None else camera.clock_offset_seconds
     return schema.ReviewDetail(
         id=review.id,
         stamp=_stamp(review),
@@ -245,11 +256,13 @@ def _detail(review: Review, cameras: dict[str, str]) -> schema.ReviewDetail:
         detector=frame.detections[0].detector if frame.detections else None,
         frame=schema.FrameFacts(
             edge_id=frame.edge_id,
-            camera=cameras.get(frame.edge_id, ""),
+            camera="" if camera is None else camera.camera,
             boot_id=frame.boot_id,
             seq=frame.seq,
             key_seq=frame.key_seq,
             captured_at=schema.instant(frame.captured_ns),
+            clock_offset_seconds=offset,
+            corrected_at=_corrected(frame.captured_ns, offset),
             received_at=schema.instant(frame.received_ns),
             detected_at=schema.instant(frame.detected_ns),
             width=frame.width,

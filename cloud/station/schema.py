@@ -67,7 +67,13 @@ class FrameFacts(BaseModel):
     boot_id: str
     seq: int
     key_seq: int | None
-    captured_at: datetime
+    captured_at: datetime = Field(description="By the clock of the camera host.")
+    clock_offset_seconds: float | None = Field(
+        description="The gateway's clock minus the camera host's, as measured last; null where that is unknown."
+    )
+    corrected_at: datetime | None = Field(
+        description="When it was captured by the gateway's clock; null unless the camera's is more than 2 s off."
+    )
     received_at: datetime
     detected_at: datetime
     width: int

@@ -12,7 +12,20 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, StaticPool, Table, create_engine, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    StaticPool,
+    Table,
+    create_engine,
+    func,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 
 from secondlook.cloud.storage.sql import insert, make_tables, storage_error
@@ -20,7 +33,11 @@ from secondlook.cloud.storage.sql import named_errors as named_server_errors
 from secondlook.shared.errors import UnsupportedStore
 from secondlook.shared.sqlite import immediate, named_errors, part, prepare, private_database
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (
+    1,
+    SCHEMA_VERSION,
+)  # tables of the first have the same columns, but those that `prepare_tables` adds
 TABLES = MetaData()
 _version = Table("gateway_schema", TABLES, Column("version", Integer, primary_key=True))
 
@@ -116,12 +133,29 @@ class ServerDatabase:
 
 
 def prepare_tables(connection: Connection) -> None:
-    """Make the tables that are missing. Raises UnsupportedStore."""
+    """Make the tables that are missing, and the columns that tables of an earlier version lack.
+
+    Raises UnsupportedStore.
+    """
     make_tables(connection, TABLES)
-    connection.execute(insert(connection, _version).values(version=SCHEMA_VERSION).on_conflict_do_nothing())
-    versions = connection.scalars(select(_version.c.version)).all()
-    if versions != [SCHEMA_VERSION]:
-        raise UnsupportedStore(f"ledger: schema version {max(versions)} is not {SCHEMA_VERSION}")
+    version = connection.scalar(select(func.max(_version.c.version)))
+    if version is None:
+        connection.execute(insert(connection, _version).values(version=SCHEMA_VERSION))
+    elif version not in _READABLE:
+        raise UnsupportedStore(f"ledger: schema version {version} is not {SCHEMA_VERSION}")
+    elif version != SCHEMA_VERSION:
+        for table in TABLES.sorted_tables:
+            _add_columns(connection, table)
+        connection.execute(update(_version).values(version=SCHEMA_VERSION))
+
+
+def _add_columns(connection: Connection, table: Table) -> None:
+    """The columns that a table of an earlier version lacks; all of them may be NULL."""
+    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in there:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def take_over(connection: Connection, old: str, new: Table) -> None:
@@ -131,7 +165,8 @@ def take_over(connection: Connection, old: str, new: Table) -> None:
     listed = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = ?", (old,)).first()
     if listed is None:
         return
-    columns = ", ".join(column.name for column in new.columns)
+    there = {column["name"] for column in inspect(connection).get_columns(old)}
+    columns = ", ".join(column.name for column in new.columns if column.name in there)
     connection.exec_driver_sql(f"INSERT INTO {new.name} ({columns}) SELECT {columns} FROM {old}")
     if new.dialect_options["sqlite"]["autoincrement"]:
         # Numbers that were given once are not given again.

@@ -34,6 +34,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 
 from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, take_over
@@ -61,6 +62,7 @@ _edges = Table(
     Column("software", String(255), nullable=False),
     Column("first_seen_ns", BigInteger, nullable=False),
     Column("last_seen_ns", BigInteger, nullable=False),
+    Column("clock_offset_seconds", Float),  # our clock minus the camera host's, as measured last
 )
 _boots = Table(
     "gateway_boots",
@@ -101,6 +103,11 @@ _TOMBSTONES_AFTER = (
     .order_by(_tombstones.c.id)
     .limit(bindparam("most", type_=Integer))
 )
+_NOTE_CLOCK = (
+    update(_edges)
+    .where(_edges.c.edge_id == bindparam("edge"))
+    .values(clock_offset_seconds=bindparam("offset"))
+)
 _ALL_EDGES = select(_edges).order_by(_edges.c.edge_id)
 # As floats: no number of a database overflows over what its rows claim.
 _COUNTS = select(func.sum(cast(_boots.c.frames, Float)), func.sum(cast(_boots.c.repeated, Float)))
@@ -138,6 +145,7 @@ class EdgeRecord:
     software: str
     first_seen_ns: int
     last_seen_ns: int
+    clock_offset_seconds: float | None = None  # our clock minus the camera host's; None until measured
 
 
 @dataclass
@@ -263,6 +271,11 @@ class Ledger:
         row = EdgeRecord(edge_id, camera, software, now_ns, now_ns)
         with self._database.changing() as connection:
             connection.execute(self._save_edge, vars(row))
+
+    def note_clock(self, edge_id: str, offset_seconds: float) -> None:
+        """Keep by how much our clock is ahead of a camera host's."""
+        with self._database.changing() as connection:
+            connection.execute(_NOTE_CLOCK, {"edge": edge_id, "offset": offset_seconds})
 
     def edges(self) -> list[EdgeRecord]:
         with self._database.reading() as connection:

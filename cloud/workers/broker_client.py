@@ -113,6 +113,10 @@ class BrokerClient:
     def tombstones(self, after: int) -> list[tuple[int, FrameTombstone]]:
         return [(row.pop("id"), FrameTombstone(**row)) for row in self._call("tombstones", after=after)]
 
+    def clocks(self) -> dict[str, float]:
+        """Seconds by which the gateway's clock is ahead of each camera host's, where that was measured."""
+        return {str(edge_id): float(offset) for edge_id, offset in self._call("clocks").items()}
+
     def edges_connected(self) -> set[str]:
         """Camera hosts that take requests from this gateway."""
         return {str(edge_id) for edge_id in self._call("edges_connected")}

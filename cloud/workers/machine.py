@@ -23,6 +23,7 @@ from secondlook.cloud.catalogue import (
     ReviewBudget,
     check_catalogue,
     frame_is_stored,
+    note_clocks,
     site_secret,
     skipped_reviews,
     store_frame,
@@ -44,6 +45,7 @@ from secondlook.shared.errors import (
     LeaseLost,
     MalformedBitstream,
     ModelNotFound,
+    PacketMalformed,
     ReferenceMissing,
     StorageError,
     StoreCorrupt,
@@ -59,6 +61,7 @@ U8Image = npt.NDArray[np.uint8]
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
 _SKIPPED_SECONDS = 60.0
+_CLOCKS_SECONDS = 10.0
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _NANOSECONDS = 1_000_000_000
 
@@ -82,6 +85,7 @@ class MachineWorker:
     def __post_init__(self) -> None:
         self._last_tombstone = 0
         self._tombstones_at = 0.0
+        self._clocks_at = 0.0
         self._secret = site_secret(self.catalogue, AUDIT_SECRET)
         self._next_batch = self.config.batch
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
@@ -117,6 +121,7 @@ class MachineWorker:
     def step(self) -> int:
         """Lease one batch and work through it; returns how many frames were leased."""
         self._copy_tombstones()
+        self._copy_clocks()
         self._tell_of_skipped()
         leased = self.broker.lease(self._next_batch, self.config.lease_seconds)
         hold = _Hold(self.broker, [item.id for item in leased], self.config.lease_seconds, self.clock)
@@ -263,6 +268,17 @@ class MachineWorker:
             self._last_tombstone = tombstones[-1][0]  # and come back at once: there may be more
         else:
             self._tombstones_at = self.clock()
+
+    def _copy_clocks(self) -> None:
+        """Bring what the gateway knows of the camera hosts' clocks into the catalogue, now and then."""
+        if 0 <= self.clock() - self._clocks_at < _CLOCKS_SECONDS:
+            return
+        self._clocks_at = self.clock()
+        try:
+            offsets = self.broker.clocks()
+        except PacketMalformed:  # a gateway of an earlier version, which does not know the question
+            return
+        note_clocks(self.catalogue, offsets)
 
 
 def retry_delay(attempts: int) -> float:

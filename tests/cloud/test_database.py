@@ -66,6 +66,22 @@ def test_a_file_of_the_version_before_is_taken_over_with_its_rows(tmp_path: Path
     db.close()
 
 
+def test_columns_that_a_version_before_lacked_are_added(tmp_path: Path) -> None:
+    db = open_database(tmp_path / "gateway.db")
+    rows = EmbeddedDatabase(db)
+    Ledger(rows).see_edge("gate", camera="yard", software="test", now_ns=5)
+    db.execute("ALTER TABLE gateway_edges DROP COLUMN clock_offset_seconds")
+    db.execute("UPDATE gateway_schema SET version = 1")
+    for _ in range(2):  # the second time there is nothing left to do
+        ledger, requests = Ledger(rows), RequestTable(rows, RequestTimes())
+        assert requests.of_frame("gate", BOOT, 0) is None
+        assert [edge.edge_id for edge in ledger.edges()] == ["gate"]
+    ledger.note_clock("gate", 600.5)
+    assert ledger.edges() == [EdgeRecord("gate", "yard", "test", 5, 5, 600.5)]
+    assert db.execute("SELECT version FROM gateway_schema").fetchall() == [(2,)]
+    db.close()
+
+
 # Its queue, and the queue of the version before that one, with a live and a dead item.
 COLUMNS = """id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL CHECK (state IN ('ready', 'leased', 'dead')), available_at REAL NOT NULL, worker TEXT,

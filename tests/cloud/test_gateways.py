@@ -353,6 +353,21 @@ def test_two_refiners_that_ask_at_once_get_one_request(two: list[Stores]) -> Non
     assert sent == [[first[19], first[18], first[17], first[16]], []]
 
 
+def test_a_ledger_of_the_version_before_gets_the_columns_it_lacks(config: CloudConfig) -> None:
+    open_stores(config).close()
+    engine = open_engine(config.catalogue_url, "test")
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE gateway_edges DROP COLUMN clock_offset_seconds"))
+        connection.execute(text("UPDATE gateway_schema SET version = 1"))
+    engine.dispose()
+    for _ in range(2):
+        stores = open_stores(config)
+        stores.ledger.see_edge("gate", camera="yard", software="test", now_ns=1)
+        stores.ledger.note_clock("gate", -600.25)
+        assert [edge.clock_offset_seconds for edge in stores.ledger.edges()] == [-600.25]
+        stores.close()
+
+
 def test_a_ledger_of_a_later_version_is_refused(config: CloudConfig) -> None:
     open_stores(config).close()
     engine = open_engine(config.catalogue_url, "test")

@@ -544,6 +544,20 @@ def test_a_camera_hosts_clock_is_compared_with_ours(room: Room, caplog: pytest.L
     ]
 
 
+def test_how_far_a_clock_is_off_is_kept_in_the_ledger_but_not_at_every_ping(room: Room) -> None:
+    room.hello("control", b"control1")
+    kept = []
+    for ahead in (-600.0, -600.2, 0.0, 0.0):
+        room.say(p.Ping(int((room.now + ahead) * 1e9)), b"control1")
+        (edge,) = room.ledger.edges()
+        kept.append(edge.clock_offset_seconds)
+        room.now += 20.0
+    assert kept == [pytest.approx(offset) for offset in (600.0, 600.0, 0.0, 0.0)]
+    room.hello("bulk")
+    (edge,) = room.ledger.edges()
+    assert edge.clock_offset_seconds == pytest.approx(0.0)  # a hello does not forget it
+
+
 def test_complaints_are_one_line_a_second_for_each_cause(
     room: Room, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.machine import MachineWorker, retry_delay
 from secondlook.cloud.workers.refiner import Refiner
 from secondlook.shared import packet as p
-from secondlook.shared.errors import GatewayUnreachable
+from secondlook.shared.errors import GatewayUnreachable, PacketMalformed
 from tests.cloud.helpers import (
     BOOT,
     Brighter,
@@ -201,6 +201,29 @@ def test_tombstones_are_copied_into_the_catalogue(site: Site) -> None:
     with site.catalogue.reading() as session:
         row = session.scalars(select(cat.Tombstone)).one()
     assert (row.first_seq, row.last_seq, row.reason) == (1, 3, "spool-full")
+
+
+def test_how_far_a_camera_hosts_clock_is_off_is_copied_into_the_catalogue(site: Site) -> None:
+    site.edge.send(p.Ping(time.time_ns() - 600 * 10**9), "control")
+    site.edge.expect("control")
+    site.deliver(base_frame(0, grey(1)))
+    site.machine.step()  # the camera has no row before its first frame
+    site.machine._clocks_at = 0.0
+    site.machine.step()
+    with site.catalogue.reading() as session:
+        offset = session.get_one(cat.Camera, site.edge.edge_id).clock_offset_seconds
+    assert offset == pytest.approx(600.0, abs=1.0)
+
+
+def test_a_gateway_of_an_earlier_version_is_not_asked_for_clocks(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> dict[str, float]:
+        raise PacketMalformed("operation is not known")
+
+    monkeypatch.setattr(site.broker, "clocks", unknown)
+    site.deliver(base_frame(0, grey(1)))
+    assert site.machine.step() == 1
 
 
 def test_a_review_is_fetched_refined_and_ready(site: Site) -> None:

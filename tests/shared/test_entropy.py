@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from secondlook.shared import entropy
 from secondlook.shared.entropy import (
     MAX_SYMBOL,
     EntropyTables,
@@ -275,3 +276,16 @@ def test_escapes_beyond_int16_are_reported(zigzag):
 def test_tables_that_cannot_be_used(change):
     with pytest.raises(ModelCorrupt):
         tables(**change)
+
+
+@given(st.integers(0, 300), st.integers(0, 1 << 30))
+def test_large_arrays_are_coded_in_parts_to_the_same_bytes(count, seed):
+    """More than 7 symbols in place of some millions are looked for, not sorted."""
+    rng = np.random.default_rng(seed)
+    indexes = rng.integers(0, LEVELS, count).astype(np.uint8)
+    symbols = rng.integers(-9, 10, count).astype(np.int16)
+    whole = encode((symbols, indexes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entropy, "PART", 7)
+        assert encode((symbols, indexes)) == whole
+        assert decode(whole, indexes) == [symbols.tolist()]

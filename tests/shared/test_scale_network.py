@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secondlook.shared import scale_network
 from secondlook.shared.errors import ModelCorrupt
 from secondlook.shared.scale_network import EXACT_LIMIT, MAX_ACTIVATION, IntegerConv, ScaleNetwork
 
@@ -98,6 +99,19 @@ def test_equals_integer_arithmetic(seed, base, rows, columns):
     found = network.indexes(z, quality, symbols)
     assert found.dtype == np.uint8
     assert np.array_equal(found, reference_indexes(tensors, z, quality, symbols))
+
+
+def test_bands_of_rows_make_no_difference(monkeypatch):
+    rng = np.random.default_rng(8)
+    network = ScaleNetwork.load(random_tensors(rng, base=BASE, weights=40), "x", LEVELS)
+    z, symbols = random_symbols(rng, Z, 7, 3), random_symbols(rng, BASE, 28, 12)
+    whole = network.indexes(z, 30, symbols)
+    monkeypatch.setattr(scale_network, "_BAND_POSITIONS", 1)
+    assert np.array_equal(network.indexes(z, 30, symbols), whole)
+    base = ScaleNetwork.load(random_tensors(rng, weights=40), "x", LEVELS)
+    in_bands = base.indexes(z, 30)
+    monkeypatch.undo()
+    assert np.array_equal(base.indexes(z, 30), in_bands)
 
 
 def test_the_reference_is_no_constant():

@@ -136,6 +136,40 @@ def test_no_graph_sees_further_than_its_margin(graph):
         assert np.abs(array[far].astype(float) - whole[name][far]).max() > scale
 
 
+def test_what_quantises_sees_no_further_than_its_margin(codec):
+    """Symbols of a tile are those of the whole frame; so are those of neighbours, which σ-indexes follow from."""
+    signal = codec._run("analysis", image=photo(640, 128, seed=9)[None])
+    grid = (640 // LATENT, 128 // LATENT)
+    feeds = {
+        **signal,
+        **codec._against(None, grid, 45),
+        "base_quality": np.array([20]),
+        "quality": np.array([45]),
+    }
+    session = open_session(codec._folder.file("quantise.onnx"), 1)
+    whole = session.run(feeds)
+    edge = 192 + MARGINS["quantise"]
+    changed = dict(feeds)
+    for name in ("y_base", "y_enhancement"):
+        changed[name] = feeds[name].copy()
+        changed[name][:, :, edge // LATENT :] += 3
+    found = session.run(changed)
+    for name in ("z_base", "symbols_base", "z_enhancement", "symbols_enhancement"):
+        near = 192 // (STEP if name.startswith("z_") else LATENT)
+        assert np.array_equal(found[name][:, :, :near], whole[name][:, :, :near]), name
+        assert not np.array_equal(found[name], whole[name])
+
+
+def test_sigma_indexes_follow_from_the_symbols_of_all_tiles(codec, monkeypatch):
+    """In tiles or whole: what the decoder will find."""
+    image = pad(photo(250, 400, seed=5))[None]
+    for side in (tiles.SIDE, SIDE):
+        monkeypatch.setattr(codec_module, "SIDE", side)
+        coded = codec._code(image, 20, 45, None)
+        for name, indexes in codec._indexes(coded, 20, 45).items():
+            assert np.array_equal(coded[name], indexes)
+
+
 def test_a_frame_in_tiles(codec, monkeypatch):
     """Encoded and decoded in tiles and whole: each decodes what the other made, to the same picture."""
     image = photo(250, 400, seed=5)
@@ -143,18 +177,14 @@ def test_a_frame_in_tiles(codec, monkeypatch):
     moved[120:220, 90:240] = 230
     results = []
     for side in (tiles.SIDE, SIDE):
-        monkeypatch.setattr(
-            codec_module, "run_tiled", lambda *a, side=side, **k: run_tiled(*a, side=side, **k)
-        )
+        monkeypatch.setattr(codec_module, "SIDE", side)
         key = codec.encode(image, base_quality=20, quality=45, sequence=3)
         results.append(
             (side, key.layers, codec.encode(moved, base_quality=20, quality=45, key=key.key).layers)
         )
     pictures = []
     for side in (tiles.SIDE, SIDE):
-        monkeypatch.setattr(
-            codec_module, "run_tiled", lambda *a, side=side, **k: run_tiled(*a, side=side, **k)
-        )
+        monkeypatch.setattr(codec_module, "SIDE", side)
         for _, key, delta in results:
             pictures.append(codec.decode_enhanced(delta.base, delta.enhancement, key=key))
             pictures.append(codec.decode_base(delta.base, key=key.base))

@@ -122,7 +122,10 @@ export function renderFacts(list, state, shownSha) {
     fact("Priority", String(review.priority)),
     fact("Camera", frame.camera || "–"),
     fact("Edge", frame.edge_id),
-    fact("Captured", when(frame.captured_at)),
+    fact("Captured", when(frame.corrected_at ?? frame.captured_at)),
+    ...(frame.corrected_at
+      ? [fact("Clock", `camera clock is off by ${Math.abs(Math.round(frame.clock_offset_seconds))} s`, "warning")]
+      : []),
     fact("Frame", `#${frame.seq} · boot ${frame.boot_id.slice(0, 8)}`),
     fact("Size", `${frame.width} × ${frame.height}`),
     fact("Base", kilobytes(frame.base_bytes)),

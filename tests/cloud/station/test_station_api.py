@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from secondlook.cloud import catalogue as cat
 from secondlook.cloud.station import app
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.station.queries import decisions_per_hour
@@ -97,6 +99,21 @@ def test_a_review_tells_its_facts(untouched: httpx.Client) -> None:
     expired = untouched.get("/api/reviews/3").json()
     assert expired["why_expired"] == "the camera host no longer has it"
     assert expired["images"] == {"base": True, "enhanced": False, "refined": False}
+
+
+@pytest.mark.parametrize("offset, corrected", [(None, None), (1.9, None), (600.5, 600.5), (-2.5, -2.5)])
+def test_times_of_a_camera_whose_clock_is_off_are_corrected_and_kept_as_they_came(
+    client: httpx.Client, catalogue_url: str, offset: float | None, corrected: float | None
+) -> None:
+    catalogue = cat.open_catalogue(catalogue_url)
+    cat.note_clocks(catalogue, {} if offset is None else {"gate-north": offset, "unknown": 9.0})
+    catalogue.close()
+    frame = client.get("/api/reviews/1").json()["frame"]
+    captured = datetime.fromisoformat(frame["captured_at"])
+    assert captured == datetime.fromtimestamp(START // 10**9, UTC)
+    assert frame["clock_offset_seconds"] == offset
+    found = frame["corrected_at"] and datetime.fromisoformat(frame["corrected_at"]) - captured
+    assert found == (None if corrected is None else timedelta(seconds=corrected))
 
 
 def test_a_picture_comes_with_the_hash_of_its_bytes(untouched: httpx.Client) -> None:
