@@ -3,8 +3,8 @@
 Each pixel keeps a settled colour, and a candidate that it shows instead. Samples vote: those that show the candidate
 for it, all others against it. With `patience` votes it becomes the settled colour: late enough that what pauses (a car
 at a light, somebody who waits) does not get in, while what is put down for good does, and so does a road that is seen
-between cars more often than not. A settled colour follows slow changes (dusk) by one level a sample, as a running median does.
-When most of the picture differs for a few samples, light or camera have changed, and learning begins anew.
+between cars more often than not. A settled colour follows slow changes (dusk) by one level a sample, as a running
+median does. When most of the picture differs for a few samples, light or camera have changed: learning begins anew.
 
 The picture handed out as G stays the same until it is worth the key that a new one costs.
 """
@@ -29,7 +29,9 @@ class BackgroundRules:
     """How slow the background is, and when a new one is handed out."""
 
     sample_seconds: float = 1.0  # between frames looked at
-    patience: int = 60  # samples of a pixel's new colour, less those of others, before it counts as background
+    patience: int = (
+        60  # samples of a pixel's new colour, less those of others, before it counts as background
+    )
     first_patience: int = 5  # of these right after the start, when nothing is known yet; grows to `patience`
     difference: int = 16  # levels of any channel from which a pixel is another
     changed_share: float = 0.6  # of the picture that differs when light or camera have changed

@@ -54,7 +54,7 @@ _TRIAL_SIZE = (256, 256)  # of the frame that a hardware encoder has to code bef
 
 
 def quantiser(coding: Coding, base_quality: int) -> int:
-    """The constant quantiser of a quality 0..63: 51 - quality // 2 for H.264 and H.265, 63 - 2 * quality // 3 for AV1."""
+    """The quantiser of a quality 0..63: 51 - quality // 2 for H.264 and H.265, 63 - 2 * quality // 3 for AV1."""
     if not 0 <= base_quality <= MAX_QUALITY:
         raise ConfigError(f"base quality {base_quality} is not in 0..{MAX_QUALITY}")
     return 63 - 2 * base_quality // 3 if coding is Coding.AV1 else 51 - base_quality // 2
@@ -136,7 +136,7 @@ def _cause(error: Exception) -> str:
 
 
 def find_maker(encoder: EncoderName, candidates: Sequence[Maker] = HARDWARE) -> Maker:
-    """The encoder of a setting. `hardware`: the first that codes a test frame here, or else x264, and a line says so."""
+    """The encoder of a setting. `hardware`: the first that codes a test frame here, or else x264 and a line of log."""
     if encoder != "hardware":
         return SOFTWARE[encoder]
     width, height = _TRIAL_SIZE
@@ -195,7 +195,7 @@ class GroupEncoder:
         return self._width, self._height
 
     def encode(self, image: U8Image) -> GroupFrame:
-        """The next frame of the group. Raises EncoderFailed, ConfigError for a frame of another size or one too many."""
+        """The next frame of the group. Raises EncoderFailed; ConfigError for another size or one too many."""
         if image.shape != (self._height, self._width, 3) or image.dtype != np.uint8:
             raise ConfigError(
                 f"a frame of this group is uint8[{self._height},{self._width},3], not {image.dtype}{list(image.shape)}"
@@ -205,9 +205,7 @@ class GroupEncoder:
         self.place += 1
         payload, crc = self._code(_even(image), key=False)
         try:
-            return GroupFrame(
-                self._maker.coding, self._background_id, self._group, self.place, crc, payload
-            )
+            return GroupFrame(self._maker.coding, self._background_id, self._group, self.place, crc, payload)
         except BitstreamError as error:
             raise EncoderFailed(f"encoder {self._maker.name}: {error}") from error
 
@@ -370,7 +368,7 @@ class _Planes:
 
 def planes_crc(picture: av.VideoFrame) -> int:
     """CRC-32 of the planes Y, U, V of a yuv420p picture, row by row."""
-    return zlib.crc32(np.ascontiguousarray(picture.to_ndarray()))
+    return zlib.crc32(picture.to_ndarray().tobytes())
 
 
 class GroupDecoder:

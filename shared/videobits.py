@@ -244,7 +244,7 @@ def _count_obus(payload: bytes, key: bool) -> tuple[int, int]:
 
 
 def packed(stream: bytes, coding: Coding, *, key: bool) -> bytes:
-    """What is sent of an encoder's packet: pictures and, with a key, parameter sets; no messages, no first start code."""
+    """What is sent of an encoder's packet: the picture, a key's parameter sets; no messages, no first start code."""
     if coding is Coding.AV1:
         kept = {_FRAME_HEADER, _TILES, _WHOLE_FRAME} | ({_SEQUENCE} if key else set())
         return b"".join(unit for kind, unit in obus(stream) if kind in kept)

@@ -17,7 +17,14 @@ from secondlook.shared.errors import (
     ReferenceMissing,
     SymbolMismatch,
 )
-from secondlook.shared.video import GroupDecoder, VideoEncoder, VideoSettings, decode_group, quantiser, rebuild
+from secondlook.shared.video import (
+    GroupDecoder,
+    VideoEncoder,
+    VideoSettings,
+    decode_group,
+    quantiser,
+    rebuild,
+)
 from secondlook.shared.videobits import FRAME_HEADER_BYTES, MAX_PLACE, Coding
 from tests.pictures import photo, psnr
 
@@ -67,7 +74,9 @@ def test_a_group_decodes_to_the_frames_in_order(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_each_encoder_codes_the_background_to_the_same_bytes_each_time_and_it_is_sent_once(encoder: str) -> None:
+def test_each_encoder_codes_the_background_to_the_same_bytes_each_time_and_it_is_sent_once(
+    encoder: str,
+) -> None:
     given = coded(encoder, group_frames=4)
     assert [one.background is not None for one in given] == [True] + [False] * 11
     assert [one.frame.place for one in given] == [1, 2, 3, 4] * 3

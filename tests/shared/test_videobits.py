@@ -29,7 +29,9 @@ from secondlook.shared.videobits import (
 
 START = b"\0\0\1"
 P_SLICE, IDR, SPS, PPS, SEI = b"\x41\x9a", b"\x65\x88", b"\x67\x64", b"\x68\xeb", b"\x06\x05"  # H.264
-TRAIL, IDR5, VPS, SPS5, PPS5, SEI5 = (bytes([kind << 1, 1, 0x80]) for kind in (1, 19, 32, 33, 34, 39))  # H.265
+TRAIL, IDR5, VPS, SPS5, PPS5, SEI5 = (
+    bytes([kind << 1, 1, 0x80]) for kind in (1, 19, 32, 33, 34, 39)
+)  # H.265
 DELIMITER, SEQUENCE, PICTURE, METADATA = b"\x12\0", b"\x0a\1\0", b"\x32\2\x30\1", b"\x2a\1\0"  # AV1
 
 KEYS = {
@@ -196,7 +198,11 @@ def test_messages_and_repeated_parameter_sets_are_not_sent() -> None:
     assert unpacked(PICTURE, Coding.AV1) == PICTURE
 
 
-@given(st.lists(st.binary(min_size=1, max_size=9).map(lambda unit: bytes(byte or 1 for byte in unit)), min_size=1))
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=9).map(lambda unit: bytes(byte or 1 for byte in unit)), min_size=1
+    )
+)
 def test_units_are_found_behind_long_and_short_start_codes(units: list[bytes]) -> None:
     assert list(nal_units(START.join(units))) == units
     assert list(nal_units((b"\0" + START).join(units))) == units

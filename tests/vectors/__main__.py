@@ -14,7 +14,9 @@ def main() -> int:
     """0 when all vectors decode to what was kept, or were written."""
     parser = argparse.ArgumentParser(prog="python -m tests.vectors", description=__doc__)
     parser.add_argument(
-        "--write", action="store_true", help="make them again with the shipped model; groups that are there stay"
+        "--write",
+        action="store_true",
+        help="make them again with the shipped model; groups that are there stay",
     )
     arguments = parser.parse_args()
     if arguments.write:
@@ -24,7 +26,9 @@ def main() -> int:
     for line in found:
         print(f"vectors: {line}", file=sys.stderr)
     if not found:
-        print(f"vectors: {len(vectors.RECIPES) + len(groups.RECIPES)} {'written' if arguments.write else 'decode as kept'}")
+        print(
+            f"vectors: {len(vectors.RECIPES) + len(groups.RECIPES)} {'written' if arguments.write else 'decode as kept'}"
+        )
     return 1 if found else 0
 
 
