@@ -114,7 +114,7 @@ def test_more_quality_takes_more_bytes_and_is_nearer(encoder: str) -> None:
 def test_the_quantiser_is_a_stated_rule() -> None:
     assert [quantiser(Coding.H264, quality) for quality in (0, 16, 63)] == [51, 43, 20]
     assert [quantiser(Coding.AV1, quality) for quality in (0, 16, 63)] == [63, 53, 21]
-    with pytest.raises(ConfigError, match="not in 0..63"):
+    with pytest.raises(ConfigError, match=r"not in 0..63"):
         quantiser(Coding.H265, 64)
 
 
@@ -141,7 +141,7 @@ def test_a_lost_frame_ends_its_group_and_the_place_is_named(group) -> None:
 def test_a_frame_comes_once(group) -> None:
     background, frames = group
     decoder = rebuild(background, frames[:3])
-    with pytest.raises(ReferenceMissing, match="place 4 .* place 3 cannot"):
+    with pytest.raises(ReferenceMissing, match=r"place 4 .* place 3 cannot"):
         decoder.decode(frames[2])
 
 
@@ -166,9 +166,9 @@ def test_a_damaged_frame_is_told_and_what_follows_it_is_refused(group) -> None:
     damaged = bytearray(frames[3])
     damaged[8] ^= 1  # of the CRC
     decoder = rebuild(background, frames[:3])
-    with pytest.raises(SymbolMismatch, match="place 4 of group 0: the decoded picture fails"):
+    with pytest.raises(SymbolMismatch, match=r"place 4 of group 0: the decoded picture fails"):
         decoder.decode(bytes(damaged))
-    with pytest.raises(ReferenceMissing, match="place 4 of group 0 is damaged: place 5 cannot"):
+    with pytest.raises(ReferenceMissing, match=r"place 4 of group 0 is damaged: place 5 cannot"):
         decoder.decode(frames[4])
     assert not decoder.follows(video.GroupFrame.parse(frames[4]))
 
@@ -232,7 +232,7 @@ def test_group_numbers_wrap(monkeypatch) -> None:
 
 @pytest.mark.parametrize("frames", [0, MAX_PLACE + 1])
 def test_a_group_has_as_many_frames_as_places(frames: int) -> None:
-    with pytest.raises(ConfigError, match="not in 1..255"):
+    with pytest.raises(ConfigError, match=r"not in 1..255"):
         VideoSettings(group_frames=frames)
 
 

@@ -26,9 +26,8 @@ def main() -> int:
     for line in found:
         print(f"vectors: {line}", file=sys.stderr)
     if not found:
-        print(
-            f"vectors: {len(vectors.RECIPES) + len(groups.RECIPES)} {'written' if arguments.write else 'decode as kept'}"
-        )
+        count = len(vectors.RECIPES) + len(groups.RECIPES)
+        print(f"vectors: {count} {'written' if arguments.write else 'decode as kept'}")
     return 1 if found else 0
 
 
