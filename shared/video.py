@@ -241,7 +241,7 @@ class VideoSettings:
 
     encoder: EncoderName = "x264"
     preset: str = ""
-    group_frames: int = 100
+    group_frames: int = 250
 
     def __post_init__(self) -> None:
         if not 1 <= self.group_frames <= MAX_PLACE:
