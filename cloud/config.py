@@ -17,6 +17,7 @@ from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.health import HealthConfig
 from secondlook.shared.settings import (
     DAY_SECONDS,
     MAX_BYTES,
@@ -32,6 +33,7 @@ from secondlook.shared.settings import (
 )
 
 Lease = Annotated[float, within(0.001, LONGEST_LEASE_SECONDS, "seconds")]
+Pixels = Annotated[int, within(1, 1 << 32, "pixels")]
 Days = Annotated[float, within(0, 36_525, "days")]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -85,7 +87,7 @@ class JetStreamConfig(Settings):
     nkey_file: Path | None = None  # NKey seed with which the gateways log in; for their user's eyes alone
     ca_file: Path | None = None  # who signed the server's certificate (tls:// addresses); else the system's
     replicas: Annotated[int, within(1, 5, "servers")] = 1  # servers of a NATS cluster that keep each frame
-    # frames that are leased or put off at a time, of all workers together
+    # frames of one camera host that are leased or put off at a time, by all workers
     max_ack_pending: Annotated[int, within(1, 10_000_000, "frames")] = 10_000
     duplicate_seconds: Seconds = 120.0  # the server still knows a frame for so long after it was put
     # a server silent for so long counts as away
@@ -114,7 +116,11 @@ class WorkerConfig(Settings):
     detector: NameOrPath = NameOrPath("builtin")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
-    batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time
+    batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time, at most
+    # pixels leased at a time, about: of large frames fewer
+    batch_pixels: Pixels = 16_000_000
+    # of a frame, width times height (8K has 33 million); larger ones are refused
+    max_pixels: Pixels = 36_000_000
     lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
     # pause before asking an empty queue again
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
@@ -141,6 +147,10 @@ class RefinerConfig(Settings):
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
     # reviews whose enhancements are waited for at a time
     in_flight: Annotated[int, within(1, 1024, "reviews")] = 4
+    # a review that has waited for so long no longer keeps others from their turn
+    slot_seconds: Seconds = 5.0
+    # of a frame, width times height (8K has 33 million); larger ones are refused
+    max_pixels: Pixels = 36_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -243,6 +253,7 @@ class CloudConfig(Settings):
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

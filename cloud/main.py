@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import secondlook.cloud.admin.catalogue
 import secondlook.cloud.admin.main
+import secondlook.cloud.admin.queue.main
 import secondlook.cloud.admin.users.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
@@ -40,6 +41,8 @@ _BROKER: tuple[Flag, ...] = (
     ("--server-public-key", "broker.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "broker.secret_key_file", Path, "file with this worker's key pair"),
 )
+_HEALTH: Flag = ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP")
+_LONG_STALL_SECONDS = 300.0  # as in the units: the post-filter takes its time on a CPU
 _GATEWAY_FLAGS: tuple[Flag, ...] = (
     _DATA_DIR,
     ("--queue", "queue", str, "address of a JetStream queue, nats://HOST:PORT/NAME"),
@@ -49,6 +52,7 @@ _GATEWAY_FLAGS: tuple[Flag, ...] = (
     ("--listen-workers", "broker.address", str, "address for workers and refiners, tcp://HOST:PORT"),
     ("--secret-key", "gateway.secret_key_file", Path, "file with the gateway's key pair"),
     ("--registry", "gateway.registry_file", Path, "file with the keys that may connect"),
+    _HEALTH,
 )
 _WORKER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
@@ -57,6 +61,7 @@ _WORKER_FLAGS: tuple[Flag, ...] = (
     ("--detector", "worker.detector", str, "builtin, a YOLO .onnx export, or ultralytics weights by name"),
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "worker.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
+    _HEALTH,
 )
 _REFINER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
@@ -65,6 +70,7 @@ _REFINER_FLAGS: tuple[Flag, ...] = (
     ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "refiner.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
+    _HEALTH,
 )
 _STATION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
@@ -76,6 +82,7 @@ _STATION_FLAGS: tuple[Flag, ...] = (
 _RETENTION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     ("--interval", "retention.interval_seconds", float, "seconds between two runs"),
+    _HEALTH,
 )
 
 
@@ -126,6 +133,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     secondlook.cloud.admin.main.register(subparsers)
     secondlook.cloud.admin.catalogue.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
+    secondlook.cloud.admin.queue.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
 
@@ -133,6 +141,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_gateway(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
     from secondlook.cloud.gateway.server import Gateway
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _GATEWAY_FLAGS, "gateway")
@@ -140,12 +149,12 @@ def run_gateway(args: argparse.Namespace) -> int:
     if config.queue is not None:
         sys.setswitchinterval(_SWITCH_SECONDS)
     stop = _stop_event()
-    with Gateway(config) as gateway:
+    watchdog = Watchdog.from_environment(os.environ)
+    with serve_health(config.health, watchdog), Gateway(config) as gateway:
         log = logging.getLogger(__name__)
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
-        watchdog = Watchdog.from_environment(os.environ)
         watchdog.ready()
-        gateway.run(stop, watchdog.heartbeat)
+        gateway.run(stop, watchdog.heartbeat, watchdog.waits)
         watchdog.stopping()
     return 0
 
@@ -159,18 +168,19 @@ def run_worker(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.labels import check_labels
     from secondlook.cloud.workers.machine import MachineWorker
     from secondlook.shared.codec import load_codec
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
+    watchdog = Watchdog.from_environment(os.environ)
     threads, device = config.worker.threads, config.worker.device
-    codec = load_codec(config.worker.codec, threads=threads, device=device)
-    detector = load_detector(config.worker.detector, threads=threads, device=device)
-    check_labels(config.policy, detector.name, detector.classes)
-    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
-    with BrokerClient(config.broker, _worker_name()) as broker:
+    with serve_health(config.health, watchdog), BrokerClient(config.broker, _worker_name()) as broker:
+        codec = load_codec(config.worker.codec, threads=threads, device=device)
+        detector = load_detector(config.worker.detector, threads=threads, device=device)
+        check_labels(config.policy, detector.name, detector.classes)
+        catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
-        watchdog = Watchdog.from_environment(os.environ)
         worker = MachineWorker(
             broker,
             codec,
@@ -180,6 +190,7 @@ def run_worker(args: argparse.Namespace) -> int:
             config.policy,
             config.worker,
             heartbeat=watchdog.heartbeat,
+            waits=watchdog.waits,
         )
         watchdog.ready()
         worker.run(stop)
@@ -196,18 +207,22 @@ def run_refiner(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.postfilter import load_postfilter
     from secondlook.cloud.workers.refiner import Refiner
     from secondlook.shared.codec import load_codec
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _REFINER_FLAGS, "refiner")
     stop = _stop_event()
+    watchdog = Watchdog.from_environment(os.environ)
     threads, device = config.refiner.threads, config.refiner.device
-    codec = load_codec(config.refiner.codec, threads=threads, device=device)
-    postfilter = load_postfilter(config.refiner.postfilter, threads=threads, device=device)
-    catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
     name = _worker_name()
-    with BrokerClient(config.broker, name) as broker:
+    with (
+        serve_health(config.health, watchdog, _LONG_STALL_SECONDS),
+        BrokerClient(config.broker, name) as broker,
+    ):
+        codec = load_codec(config.refiner.codec, threads=threads, device=device)
+        postfilter = load_postfilter(config.refiner.postfilter, threads=threads, device=device)
+        catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("refining with %s", postfilter.name)
-        watchdog = Watchdog.from_environment(os.environ)
         refiner = Refiner(
             name,
             broker,
@@ -217,6 +232,7 @@ def run_refiner(args: argparse.Namespace) -> int:
             blobs,
             config.refiner,
             heartbeat=watchdog.heartbeat,
+            waits=watchdog.waits,
         )
         watchdog.ready()
         refiner.run(stop)
@@ -230,7 +246,8 @@ def run_retention(args: argparse.Namespace) -> int:
     from secondlook.cloud.catalogue import open_catalogue
     from secondlook.cloud.retention import Reserve, Retainer
     from secondlook.cloud.storage.blobs import open_blobs
-    from secondlook.shared.sqlite import make_folder
+    from secondlook.shared.files import make_folder
+    from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _RETENTION_FLAGS, "retention")
@@ -251,9 +268,11 @@ def run_retention(args: argparse.Namespace) -> int:
     if args.once or args.dry_run:
         print(json.dumps(retainer.run_once(dry_run=args.dry_run).as_dict(), indent=2))
     else:
-        watchdog.ready()
-        retainer.run()
-        watchdog.stopping()
+        # One step may wait for the database, and for blobs.
+        with serve_health(config.health, watchdog, _LONG_STALL_SECONDS):
+            watchdog.ready()
+            retainer.run()
+            watchdog.stopping()
     catalogue.close()
     return 0
 
@@ -264,6 +283,8 @@ def run_station(args: argparse.Namespace) -> int:
     from secondlook.cloud.station.app import create_app
     from secondlook.cloud.station.httplimits import parse_origin
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
+    from secondlook.shared.health import STALL_SECONDS
+    from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _STATION_FLAGS, "station")
     station, certificate = config.station, None
@@ -285,6 +306,8 @@ def run_station(args: argparse.Namespace) -> int:
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),
+            watchdog=Watchdog.from_environment(os.environ),
+            stall_seconds=config.health.stall_seconds or STALL_SECONDS,
         )
         logging.getLogger(__name__).info(
             "open %s://%s:%d/", "http" if certificate is None else "https", host, port
@@ -302,12 +325,12 @@ def _load(args: argparse.Namespace, flags: tuple[Flag, ...], role: str) -> Cloud
     names = {setting: flag for flag, setting, *_ in flags}
     given = {setting: getattr(args, setting) for setting in names}
     config = load(args.config, CloudConfig, given, os.environ, flag_names=names)
-    _keep_secrets(args, flags, config)
+    _keep_secrets(args, flags, config, role)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
     return config
 
 
-def _keep_secrets(args: argparse.Namespace, flags: tuple[Flag, ...], config: CloudConfig) -> None:
+def _keep_secrets(args: argparse.Namespace, flags: tuple[Flag, ...], config: CloudConfig, role: str) -> None:
     """Refuse passwords where other users of this machine can read them. Raises ConfigError, SecretExposed."""
     from secondlook.cloud.storage.addresses import has_secret
     from secondlook.shared.config import variable
@@ -321,7 +344,8 @@ def _keep_secrets(args: argparse.Namespace, flags: tuple[Flag, ...], config: Clo
                 f"{flag}: everybody can read a command line; put this address into the --config file, or into "
                 f"the environment as {variable(setting)}"
             )
-    files = [config.jetstream.nkey_file]
+    # Only a gateway speaks to the queue's server; the others share its configuration, not its key.
+    files = [config.jetstream.nkey_file if role == "gateway" else None]
     # What the environment gave is for its owner's eyes, whoever may read the file.
     in_file = (
         name for name in ("queue", "ledger", "catalogue", "blobs") if not os.environ.get(variable(name))

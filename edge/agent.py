@@ -7,15 +7,16 @@ it gets its sequence number.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import random
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -25,12 +26,14 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame, UnspooledTombstone
+from secondlook.edge.spoolrows import SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.uplink import AgentIdentity, Uplink
-from secondlook.shared.errors import DiskFull, LinkError, StoreBusy
-from secondlook.shared.files import storage_error, write_atomically
-from secondlook.shared.sqlite import make_folder
+from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
+from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
+from secondlook.shared.outage import Outage
+from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 1.0
 _WAIT_SECONDS = 0.1
+_DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
+_COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
+_SIGNAL_SECONDS = 0.5  # a signal to a whole group reaches us within this, after it ended our capture
+_LAST_COMMITS = 3  # attempts, when stopped while another process holds the spool
 
 
 class Agent:
@@ -51,13 +58,22 @@ class Agent:
         self._config = config
         self._encoder = FrameEncoder(codec, config.codec)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
+        self._places: list[Taken] = []  # of the batch, in a source that can be read on
+        self._too_large = 0  # frames of the batch that no spool takes
+        self._place = PlaceKeeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
         self._status_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._bytes_base = self._bytes_enhancement = 0
         self._watchdog = Watchdog()
-        self._seen = (0, 0)  # frames captured and turns of the uplink, when progress was last told
+        self._turns_seen = 0  # of the uplink, when progress was last told
+        self._outage = Outage(log)  # of the spool
+        self._dropped_untold = 0  # frames that the spool dropped since the log last told of any
+        self._dropped_told_at = float("-inf")
+        self._last_frame_ns: int | None = None
+        self._counts: SpoolCounts | None = None
+        self._count_at = 0.0
 
     def run(self, stop: Event, watchdog: Watchdog | None = None) -> None:
         """Work until `stop` is set, or until all is delivered if the settings say so; tell `watchdog` of progress.
@@ -69,75 +85,162 @@ class Agent:
         config = self._config
         if config.source.record_dir is not None:
             make_folder(config.source.record_dir)
+            keep_private(config.source.record_dir)
         self._watchdog = watchdog or self._watchdog
-        with self._open_parts() as (spool, uplink, camera):
-            self._watchdog.ready()
-            self._capture(spool, uplink, camera, stop)
-            camera.close()
-            self._wait_for_delivery(spool, uplink, camera, stop)
+        with only_process(config.data_dir, "agent.lock", "edge agent"):
+            keep_private(config.data_dir)
+            spool = self._open_spool(stop)
+            if spool is None:
+                return
+            with self._open_parts(spool) as (uplink, camera):
+                self._watchdog.ready()
+                self._capture(spool, uplink, camera, stop)
+                camera.close()
+                self._wait_for_delivery(spool, uplink, camera, stop)
+
+    def _open_spool(self, stop: Event) -> Spool | None:
+        """The spool, once no other process holds it; None when told to stop before."""
+        while not stop.is_set():
+            try:
+                spool = Spool(self._config.data_dir, self._config.spool, self.boot_id, time.time_ns())
+            except StoreBusy as error:
+                self._wait_for_spool(error)
+                continue
+            self._spool_is_back()
+            return spool
+        return None
+
+    def _wait_for_spool(self, error: StoreBusy) -> None:
+        """Another process holds the spool. That it is waited for is life, too: it was tried for seconds."""
+        self._outage.met(error, time.monotonic())
+        self._watchdog.waits(self._outage.why)
+        self._watchdog.heartbeat()
+
+    def _spool_is_back(self) -> None:
+        self._outage.over(time.monotonic())
+        self._watchdog.waits(None)
 
     @contextmanager
-    def _open_parts(self) -> Iterator[tuple[Spool, Uplink, Camera]]:
+    def _open_parts(self, spool: Spool) -> Iterator[tuple[Uplink, Camera]]:
         config = self._config
         rng = random.Random(self.boot_id)
-        with _only_agent(config.data_dir):
-            spool = Spool(config.data_dir, config.spool, self.boot_id, time.time_ns())
+        try:
+            identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
+            uplink = Uplink(config.link, identity, spool, rng)
+            camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
+            uplink.start()
             try:
-                identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-                uplink = Uplink(config.link, identity, spool, rng)
-                camera = Camera(config.source, rng)
-                uplink.start()
-                try:
-                    log.info("boot %s of %s", self.boot_id, config.edge_id)
-                    yield spool, uplink, camera
-                finally:
-                    camera.close()
-                    uplink.stop()
-                    self._write_status(uplink, camera)
+                log.info("boot %s of %s", self.boot_id, config.edge_id)
+                yield uplink, camera
             finally:
-                spool.close()
+                camera.close()
+                uplink.stop()
+                self._tell_of_drops(now=float("inf"))
+                self._count(spool, now=float("inf"))
+                self._write_status(spool, uplink, camera)
+                self._sum_up(uplink)
+        finally:
+            spool.close()
 
     def _capture(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
         """Capture until told to stop, enough frames are taken, or the source ends."""
         limit = self._config.source.frames
         try:
             while not (stop.is_set() or camera.state == "ended" or self._captured == limit):
-                frame = camera.read(_WAIT_SECONDS)
+                # What cannot be spooled is not captured either: it would have a number, and no place.
+                frame = camera.read(_WAIT_SECONDS) if self._outage.why is None else None
                 if frame is not None:
                     self._take(frame)
-                if self._batch and time.monotonic() - self._committed_at >= self._config.spool.commit_seconds:
+                unsaved = bool(self._batch) or self._outage.why is not None
+                if unsaved and time.monotonic() - self._committed_at >= self._config.spool.commit_seconds:
                     self._commit(spool, uplink)
-                self._tick(uplink, camera)
+                self._tick(spool, uplink, camera)
+        except SourceError:
+            # A signal to the whole group ends our capture too, and a little sooner.
+            if not stop.wait(_SIGNAL_SECONDS):
+                raise
         finally:
             if uplink.failure is None:
                 self._commit(spool, uplink)
+                self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
+
+    def _commit_at_last(self, spool: Spool, uplink: Uplink, stop: Event) -> None:
+        """Wait for a spool that another process holds; when told to stop, not for ever. Raises StoreBusy."""
+        attempts = 0
+        while self._outage.why is not None:
+            if stop.is_set():
+                attempts += 1
+                if attempts > _LAST_COMMITS:
+                    raise StoreBusy(f"{len(self._batch)} frames are lost: {self._outage.why}")
+            self._commit(spool, uplink)
 
     def _take(self, frame: Frame) -> None:
         seq = self._encoder.next_seq
         self._captured += 1
+        self._last_frame_ns = frame.captured_ns
         if self._config.source.record_dir is not None:
             _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", frame)
         encoded = self._encoder.encode(frame)
+        self._too_large += self._is_too_large(encoded)
+        if frame.place is not None:
+            self._places.append(Taken(seq, frame.place))
         self._batch.append(encoded)
         self._bytes_base += len(encoded.base)
         self._bytes_enhancement += len(encoded.enhancement)
 
+    def _is_too_large(self, frame: SpooledFrame) -> bool:
+        """Say why a frame goes under a tombstone that no spool and no packet can hold."""
+        limits = (
+            ("base layer", len(frame.base), MAX_BASE_BYTES),
+            ("enhancement", len(frame.enhancement), MAX_ENHANCEMENT_BYTES),
+            ("two layers", frame.size_bytes, self._config.spool.max_bytes),
+        )
+        for what, size, most in limits:
+            if size > most:
+                log.warning(
+                    "frame %d is too large (%dx%d): %s of %d bytes, at most %d are possible; lower source.resize or"
+                    " the quality",
+                    frame.seq,
+                    frame.width,
+                    frame.height,
+                    what,
+                    size,
+                    most,
+                )
+                return True
+        return False
+
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
             batch, self._batch = self._batch, []
+            places, self._places = self._places, []
+            self._place.about_to_spool(places)
             try:
                 dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
             except DiskFull as error:
                 self._lose(batch, error)
+            except StoreBusy as error:
+                self._batch = batch + self._batch
+                self._places = places + self._places
+                self._wait_for_spool(error)
             else:
                 self._unspooled = None
                 self._spooled += len(batch)
                 self._tombstoned += dropped
-                if dropped:
-                    log.warning("the spool is full: %d undelivered frames dropped", dropped)
+                self._dropped_untold += max(0, dropped - self._too_large)
+                self._too_large = 0
                 uplink.wake()
+                self._spool_is_back()
+        else:
+            self._spool_is_back()
         self._committed_at = time.monotonic()
+        self._tell_of_drops(self._committed_at)
+
+    def _tell_of_drops(self, now: float) -> None:
+        if self._dropped_untold and now - self._dropped_told_at >= _DROPPED_SECONDS:
+            log.warning("the spool is full: %d undelivered frames dropped", self._dropped_untold)
+            self._dropped_untold, self._dropped_told_at = 0, now
 
     def _lose(self, batch: list[SpooledFrame], error: DiskFull) -> None:
         """There is no room even for a tombstone; it is made once there is."""
@@ -157,43 +260,81 @@ class Agent:
             now = time.monotonic()
             if self._unspooled is not None:
                 self._commit(spool, uplink)
-            if safe_at is None and self._unspooled is None and not spool.undelivered_boots():
+            if safe_at is None and self._unspooled is None and self._all_is_safe(spool):
                 safe_at = now
             done = safe_at is not None and now - safe_at >= self._config.linger_seconds
             if self._config.exit_when_acknowledged and done:
+                self._place.forget()
                 return
-            self._tick(uplink, camera)
+            self._tick(spool, uplink, camera)
             stop.wait(_WAIT_SECONDS)
 
-    def _tick(self, uplink: Uplink, camera: Camera) -> None:
+    def _all_is_safe(self, spool: Spool) -> bool:
+        try:
+            waiting = spool.undelivered_boots()
+        except StoreBusy as error:
+            self._wait_for_spool(error)
+            return False
+        self._spool_is_back()
+        return not waiting
+
+    def _tick(self, spool: Spool, uplink: Uplink, camera: Camera) -> None:
         """Notice a dead uplink, and write the status when its time has come."""
         if uplink.failure is not None:
             raise uplink.failure
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
-        self._tell_progress(uplink, camera)
+        self._tell_progress(uplink)
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
-            self._write_status(uplink, camera)
+            self._count(spool, self._status_at)
+            self._write_status(spool, uplink, camera)
 
-    def _tell_progress(self, uplink: Uplink, camera: Camera) -> None:
-        """Both halves must go on: frames come, unless the source is known to be away, and the uplink takes turns."""
-        captured, turns = self._seen
-        captures = camera.state != "running" or self._captured > captured
-        if captures and uplink.turns > turns:
-            self._seen = (self._captured, uplink.turns)
+    def _tell_progress(self, uplink: Uplink) -> None:
+        """Both halves must go on: this loop has come around, and the uplink takes turns.
+
+        Frames may be an hour apart; that the capture lives is the camera's business, which ends what stalls.
+        """
+        if uplink.turns > self._turns_seen:
+            self._turns_seen = uplink.turns
             self._watchdog.heartbeat()
 
-    def _write_status(self, uplink: Uplink, camera: Camera) -> None:
-        encoder = self._encoder
+    def _count(self, spool: Spool, now: float) -> None:
+        """Count what the spool holds, unless that has just been done and took long."""
+        if now < self._count_at or self._outage.why is not None:
+            return
+        began = time.monotonic()
+        try:
+            self._counts = spool.counts()
+        except StorageError:
+            return  # what was last counted stands; whoever writes says what is wrong
+        took = time.monotonic() - began
+        self._count_at = began + took / _COUNTING_SHARE
+
+    def _sum_up(self, uplink: Uplink) -> None:
+        """What came of this start, in one line."""
+        pending = "an unknown number" if self._counts is None else self._counts.undelivered
+        log.info(
+            "stopped: %d frames captured, %d acknowledged (and %d of earlier starts), %d dropped; %s wait in the spool",
+            self._captured,
+            uplink.acknowledged - uplink.acknowledged_earlier,
+            uplink.acknowledged_earlier,
+            self._tombstoned,
+            pending,
+        )
+
+    def _write_status(self, spool: Spool, uplink: Uplink, camera: Camera) -> None:
+        encoder, counts = self._encoder, self._counts
         status = {
+            "time": _iso(time.time_ns()),
             "edge_id": self._config.edge_id,
             "boot_id": self.boot_id,
             "camera": self._config.camera,
             "captured": self._captured,
             "encoded": encoder.next_seq,
             "spooled": self._spooled,
-            "acknowledged": uplink.acknowledged,
+            "acknowledged": uplink.acknowledged - uplink.acknowledged_earlier,
+            "acknowledged_earlier": uplink.acknowledged_earlier,
             "tombstoned": self._tombstoned,
             "bytes_base": self._bytes_base,
             "bytes_enhancement_stored": self._bytes_enhancement,
@@ -202,6 +343,20 @@ class Agent:
             "encode_fps": encoder.frames_per_second(),
             "source": camera.state,
             "link": uplink.state,
+            "clock_offset_seconds": uplink.clock_offset_seconds,
+            "last_frame": _iso(self._last_frame_ns),
+            "all_boots": None
+            if counts is None
+            else {
+                "boots": counts.boots,
+                "frames": counts.frames,
+                "acknowledged": counts.acknowledged,
+                "undelivered": counts.undelivered,
+                "dropped_untold": counts.dropped_untold,
+                "oldest_undelivered": _iso(counts.oldest_undelivered_ns),
+            },
+            "spool_bytes": spool.size_bytes,
+            "disk_free_bytes": _free_bytes(self._config.data_dir),
             "pid": os.getpid(),
         }
         try:
@@ -210,21 +365,22 @@ class Agent:
             log.warning("the status is out of date: %s", error)
 
 
-@contextmanager
-def _only_agent(folder: Path) -> Iterator[None]:
-    """Hold the lock that keeps a second agent out of the folder. The system drops it if we are killed."""
-    make_folder(folder)
-    path = folder / "agent.lock"
+def _free_bytes(folder: Path) -> int | None:
     try:
-        stream = path.open("w")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreBusy(f"{folder} is in use by another edge agent") from error
-        yield
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _iso(time_ns: int | None) -> str | None:
+    """An instant in UTC, to the millisecond; None for none, or one that no calendar has."""
+    if time_ns is None:
+        return None
+    try:
+        instant = datetime.fromtimestamp(time_ns / 1e9, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _record(path: Path, frame: Frame) -> None:

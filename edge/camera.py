@@ -1,5 +1,8 @@
 """The camera: source → `Frame`, through a capture process that is killed when it stalls.
 
+It stalls when it sends neither frames nor heartbeats: frames that are passed over, or wait for their time, are life
+as well, at whatever rate frames are wanted.
+
 A file or folder that fails is an error, and one that ends has ended. A live source that fails at the very
 first try is an error as well, most likely a wrong address; one that worked before is opened again, after a
 pause that doubles each time, up to a limit, with jitter.
@@ -11,8 +14,10 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import random
+import signal
 import time
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
@@ -21,7 +26,7 @@ import numpy.typing as npt
 
 from secondlook.edge import capture
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.capture import Captured, Ended
+from secondlook.edge.capture import Alive, Captured, Ended, Opened, Told
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.sources import is_live, shown
 from secondlook.shared import errors
@@ -34,17 +39,23 @@ SourceState = Literal["running", "reconnecting", "ended"]
 
 @dataclass(frozen=True)
 class Frame:
-    """One captured image, height x width x 3 uint8 RGB, and the wall clock when it was read."""
+    """One captured image, height x width x 3 uint8 RGB, and the wall clock when it was taken.
+
+    `place`: from where its source can be read on behind it; None where that has no meaning.
+    """
 
     image: npt.NDArray[np.uint8]
     captured_ns: int
+    place: str | None = None
 
 
 class Camera:
     """Reads one source. Not for use by several threads."""
 
-    def __init__(self, config: SourceConfig, rng: random.Random) -> None:
+    def __init__(self, config: SourceConfig, rng: random.Random, after: str | None = None) -> None:
+        """`after`: the place of the last frame that an earlier run took."""
         self._config = config
+        self._after = after
         self._live = is_live(config.address)
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._process: SpawnProcess | None = None
@@ -71,7 +82,7 @@ class Camera:
                 message = pipe.recv()
                 if isinstance(message, Captured):
                     return self._receive(pipe, message)
-                self._ended(message)
+                self._hear(message)
             elif time.monotonic() > self._deadline:
                 self._failed(SourceStalled(f"source {self._name} delivered no frame in time"))
         except (EOFError, OSError):  # OSError: it ended in the middle of a message
@@ -91,8 +102,15 @@ class Camera:
         # Not fork: the agent has threads and sockets that a copy of it must not share.
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe(duplex=False)
-        self._process = context.Process(target=capture.run, args=(far_end, self._config), daemon=True)
-        self._process.start()
+        arguments = (far_end, self._config, self._after)
+        self._process = context.Process(target=capture.run, args=arguments, daemon=True)
+        resource_tracker.ensure_running()  # it is started on the way otherwise, and would unblock the signals
+        # It begins with the signals blocked that it is going to ignore: they may come to the whole group.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         far_end.close()
         self._deadline = time.monotonic() + self._config.open_seconds
         return self._pipe
@@ -100,19 +118,29 @@ class Camera:
     def _receive(self, pipe: multiprocessing.connection.Connection, header: Captured) -> Frame:
         image = np.empty((header.height, header.width, 3), np.uint8)
         pipe.recv_bytes_into(image.data.cast("B"))
+        self._alive()
+        return Frame(image, header.captured_ns, header.place)
+
+    def _alive(self) -> None:
         self._deadline = time.monotonic() + self._config.stall_seconds
         self._worked = True
         self._backoff.reset()
         if self.state == "reconnecting":
             log.info("source %s is back", self._name)
             self.state = "running"
-        return Frame(image, header.captured_ns)
 
-    def _ended(self, ending: Ended) -> None:
-        if ending.error is None:
-            self.close()
-        else:
-            self._failed(getattr(errors, ending.error)(ending.text))
+    def _hear(self, message: Opened | Alive | Told | Ended) -> None:
+        match message:
+            case Opened():
+                self._live = message.live
+            case Alive():
+                self._alive()
+            case Told():
+                log.warning("%s", message.text)
+            case Ended(error=None):
+                self.close()
+            case Ended():
+                self._failed(getattr(errors, str(message.error))(message.text))
 
     def _failed(self, error: SourceError) -> None:
         self._kill()

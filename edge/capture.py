@@ -4,6 +4,9 @@ It is a process of its own because a read from a camera may hang for ever, insid
 interrupt. The pipe is the only buffer towards the encoder: a file waits when it is full. A source that does
 not wait (a camera, or a file played in real time) is read by a thread meanwhile, and what is too old when
 the pipe has room is dropped; sequence numbers are given later, so this leaves no hole in them.
+
+A source may be read at any rate and few of its frames be wanted: while nothing is delivered, heartbeats say that
+reading goes on.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import select
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
 
+from secondlook.edge import streams
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.sources import SourceFrame, is_live, open_source
+from secondlook.edge.sources import SourceFrame, open_shots
 from secondlook.shared.errors import SourceError
 
 _LIVE_FRAMES = 2
+_BEATS_PER_STALL = 8.0
+_LONGEST_BEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,26 @@ class Captured:
     captured_ns: int
     height: int
     width: int
+    place: str | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The source is open; `live` says whether it may come back when it ends."""
+
+    live: bool
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The source was read, or waits for its time; nothing is to be delivered yet."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A line for the log."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -44,16 +71,55 @@ class Ended:
     text: str = ""
 
 
-def run(pipe: multiprocessing.connection.Connection, config: SourceConfig) -> None:
-    """Body of the capture process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the agent stops us
+Message = Captured | Opened | Alive | Told | Ended
+
+
+class _Channel:
+    """The pipe to the agent; used by the thread that delivers and the one that reads."""
+
+    def __init__(self, pipe: multiprocessing.connection.Connection, stall_seconds: float) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._said_at = time.monotonic()
+        self.beat_seconds = min(_LONGEST_BEAT_SECONDS, stall_seconds / _BEATS_PER_STALL)
+
+    def send(self, message: Message, body: memoryview | None = None) -> None:
+        with self._lock:
+            self._pipe.send(message)
+            if body is not None:
+                self._pipe.send_bytes(body)
+            self._said_at = time.monotonic()
+
+    def tell(self, text: str) -> None:
+        self.send(Told(text))
+
+    def beat(self) -> None:
+        """Tell of life now and then. Never waits: whoever holds the lock, or fills the pipe, tells enough."""
+        if time.monotonic() - self._said_at < self.beat_seconds or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if select.select([], [self._pipe.fileno()], [], 0)[1]:
+                self._pipe.send(Alive())
+                self._said_at = time.monotonic()
+        finally:
+            self._lock.release()
+
+
+def run(pipe: multiprocessing.connection.Connection, config: SourceConfig, after: str | None) -> None:
+    """Body of the capture process. `after`: the place in the source that was reached before."""
+    # Ctrl-C, and the SIGTERM of a supervisor, reach the whole group; the agent stops us when it is ready to.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     # Failures are reported as one line of ours; what the libraries print beside it would only hide it.
     _silence_opencv()
-    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
+    streams.silence()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    channel = _Channel(pipe, config.stall_seconds)
+    options = _ffmpeg_options(os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS", ""))
     try:
-        ending = _capture(pipe, config)
-        pipe.send(ending)
+        ending = _capture(channel, config, after, options)
+        channel.send(ending)
         pipe.close()
     except BrokenPipeError:
         pass  # the agent has gone
@@ -67,6 +133,12 @@ def _silence_opencv() -> None:
     home.setLogLevel(0)
 
 
+def _ffmpeg_options(text: str) -> dict[str, str]:
+    """Options of FFmpeg as OpenCV takes them: ``key;value|key;value``."""
+    pairs = (pair.partition(";") for pair in text.split("|"))
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator and key.strip()}
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -74,29 +146,34 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _capture(pipe: multiprocessing.connection.Connection, config: SourceConfig) -> Ended:
+def _capture(channel: _Channel, config: SourceConfig, after: str | None, options: Mapping[str, str]) -> Ended:
     try:
-        shots = open_source(config)
-        if config.realtime and not is_live(config.address):
-            shots = _paced(shots)
-        if config.realtime or is_live(config.address):
+        source = open_shots(config, channel, after=after, options=options)
+        channel.send(Opened(source.live))
+        shots = source.shots
+        if config.realtime and not source.live:
+            shots = _paced(shots, channel)
+        if config.realtime or source.live:
             shots_ns = _latest(shots)
         else:
             shots_ns = ((time.time_ns(), shot) for shot in shots)
-        for captured_ns, shot in shots_ns:
+        for read_ns, shot in shots_ns:
             height, width = shot.image.shape[:2]
-            pipe.send(Captured(captured_ns, height, width))
-            pipe.send_bytes(shot.image.data.cast("B"))
+            captured_ns = read_ns if shot.taken_ns is None else shot.taken_ns
+            channel.send(Captured(captured_ns, height, width, shot.place), shot.image.data.cast("B"))
     except SourceError as error:
         return Ended(type(error).__name__, str(error))
     return Ended()
 
 
-def _paced(shots: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
-    """Hold each shot back until its time has come."""
-    started = time.monotonic()
+def _paced(shots: Iterator[SourceFrame], channel: _Channel) -> Iterator[SourceFrame]:
+    """Hold each shot back until its time has come; the first one, wherever the source is read on, comes at once."""
+    began: float | None = None
     for shot in shots:
-        time.sleep(max(0.0, started + shot.seconds - time.monotonic()))
+        began = time.monotonic() - shot.seconds if began is None else began
+        while (rest := began + shot.seconds - time.monotonic()) > 0:
+            time.sleep(min(rest, channel.beat_seconds))
+            channel.beat()
         yield shot
 
 

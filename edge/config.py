@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from secondlook.shared.address import is_loopback
+from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.health import HealthConfig
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
 from secondlook.shared.settings import (
@@ -50,6 +52,9 @@ class SourceConfig(Settings):
     stall_seconds: Seconds = 15.0  # time allowed between frames before the capture is killed
     retry_min_seconds: Seconds = 1.0  # first pause before a live source is opened again
     retry_max_seconds: Seconds = 60.0  # longest such pause
+    transport: Literal["auto", "tcp", "udp"] = "auto"  # of RTSP; auto tries TCP, then UDP
+    credentials_file: Path | None = None  # holds USER:PASSWORD of the source; for its owner's eyes only
+    from_start: bool = False  # read a file or folder from its start, also after an interrupted run
     record_dir: Path | None = None  # folder that gets every captured frame as PNG, to measure quality with
 
     def __post_init__(self) -> None:
@@ -57,7 +62,11 @@ class SourceConfig(Settings):
         if not self.address:
             raise ConfigError("address is empty")
         if self.resize is not None:
-            parse_size(self.resize)
+            width, height = parse_size(self.resize)
+            if max(width, height or 0) > MAX_SIDE or width * (height or 1) > MAX_PIXELS:
+                raise ConfigError(
+                    f"resize {self.resize!r} is above {MAX_PIXELS} pixels, or {MAX_SIDE} a side"
+                )
         if self.retry_max_seconds < self.retry_min_seconds:
             raise ConfigError("retry_max_seconds is below retry_min_seconds")
 
@@ -147,6 +156,7 @@ class EdgeConfig(Settings):
     codec: CodecConfig = field(default_factory=CodecConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

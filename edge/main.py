@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -22,6 +23,13 @@ _FLAGS: tuple[Flag, ...] = (
     ("--fps", "source.fps", float, "take this many frames a second of the source's own time"),
     ("--frames", "source.frames", int, "stop capturing after this many frames"),
     ("--resize", "source.resize", str, "longest side in pixels, or WIDTHxHEIGHT"),
+    ("--transport", "source.transport", str, "of RTSP: auto (TCP, then UDP), tcp or udp"),
+    (
+        "--source-credentials",
+        "source.credentials_file",
+        Path,
+        "private file with USER:PASSWORD of the source",
+    ),
     ("--record-frames", "source.record_dir", Path, "keep every captured frame as PNG in this folder"),
     ("--edge-id", "edge_id", str, "name of this host: a-z, 0-9 and hyphen"),
     ("--camera", "camera", str, "name of the camera, for people"),
@@ -41,8 +49,14 @@ _FLAGS: tuple[Flag, ...] = (
     ("--gateway", "link.gateway", str, "address of the gateway, tcp://HOST:PORT"),
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
+    ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
 )
 _SWITCHES = (
+    (
+        "--from-start",
+        "source.from_start",
+        "read a file or folder from its start, also after an interrupted run",
+    ),
     ("--realtime", "source.realtime", "play files and demo: at the speed of a clock"),
     ("--exit-when-acknowledged", "exit_when_acknowledged", "end when the source ended and all is safe"),
 )
@@ -63,10 +77,14 @@ def run(args: argparse.Namespace) -> int:
     # Imported here so that `--help` does not wait for ONNX Runtime, OpenCV and ZeroMQ.
     from secondlook.edge.agent import Agent
     from secondlook.edge.config import EdgeConfig
+    from secondlook.edge.credentials import CURE, with_credentials
     from secondlook.shared.codec import load_codec
     from secondlook.shared.config import EDGE_VARIABLES, load
+    from secondlook.shared.health import serve_health
+    from secondlook.shared.redact import refuse_on_command_line
     from secondlook.shared.watchdog import Watchdog
 
+    refuse_on_command_line("--source", getattr(args, "source.address"), CURE)
     names = {setting: flag for flag, setting, *_ in _FLAGS}
     names |= {setting: flag for flag, setting, _ in _SWITCHES}
     config = load(
@@ -77,12 +95,14 @@ def run(args: argparse.Namespace) -> int:
         variables=EDGE_VARIABLES,
         flag_names=names,
     )
+    config = replace(config, source=with_credentials(config.source, args.config, os.environ))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s edge %(message)s")
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
-    Agent(config, codec).run(stop, watchdog)
-    watchdog.stopping()
+    with serve_health(config.health, watchdog):
+        codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+        Agent(config, codec).run(stop, watchdog)
+        watchdog.stopping()
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Outage:
+class LinkOutage:
     """Follows one link; instants are monotonic seconds handed in as `now`. Each method gives the line to log, if any.
 
     A link that is not up yet counts as an outage too, told of once it has lasted for `patience_seconds`.

@@ -1,69 +1,186 @@
 """Sources of frames, as plain iterators of `SourceFrame`: they run in the capture process and may hang there.
 
-An address says what it is: ``demo:``, an ``rtsp://`` or ``http(s)://`` URL, digits for a USB camera, a folder
-of images, an image, or else a video file. cv2's BGR becomes RGB here and nowhere else.
+An address says what it is: ``demo:``, an ``rtsp://`` or ``http(s)://`` URL, digits or ``/dev/videoN`` for a USB
+camera, a folder of images, an image, or else a video file. All images are RGB from here on.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from secondlook.edge import streams
 from secondlook.edge.config import SourceConfig, parse_size
 from secondlook.edge.demo_scene import Scene
-from secondlook.shared.errors import SourceEmpty, SourceNotFound, SourceUnreadable
+from secondlook.edge.stills import folder_pictures, printable
+from secondlook.edge.streams import Reports, Timed, Times, open_file, open_network
+from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
+from secondlook.shared.errors import (
+    SourceEmpty,
+    SourceNotFound,
+    SourceTooLarge,
+    SourceUnreadable,
+)
+from secondlook.shared.pictures import Picture, read_picture, suffixes
+from secondlook.shared.redact import redacted_address, split_login, with_login
 
 U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
 
 DEMO = "demo:"
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _STILL_FPS = 12.5  # images and the demo have no clock of their own
 _EPSILON_SECONDS = 1e-3  # timestamps of video files are rounded to this
+_USB_PATH = re.compile(r"/dev/video(\d{1,3})")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
+_USB_FAILED_READS = 20  # in a row, before the camera counts as gone
+_USB_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One image and its time in the source, in seconds from the first."""
+    """One image and its time in the source, in seconds from the first.
+
+    `taken_ns`: the wall clock when it was taken, where the source says so. `place`: from where the source can be read
+    on, when it has an end.
+    """
 
     seconds: float
     image: U8Image
+    taken_ns: int | None = None
+    place: str | None = None
+
+
+class _HasSeconds(Protocol):
+    @property
+    def seconds(self) -> float: ...
+
+
+_Timed = TypeVar("_Timed", bound=_HasSeconds)
+
+
+class Quiet:
+    """Reports that nobody hears."""
+
+    def beat(self) -> None:
+        pass
+
+    def tell(self, text: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source. `live`: it goes on without us, what is not read in time is lost, and it may come back."""
+
+    live: bool
+    shots: Iterator[SourceFrame]
 
 
 def is_live(address: str) -> bool:
-    """Whether the source goes on without us: what is not read in time is lost, and it may come back."""
-    return address.isdecimal() or "://" in address
+    """Whether an address looks like a live source; what it really is shows when it is open (see `Source`)."""
+    return _usb_number(address) is not None or ("://" in address and local_path(address) is None)
+
+
+def is_network(address: str) -> bool:
+    """Whether user and password may belong to the address."""
+    return "://" in address and local_path(address) is None
+
+
+def local_path(address: str) -> Path | None:
+    """The path of an address that is a file or folder of this machine, also as ``file://``."""
+    found = _FILE_URL.match(address)
+    if found is not None:
+        return Path(unquote(address[found.end() :]))
+    return None if address == DEMO or address.isdecimal() or "://" in address else Path(address)
 
 
 def shown(address: str) -> str:
-    """The address as it may be shown: without user name and password."""
-    if "://" not in address:
-        return address
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """The address as it may be shown: without its passwords."""
+    return printable(redacted_address(address) if is_network(address) else address)
 
 
 def open_source(config: SourceConfig) -> Iterator[SourceFrame]:
     """The wanted shots of the source, at its own speed, resized.
 
-    :raises SourceNotFound, SourceEmpty, SourceUnreadable: on the first `next` or a later one
+    :raises SourceError: on the first `next` or a later one
     """
-    shots = _every_shot(config)
-    if config.fps is not None and not _is_still(config.address):
-        shots = pick(shots, config.fps)
-    for shot in shots:
-        yield SourceFrame(shot.seconds, fit(shot.image, config.resize))
+    yield from open_shots(config, Quiet()).shots
 
 
-def pick(shots: Iterator[SourceFrame], fps: float) -> Iterator[SourceFrame]:
+def open_shots(
+    config: SourceConfig,
+    reports: Reports,
+    *,
+    after: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Source:
+    """Open the source; `after` is the `place` of the last shot that was taken before, `options` are for FFmpeg.
+
+    :raises SourceError: here, or from the shots
+    """
+    address, fps = config.address, config.fps or _STILL_FPS
+    usb = _usb_number(address)
+    if address == DEMO:
+        return Source(False, _fitted(demo_shots(fps), config))
+    if usb is not None:
+        return Source(True, _fitted(_picked(_usb_shots(usb, reports), config.fps), config))
+    path = local_path(address)
+    if path is None:
+        times = Times(config.open_seconds, config.stall_seconds)
+        video = open_network(
+            _encoded_login(address), shown(address), times, config.transport, options or {}, reports
+        )
+        return Source(video.live, _fitted(_video_shots(video, config, after), config))
+    _check_path(path)
+    if path.is_dir():
+        return Source(False, _folder_shots(path, config, after, reports))
+    if path.suffix.lower() in suffixes():
+        return Source(False, _one_picture(path, config, after))
+    video = open_file(str(path), shown(address), reports)
+    return Source(False, _fitted(_video_shots(video, config, after), config))
+
+
+def _usb_number(address: str) -> int | None:
+    found = _USB_PATH.fullmatch(address)
+    return int(found[1]) if found else int(address) if address.isdecimal() else None
+
+
+def _encoded_login(address: str) -> str:
+    """The address with a login that may have held anything, as FFmpeg takes it."""
+    login = split_login(address)[1]
+    return address if login is None else with_login(address, login)
+
+
+def _check_path(path: Path) -> None:
+    """Folders and regular files only: a device or a pipe may go on for ever."""
+    name = printable(str(path))
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        what = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+        raise SourceNotFound(f"source {name} {what}") from error
+    except (OSError, ValueError) as error:
+        raise SourceUnreadable(
+            f"source {name} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from error
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise SourceUnreadable(f"source {name} is neither a regular file nor a folder")
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        raise SourceEmpty(f"source {name} is an empty file")
+
+
+def pick(shots: Iterable[_Timed], fps: float) -> Iterator[_Timed]:
     """Thin out to `fps` frames a second by the shots' own times; never repeats a shot."""
     due = 0.0
     for shot in shots:
@@ -72,6 +189,10 @@ def pick(shots: Iterator[SourceFrame], fps: float) -> Iterator[SourceFrame]:
             due += 1.0 / fps
             if due <= shot.seconds:  # keep the grid through jitter, but begin a new one after a pause
                 due = shot.seconds + 1.0 / fps
+
+
+def _picked(shots: Iterator[_Timed], fps: float | None) -> Iterator[_Timed]:
+    return shots if fps is None else pick(shots, fps)
 
 
 def fit(image: U8Image, resize: str | None) -> U8Image:
@@ -92,93 +213,80 @@ def fit(image: U8Image, resize: str | None) -> U8Image:
     return np.asarray(cv2.resize(image, target, interpolation=method), dtype=np.uint8)
 
 
-def _is_still(address: str) -> bool:
-    return address == DEMO or Path(address).is_dir() or Path(address).suffix.lower() in _IMAGE_SUFFIXES
+def _fitted(shots: Iterable[SourceFrame], config: SourceConfig) -> Iterator[SourceFrame]:
+    """Scaled shots, none larger than a frame may be."""
+    for shot in shots:
+        image = fit(shot.image, config.resize)
+        height, width = image.shape[:2]
+        if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+            raise SourceTooLarge(
+                f"source {shown(config.address)} delivers {width}x{height} pixels; a frame may have {MAX_PIXELS},"
+                f" and {MAX_SIDE} a side: set source.resize"
+            )
+        yield SourceFrame(shot.seconds, image, shot.taken_ns, shot.place)
 
 
-def _every_shot(config: SourceConfig) -> Iterator[SourceFrame]:
-    address, fps = config.address, config.fps or _STILL_FPS
-    if address == DEMO:
-        return demo_shots(fps)
-    if address.isdecimal() or "://" in address:
-        return _live_shots(config)
-    path = Path(address)
-    if not path.exists():
-        raise SourceNotFound(f"source {address} does not exist")
-    if path.is_dir():
-        return _image_shots(path, fps)
-    if path.is_file() and path.stat().st_size == 0:
-        raise SourceEmpty(f"source {address} is an empty file")
-    if path.suffix.lower() in _IMAGE_SUFFIXES:
-        return iter([SourceFrame(0.0, read_image(path))])
-    return _file_shots(path)
+def _video_shots(video: streams.Video, config: SourceConfig, after: str | None) -> Iterator[SourceFrame]:
+    frames: Iterator[Timed] = _picked(video.frames, config.fps)
+    passed = int(after) if after is not None and after.isdecimal() and not video.live else -1
+    for frame in frames:
+        if frame.number > passed:  # only what is taken is converted
+            place = None if video.live else str(frame.number)
+            yield SourceFrame(frame.seconds, frame.convert(), place=place)
+
+
+def _folder_shots(
+    folder: Path, config: SourceConfig, after: str | None, reports: Reports
+) -> Iterator[SourceFrame]:
+    fps = config.fps or _STILL_FPS
+    pictures = folder_pictures(
+        folder, after=after, shrink_to=_enough(config), beat=reports.beat, tell=reports.tell
+    )
+    for number, (name, picture) in enumerate(pictures):
+        yield _still(number / fps, picture, name, config)
+
+
+def _one_picture(path: Path, config: SourceConfig, after: str | None) -> Iterator[SourceFrame]:
+    if after != path.name:
+        yield _still(0.0, read_picture(path, shrink_to=_enough(config)), path.name, config)
+
+
+def _still(seconds: float, picture: Picture, place: str, config: SourceConfig) -> SourceFrame:
+    return SourceFrame(seconds, fit(picture.image, config.resize), picture.taken_ns, place)
+
+
+def _enough(config: SourceConfig) -> int | None:
+    """The longest side of what a picture will be scaled to."""
+    if config.resize is None:
+        return None
+    width, height = parse_size(config.resize)
+    return max(width, height or 0)
 
 
 def read_image(path: Path) -> U8Image:
-    """Decode an image file. Raises SourceUnreadable."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise SourceUnreadable(f"{path} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise SourceUnreadable(f"{path} is not an image that can be decoded")
-    return _rgb(image)
+    """Decode an image file. Raises SourceNotFound, SourceUnreadable, SourceEmpty, SourceTooLarge."""
+    return read_picture(path).image
 
 
-def _image_shots(folder: Path, fps: float) -> Iterator[SourceFrame]:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-    if not paths:
-        raise SourceEmpty(f"source {folder} holds no image")
-    return (SourceFrame(number / fps, read_image(path)) for number, path in enumerate(paths))
-
-
-def _file_shots(path: Path) -> Iterator[SourceFrame]:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+def _usb_shots(number: int, reports: Reports) -> Iterator[SourceFrame]:
+    if os.name == "posix" and not Path(f"/dev/video{number}").exists():
+        raise SourceNotFound(f"there is no camera /dev/video{number}")
+    capture = cv2.VideoCapture(number)
     if not capture.isOpened():
-        raise SourceUnreadable(f"source {path} is not a video that can be decoded")
-    try:
-        fps = capture.get(cv2.CAP_PROP_FPS) or _STILL_FPS
-        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        last = -1.0 / fps
-        for number in itertools.count():
-            there, image = capture.read()
-            if not there:
-                if number == 0:
-                    cause = SourceUnreadable if announced > 0 else SourceEmpty
-                    raise cause(f"no frame can be decoded from source {path}")
-                return
-            # Some containers give no times, or the same one over and over; fall back to the frame rate.
-            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
-            last = seconds if seconds > last else last + 1.0 / fps
-            yield SourceFrame(last, _rgb(image))
-    finally:
-        capture.release()
-
-
-def _live_shots(config: SourceConfig) -> Iterator[SourceFrame]:
-    address = config.address
-    if address.isdecimal():
-        if os.name == "posix" and not Path(f"/dev/video{address}").exists():
-            raise SourceNotFound(f"there is no camera /dev/video{address}")
-        capture = cv2.VideoCapture(int(address))
-    else:
-        # Only an explicit FFMPEG backend honours these timeouts; RTSP over UDP loses packets in silence.
-        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "rtsp_transport;tcp"
-        limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(config.open_seconds * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(config.stall_seconds * 1000)),
-        ]
-        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
-    if not capture.isOpened():
-        raise SourceUnreadable(f"source {shown(address)} cannot be opened")
+        raise SourceUnreadable(f"source {number} cannot be opened: /dev/video{number} delivers no pictures")
     try:
         started = time.monotonic()
-        while True:
+        failed = 0
+        while failed < _USB_FAILED_READS:
             there, image = capture.read()
             if not there:
-                raise SourceUnreadable(f"source {shown(address)} delivers no more frames")
+                failed += 1
+                time.sleep(_USB_PAUSE_SECONDS)
+                continue
+            failed = 0
+            reports.beat()
             yield SourceFrame(time.monotonic() - started, _rgb(image))
+        raise SourceUnreadable(f"source {number} delivers no more frames")
     finally:
         capture.release()
 

@@ -31,15 +31,16 @@ from secondlook.edge.spoolrows import (
     UPGRADE,
     PendingBase,
     Safe,
+    SpoolCounts,
     SpooledFrame,
     SpooledTombstone,
     UnspooledTombstone,
 )
 from secondlook.shared.errors import StoreCorrupt, Unwritable
 from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
-from secondlook.shared.sqlite import immediate, make_folder, named_errors, prepare
+from secondlook.shared.sqlite import immediate, named_errors, prepare, private_database
 
-_BUSY_SECONDS = 10.0
+_BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
 _LONGEST_STEP_NS = 3600 * 10**9
 
@@ -52,13 +53,13 @@ class Spool:
 
     def __init__(self, folder: Path, config: SpoolConfig, boot_id: str, now_ns: int) -> None:
         """Open or create ``folder/spool.db`` and begin a boot in it."""
-        make_folder(folder)
         self._path = folder / "spool.db"
         self._folder = folder
         self._config = config
         self._boot_id = boot_id
         self._lock = threading.RLock()
         self._dropped_key: int | None = None  # the latest key of this boot that was dropped
+        private_database(self._path)
         with named_errors(self._path):
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             try:
@@ -307,6 +308,25 @@ class Spool:
                 " OR number IN (SELECT boot FROM tombstones) ORDER BY number"
             )
             return [boot_id for (boot_id,) in rows]
+
+    def next_seq(self, boot_id: str) -> int | None:
+        """The sequence that a boot gives next; None for a boot that is not known any more."""
+        with self._reading() as db:
+            row = db.execute("SELECT next_seq FROM boots WHERE boot_id = ?", (boot_id,)).fetchone()
+            return None if row is None else int(row[0])
+
+    def counts(self) -> SpoolCounts:
+        """All boots together; takes longer, the more is undelivered (some 30 ms for a million frames)."""
+        with self._reading() as db:
+            boots, frames = db.execute("SELECT count(*), coalesce(sum(next_seq), 0) FROM boots").fetchone()
+            (untold,) = db.execute(
+                "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM tombstones"
+            ).fetchone()
+            (undelivered,) = db.execute("SELECT count(*) FROM frames WHERE safe = 0").fetchone()
+            oldest = db.execute(
+                "SELECT captured_ns FROM frames WHERE safe = 0 ORDER BY boot, seq LIMIT 1"
+            ).fetchone()
+        return SpoolCounts(boots, frames, undelivered, untold, None if oldest is None else oldest[0])
 
     def bounds(self, boot_id: str) -> tuple[int, int]:
         """(oldest, next) of a boot: the first sequence not confirmed, and the one it gives next."""

@@ -121,6 +121,21 @@ class SpooledTombstone:
 
 
 @dataclass(frozen=True)
+class SpoolCounts:
+    """What the boots that the spool knows have come to; a frame that is neither undelivered nor dropped is safe."""
+
+    boots: int
+    frames: int  # that were given a number, dropped ones too
+    undelivered: int  # frames that are held and not yet acknowledged
+    dropped_untold: int  # frames under tombstones that are not yet acknowledged
+    oldest_undelivered_ns: int | None  # when it was captured
+
+    @property
+    def acknowledged(self) -> int:
+        return self.frames - self.undelivered - self.dropped_untold
+
+
+@dataclass(frozen=True)
 class Safe:
     """What one `Welcome` or `Ack` said of one boot."""
 

@@ -27,7 +27,7 @@ from secondlook.edge.config import LinkConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
-from secondlook.edge.outage import Outage
+from secondlook.edge.outage import LinkOutage
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import Safe
 from secondlook.shared.errors import (
@@ -39,6 +39,7 @@ from secondlook.shared.errors import (
     StoreBusy,
 )
 from secondlook.shared.link import BaseSender, Flight
+from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     Ack,
     ChunkCredit,
@@ -61,6 +62,11 @@ _TICK_SECONDS = 0.1
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
 _NEWS_KEPT = 64  # acknowledgements, while the disk is full
+_GREET_SECONDS = 1.0  # between two greetings of a gateway that says it does not know us
+_REFUSALS = frozenset({"wrong-edge", "too-many-connections"})  # of a whole connection
+_CLOCK_SECONDS = 2.0  # clocks of host and gateway may differ by so much
+_CLOCK_AGAIN_SECONDS = 60.0  # between two comparisons of the clocks on a busy link
+_LONGEST_TRIP_SECONDS = 10.0  # an answer that took longer tells nothing of a clock
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Uplink:
         self._keys = load_keys(config)
         self._context: _Context = zmq.Context()
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
-        self._outage = Outage(config.gateway, config.hello_seconds, time.monotonic())
+        self._link_outage = LinkOutage(config.gateway, config.hello_seconds, time.monotonic())
         self._sender = BaseSender(config.times)
         self._responder = Responder(config.max_requests)
         self._bulk: Connection | None = None
@@ -96,13 +102,22 @@ class Uplink:
         self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
         self._pinged_at = 0.0
         self._clock_offset_ns = 0  # gateway's wall clock minus ours
+        self._clock_is_off = False
+        self._ping: tuple[int, float] | None = None  # wall clock (ns) and monotonic clock when it was sent
+        self._refused: str | None = None  # what the gateway said when it did not take this connection
+        self._greet: dict[Connection, float] = {}  # when to say hello anew, because the gateway asked for it
+        self._greeted_at: dict[Connection, float] = {}
+        self._complaints = LimitedLog(log)
+        self._spool_outage = Outage(log)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
         self.turns = 0
-        self.acknowledged = 0
+        self.acknowledged = 0  # frames that became safe
+        self.acknowledged_earlier = 0  # those of them that are of earlier boots
         self.enhancement_bytes_sent = 0
+        self.clock_offset_seconds: float | None = None  # gateway's clock minus ours; None until measured
         self.failure: SecondlookError | None = None
 
     def start(self) -> None:
@@ -128,7 +143,7 @@ class Uplink:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._cycle()
+                self._turn()
                 self.turns += 1
             self._mark_safe()
         except SecondlookError as error:
@@ -136,6 +151,18 @@ class Uplink:
         finally:
             self.state = "down"
             self._close()
+            self._complaints.flush()
+
+    def _turn(self) -> None:
+        """One cycle; a spool that another process holds is waited for, with the link down."""
+        try:
+            self._cycle()
+            self._spool_outage.over(time.monotonic())
+        except StoreBusy as error:
+            self._spool_outage.met(error, time.monotonic())
+            self.state = "down"
+            self._close()
+            self._open_at = time.monotonic() + self._backoff.next()
 
     def _cycle(self) -> None:
         if self._bulk is None or self._control is None:
@@ -146,7 +173,7 @@ class Uplink:
             self._open()
         self._wait()
         self._mark_safe()
-        if self.state == "down" and (line := self._outage.waiting(time.monotonic())) is not None:
+        if self.state == "down" and (line := self._link_outage.waiting(time.monotonic())) is not None:
             log.warning(line)
         if self._check_connections(time.monotonic()):
             self._serve_bulk(time.monotonic())
@@ -165,7 +192,9 @@ class Uplink:
         for connection in (self._bulk, self._control):
             if connection is not None:
                 connection.close()
-        self._bulk = self._control = None
+        self._bulk = self._control = self._refused = self._ping = None
+        self._greet.clear()
+        self._greeted_at.clear()
 
     def _wait(self) -> None:
         """Sleep until something can be done, then take in all that arrived."""
@@ -191,7 +220,11 @@ class Uplink:
     def _check_connections(self, now: float) -> bool:
         """Follow what the monitors saw. False if the link was given up, to be opened again later."""
         assert self._bulk is not None and self._control is not None
+        if self._refused is not None:
+            return self._lost(f"gateway {self._config.gateway} refuses this host: {self._refused}")
         for connection in (self._bulk, self._control):
+            if now >= self._greet.get(connection, math.inf):
+                self._greet_anew(connection)
             seen = connection.events()
             if seen & REFUSED:
                 return self._lost(f"gateway {self._config.gateway} does not accept this host's key")
@@ -209,7 +242,7 @@ class Uplink:
 
     def _lost(self, why: str) -> bool:
         pause = self._backoff.next()
-        if (line := self._outage.lost(why, time.monotonic())) is not None:
+        if (line := self._link_outage.lost(why, time.monotonic())) is not None:
             log.warning(line)
         self.state = "down"
         self._close()
@@ -218,6 +251,8 @@ class Uplink:
 
     def _greet_anew(self, connection: Connection) -> None:
         """Nothing said before counts on this connection any more."""
+        self._greet.pop(connection, None)
+        self._greeted_at[connection] = time.monotonic()
         if connection is self._bulk:
             self._sender.connected()
             self._tombstone_id = 0
@@ -233,7 +268,14 @@ class Uplink:
     def _mark_safe(self) -> None:
         if self._news:
             try:
-                self.acknowledged += self._spool.mark_safe(self._news)
+                ours = [safe for safe in self._news if safe.boot_id == self._identity.boot_id]
+                theirs = [safe for safe in self._news if safe.boot_id != self._identity.boot_id]
+                if theirs:
+                    marked = self._spool.mark_safe(theirs)
+                    self.acknowledged += marked
+                    self.acknowledged_earlier += marked
+                if ours:
+                    self.acknowledged += self._spool.mark_safe(ours)
             except (DiskFull, StoreBusy):
                 # Tried again with the next news, which says most of it once more.
                 del self._news[:-_NEWS_KEPT]
@@ -245,24 +287,36 @@ class Uplink:
         try:
             packet = parse(frames)
         except PacketError as error:
-            log.warning("gateway sent a packet that cannot be accepted: %s", error)
+            text = f"gateway sent a packet that cannot be accepted: {error}"
+            self._complaints.warning("bad packet", text, time.monotonic())
             return
         self._heard_at = time.monotonic()
         if isinstance(packet, Fault):
-            log.warning("gateway: %s: %s", packet.code, packet.text)
-            if packet.code == "hello-first":
-                self._greet_anew(connection)
+            self._take_fault(connection, packet)
         elif connection is self._bulk:
             self._take_bulk(packet)
         else:
             self._take_control(packet)
+
+    def _take_fault(self, connection: Connection, fault: Fault) -> None:
+        """Nothing the gateway says may keep this host busy, or fill its log."""
+        if self._refused is not None:
+            return  # what was under way then is refused, too
+        if fault.code in _REFUSALS:
+            self._refused = fault.text
+            return
+        self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
+        if fault.code == "hello-first":
+            # Every frame under way is answered so; one hello will do for all of them.
+            due = self._greeted_at.get(connection, -math.inf) + _GREET_SECONDS
+            self._greet.setdefault(connection, due)
 
     def _take_bulk(self, packet: Packet) -> None:
         if isinstance(packet, Welcome):
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))
             self._backoff.reset()
-            if (line := self._outage.back(time.monotonic())) is not None:
+            if (line := self._link_outage.back(time.monotonic())) is not None:
                 log.info(line)
             self.state = "up"
         elif isinstance(packet, Ack):
@@ -286,9 +340,37 @@ class Uplink:
         elif isinstance(packet, Welcome):
             self._control_hello_at = math.inf
         elif isinstance(packet, Pong):
-            self._clock_offset_ns = packet.now_ns - time.time_ns()
+            self._take_clock(packet)
         if refusal is not None and self._control is not None:
             self._control.send(refusal)
+
+    def _take_clock(self, pong: Pong) -> None:
+        """Compare the clocks: the gateway's was read somewhere between our ping and now."""
+        ping, self._ping = self._ping, None
+        if ping is None:
+            return  # a probe of the gateway's own, on its way for we do not know how long
+        trip_seconds = time.monotonic() - ping[1]
+        if trip_seconds > _LONGEST_TRIP_SECONDS:
+            return
+        self._clock_offset_ns = pong.now_ns - ping[0] - int(trip_seconds / 2 * 1e9)
+        self.clock_offset_seconds = offset = self._clock_offset_ns / 1e9
+        is_off = abs(offset) - trip_seconds / 2 > _CLOCK_SECONDS
+        if is_off and not self._clock_is_off:
+            log.warning(
+                "this host's clock is %.1f s %s that of the gateway: times of frames will be wrong",
+                abs(offset),
+                "behind" if offset > 0 else "ahead of",
+            )
+        elif self._clock_is_off and not is_off:
+            log.info("this host's clock agrees with that of the gateway again")
+        self._clock_is_off = is_off
+
+    def _send_ping(self, control: Connection) -> None:
+        now_ns, now = time.time_ns(), time.monotonic()
+        waits = self._ping is not None and now - self._ping[1] <= _LONGEST_TRIP_SECONDS
+        if control.send(Ping(now_ns)) and not waits:
+            self._ping = (now_ns, now)
+        self._pinged_at = now
 
     def _serve_bulk(self, now: float) -> None:
         bulk = self._bulk
@@ -340,11 +422,11 @@ class Uplink:
             return
         if now >= self._control_hello_at:
             control.send(self._hello(self._identity.boot_id, "control"))
-            control.send(Ping(time.time_ns()))  # the answer tells the gateway's clock
+            self._send_ping(control)  # the answer tells the gateway's clock
             self._control_hello_at = now + self._config.hello_seconds
-        if now - max(self._heard_at, self._pinged_at) >= self._config.ping_seconds:
-            control.send(Ping(time.time_ns()))
-            self._pinged_at = now
+        silent = now - max(self._heard_at, self._pinged_at) >= self._config.ping_seconds
+        if silent or now - self._pinged_at >= _CLOCK_AGAIN_SECONDS:
+            self._send_ping(control)
         for refusal in self._responder.expire(time.time_ns() + self._clock_offset_ns):
             control.send(refusal)
         while (request := self._responder.next_load()) is not None:

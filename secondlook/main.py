@@ -19,6 +19,7 @@ from secondlook import stills
 from secondlook.shared.commands import Subparsers
 from secondlook.shared.errors import ConfigError, SecondlookError
 from secondlook.shared.flags import show_defaults
+from secondlook.shared.redact import redacted
 from secondlook.shared.version import __version__
 
 DESCRIPTION = "Machines look at every camera frame; people get a second look at the few that need one."
@@ -35,7 +36,7 @@ GROUPS = {
     "run": ("edge", "gateway", "worker", "refiner", "station", "retention", "demo"),
     "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
     "make models": ("train", "export", "import-checkpoint"),
-    "administer": ("keys", "users", "tokens", "catalogue", "audit", "completion"),
+    "administer": ("keys", "users", "tokens", "queue", "catalogue", "audit", "completion"),
 }
 
 
@@ -134,6 +135,6 @@ def _missing(cause: ModuleNotFoundError, extra: str) -> SecondlookError:
 
 
 def _fail(cause: BaseException) -> int:
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = redacted(" ".join(str(cause).split())) or type(cause).__name__
     print(f"secondlook: error: {text}", file=sys.stderr)
     return 1

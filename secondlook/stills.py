@@ -42,7 +42,7 @@ def _register_encode(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
         help="encode an image into its two layers",
         description="Encode one image into two .slk files.",
     )
-    encode.add_argument("image", type=Path, help="any image OpenCV reads")
+    encode.add_argument("image", type=Path, help="an image, see docs/sources.md")
     encode.add_argument(
         "-o",
         "--output",
@@ -102,7 +102,7 @@ def _register_decode(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 def run_encode(args: argparse.Namespace) -> int:
     """Write both layers, or neither."""
     from secondlook.shared.codec import load_codec
-    from secondlook.shared.files import write_all
+    from secondlook.shared.files import PUBLIC_FILE, write_all
 
     image = read_image(args.image)
     codec = load_codec(args.model, device=args.device)
@@ -113,7 +113,7 @@ def run_encode(args: argparse.Namespace) -> int:
         stem.with_name(f"{stem.name}.base.slk"): layers.base,
         stem.with_name(f"{stem.name}.enh.slk"): layers.enhancement,
     }
-    write_all(outputs)
+    write_all(outputs, mode=PUBLIC_FILE)
     pixels = image.shape[0] * image.shape[1]
     for path, data in outputs.items():
         print(f"{path}  {len(data)} bytes  {8 * len(data) / pixels:.4f} bpp")
@@ -173,28 +173,23 @@ def read_layer(path: Path) -> bytes:
 
 
 def read_image(path: Path) -> U8Image:
-    """An image file as uint8 (height, width, 3) RGB. Raises SourceNotFound or SourceUnreadable."""
-    import cv2
-    import numpy as np
+    """An image file as uint8 (height, width, 3) RGB. Raises SourceError."""
+    from secondlook.shared.pictures import read_picture
 
-    data = read_layer(path)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise SourceUnreadable(f"not an image: {path}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return read_picture(path).image
 
 
 def write_image(path: Path, image: U8Image) -> None:
     """Write an RGB image in the format its name asks for, whole or not at all."""
     import cv2
 
-    from secondlook.shared.files import write_atomically
+    from secondlook.shared.files import PUBLIC_FILE, write_atomically
 
     try:
         _, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as cause:
         raise ConfigError(f"no image format is known by the name {path.suffix}") from cause
-    write_atomically(path, data.tobytes())
+    write_atomically(path, data.tobytes(), mode=PUBLIC_FILE)
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,9 @@ T = TypeVar("T")
 
 VARIABLES = "SECONDLOOK_"  # the variable of worker.threads is SECONDLOOK_WORKER__THREADS
 EDGE_VARIABLES = "SECONDLOOK_EDGE_"  # and an agent's codec.threads is SECONDLOOK_EDGE_CODEC__THREADS
+SOURCE_CREDENTIALS = (
+    "SECONDLOOK_EDGE_SOURCE_CREDENTIALS"  # no setting: the agent keeps it out of its configuration
+)
 _HERE = Path()
 _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
@@ -145,6 +148,7 @@ class _Layers:
     def take_environment(self, environment: Mapping[str, str], variables: str) -> None:
         for name, text in environment.items():
             foreign = variables == VARIABLES and name.startswith(EDGE_VARIABLES)
+            foreign = foreign or name == SOURCE_CREDENTIALS
             if not name.startswith(variables) or foreign or not text:
                 continue
             dotted = name.removeprefix(variables).lower().replace("__", ".")

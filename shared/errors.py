@@ -12,6 +12,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── MalformedBitstream      a field is out of range or disagrees with another
     │   ├── SymbolMismatch          decoded symbols fail their CRC: drift or corruption
     │   ├── LayerMismatch           the layers handed in do not belong together
+    │   ├── PictureTooLarge         it has more pixels than this site takes
     │   └── ReferenceMissing        a delta came without the key it refers to
     ├── ModelError
     │   ├── ModelNotFound           no such model, or none with the hash a bitstream names
@@ -25,7 +26,12 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── SourceNotFound          there is no such file, folder or device
     │   ├── SourceUnreadable        it is there, but no frame can be decoded from it
     │   ├── SourceEmpty             it holds no frame at all
-    │   └── SourceStalled           it delivered no frame in the time allowed
+    │   ├── SourceStalled           it delivered no frame in the time allowed
+    │   ├── SourceTooLarge          a file or picture is above a limit
+    │   ├── SourceUnsupported       its format, codec or kind of address is not known here
+    │   ├── SourceUnauthorized      its server refuses our user or password, or asks for one
+    │   ├── SourceHostUnknown       the name of its host has no address
+    │   └── SourceUnreachable       its host refuses the connection, or no way leads there
     ├── StorageError
     │   ├── DiskFull                no space left where data must be kept
     │   ├── Unwritable              the data folder cannot be created or written
@@ -107,6 +113,10 @@ class LayerMismatch(BitstreamError):
     pass
 
 
+class PictureTooLarge(BitstreamError):
+    pass
+
+
 class ReferenceMissing(BitstreamError):
     pass
 
@@ -160,6 +170,26 @@ class SourceEmpty(SourceError):
 
 
 class SourceStalled(SourceError):
+    pass
+
+
+class SourceTooLarge(SourceError):
+    pass
+
+
+class SourceUnsupported(SourceError):
+    pass
+
+
+class SourceUnauthorized(SourceError):
+    pass
+
+
+class SourceHostUnknown(SourceError):
+    pass
+
+
+class SourceUnreachable(SourceError):
     pass
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import msgpack
 
@@ -22,6 +22,8 @@ from secondlook.shared.packetfields import (
     EDGE_ID,
     MAX_HEADER_BYTES,
     MAX_MESSAGE_BYTES,
+    MAX_RANGES,
+    MAX_TEXT_BYTES,
     BasePayload,
     BootId,
     ByteCount,
@@ -33,6 +35,7 @@ from secondlook.shared.packetfields import (
     Cumulative,
     EdgeId,
     EnhancementBytes,
+    MaybeNoBytes,
     MaybeSeq,
     Nanoseconds,
     Priority,
@@ -112,7 +115,7 @@ class BaseFrame(Packet):
     width: Side
     height: Side
     key_seq: MaybeSeq
-    enhancement_bytes: ByteCount
+    enhancement_bytes: MaybeNoBytes
     payload: BasePayload
 
     def __post_init__(self) -> None:
@@ -171,7 +174,7 @@ class Chunk(Packet):
 
     KIND: ClassVar[int] = 7
     request_id: RequestId
-    offset: ByteCount
+    offset: MaybeNoBytes
     total: EnhancementBytes
     crc32: Crc
     payload: ChunkPayload
@@ -281,13 +284,52 @@ def is_edge_id(text: str) -> bool:
     return EDGE_ID.fullmatch(text) is not None
 
 
+# More members than any kind has fields.
+_FEW = 16
+_NOTHING_ELSE = {"max_map_len": 0, "max_bin_len": 0, "max_ext_len": 0, "max_str_len": MAX_TEXT_BYTES}
+
+
+def _open_long(header: bytes) -> list[object]:
+    """The header of an acknowledgement, whose list of ranges may be long: read member by member, three levels deep."""
+    unpacker = msgpack.Unpacker(None, max_buffer_size=MAX_HEADER_BYTES, max_array_len=0, **_NOTHING_ELSE)
+    unpacker.feed(header)
+    try:
+        fields = unpacker.read_array_header()
+        head: list[object] = [unpacker.unpack(), unpacker.unpack()]
+        names = _HEADER[Ack]
+        if head != [VERSION, Ack.KIND] or fields != len(names) + 2:
+            raise PacketMalformed("header is not MessagePack, or has longer lists than its kind")
+        for name in names:
+            head.append(_ranges(unpacker) if name == "selective" else unpacker.unpack())
+        if unpacker.tell() != len(header):
+            raise PacketMalformed("header has bytes beyond its end")
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise PacketMalformed(f"header is not MessagePack: {type(error).__name__}") from error
+    return head
+
+
+def _ranges(unpacker: Any) -> list[list[object]]:
+    many = unpacker.read_array_header()
+    if many > MAX_RANGES:
+        raise PacketTooLarge(f"Ack.selective holds {many} ranges, at most {MAX_RANGES} are allowed")
+    pairs = []
+    for _ in range(many):
+        if unpacker.read_array_header() != 2:
+            raise PacketMalformed("Ack.selective must hold pairs (first, last)")
+        pairs.append([unpacker.unpack(), unpacker.unpack()])
+    return pairs
+
+
 def _open_header(header: bytes) -> tuple[type[Packet], list[object]]:
     if len(header) > MAX_HEADER_BYTES:
         raise PacketTooLarge(f"header has {len(header)} bytes, at most {MAX_HEADER_BYTES} are allowed")
     try:
-        head = msgpack.unpackb(header, max_map_len=0, max_bin_len=0, max_ext_len=0)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise PacketMalformed(f"header is not MessagePack: {type(error).__name__}") from error
+        # Lengths are only claims until they are read: what is built for them is bounded first.
+        head = msgpack.unpackb(header, max_array_len=_FEW, **_NOTHING_ELSE)
+    except RecursionError as error:
+        raise PacketMalformed("header is not MessagePack: RecursionError") from error
+    except (ValueError, msgpack.UnpackException):
+        head = _open_long(header)
     if not isinstance(head, list) or len(head) < 2:
         raise PacketMalformed("header must be an array that begins with version and kind")
     version, kind_id, *values = head

@@ -14,15 +14,16 @@ from typing import Annotated, Protocol, TypeAlias
 from secondlook.shared.errors import PacketMalformed, PacketTooLarge
 
 MAX_MESSAGE_BYTES = 4 << 20
-MAX_HEADER_BYTES = 64 << 10
-MAX_BASE_BYTES = MAX_MESSAGE_BYTES - MAX_HEADER_BYTES  # so that the whole message keeps to its limit
+MAX_HEADER_BYTES = 8 << 10  # the longest, an acknowledgement with all its ranges, has 5 KB
+MAX_BASE_BYTES = MAX_MESSAGE_BYTES - (64 << 10)  # so that the whole message keeps to its limit
 MAX_ENHANCEMENT_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 64 << 10
 MAX_OUTSTANDING_CHUNKS = 4
 MAX_RANGES = 256
 MAX_SEQ = 2**53 - 1  # exact in every language that keeps numbers as float64
-MAX_NS = 2**63 - 1
+MAX_NS = 7_258_118_400 * 10**9  # the year 2200: leaves room for sums in 64 bits, as tables hold them
 MAX_SIDE = 65_535
+MAX_TEXT_BYTES = 4 * 200  # of the longest text, in UTF-8
 
 CHANNELS = ("bulk", "control")
 REFUSALS = ("expired", "busy", "unknown")
@@ -128,8 +129,9 @@ MaybeSeq: TypeAlias = Annotated[int | None, Whole(0, MAX_SEQ, optional=True)]
 Cumulative: TypeAlias = Annotated[int, Whole(-1, MAX_SEQ)]
 Nanoseconds: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
 Side: TypeAlias = Annotated[int, Whole(1, MAX_SIDE)]
-ByteCount: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
+ByteCount: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
 EnhancementBytes: TypeAlias = Annotated[int, Whole(1, MAX_ENHANCEMENT_BYTES)]
+MaybeNoBytes: TypeAlias = Annotated[int, Whole(0, MAX_ENHANCEMENT_BYTES)]
 Crc: TypeAlias = Annotated[int, Whole(0, 2**32 - 1)]
 RequestId: TypeAlias = Annotated[int, Whole(1, MAX_SEQ)]
 Priority: TypeAlias = Annotated[int, Whole(0, 100)]

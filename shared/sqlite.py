@@ -6,6 +6,8 @@ block the writer, and a sync for each commit (``synchronous=NORMAL`` may lose th
 
 from __future__ import annotations
 
+import os
+import pwd
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from secondlook.shared.errors import (
     StoreCorrupt,
     Unwritable,
 )
+from secondlook.shared.files import PRIVATE_FILE, keep_private, make_folder
+from secondlook.shared.files import storage_error as file_error
 
 _BUSY_PAUSE_SECONDS = 0.02
 _CAUSES: dict[int, tuple[type[StorageError], str]] = {
@@ -89,12 +93,38 @@ def part(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("RELEASE part")
 
 
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents. Raises Unwritable."""
+def private_database(path: Path) -> None:
+    """Make ready the place of a database that its owner alone may read, its log and index included.
+
+    The file is created here where it is missing, since SQLite would do so by the umask; what SQLite makes beside it
+    later has the mode of the file itself. Raises Unwritable, DiskFull.
+    """
+    make_folder(path.absolute().parent)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
+    except PermissionError as error:
+        raise Unwritable(f"cannot write {path}{_owners(path)}: {error.strerror}") from error
     except OSError as error:
-        raise Unwritable(f"{folder}: cannot create this folder ({error.strerror})") from error
+        raise file_error(path, error) from error
+    keep_private(path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")))
+
+
+def _owners(path: Path) -> str:
+    """Whose the file is and who we are, where that is not the same."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return ""
+    return (
+        "" if owner == os.geteuid() else f", which belongs to {_user(owner)} and not to {_user(os.geteuid())}"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def prepare(connection: sqlite3.Connection, *, busy_seconds: float) -> None:

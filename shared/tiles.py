@@ -7,6 +7,8 @@ the surroundings it would have had in the whole frame, so tiling changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,6 +24,22 @@ U8Image = npt.NDArray[np.uint8]
 STEP = BLOCK  # the pixels under a hyper-latent
 LATENT = 16  # the pixels under a latent
 SIDE = 2560  # pixels of a tile's core at most, so that frames up to 2560x2560 are one tile
+
+_progress: ContextVar[Callable[[], None]] = ContextVar("progress", default=lambda: None)
+
+
+@contextmanager
+def told_of_tiles(progress: Callable[[], None]) -> Iterator[None]:
+    """Within, ``progress`` is called after every tile that a codec has run in this thread.
+
+    What it raises ends the work. A large frame takes a codec long, and whoever holds a lease must show meanwhile that
+    it is alive. What a codec is asked for (`shared.layers`) says nothing of tiles, and need not.
+    """
+    before = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(before)
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,9 @@ def run_tiled(
     rows, columns = (size * _unit(name) for size in array.shape[_axes(name)])
     tiles = list(cut(rows, columns, side=side, margin=margin or 0, multiple=STEP))
     if len(tiles) == 1 or margin is None:
-        return session.run(feeds, release=len(tiles) > 1)
+        result = session.run(feeds, release=len(tiles) > 1)
+        _progress.get()()
+        return result
     whole: dict[str, Array] = {}
     for tile in tiles:
         pieces = {
@@ -97,6 +117,7 @@ def run_tiled(
                 shape[_axes(name)] = rows // _unit(name), columns // _unit(name)
                 whole[name] = np.empty(shape, piece.dtype)
             whole[name][_at(name, tile.kept)] = piece[_at(name, tile.inner)]
+        _progress.get()()
     return whole
 
 

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from secondlook.cloud.config import CloudConfig
+from secondlook.cloud.storage.addresses import has_secret
 from secondlook.edge.config import EdgeConfig
 from secondlook.main import build_parser
 from secondlook.shared.config import load
-from tests.cloud.servers import nats_binary, nats_version
+from secondlook.shared.health import parse_address
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
@@ -31,7 +32,7 @@ OURS = {name: one for name, one in COMPOSE["services"].items() if one["image"] =
 PODS = {
     resource["metadata"]["name"]: resource["spec"]["template"]["spec"]
     for resource in RESOURCES
-    if resource["kind"] in ("Deployment", "StatefulSet")
+    if resource["kind"] in ("Deployment", "StatefulSet", "Job")
 }
 OUR_PODS = {name: pod for name, pod in PODS.items() if pod["containers"][0]["image"] == "secondlook"}
 
@@ -43,7 +44,44 @@ def test_unit_runs_a_command_with_a_shipped_configuration(unit):
     assert (DEPLOY / args.config.name).exists()
 
 
-@pytest.mark.parametrize("role", ["edge", "gateway", "worker@", "refiner@", "retention"])
+@pytest.mark.parametrize("unit", sorted(DEPLOY.glob("*.service")), ids=lambda path: path.name)
+def test_units_keep_data_to_their_user_and_are_sandboxed(unit):
+    settings = dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE))
+    assert (settings["UMask"], settings["StateDirectoryMode"]) == ("0077", "0700")
+    assert settings["User"] == "secondlook"
+    assert settings["CapabilityBoundingSet"] == ""
+    assert re.fullmatch(r"\dG", settings["MemoryMax"])
+    assert settings["ProtectSystem"] == "strict"
+    assert unit.read_text().count("SystemCallFilter=") == 2
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("unit", sorted(DEPLOY.glob("*.service")), ids=lambda path: path.name)
+def test_systemd_finds_little_exposed(unit):
+    judged = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=30", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert judged.returncode == 0, judged.stdout[-300:]
+    exposure = re.search(r"Overall exposure level for .+: (\d+\.\d)", judged.stdout)
+    assert float(exposure[1]) <= 3.0
+
+
+def test_an_agent_gets_its_secrets_as_credentials_and_not_as_arguments():
+    for name, stem in (("edge", "edge"), ("edge@", "%i")):
+        text = (DEPLOY / f"secondlook-{name}.service").read_text()
+        given = dict(re.findall(r"^LoadCredential=([\w.-]+):(\S+)$", text, re.MULTILINE))
+        assert given["edge.toml"] == f"/etc/secondlook/{stem}.toml"
+        line = re.search(r"^ExecStart=(.+)$", text, re.MULTILINE)[1]
+        named = set(re.findall(r"%d/(\S+)", line))
+        assert named <= set(given)
+        assert {"edge.toml", "gateway.key", "key_secret"} <= named
+        assert re.search(r"^LoadCredential=source-credentials", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("role", ["edge", "edge@", "gateway", "worker@", "refiner@", "station", "retention"])
 def test_units_of_roles_that_tell_progress_have_a_watchdog(role):
     settings = dict(
         re.findall(r"^(\w+)=(.+)$", (DEPLOY / f"secondlook-{role}.service").read_text(), re.MULTILINE)
@@ -69,10 +107,34 @@ def test_example_configuration_loads(name, cls):
 @pytest.mark.parametrize("name", ["compose", "kubernetes"])
 def test_several_gateways_share_what_they_must_share(name):
     config = load(DEPLOY / name / "cloud.example.toml", CloudConfig)
-    assert config.queue.startswith("nats://nats:4222")
+    assert config.queue.startswith("tls://nats:4222")
+    assert config.jetstream.nkey_file is not None and config.jetstream.ca_file is not None
+    # Each service has a role of its own, so that no password stands in the file that all of them read.
+    assert not has_secret(config.catalogue) and "@" not in config.catalogue
     assert config.ledger_url == config.catalogue
     assert config.catalogue.startswith("postgresql+psycopg://")
     assert config.blobs is not None or "/var/lib/secondlook" in str(config.data_dir)
+
+
+KEYS_OF = {
+    "gateway": {"gateway.key_secret", "registry.json", "gateway.nkey", "ca.crt"},
+    "worker": {"gateway.key", "worker.key_secret"},
+    "refiner": {"gateway.key", "refiner.key_secret"},
+    "station": set(),
+    "users": set(),  # the set-up, with the owner's role
+}
+DATABASE_ROLE_OF = {"users": "owner"}
+
+
+def wanted_keys(role):
+    """The key files that a role opens, by the configuration that all of them share."""
+    config = load(KUBERNETES / "cloud.example.toml", CloudConfig)
+    gateway, broker, queue = config.gateway, config.broker, config.jetstream
+    return {
+        "gateway": {gateway.secret_key_file, gateway.registry_file, queue.nkey_file, queue.ca_file},
+        "worker": {broker.server_public_key_file, broker.secret_key_file},
+        "refiner": {broker.server_public_key_file, broker.secret_key_file},
+    }.get(role, set())
 
 
 def test_compose_runs_every_role_with_settings_it_mounts():
@@ -84,20 +146,58 @@ def test_compose_runs_every_role_with_settings_it_mounts():
         assert mounts[str(args.config)] == "./cloud.toml"
         assert set(service["depends_on"]) <= set(COMPOSE["services"])
         assert service["build"]["dockerfile"] == "deploy/Dockerfile"
-    assert roles == {"gateway", "worker", "refiner", "station", "retention"}
+        keys = {
+            where: Path(one) for where, one in mounts.items() if where.startswith("/etc/secondlook/keys/")
+        }
+        assert set(map(Path, keys)) == wanted_keys(args.command)
+        assert {file.name for file in keys.values()} == KEYS_OF[args.command]
+        role = DATABASE_ROLE_OF.get(args.command, args.command)
+        assert service["env_file"] == [f"./secrets/{role}.env"]
+    assert roles == {"gateway", "worker", "refiner", "station", "retention", "users"}
     config = load(DEPLOY / "compose" / "cloud.example.toml", CloudConfig)
-    aliases = [OURS[name]["networks"]["default"]["aliases"] for name in ("gateway-1", "gateway-2")]
+    aliases = [OURS[name]["networks"]["workers"]["aliases"] for name in ("gateway-1", "gateway-2")]
     assert aliases == [[config.broker.address.split("/")[-1].split(":")[0]]] * 2
 
 
+def test_compose_takes_from_containers_what_they_do_not_need():
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"] and "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges"], name
+        assert service["mem_limit"] and service["pids_limit"], name
+    networks = {name: set(one["networks"]) for name, one in COMPOSE["services"].items()}
+    assert [name for name, those in networks.items() if "queue" in those] == [
+        "gateway-1",
+        "gateway-2",
+        "nats",
+    ]
+    assert [name for name, those in networks.items() if "outside" in those] == [
+        "gateway-1",
+        "gateway-2",
+        "station",
+    ]
+    assert all(one["internal"] for name, one in COMPOSE["networks"].items() if name != "outside")
+
+
+def test_compose_asks_each_role_for_its_health():
+    config = load(DEPLOY / "compose" / "cloud.example.toml", CloudConfig)
+    for name, service in OURS.items():
+        if name == "setup":
+            continue
+        port = config.station.port if name == "station" else parse_address(config.health.address)[1]
+        (call,) = service["healthcheck"]["test"][-1:]
+        assert f"http://127.0.0.1:{port}/healthz" in call
+        compile(call, name, "exec")
+
+
 def test_compose_names_only_what_there_is():
-    volumes, secrets = set(COMPOSE["volumes"]), set(COMPOSE["secrets"])
+    volumes = set(COMPOSE["volumes"])
     for service in COMPOSE["services"].values():
         for mount in service["volumes"]:
             source = mount.split(":")[0]
-            prepared = source in ("./cloud.toml", "./keys")  # by the operator
+            prepared = source == "./cloud.toml" or source.startswith("./secrets/")  # by the operator
             assert source in volumes or prepared or (DEPLOY / "compose" / source).is_file(), source
-        assert set(service.get("secrets", ())) <= secrets
+        assert set(service["networks"]) <= set(COMPOSE["networks"])
 
 
 @pytest.mark.parametrize("name", sorted(OUR_PODS))
@@ -105,24 +205,92 @@ def test_pod_runs_its_role_with_settings_it_mounts(name):
     pod = OUR_PODS[name]
     (container,) = pod["containers"]
     args = build_parser().parse_args(container["args"])
-    assert args.command == name
+    assert args.command == {"setup": "users"}.get(name, name)
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     (settings,) = (one for one in pod["volumes"] if one["name"] == mounts["/etc/secondlook"])
     assert settings["projected"]["defaultMode"] & 0o007 == 0
-    files = {
-        item["path"]
+    items = [
+        item
         for source in settings["projected"]["sources"]
-        for item in source["secret"].get("items", [{"path": "cloud.toml"}])
-    }
-    config = load(KUBERNETES / "cloud.example.toml", CloudConfig)
-    wanted = {
-        "gateway": [config.gateway.secret_key_file, config.gateway.registry_file],
-        "station": [],
-        "retention": [],
-    }.get(name, [config.broker.server_public_key_file, config.broker.secret_key_file])
-    wanted += [args.config, *(Path(one["value"]) for one in container["env"])]
-    assert {str(path.relative_to("/etc/secondlook")) for path in wanted} == files
+        for item in source.get("secret", {}).get("items", [{"key": "cloud.toml", "path": "cloud.toml"}])
+    ]
+    wanted = {args.config, *wanted_keys(args.command)}
+    wanted |= {Path(one["value"]) for one in container["env"] if one["name"].startswith("AWS_")}
+    assert {str(path.relative_to("/etc/secondlook")) for path in wanted} == {item["path"] for item in items}
+    assert {item["key"] for item in items if item["path"].startswith("keys/")} == KEYS_OF[args.command]
     assert {one["name"] for one in pod["volumes"]} == set(mounts.values())
+    role = DATABASE_ROLE_OF.get(args.command, args.command)
+    (user,) = (one for one in container["env"] if one["name"] == "PGUSER")
+    (password,) = (one for one in container["env"] if one["name"] == "PGPASSWORD")
+    assert user["value"] == f"secondlook_{role}"
+    assert password["valueFrom"]["secretKeyRef"] == {"name": f"database-{role}", "key": "password"}
+
+
+@pytest.mark.parametrize("name", sorted(set(OUR_PODS) - {"setup"}))
+def test_probes_ask_the_role_itself(name):
+    (container,) = OUR_PODS[name]["containers"]
+    config = load(KUBERNETES / "cloud.example.toml", CloudConfig)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    port = "http" if name == "station" else "health"
+    assert ports[port] == (
+        config.station.port if name == "station" else parse_address(config.health.address)[1]
+    )
+    asked = {
+        probe: container[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
+    assert asked == {
+        "startupProbe": {"path": "/healthz", "port": port},
+        "readinessProbe": {"path": "/readyz", "port": port},
+        "livenessProbe": {"path": "/healthz", "port": port},
+    }
+    # Starting may take as long as the role itself allows.
+    start = container["startupProbe"]
+    assert start["failureThreshold"] * start["periodSeconds"] >= 300
+
+
+@pytest.mark.parametrize("name", sorted(PODS))
+def test_no_pod_is_root_or_has_more_than_it_needs(name):
+    pod = PODS[name]
+    assert pod["automountServiceAccountToken"] is False
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True and context["runAsUser"] > 0
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_network_policies_let_through_what_is_needed_and_no_more():
+    policies = {one["metadata"]["name"]: one["spec"] for one in RESOURCES if one["kind"] == "NetworkPolicy"}
+    assert policies.pop("nobody-unless-named") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert set(policies) == set(PODS)
+
+    def peers(rules, side):
+        return {
+            (peer["podSelector"]["matchLabels"]["app"], rule["ports"][0]["port"])
+            for rule in rules
+            for peer in rule.get(side, ())
+        }
+
+    incoming, outgoing = set(), set()
+    for name, policy in policies.items():
+        assert policy["podSelector"] == {"matchLabels": {"app": name}}
+        numbers = {
+            port["name"]: port["containerPort"] for port in PODS[name]["containers"][0].get("ports", ())
+        }
+        incoming |= {(peer, name, numbers.get(port, port)) for peer, port in peers(policy["ingress"], "from")}
+        outgoing |= {(name, peer, port) for peer, port in peers(policy["egress"], "to")}
+    # Both ends agree.
+    assert incoming == outgoing
+    assert {one for one in incoming if one[1] == "nats"} == {("gateway", "nats", 4222)}
+    from_anywhere = {
+        name for name, policy in policies.items() for rule in policy["ingress"] if "from" not in rule
+    }
+    assert from_anywhere == {"gateway", "station"}
 
 
 def test_kubernetes_services_lead_to_ports_and_secrets_exist():
@@ -145,6 +313,10 @@ def test_kubernetes_services_lead_to_ports_and_secrets_exist():
             ]
             named += [one["configMap"]["name"] for one in sources if "configMap" in one]
             assert set(named) <= generated
+        for container in pod["containers"]:
+            for one in container.get("env", ()):
+                if "valueFrom" in one:
+                    assert one["valueFrom"]["secretKeyRef"]["name"] in generated
     config = load(KUBERNETES / "cloud.example.toml", CloudConfig)
     ports = {port["name"]: port["containerPort"] for port in PODS["gateway"]["containers"][0]["ports"]}
     assert config.gateway.edge_address.endswith(f":{ports['edges']}")
@@ -152,15 +324,11 @@ def test_kubernetes_services_lead_to_ports_and_secrets_exist():
     assert PODS["station"]["containers"][0]["ports"][0]["containerPort"] == config.station.port
 
 
-def test_the_queues_server_keeps_what_it_acknowledges_and_takes_whole_frames(tmp_path):
+def test_the_queues_server_keeps_what_it_acknowledges_and_takes_whole_frames():
     text = (KUBERNETES / "nats.conf").read_text()
     assert re.search(r"^\s*sync_interval: always$", text, re.MULTILINE)
     assert re.search(r"^max_payload: 8MB$", text, re.MULTILINE)
-    if nats_version() < (2, 10):
-        text = text.replace("sync_interval: always", "")
-    file = tmp_path / "nats.conf"
-    file.write_text(text.replace("/data", str(tmp_path)))
-    subprocess.run([nats_binary(), "-t", "-c", file], check=True, capture_output=True)
+    # tests/test_site_secrets.py runs a server with it.
 
 
 def test_the_image_installs_extras_that_exist_and_copies_folders_that_exist():
@@ -180,6 +348,7 @@ def test_kustomize_builds_the_base(tmp_path):
     for generator in KUSTOMIZATION["secretGenerator"]:
         for named in generator["files"]:
             file = tmp_path / "base" / named.rpartition("=")[2]
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("x")
+    shutil.copy(tmp_path / "base" / "cloud.example.toml", tmp_path / "base" / "cloud.toml")
     subprocess.run(["kubectl", "kustomize", tmp_path / "base"], check=True, capture_output=True)

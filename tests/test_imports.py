@@ -57,7 +57,6 @@ def test_edge_needs_neither_torch_nor_the_cloud():
         "training",
         "fastapi",
         "sqlalchemy",
-        "PIL",
     )
 
 
@@ -103,7 +102,7 @@ def test_modules_and_functions_stay_readable(path):
 
 
 TRAINING_ONLY = (
-    "av", "compressai", "lpips", "matplotlib", "onnx", "onnx2torch", "onnxscript", "pycocotools",
+    "compressai", "lpips", "matplotlib", "onnx", "onnx2torch", "onnxscript", "pycocotools",
     "pytorch_msssim", "scipy", "torch", "torchvision",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A camera host gets another key while it delivers: the real agent's uplink, the real gateway."""
+"""A camera host gets another key while it delivers, or has that of another: the real agent's uplink and gateway."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from secondlook.cloud.gateway.keys import Registry, Role, create_key_files
+from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import SqliteQueue, open_database
+from secondlook.cloud.storage.queue import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import SpooledFrame
@@ -70,6 +73,44 @@ def test_no_frame_is_lost_when_the_key_changes(tmp_path: Path) -> None:
         uplink.stop()
         spool.close()
     database = open_database(config.database)
-    assert Ledger(database).received("gate", BOOT).cumulative == put - 1
+    assert Ledger(EmbeddedDatabase(database)).received("gate", BOOT).cumulative == put - 1
     assert SqliteQueue(database, config.gateway.queue).depth == put
     database.close()
+
+
+def test_an_agent_with_the_key_of_another_keeps_nobody_busy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = tmp_path / "keys"
+    create_key_files(keys, "gateway")
+    registry = Registry(keys / "registry.json")
+    registry.add("gate", Role.EDGE, create_key_files(keys, "gate").public.decode(), now=0)
+    config = settings(
+        tmp_path / "cloud",
+        secret_key_file=keys / "gateway.key_secret",
+        registry_file=keys / "registry.json",
+    )
+    spool = Spool(tmp_path / "edge", SpoolConfig(min_free_bytes=0), BOOT, 0)
+    spool.put([SpooledFrame(0, 7, 64, 48, None, b"base" * 100, b"enhancement")], 0)
+    with running(config) as gateway:
+        link = LinkConfig(
+            gateway=gateway.edge_address,
+            server_public_key_file=keys / "gateway.key",
+            secret_key_file=keys / "gate.key_secret",
+        )
+        uplink = Uplink(link, AgentIdentity("yard", BOOT, "door"), spool, random.Random(1))
+        uplink.start()
+        busy = time.process_time()
+        time.sleep(6.0)
+        busy = time.process_time() - busy
+        # Pauses of 0.5, 1, 2 and 4 s at most: a handful of attempts, each with a line on either side.
+        told = [record for record in caplog.records if record.name == "secondlook.edge.uplink"]
+        heard = [record for record in caplog.records if record.name == "secondlook.cloud.gateway.intake"]
+        assert 2 <= len(told) <= 6
+        assert all("refuses this host: this key does not belong to yard" in one.getMessage() for one in told)
+        assert 2 <= len(heard) <= 14
+        assert busy < 3.0
+        uplink.stop()
+        assert uplink.failure is None
+    assert spool.undelivered_boots() == [BOOT]  # nothing is lost
+    spool.close()

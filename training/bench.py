@@ -16,7 +16,7 @@ import numpy as np
 from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
 from secondlook.shared.codec import LiteCodec, load_codec
 from secondlook.shared.errors import ConfigError, SourceNotFound
-from secondlook.shared.files import write_atomically
+from secondlook.shared.files import PUBLIC_FILE, write_atomically
 from secondlook.shared.quality import PRESETS
 from secondlook.training.data import U8, list_images, read_rgb
 from secondlook.training.published import KODAK_CURVES, is_kodak
@@ -327,7 +327,7 @@ def write_table(result: dict[str, Any], path: Path) -> None:
     _, ended, after = rest.partition(last)
     if not found or not ended:
         raise ConfigError(f"{path} has no lines {first} and {last}")
-    write_atomically(path, f"{before}{first}\n{table(result)}\n{last}{after}".encode())
+    write_atomically(path, f"{before}{first}\n{table(result)}\n{last}{after}".encode(), mode=PUBLIC_FILE)
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:

@@ -34,8 +34,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     revoke.add_argument(
         "--rotated", action="store_true", help="only those that were rotated out and still overlap"
     )
+    nats = _nats(actions)
     rotate = _rotate(actions)
-    for parser in (new, add, revoke, rotate):
+    for parser in (new, add, revoke, rotate, nats):
         parser.add_argument("name", metavar="NAME", help="edge id, or name of the worker or gateway")
     add.add_argument("public_key_file", type=Path, metavar="FILE", help="the file NAME.key")
     rotate.add_argument(
@@ -45,7 +46,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="?",
         help="public key that was made elsewhere; without it a pair is made here",
     )
-    for parser in (new, rotate):
+    for parser in (new, rotate, nats):
         parser.add_argument(
             "--folder", type=Path, default=Path("keys"), help="where the files go (default %(default)s)"
         )
@@ -66,6 +67,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             help="the registry (default %(default)s)",
         )
         parser.set_defaults(run=run, extra="cloud")
+
+
+def _nats(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    nats = actions.add_parser(
+        "nats",
+        help="make an NKey for the queue",
+        description="Make the NKey with which gateways log in at a NATS server: NAME.nkey, a secret, and"
+        " NAME.nkey_public, which the server's configuration names.",
+    )
+    nats.set_defaults(run=run_nats, extra="scale")
+    return nats
 
 
 def _rotate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -92,6 +104,14 @@ def run_new(args: argparse.Namespace) -> int:
     if args.role != Role.GATEWAY:
         Registry(args.registry).add(args.name, Role(args.role), pair.public.decode(), now=time.time())
     print(key_paths(args.folder, args.name)[1])
+    return 0
+
+
+def run_nats(args: argparse.Namespace) -> int:
+    """Make an NKey."""
+    from secondlook.cloud.gateway.keys import create_nkey_files
+
+    print(create_nkey_files(args.folder, args.name))
     return 0
 
 

@@ -22,7 +22,7 @@ from secondlook.cloud.bench.consumer import Consumed, consume
 from secondlook.cloud.bench.edges import Load, Sent, quantile, send_load
 from secondlook.cloud.demo.children import Children
 from secondlook.shared.errors import ConfigError, FramesLost, GatewayUnreachable, SecondlookError
-from secondlook.shared.files import write_atomically
+from secondlook.shared.files import PUBLIC_FILE, write_atomically
 
 _SAMPLE_SECONDS = 0.5
 _START_SECONDS = 30.0
@@ -101,7 +101,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def write_json(figures: dict[str, Any], path: Path) -> None:
-    write_atomically(path, (json.dumps(figures, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(figures, indent=1) + "\n").encode(), mode=PUBLIC_FILE)
 
 
 def report(figures: dict[str, Any]) -> str:

@@ -5,21 +5,27 @@ from __future__ import annotations
 from secondlook.cloud.catalogue.frames import (
     FrameTombstone,
     NewFrame,
-    NewReview,
     frame_is_stored,
     store_frame,
     store_tombstones,
 )
+from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, skipped_reviews
 from secondlook.cloud.catalogue.reviews import (
+    CAMERA_AWAY,
+    MAX_ATTEMPTS,
     LeasedReview,
     Refinement,
+    begin_attempt,
     extend_review_lease,
+    fail_review,
     lease_due_review,
     mark_expired,
     mark_ready,
+    park_review,
     release_review,
     retry_review,
     set_base_image,
+    wake_reviews,
 )
 from secondlook.cloud.catalogue.schema import (
     AuditEntry,
@@ -27,6 +33,7 @@ from secondlook.cloud.catalogue.schema import (
     Camera,
     DetectedBox,
     Frame,
+    Reason,
     Retention,
     Review,
     ReviewState,
@@ -34,6 +41,7 @@ from secondlook.cloud.catalogue.schema import (
     Verdict,
     VerdictKind,
 )
+from secondlook.cloud.catalogue.site import check_catalogue, site_secret
 from secondlook.cloud.catalogue.store import Catalogue, note_export, open_catalogue
 from secondlook.cloud.catalogue.verdicts import (
     NewVerdict,
@@ -46,6 +54,8 @@ from secondlook.cloud.catalogue.verdicts import (
 )
 
 __all__ = [
+    "CAMERA_AWAY",
+    "MAX_ATTEMPTS",
     "AuditEntry",
     "AuditHead",
     "Camera",
@@ -57,16 +67,21 @@ __all__ = [
     "NewFrame",
     "NewReview",
     "NewVerdict",
+    "Reason",
     "Refinement",
     "Retention",
     "Review",
+    "ReviewBudget",
     "ReviewState",
     "Tombstone",
     "UndoneVerdict",
     "Verdict",
     "VerdictKind",
+    "begin_attempt",
+    "check_catalogue",
     "conflict_of",
     "extend_review_lease",
+    "fail_review",
     "find_repeated",
     "frame_is_stored",
     "is_decided",
@@ -75,11 +90,15 @@ __all__ = [
     "mark_ready",
     "note_export",
     "open_catalogue",
+    "park_review",
     "record_verdict",
     "release_review",
     "retry_review",
     "set_base_image",
+    "site_secret",
+    "skipped_reviews",
     "store_frame",
     "store_tombstones",
     "undo_verdict",
+    "wake_reviews",
 ]

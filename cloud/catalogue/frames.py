@@ -9,17 +9,16 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.newreviews import UNLIMITED, NewReview, ReviewBudget, call_for_review
 from secondlook.cloud.catalogue.schema import (
     Camera,
     DetectedBox,
     Frame,
     Retention,
-    Review,
-    ReviewState,
     Tombstone,
     table_of,
 )
-from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.storage.sql import hold_lock, insert
 from secondlook.shared.detection import Detection
 from secondlook.shared.link import parts_beside
@@ -41,18 +40,6 @@ class NewFrame:
     base_blob: str
     base_bytes: int
     enhancement_bytes: int
-
-
-@dataclass(frozen=True)
-class NewReview:
-    """Why a person shall see a frame; a higher priority is seen sooner.
-
-    Not created where a frame of the same camera host captured less than `apart_ns` before or after has a review.
-    """
-
-    reason: str
-    priority: int
-    apart_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,10 +65,11 @@ def store_frame(
     detections: Sequence[Detection],
     *,
     detector: str,
-    review: NewReview | None,
+    reasons: Sequence[NewReview],
     now_ns: int,
+    budget: ReviewBudget = UNLIMITED,
 ) -> bool:
-    """Store a frame, its detections and the review it calls for, all or nothing.
+    """Store a frame, its detections and the review that `reasons` call for, all or nothing.
 
     Returns False, and changes nothing, when the frame is there already. A tombstone over it is cut: see
     `store_tombstones`.
@@ -113,8 +101,7 @@ def store_frame(
             session.add(row)
             session.flush()
             _cut_tombstones(session, row)
-            if review is not None and not _reviewed_near(session, row, review.apart_ns):
-                _create_review(session, row, review, now_ns)
+            call_for_review(session, row, reasons, budget, now_ns=now_ns)
     except IntegrityError:
         # A database that lets two writers in: another worker stored this frame after our look.
         if frame_is_stored(catalogue, frame.edge_id, frame.boot_id, frame.seq):
@@ -201,46 +188,4 @@ def _box(detection: Detection, detector: str) -> DetectedBox:
     x0, y0, x1, y1 = detection.box
     return DetectedBox(
         label=detection.label, score=detection.score, x0=x0, y0=y0, x1=x1, y1=y1, detector=detector
-    )
-
-
-def _reviewed_near(session: Session, frame: Frame, apart_ns: int) -> bool:
-    if apart_ns == 0:
-        return False
-    near = (
-        select(Review.id)
-        .join(Frame, Review.frame_id == Frame.id)
-        .where(
-            Frame.edge_id == frame.edge_id,
-            Frame.captured_ns > frame.captured_ns - apart_ns,
-            Frame.captured_ns < frame.captured_ns + apart_ns,
-        )
-    )
-    return session.scalars(near.limit(1)).first() is not None
-
-
-def _create_review(session: Session, frame: Frame, review: NewReview, now_ns: int) -> None:
-    row = Review(
-        frame_id=frame.id,
-        reason=review.reason,
-        priority=review.priority,
-        state=ReviewState.DUE,
-        created_ns=now_ns,
-    )
-    frame.retention = Retention.UNDECIDED
-    session.add(row)
-    session.flush()
-    append_audit(
-        session,
-        at_ns=now_ns,
-        actor="policy",
-        action="review created",
-        subject=f"review/{row.id}",
-        detail={
-            "edge_id": frame.edge_id,
-            "boot_id": frame.boot_id,
-            "seq": frame.seq,
-            "reason": review.reason,
-            "priority": review.priority,
-        },
     )

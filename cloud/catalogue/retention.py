@@ -14,7 +14,15 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from secondlook.cloud.catalogue.schema import DetectedBox, Frame, Retention, Review, Tombstone, Verdict
+from secondlook.cloud.catalogue.schema import (
+    DetectedBox,
+    Frame,
+    Reason,
+    Retention,
+    Review,
+    Tombstone,
+    Verdict,
+)
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
 from secondlook.cloud.storage.blobs import base_key, enhancement_key, image_key, parse_key
 
@@ -122,6 +130,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
         for statement in (
             delete(DetectedBox).where(DetectedBox.frame_id.in_(ids)),
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
+            delete(Reason).where(Reason.review_id.in_(select(Review.id).where(of_frames))),
             delete(Review).where(of_frames),
             delete(Frame).where(Frame.id.in_(ids)),
         ):

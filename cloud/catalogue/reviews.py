@@ -5,10 +5,11 @@ Each function is one transaction and leaves a line in the audit trail when it ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.schema import Frame, Retention, Review, ReviewState
@@ -17,19 +18,28 @@ from secondlook.shared.errors import ReviewConflict, ReviewGone, ReviewNotFound
 
 # state -> the states that may follow it
 TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
-    ReviewState.DUE: frozenset({ReviewState.LEASED}),
+    # skipped: the budget of open reviews is needed for another
+    ReviewState.DUE: frozenset({ReviewState.LEASED, ReviewState.SKIPPED}),
     # leased again: the lease ran out and another worker takes over; due: the worker gives it back
     ReviewState.LEASED: frozenset(
         {ReviewState.LEASED, ReviewState.DUE, ReviewState.READY, ReviewState.EXPIRED}
     ),
-    ReviewState.READY: frozenset({ReviewState.DECIDED}),
+    ReviewState.READY: frozenset({ReviewState.DECIDED, ReviewState.SKIPPED}),
     # due: somebody asks for another attempt
-    ReviewState.EXPIRED: frozenset({ReviewState.DECIDED, ReviewState.DUE}),
+    ReviewState.EXPIRED: frozenset({ReviewState.DECIDED, ReviewState.DUE, ReviewState.SKIPPED}),
+    # due: somebody asks for it; the others: somebody had it on the screen and judges it
+    ReviewState.SKIPPED: frozenset(
+        {ReviewState.DUE, ReviewState.READY, ReviewState.EXPIRED, ReviewState.DECIDED}
+    ),
     # ready or expired: a verdict was undone
     ReviewState.DECIDED: frozenset({ReviewState.READY, ReviewState.EXPIRED}),
 }
 
+MAX_ATTEMPTS = 2  # times that a picture may fail, or end its worker, before it is set aside
+CAMERA_AWAY = "camera away"
+
 _NANOSECONDS = 1_000_000_000
+_MOST_REASON = 255
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class LeasedReview:
     enhancement_bytes: int
     created_ns: int
     requested_ns: int
+    has_base_image: bool
 
 
 @dataclass(frozen=True)
@@ -69,30 +80,57 @@ class Refinement:
 
 
 def lease_due_review(
-    catalogue: Catalogue, owner: str, *, lease_seconds: float, now_ns: int
+    catalogue: Catalogue,
+    owner: str,
+    *,
+    lease_seconds: float,
+    now_ns: int,
+    among: Collection[str] | None = None,
+    outside: Collection[str] = (),
 ) -> LeasedReview | None:
-    """Take the most urgent review that is due, or whose lease ran out; None when there is none."""
+    """Take the most urgent review that is due, or whose lease ran out; None when there is none.
+
+    Of camera hosts in `among` (None: of all) and not in `outside`. At equal priority, the one whose deadline comes
+    first. A review whose workers died or hung `MAX_ATTEMPTS` times is set aside on the way, as expired.
+    """
     with catalogue.writing() as session:
-        row = session.scalars(
-            select(Review)
-            .where(
-                or_(
-                    Review.state == ReviewState.DUE,
-                    and_(Review.state == ReviewState.LEASED, Review.lease_until_ns <= now_ns),
-                )
-            )
-            .order_by(Review.priority.desc(), Review.created_ns, Review.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        ).first()
-        if row is None:
-            return None
+        while True:
+            row: Review | None = session.scalars(_most_urgent(now_ns, among, outside)).first()
+            if row is None:
+                return None
+            if row.attempts < MAX_ATTEMPTS:
+                break
+            why = f"set aside: {row.attempts} times its worker died or hung while it was at this picture"
+            _expire(session, row, row.lease_owner or owner, why, now_ns)
+            session.flush()
         move_review(row, ReviewState.LEASED)
         row.lease_owner = owner
         row.lease_until_ns = _later(now_ns, lease_seconds)
+        row.not_before_ns = None
         if row.requested_ns is None:
             row.requested_ns = now_ns
         return _leased(session, row, owner, row.requested_ns)
+
+
+def _most_urgent(now_ns: int, among: Collection[str] | None, outside: Collection[str]) -> Select[Any]:
+    query = select(Review).where(
+        or_(
+            and_(
+                Review.state == ReviewState.DUE,
+                or_(Review.not_before_ns.is_(None), Review.not_before_ns <= now_ns),
+            ),
+            and_(Review.state == ReviewState.LEASED, Review.lease_until_ns <= now_ns),
+        )
+    )
+    if among is not None or outside:
+        query = query.join(Frame, Review.frame_id == Frame.id)
+    if among is not None:
+        query = query.where(Frame.edge_id.in_(among))
+    if outside:
+        query = query.where(Frame.edge_id.not_in(outside))
+    asked_for = func.coalesce(Review.requested_ns, Review.created_ns)
+    query = query.order_by(Review.priority.desc(), asked_for, Review.created_ns, Review.id)
+    return query.limit(1).with_for_update(of=Review, skip_locked=True)
 
 
 def extend_review_lease(
@@ -111,6 +149,62 @@ def set_base_image(
         row = _held(session, review_id, owner)
         row.frame.stored_bytes = max(row.frame.stored_bytes, row.frame.base_bytes + image_bytes)
         row.base_image, row.shown_sha256 = key, sha256
+        row.attempts = max(0, row.attempts - 1)  # this one ended well
+
+
+def begin_attempt(
+    catalogue: Catalogue, review_id: int, owner: str, *, lease_seconds: float, now_ns: int
+) -> None:
+    """Count an attempt to work on the picture of a leased review, and hold it for ``lease_seconds`` from now.
+
+    An attempt of which nothing more is heard ended its worker. Raises ReviewConflict when the lease is lost.
+    """
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        row.attempts += 1
+        row.lease_until_ns = _later(now_ns, lease_seconds)
+
+
+def fail_review(
+    catalogue: Catalogue, review_id: int, owner: str, *, why: str, retry_seconds: float, now_ns: int
+) -> None:
+    """Note that an attempt at a leased review failed: it is due again after a while, or set aside as expired."""
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        if row.attempts >= MAX_ATTEMPTS:
+            _expire(
+                session, row, owner, f"set aside: it failed {row.attempts} times, at last with {why}", now_ns
+            )
+            return
+        move_review(row, ReviewState.DUE)
+        row.not_before_ns = _later(now_ns, retry_seconds)
+        row.why_waiting = f"to be tried again: {why}"[:_MOST_REASON]
+        audit_review(
+            session, now_ns, owner, "review failed", review_id, {"why": why, "attempts": row.attempts}
+        )
+
+
+def park_review(catalogue: Catalogue, review_id: int, owner: str, *, look_again_ns: int) -> None:
+    """Give a leased review back because its camera host is away; it is looked at again then at the latest."""
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        move_review(row, ReviewState.DUE)
+        row.not_before_ns, row.why_waiting = look_again_ns, CAMERA_AWAY
+
+
+def wake_reviews(catalogue: Catalogue, edge_ids: Collection[str]) -> None:
+    """The camera hosts speak again: what waited for them need wait no longer."""
+    of_them = select(Frame.id).where(Frame.edge_id.in_(edge_ids))
+    with catalogue.writing() as session:
+        session.execute(
+            update(Review)
+            .where(
+                Review.state == ReviewState.DUE,
+                Review.why_waiting == CAMERA_AWAY,
+                Review.frame_id.in_(of_them),
+            )
+            .values(not_before_ns=None, why_waiting=None)
+        )
 
 
 def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinement, *, now_ns: int) -> None:
@@ -138,10 +232,7 @@ def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinem
 def mark_expired(catalogue: Catalogue, review_id: int, owner: str, *, why: str, now_ns: int) -> None:
     """End a leased review whose enhancement cannot be had or not be decoded."""
     with catalogue.writing() as session:
-        row = _held(session, review_id, owner)
-        move_review(row, ReviewState.EXPIRED)
-        row.why_expired = why[:255]
-        audit_review(session, now_ns, owner, "review expired", review_id, {"why": why})
+        _expire(session, _held(session, review_id, owner), owner, why, now_ns)
 
 
 def release_review(catalogue: Catalogue, review_id: int, owner: str) -> None:
@@ -151,14 +242,18 @@ def release_review(catalogue: Catalogue, review_id: int, owner: str) -> None:
 
 
 def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: int) -> None:
-    """Let an expired review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
+    """Let an expired or skipped review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
     with catalogue.writing() as session:
         row = get_review(session, review_id)
-        if row.state is not ReviewState.EXPIRED:
-            raise ReviewConflict(f"review {review_id} is {row.state.value}, not expired")
-        move_review(row, ReviewState.DUE)
+        if row.state not in (ReviewState.EXPIRED, ReviewState.SKIPPED):
+            raise ReviewConflict(f"review {review_id} is {row.state.value}, neither expired nor skipped")
+        done = row.refined_image is not None  # it was skipped later than that
+        move_review(row, ReviewState.READY if done else ReviewState.DUE)
         row.why_expired = None
-        row.requested_ns = None
+        if not done:
+            row.requested_ns = None
+        row.attempts = 0
+        row.frame.retention = Retention.UNDECIDED
         audit_review(session, now_ns, actor, "review retried", review_id, {})
 
 
@@ -169,6 +264,8 @@ def move_review(row: Review, state: ReviewState) -> None:
     row.state = state
     if state is not ReviewState.LEASED:
         row.lease_owner = row.lease_until_ns = None
+    if state not in (ReviewState.LEASED, ReviewState.DUE):
+        row.why_waiting = row.not_before_ns = None
 
 
 def get_review(session: Session, review_id: int) -> Review:
@@ -212,6 +309,7 @@ def _leased(session: Session, row: Review, owner: str, requested_ns: int) -> Lea
         enhancement_bytes=frame.enhancement_bytes,
         created_ns=row.created_ns,
         requested_ns=requested_ns,
+        has_base_image=row.base_image is not None,
     )
 
 
@@ -226,6 +324,12 @@ def _count_key_enhancement(session: Session, frame: Frame) -> None:
     ).one_or_none()
     if key is not None:
         key.stored_bytes = max(key.stored_bytes, key.base_bytes + key.enhancement_bytes)
+
+
+def _expire(session: Session, row: Review, owner: str, why: str, now_ns: int) -> None:
+    move_review(row, ReviewState.EXPIRED)
+    row.why_expired = why[:_MOST_REASON]
+    audit_review(session, now_ns, owner, "review expired", row.id, {"why": why})
 
 
 def _later(now_ns: int, seconds: float) -> int:

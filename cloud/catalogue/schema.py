@@ -44,6 +44,7 @@ class ReviewState(StrEnum):
     LEASED = "leased"  # a review worker is fetching and refining it
     READY = "ready"  # a person can look at the refined image
     EXPIRED = "expired"  # the enhancement cannot be had; a person can look at the base image
+    SKIPPED = "skipped"  # beyond the budget of open reviews; nobody is asked, but anybody may ask for it
     DECIDED = "decided"  # the verdicts that stand settle it (``verdicts.is_decided``)
 
 
@@ -127,7 +128,7 @@ class Frame(Base):
     key_seq: Mapped[int | None] = mapped_column(BigInteger)  # the frame a delta refers to
     base_blob: Mapped[str] = mapped_column(_BlobKey)
     base_bytes: Mapped[int]
-    enhancement_bytes: Mapped[int]  # waiting on the camera host
+    enhancement_bytes: Mapped[int] = mapped_column(BigInteger)  # waiting on the camera host, as it says
     # Rows of unknown class are kept, hence this default.
     retention: Mapped[Retention] = mapped_column(
         _names(Retention, checked=False), server_default=Retention.UNDECIDED.value
@@ -180,7 +181,7 @@ class Review(Base):
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), unique=True)
-    reason: Mapped[str] = mapped_column(String(255))  # what the policy saw
+    reason: Mapped[str] = mapped_column(String(255))  # all that the policy saw, as one line
     priority: Mapped[int]  # higher is sooner
     state: Mapped[ReviewState] = mapped_column(_names(ReviewState))
     lease_owner: Mapped[str | None] = mapped_column(String(128))
@@ -197,9 +198,39 @@ class Review(Base):
     postfilter: Mapped[str | None] = mapped_column(String(128))
     codec_model: Mapped[str | None] = mapped_column(String(64))
     why_expired: Mapped[str | None] = mapped_column(String(255))
+    why_waiting: Mapped[str | None] = mapped_column(String(255))  # what holds up one that is due
+    not_before_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # one that is due is not leased earlier
+    # Times its picture was worked on without an end: its worker failed, or is at it, or died.
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
 
     frame: Mapped[Frame] = relationship(back_populates="review")
     verdicts: Mapped[list[Verdict]] = relationship(order_by="Verdict.id", back_populates="review")
+    reasons: Mapped[list[Reason]] = relationship(order_by="Reason.id", back_populates="review")
+
+
+class Reason(Base):
+    """One of the reasons for a review."""
+
+    __tablename__ = "review_reasons"
+    __table_args__ = (UniqueConstraint("review_id", "rule"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"))
+    rule: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(String(255))
+    priority: Mapped[int]
+    # Whether it called for the review by itself; else the same rule had called for one nearby in time.
+    decisive: Mapped[bool]
+
+    review: Mapped[Review] = relationship(back_populates="reasons")
+
+
+class SiteSecret(Base):
+    """Random numbers that all workers of a site share and nobody else may know."""
+
+    __tablename__ = "site_secrets"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(64))  # 32 bytes, in hex
 
 
 class Verdict(Base):

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
 from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Verdict, VerdictKind
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.cloud.workers.policy import AUDIT_SAMPLE
+from secondlook.cloud.workers.policy import Rule
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
 from secondlook.shared.texts import class_key, class_name, has_control
 
@@ -211,7 +211,9 @@ def _stored(session: Session, review_id: int, verdict: NewVerdict) -> Verdict | 
 def _add(session: Session, review: Review, verdict: NewVerdict, now_ns: int) -> Verdict:
     _check_against_frame(review, verdict)
     before = review.state
-    if before not in _OPEN | {ReviewState.DECIDED}:
+    # One that was skipped may have been on the person's screen when that came about.
+    on_screen = before is ReviewState.SKIPPED and review.base_image is not None
+    if before not in _OPEN | {ReviewState.DECIDED} and not on_screen:
         raise ReviewConflict(f"review {review.id} is {before.value} and cannot be judged yet")
     other = _unseen_decision(review, verdict)
     entry = _row(review.id, verdict, now_ns)
@@ -277,7 +279,8 @@ def _settle(review: Review, now_ns: int) -> None:
     if state is not ReviewState.DECIDED:
         kept = Retention.UNDECIDED
     else:
-        kept = Retention.AUDIT if review.reason == AUDIT_SAMPLE else Retention.DECIDED
+        sampled = any(reason.rule == Rule.AUDIT for reason in review.reasons)
+        kept = Retention.AUDIT if sampled else Retention.DECIDED
     # Also where the state stays: who looks at a decided frame again wants it kept from then on.
     review.frame.retention, review.frame.retention_ns = kept, now_ns
 

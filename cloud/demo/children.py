@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from secondlook.shared.config import SOURCE_CREDENTIALS
 from secondlook.shared.errors import ChildEnded
 
 _CODE = Path(__file__).parents[3]  # children run the very code that runs this
@@ -57,7 +58,9 @@ class Children:
         self._children: dict[str, Child] = {}
         # The settings files say all that the children need to know; the environment would win over them.
         self._environment = {
-            name: text for name, text in os.environ.items() if not name.startswith("SECONDLOOK_")
+            name: text
+            for name, text in os.environ.items()
+            if not name.startswith("SECONDLOOK_") or name == SOURCE_CREDENTIALS
         }
         self._import_path = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
 

@@ -59,7 +59,7 @@ class EdgeStatus:
             return EdgeTotals()
         last = list(self._by_boot.values())[-1]
         return EdgeTotals(
-            **{name: sum(each[name] for each in self._by_boot.values()) for name in _SUMMED},
+            **{name: sum(_counted(each, name) for each in self._by_boot.values()) for name in _SUMMED},
             encode_fps=last["encode_fps"],
             encode_ms=last["encode_ms"],
             source=last["source"],
@@ -73,3 +73,8 @@ class EdgeStatus:
         except ValueError as cause:
             raise StoreCorrupt(f"not a status file: {self._path}") from cause
         return status
+
+
+def _counted(status: dict[str, Any], name: str) -> int:
+    """A start also delivers what earlier ones left in the spool."""
+    return int(status[name]) + (int(status["acknowledged_earlier"]) if name == "acknowledged" else 0)

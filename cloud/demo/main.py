@@ -105,8 +105,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo that the flags ask for."""
     from secondlook.cloud.demo.run import run_demo
     from secondlook.cloud.demo.settings import DemoConfig
+    from secondlook.shared.config import SOURCE_CREDENTIALS
+    from secondlook.shared.redact import refuse_on_command_line
     from secondlook.shared.settings import NameOrPath, SourceAddress
 
+    refuse_on_command_line(
+        "--source", args.source, f"put user and password as USER:PASSWORD into {SOURCE_CREDENTIALS}"
+    )
     frames = args.frames if args.frames is not None or not args.exit else _FRAMES_WITH_EXIT
     open_browser = args.open if args.open is not None else sys.stdout.isatty() and not args.exit
     return run_demo(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from secondlook.cloud.demo.report import Counts, count, make_report
 from secondlook.cloud.demo.settings import DemoConfig, choose_ports, cloud_settings, edge_settings, to_toml
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.shared.errors import FramesLost, PipelineStalled, SecondlookError, Unwritable
-from secondlook.shared.files import write_atomically
+from secondlook.shared.files import PUBLIC_FILE, make_folder, write_atomically
 
 # Downstream first: whoever asks goes before whoever answers.
 STOP_ORDER = ("edge", "retention", "refiner", "worker", "station", "gateway")
@@ -59,6 +60,7 @@ class Demo:
             except KeyboardInterrupt:
                 _say("stopping")
             finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is heard already
                 self._children.stop(STOP_ORDER, grace_seconds=_GRACE_SECONDS)
             if not self._config.records_frames:
                 return None
@@ -147,13 +149,14 @@ class Demo:
 
 def run_demo(config: DemoConfig) -> int:
     """Run a demo and write its report. Raises DemoError, PortBusy, StorageError."""
+    signal.signal(signal.SIGTERM, _interrupt)
     with _data_folder(config.data_dir) as folder:
         report = Demo(config, folder).run()
         if report is None:
             return 0
         text = json.dumps(report, indent=2)
         if config.report is not None:
-            write_atomically(config.report, f"{text}\n".encode())
+            write_atomically(config.report, f"{text}\n".encode(), mode=PUBLIC_FILE)
         else:
             _say(text)
         frames = report["frames"]
@@ -162,17 +165,25 @@ def run_demo(config: DemoConfig) -> int:
     return 0
 
 
+def _interrupt(*_: object) -> None:
+    """A supervisor's SIGTERM ends the demo as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _data_folder(wanted: Path | None) -> Iterator[Path]:
     """The wanted folder, which stays; or a temporary one, which stays only after an error, for its logs."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="secondlook-demo-")) if wanted is None else wanted.absolute()
-        for name in ("logs", "edge", "cloud", "frames"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise Unwritable(
             f"cannot use the data folder {wanted or 'for temporary files'}: {cause.strerror}"
         ) from cause
+    for name in ("logs", "edge", "cloud", "frames"):
+        try:
+            make_folder(folder / name)
+        except Unwritable as cause:
+            raise Unwritable(f"cannot use the data folder {folder}: {cause}") from cause
     try:
         yield folder
     except SecondlookError:

@@ -77,7 +77,8 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
         "gateway": {"edge_address": f"tcp://127.0.0.1:{ports.gateway}"},
         "broker": {"address": f"tcp://127.0.0.1:{ports.broker}"},
         # By count, not by chance: a short run shall have something to show.
-        "policy": {"every_nth": config.audit_every},
+        # And all of it is shown, however many there are.
+        "policy": {"every_nth": config.audit_every, "max_open_reviews": 0, "max_open_reviews_of_camera": 0},
         "worker": {"codec": config.codec, "detector": config.detector, "device": config.device},
         "refiner": {"codec": config.codec, "postfilter": config.postfilter, "device": config.device},
         "station": {"port": ports.station},

@@ -6,6 +6,7 @@ which the next batch can grow: then one batch at a time is *begun*, and stored o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,11 +25,13 @@ class Batch:
     frames: list[QueuedFrame] = field(default_factory=list)
     tombstones: list[FrameTombstone] = field(default_factory=list)
     size_bytes: int = 0
+    bytes_of: Counter[str] = field(default_factory=Counter)  # by edge id
     peers: dict[tuple[Peer, BootName], None] = field(default_factory=dict)  # who is to hear of it, in order
 
     def add_frame(self, peer: Peer, frame: QueuedFrame) -> None:
         self.frames.append(frame)
         self.size_bytes += len(frame.payload)
+        self.bytes_of[frame.edge_id] += len(frame.payload)
         self.peers[peer, (frame.edge_id, frame.boot_id)] = None
 
     def add_tombstone(self, peer: Peer, tombstone: FrameTombstone) -> None:
@@ -56,6 +59,16 @@ class IntakeBatcher:
     def awaits(self) -> bool:
         """Whether a batch is begun and not stored."""
         return self._begun is not None
+
+    def bytes_of(self, edge_id: str) -> int:
+        """Bytes of a camera host that are not stored yet."""
+        begun = self._begun[0].bytes_of[edge_id] if self._begun is not None else 0
+        return self.growing.bytes_of[edge_id] + begun
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are not stored yet."""
+        return self.growing.size_bytes + (0 if self._begun is None else self._begun[0].size_bytes)
 
     def forget(self) -> None:
         """Camera hosts send again what they do not hear of."""

@@ -19,11 +19,18 @@ from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates, RateLimits
 from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
-from secondlook.cloud.storage.ledger import FrameTombstone, with_keys
+from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
-from secondlook.cloud.storage.requests import Assemblies, RequestState
-from secondlook.cloud.storage.stores import FrameLedger, RequestStore
-from secondlook.shared.errors import TRANSIENT_ERRORS, PacketError, QueueFull, StorageError
+from secondlook.cloud.storage.requests import Assemblies, RequestState, RequestTable
+from secondlook.shared.errors import (
+    TRANSIENT_ERRORS,
+    PacketError,
+    QueueFull,
+    StorageError,
+    StoreBusy,
+    StoreUnavailable,
+)
+from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     Ack,
     BaseFrame,
@@ -48,7 +55,7 @@ Outgoing = tuple[Peer, Packet]
 
 _RATES = RateLimits()
 _NANOSECONDS = 1_000_000_000
-_COMPLAINT_SECONDS = 1.0
+_CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
 _CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
     Tombstone: "bulk",
@@ -63,9 +70,9 @@ class Intake:
 
     def __init__(
         self,
-        ledger: FrameLedger,
+        ledger: Ledger,
         queue: FrameQueue,
-        requests: RequestStore,
+        requests: RequestTable,
         blobs: Blobs,
         limits: IntakeLimits,
         registry: Registry | None,
@@ -76,13 +83,26 @@ class Intake:
         self._requests = requests
         self._blobs = blobs
         self._limits = limits
-        self._hello_packets = rates.hello_packets
+        self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
         self._assemblies = Assemblies()
         self._sessions = Sessions(registry)
         self._batcher = IntakeBatcher(limits, self._begin)
+        self._least_room: int | None = None  # in the queue, for whomever; as of the last batch
+        self._rooms: dict[str, int] = {}  # in the queue, by edge id; what was asked for since the last batch
         self._stalled_until = 0.0
-        self._complained_at = 0.0
+        self._outage = Outage(log)
+        self._cannot_store = False  # the latest attempt failed
+        self._stored_at = 0.0  # the turn of the latest attempt
+        self._unreachable = False  # the latest trouble was a store that does not answer
+        self._complaints = LimitedLog(log)
+
+    def waits_for(self, *, now: float) -> str | None:
+        """Why nothing can be taken, where a store does not answer; None when all are there.
+
+        One that is full answers: frames can and must be taken out of it.
+        """
+        return self._outage.why if self._unreachable and self._is_stalled(now) else None
 
     @property
     def batch_is_full(self) -> bool:
@@ -96,6 +116,14 @@ class Intake:
     def connected(self) -> dict[str, list[str]]:
         """Edge ids, each with the channels on which it is connected."""
         return self._sessions.connected()
+
+    def clock_offsets(self) -> dict[str, float]:
+        """Seconds by which our clock is ahead of a camera host's, where that was measured."""
+        return {
+            session.edge_id: session.clock_offset_seconds
+            for session in self._sessions.values()
+            if session.clock_offset_seconds is not None
+        }
 
     def serves(self, public_key: str, *, now: float) -> bool:
         """Whether a connection with this key may stay."""
@@ -122,6 +150,8 @@ class Intake:
         try:
             packet = parse(frames)
         except PacketError as error:
+            if speaks_for:
+                self._rates.charge(sender, packets=self._costs.rejected_packets, now=now)
             return [(peer, self._fault("rejected", str(error), now))]
         try:
             return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
@@ -135,6 +165,7 @@ class Intake:
         Without ``wait``, where the queue is a server, that begins and ends in different calls: see ``awaits_queue``.
         """
         packets: list[Outgoing] = []
+        self._forget_rooms()
         while (batch := self._batcher.next_to_store(wait=wait)) is not None:
             packets += self._store(batch, now)
         return packets
@@ -152,14 +183,18 @@ class Intake:
 
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
+            self._stored_at = now
             frames, tombstones = self._with_keys(batch), batch.tombstones
-            safe = (
-                self._ledger.take(self._queue, frames, tombstones, now=now) if frames or tombstones else set()
-            )
+            safe: set[BootName] = set()
+            if frames or tombstones:
+                safe = self._ledger.take(self._queue, frames, tombstones, now=now)
+                self._cannot_store = False
         except (QueueFull, *TRANSIENT_ERRORS) as error:
             # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
+            self._cannot_store = True
             self._stall(error, now)
             safe = set()
+        self._forget_rooms()
         try:
             share = self._share(now)
             return [
@@ -176,10 +211,14 @@ class Intake:
         """All that was done since the last commit is rolled back, and nobody heard of it."""
         self._batcher.forget()
         self._ledger.forget()
+        self._cannot_store = self._cannot_store or self._stored_at == now
         self._stall(error, now)
 
     def tick(self, *, now: float) -> list[Outgoing]:
         """What time brings: deadlines, credit that can be given again, tests of silent peers, requests to send."""
+        self._forget_rooms()
+        if not (self._cannot_store or self._is_stalled(now)):
+            self._outage.over(now)
         steps = (self._end_requests, self._raised_credit, self._probes, self._requests_to_send)
         return [packet for step in steps for packet in self._attempt(step, now)]
 
@@ -220,14 +259,28 @@ class Intake:
             return self._chunk(session, packet, now)
         if isinstance(packet, Refusal):
             return self._refusal(session, packet, now)
+        if isinstance(packet, Ping):
+            self._compare_clocks(session, packet, now)
         return [Pong(int(now * _NANOSECONDS))]
+
+    def _compare_clocks(self, session: Session, ping: Ping, now: float) -> None:
+        """A ping carries the camera host's clock. What it took to come is part of the difference, and small."""
+        offset = now - ping.now_ns / _NANOSECONDS
+        was_off = abs(session.clock_offset_seconds or 0.0) > _CLOCK_SECONDS
+        session.clock_offset_seconds = offset
+        if abs(offset) > _CLOCK_SECONDS and not was_off:
+            side = "behind" if offset > 0 else "ahead of"
+            text = f"{session.edge_id}: its clock is {abs(offset):.1f} s {side} ours: times of its frames are wrong"
+            self._complaints.warning("clock", text, now)
+        elif was_off and abs(offset) <= _CLOCK_SECONDS:
+            self._complaints.warning("clock", f"{session.edge_id}: its clock agrees with ours again", now)
 
     def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
         speaks_for = self._sessions.speaks_for(public_key, now)
         if speaks_for is not None and hello.edge_id != speaks_for:
             self._sessions.pop(peer, None)
             return [self._fault("wrong-edge", f"this key does not belong to {hello.edge_id}", now)]
-        if not self._rates.admits(hello.edge_id, packets=self._hello_packets, size_bytes=0, now=now):
+        if not self._rates.admits(hello.edge_id, packets=self._costs.hello_packets, size_bytes=0, now=now):
             return self._too_fast(hello.edge_id, now)
         session = self._sessions.get(peer)
         if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
@@ -260,6 +313,9 @@ class Intake:
             return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
         received_ns = int(now * _NANOSECONDS)
         if isinstance(packet, Tombstone):
+            cost = self._costs.tombstone_packets
+            if not self._rates.admits(session.edge_id, packets=cost, size_bytes=0, now=now):
+                return self._too_fast(session.edge_id, now)
             tombstone = FrameTombstone(
                 session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns
             )
@@ -267,6 +323,9 @@ class Intake:
             return []
         if self._is_stalled(now):
             # Once is enough: it hears when there is credit again.
+            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
+        if len(packet.payload) > self._room_of(session.edge_id):
+            # Its share of the queue is full: what it sends in spite of that is not taken.
             return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
         frame = QueuedFrame(
             edge_id=session.edge_id,
@@ -376,16 +435,33 @@ class Intake:
 
     def _credit(self, session: Session, share: int, now: float) -> int:
         """The window of a bulk connection: its share within its rate, or nothing where that would be little."""
-        credit = min(share, self._rates.credit(session.edge_id, now))
+        room = self._room_of(session.edge_id)
+        credit = min(share, room, self._rates.credit(session.edge_id, now))
         return credit if credit >= min(self._limits.min_window_bytes, self._limits.window_bytes) else 0
+
+    def _room_of(self, edge_id: str) -> int:
+        """Bytes that a camera host may still add to the queue, what is on its way there counted."""
+        if self._least_room is None:
+            self._least_room = self._queue.least_room_bytes
+        least = self._least_room - self._batcher.size_bytes
+        if least > 2 * self._limits.window_bytes:
+            return least  # plenty: no need to look closer
+        room = self._rooms.get(edge_id)
+        if room is None:
+            room = self._rooms[edge_id] = self._queue.room_of(edge_id)
+        return room - self._batcher.bytes_of(edge_id)
+
+    def _forget_rooms(self) -> None:
+        self._least_room = None
+        self._rooms.clear()
 
     def _is_stalled(self, now: float) -> bool:
         # The second bound is for a clock that was set back meanwhile.
         return 0 < self._stalled_until - now <= self._limits.stall_seconds
 
     def _stall(self, error: Exception, now: float) -> None:
-        if not self._is_stalled(now):
-            log.error("nothing is taken for %g s: %s", self._limits.stall_seconds, error)
+        self._outage.met(error, now)
+        self._unreachable = isinstance(error, StoreUnavailable | StoreBusy)
         self._stalled_until = now + self._limits.stall_seconds
 
     def _too_fast(self, sender: str, now: float) -> list[Packet]:
@@ -395,8 +471,5 @@ class Intake:
 
     def _fault(self, code: str, text: str, now: float) -> Fault:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
-        # One line a second at most: a hostile peer must not be able to fill the log.
-        if not 0 <= now - self._complained_at < _COMPLAINT_SECONDS:
-            self._complained_at = now
-            log.warning("%s: %s", code, printable)
+        self._complaints.warning(code, f"{code}: {printable}", now)
         return Fault(code, printable)

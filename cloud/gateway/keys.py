@@ -19,9 +19,12 @@ import zmq
 from zmq.utils import z85
 
 from secondlook.shared.errors import ConfigError, KeyRejected
-from secondlook.shared.files import storage_error, write_atomically
+from secondlook.shared.files import make_folder, storage_error, write_atomically
 from secondlook.shared.packet import is_edge_id
-from secondlook.shared.sqlite import make_folder
+
+# Names and public keys are no secret, and the service that reads them is another user than root, who makes them.
+_FOLDER_MODE = 0o755
+_REGISTRY_MODE = 0o644
 
 
 class Role(StrEnum):
@@ -61,12 +64,29 @@ def create_key_files(folder: Path, name: str, stem: str | None = None) -> KeyPai
     """
     _check_name(name)
     public, secret = zmq.curve_keypair()
-    make_folder(folder)
+    make_folder(folder, mode=_FOLDER_MODE)
     public_path, secret_path = key_paths(folder, stem or name)
     head = "# ZeroMQ CURVE key of " + name
     _write_new(secret_path, f"{head}: keep this file secret\n{_certificate(public, secret)}", 0o600)
     _write_new(public_path, f"{head}, public part\n{_certificate(public, None)}", 0o644)
     return KeyPair(public, secret)
+
+
+def create_nkey_files(folder: Path, name: str) -> Path:
+    """Make an NKey of a NATS user: its seed in ``name.nkey``, its public half in ``name.nkey_public``.
+
+    Returns the path of the seed. Raises ConfigError when they exist, Unwritable, DiskFull.
+    """
+    import nkeys  # of the extra `scale`; a site with the embedded queue needs none
+
+    _check_name(name)
+    make_folder(folder, mode=_FOLDER_MODE)
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    path = folder / f"{name}.nkey"
+    _write_new(path, seed.decode() + "\n", 0o600)
+    _write_new(folder / f"{name}.nkey_public", public + "\n", 0o644)
+    return path
 
 
 def key_paths(folder: Path, stem: str) -> tuple[Path, Path]:
@@ -155,9 +175,9 @@ class Registry:
             raise ConfigError(f"this key is registered already, for {self._by_key[public_key].name}")
 
     def _write(self, entries: tuple[Entry, ...]) -> None:
-        make_folder(self._path.absolute().parent)
+        make_folder(self._path.absolute().parent, mode=_FOLDER_MODE)
         listed = {"keys": [asdict(entry) for entry in entries]}
-        write_atomically(self._path, f"{json.dumps(listed, indent=1)}\n".encode())
+        write_atomically(self._path, f"{json.dumps(listed, indent=1)}\n".encode(), mode=_REGISTRY_MODE)
         self._take(entries)
 
     def _take(self, entries: tuple[Entry, ...]) -> None:

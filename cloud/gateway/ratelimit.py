@@ -31,6 +31,10 @@ class RateLimits(Settings):
     burst_seconds: Seconds = 10.0  # what a host that was quiet may send at once, in seconds of the above
     # a hello counts as so many packets, for each costs a commit
     hello_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
+    # a tombstone counts as so many packets, for it is kept
+    tombstone_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 20.0
+    # a message that is no packet counts as so many, for it helps nobody
+    rejected_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
 
 
 class TokenBucket:
@@ -108,6 +112,10 @@ class EdgeRates:
         rates.bytes.take(size_bytes, now)
         rates.mean_bytes += (size_bytes - rates.mean_bytes) * _SMOOTHING
         return True
+
+    def charge(self, edge_id: str, *, packets: float, now: float) -> None:
+        """Count what a camera host's last message cost beyond the others."""
+        self._latest.of(edge_id, now).packets.take(packets, now)
 
     def may_tell(self, edge_id: str, now: float) -> bool:
         """Whether to tell a refused host so: once a second, lest refusals become a flood of their own."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
@@ -47,7 +48,18 @@ _PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
 _FORGET_SECONDS = 60.0  # between two deletions of what is too old
 _FORGOTTEN_AT_ONCE = 1000  # rows; camera hosts wait meanwhile
 _DAY_SECONDS = 86_400.0
+# for taking in packets, and for calls: keys, workers and acknowledgements wait no longer
+_TURN_SECONDS = 0.02
 _UNREACHABLE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A worker's request; ``caller`` is the name that goes with its key."""
+
+    peer: bytes
+    message: bytes
+    caller: str
 
 
 class Gateway:
@@ -74,7 +86,14 @@ class Gateway:
         self._intake = Intake(
             stores.ledger, stores.queue, stores.requests, blobs, gateway.limits, registry, gateway.rates
         )
-        self._broker = Broker(stores.queue, stores.ledger, stores.requests, blobs, self._intake.connected)
+        self._broker = Broker(
+            stores.queue,
+            stores.ledger,
+            stores.requests,
+            blobs,
+            self._intake.connected,
+            self._intake.clock_offsets,
+        )
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -111,10 +130,16 @@ class Gateway:
         self._context.destroy(linger=0)
         self._stores.close()
 
-    def run(self, stop: threading.Event, heartbeat: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        heartbeat: Callable[[], None] = lambda: None,
+        waits: Callable[[str | None], None] = lambda _why: None,
+    ) -> None:
         """Serve until ``stop`` is set. Raises StoreCorrupt or Unwritable when the database fails for good.
 
-        ``heartbeat`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused.
+        ``heartbeat`` is called whenever all that had arrived is dealt with: stored and acknowledged, or refused;
+        ``waits`` then hears which store is away, or None.
         """
         poller = zmq.Poller()
         for socket in (self._zap, self._edges, self._workers):
@@ -125,6 +150,7 @@ class Gateway:
                 if self._zap in ready:
                     self._answer_zap()
                 self._turn(self._edges in ready, self._workers in ready, self._clock())
+                waits(self._intake.waits_for(now=self._clock()))
                 heartbeat()
 
     def _turn(self, from_edges: bool, from_workers: bool, now: float) -> None:
@@ -143,7 +169,10 @@ class Gateway:
             with self._stores.one_commit(synced=storing):
                 if storing:
                     packets += self._receive_packets(now)
-                answers = [(peer, self._broker.answer(call, now=now)) for peer, call in calls]
+                answers = [
+                    (call.peer, self._broker.answer(call.message, now=now, caller=call.caller))
+                    for call in calls
+                ]
                 if due:
                     packets += self._intake.tick(now=now)
                     self._forget_old(now)
@@ -151,7 +180,10 @@ class Gateway:
                     packets += self._intake.serve_requests(now=now)
         except TRANSIENT_ERRORS as error:
             self._intake.on_rollback(error, now=now)
-            packets, answers = [], [(peer, self._broker.on_rollback(call, error)) for peer, call in calls]
+            packets, answers = (
+                [],
+                [(call.peer, self._broker.on_rollback(call.message, error)) for call in calls],
+            )
         for peer, answer in answers:
             _send(self._workers, [peer, answer])
         for peer, packet in packets:
@@ -168,7 +200,7 @@ class Gateway:
         tombstones = requests = 0
         if days.tombstones_days:
             before_ns = int((now - days.tombstones_days * _DAY_SECONDS) * 1_000_000_000)
-            tombstones = self._stores.ledger.forget_gaps(before_ns=before_ns, most=_FORGOTTEN_AT_ONCE)
+            tombstones = self._stores.ledger.forget_tombstones(before_ns=before_ns, most=_FORGOTTEN_AT_ONCE)
         if days.requests_days:
             requests = self._stores.requests.forget(
                 before=now - days.requests_days * _DAY_SECONDS, most=_FORGOTTEN_AT_ONCE
@@ -233,7 +265,8 @@ class Gateway:
         """Hand over what camera hosts sent, up to one batch, and store it; what to answer."""
         packets: list[Outgoing] = []
         take = self._take_plain if self._registry is None else self._take_authenticated
-        while not self._intake.batch_is_full and len(packets) < _PACKETS_AT_ONCE:
+        end = time.monotonic() + _TURN_SECONDS
+        while not self._intake.batch_is_full and len(packets) < _PACKETS_AT_ONCE and time.monotonic() < end:
             answers = take(now)
             if answers is None:
                 break
@@ -261,24 +294,30 @@ class Gateway:
             self._connections.note(peer, _descriptor(first))
         return answers
 
-    def _receive_calls(self, now: float) -> list[tuple[bytes, bytes]]:
-        """Some calls of workers: (who, what)."""
-        calls: list[tuple[bytes, bytes]] = []
+    def _receive_calls(self, now: float) -> list[_Call]:
+        """Some calls of workers."""
+        calls: list[_Call] = []
         while len(calls) < _CALLS_AT_ONCE:
             try:
                 peer, *frames = self._workers.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
-            if not self._is_worker(peer, now):
+            caller = self._caller(peer, now)
+            if caller is None:
                 disconnect(_descriptor(peer))
             elif len(frames) == 1:
-                calls.append((peer.bytes, frames[0].bytes))
+                calls.append(_Call(peer.bytes, frames[0].bytes, caller))
         return calls
 
-    def _is_worker(self, frame: zmq.Frame, now: float) -> bool:
-        """Whether the connection a frame came on may call the broker; a plain one, on this machine, may."""
-        keys = self._worker_registry
-        return keys is None or keys.find(_user_id(frame), Role.WORKER, now) is not None
+    def _caller(self, frame: zmq.Frame, now: float) -> str | None:
+        """The registered name behind the connection a frame came on; empty for a plain one, on this machine.
+
+        None for one that may not call the broker.
+        """
+        if self._worker_registry is None:
+            return ""
+        entry = self._worker_registry.find(_user_id(frame), Role.WORKER, now)
+        return None if entry is None else entry.name
 
 
 def _receive(socket: _Socket) -> list[bytes] | None:

@@ -30,6 +30,7 @@ class Session:
     # Greeted ones, the latest last; each with the first sequence that it has not been told is safe.
     boots: dict[str, int] = field(default_factory=dict)
     credit_bytes: int = 0  # what it was granted last
+    clock_offset_seconds: float | None = None  # gateway's clock minus the camera host's, by its latest ping
 
     @property
     def boot_id(self) -> str:

@@ -25,6 +25,9 @@ from secondlook.cloud.station.security import READING, is_tls
 PUBLIC = None  # for whoever asks
 
 RIGHTS: dict[str, Role | None] = {
+    # They tell whether the station works, and nothing else.
+    "GET /healthz": PUBLIC,
+    "GET /readyz": PUBLIC,
     "GET /login": PUBLIC,
     "POST /api/login": PUBLIC,
     "GET /": Role.VIEWER,

@@ -21,6 +21,7 @@ from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES
 from secondlook.cloud.station.access import Authorizer, GuardedRoute
 from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
@@ -38,7 +39,9 @@ from secondlook.shared.errors import (
     StorageError,
     TooManyAttempts,
 )
+from secondlook.shared.health import STALL_SECONDS
 from secondlook.shared.version import __version__
+from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
 _SESSION = SessionTimes()
@@ -74,6 +77,8 @@ def create_app(
     origins: Sequence[str] = (),
     root_path: str = "",
     instance: str = "",
+    watchdog: Watchdog | None = None,
+    stall_seconds: float = STALL_SECONDS,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> FastAPI:
     """The review station over one catalogue and one blob store.
@@ -83,18 +88,18 @@ def create_app(
     ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count. ``origins``: what browsers show
     before the path where a proxy does not pass on the Host they asked for. ``root_path``: the folder, as "/review",
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
+    ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
     blobs = open_blobs(blobs_url)
     catalogue = open_catalogue(catalogue_url)
-    if exposed and not any_users(catalogue):
-        catalogue.close()
-        raise ConfigError(
-            "the station faces a network and has no users: make one with `secondlook users add`"
-        )
+    if exposed:
+        _check_users(catalogue)
 
-    app = _bare_app(title, root_path, catalogue)
+    beats = watchdog or Watchdog()
+
+    app = _bare_app(title, root_path, catalogue, beats)
     app.state.authorizer = Authorizer(
         catalogue, session, exposed=exposed, now_ns=now_ns, instance=instance, root_path=root_path
     )
@@ -109,15 +114,17 @@ def create_app(
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(_pages(app))
+    app.include_router(build_health_router(beats, stall_seconds))
     # Pages without what they show: whoever reads them learns what is in this repository.
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
 
 
-def _bare_app(title: str, root_path: str, catalogue: Catalogue) -> FastAPI:
+def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with heartbeat(catalogue, beats):
+            yield
         catalogue.close()
 
     return FastAPI(
@@ -130,6 +137,15 @@ def _bare_app(title: str, root_path: str, catalogue: Catalogue) -> FastAPI:
         servers=[{"url": root_path}] if root_path else None,
         lifespan=lifespan,
     )
+
+
+def _check_users(catalogue: Catalogue) -> None:
+    """Raises ConfigError, with the catalogue closed, when there are none."""
+    if not any_users(catalogue):
+        catalogue.close()
+        raise ConfigError(
+            "the station faces a network and has no users: make one with `secondlook users add`"
+        )
 
 
 def _pages(app: FastAPI) -> APIRouter:

@@ -34,6 +34,7 @@ FILTER_STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
     "ready": (ReviewState.READY,),
     "pending": (ReviewState.DUE, ReviewState.LEASED),
     "expired": (ReviewState.EXPIRED,),
+    "skipped": (ReviewState.SKIPPED,),
     "decided": (ReviewState.DECIDED,),
 }
 
@@ -219,6 +220,7 @@ def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
         camera=cameras.get(review.frame.edge_id, ""),
         labels=list(dict.fromkeys(box.label for box in surest_first)),
         created_at=schema.instant(review.created_ns),
+        hindrance=review.why_expired or review.why_waiting,
         verdict=standing[-1].verdict if standing else None,
         contested=conflict_of(review.verdicts) is not None,
     )
@@ -233,6 +235,7 @@ def _detail(review: Review, cameras: dict[str, str]) -> schema.ReviewDetail:
         priority=review.priority,
         reason=review.reason,
         why_expired=review.why_expired,
+        why_waiting=review.why_waiting,
         created_at=schema.instant(review.created_ns),
         requested_at=None if review.requested_ns is None else schema.instant(review.requested_ns),
         refined_at=None if review.refined_ns is None else schema.instant(review.refined_ns),
@@ -288,7 +291,12 @@ def _verdict(verdict: Verdict) -> schema.VerdictFacts:
 def _stamp(review: Review) -> str:
     undone = sum(verdict.undone_ns is not None for verdict in review.verdicts)
     has_base = review.base_image is not None
-    return _digest(review.state, str(review.refined_ns), f"{len(review.verdicts)}.{undone}.{has_base}")
+    return _digest(
+        review.state,
+        str(review.refined_ns),
+        str(review.why_waiting),
+        f"{len(review.verdicts)}.{undone}.{has_base}",
+    )
 
 
 def _digest(*parts: str) -> str:

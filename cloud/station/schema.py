@@ -13,7 +13,7 @@ from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
 from secondlook.shared.texts import class_name, has_control
 
-Filter = Literal["open", "ready", "pending", "expired", "decided"]
+Filter = Literal["open", "ready", "pending", "expired", "skipped", "decided"]
 ImageVersion = Literal["base", "enhanced", "refined"]
 Box = tuple[float, float, float, float]
 
@@ -51,6 +51,7 @@ class ReviewRow(BaseModel):
     camera: str
     labels: list[str] = Field(description="Classes found, the surest first.")
     created_at: datetime
+    hindrance: str | None = Field(description="What holds it up, or why its full quality was lost.")
     verdict: VerdictKind | None = Field(description="The last one that stands.")
     contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
 
@@ -102,6 +103,7 @@ class ReviewDetail(BaseModel):
     priority: int
     reason: str
     why_expired: str | None
+    why_waiting: str | None = Field(description="What holds it up, while it waits.")
     created_at: datetime
     requested_at: datetime | None
     refined_at: datetime | None

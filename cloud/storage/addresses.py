@@ -1,4 +1,4 @@
-"""Addresses of servers that may carry a password: how they are shown, and how a NATS address is read."""
+"""Addresses of servers that may carry a password: how a NATS address is read. `shared.redact` shows them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,12 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.redact import has_secret, redacted
 
-# Everything between "scheme://" and the last "@" before the path; a password may hold "@" or ":" itself.
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<user>[^/?#\s:]*)(?::[^/?#\s]*)?@")
-_SECRET_OPTION = re.compile(r"(?P<name>[?&](?:password|token|secret|key)=)[^&#\s]*", re.IGNORECASE)
-# All before the last "@", whatever a password holds; looked at for a secret, so too much is better than too little.
-_LOGIN = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<login>\S*)@")
-_FILES = frozenset({"sqlite", "file"})
-_TOKENS = frozenset({"nats", "tls"})
+__all__ = ["NatsAddress", "has_secret", "parse_nats", "redacted"]
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _PORT = 4222
-
-
-def redacted(text: str) -> str:
-    """``text`` with the passwords of all addresses in it replaced by ``***``."""
-    hidden = _CREDENTIALS.sub(lambda found: f"{found['scheme']}{found['user']}:***@", text)
-    return _SECRET_OPTION.sub(lambda found: f"{found['name']}***", hidden)
-
-
-def has_secret(address: str) -> bool:
-    """Whether an address carries a password or another secret. A name alone is a secret to NATS only: a token."""
-    if _SECRET_OPTION.search(address):
-        return True
-    login = _LOGIN.search(address)
-    if login is None or login["scheme"].lower() in _FILES:
-        return False
-    _, colon, password = login["login"].partition(":")
-    return bool(password) if colon else login["scheme"].lower() in _TOKENS
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,13 @@ from secondlook.shared.errors import (
     StoreUnavailable,
     Unwritable,
 )
-from secondlook.shared.files import is_temporary, storage_error, write_atomically
-from secondlook.shared.sqlite import make_folder
+from secondlook.shared.files import (
+    is_temporary,
+    keep_private,
+    make_folder,
+    storage_error,
+    write_atomically,
+)
 
 # A store that is silent must not hold up its user for long; listings are never asked for, so none are kept.
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -143,6 +148,7 @@ def open_blobs(url: str) -> Blobs:
 class FolderBlobs:
     def __init__(self, root: Path) -> None:
         make_folder(root)
+        keep_private(root)  # which covers all that lies below
         self._root = root
 
     def put(self, key: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -237,6 +237,18 @@ class JetStream:
         if delivered.status == _NO_RESPONDERS:
             raise StoreUnavailable(f"the queue at {self._where} has no consumer")
         return Pulled(delivered.messages, delivered.end)
+
+    async def tell(self, subject: str, payload: bytes) -> None:
+        """Say something to whoever listens now; nobody answers, and nothing is stored."""
+        await self._client.publish(subject, payload)
+
+    async def listen(self, subject: str, hear: Callable[[bytes], None]) -> None:
+        """Hand on what is told under ``subject``, also after a reconnection."""
+
+        async def take(message: Msg) -> None:
+            hear(message.data)
+
+        await self._client.subscribe(subject, cb=take)
 
     async def _sort(self, message: Msg) -> None:
         """An answer, which bears the number of its batch and of its request."""

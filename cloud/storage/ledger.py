@@ -1,53 +1,122 @@
 """What the gateway has received of each boot of each camera host, across restarts.
 
 The queue forgets a frame once it is worked off; the ledger does not, and so recognises what is sent twice. A boot's
-sequences are one cumulative number and a few ranges, one row a boot, rewritten in the same transaction that puts the
-frames into the queue: an acknowledgement read from here is as durable as the frame itself.
+sequences are one cumulative number and a few ranges, one row a boot.
+
+Embedded, the rows are written in the transaction that puts the frames into the queue: an acknowledgement read from here
+is as durable as the frame itself. Where gateways share a ledger on PostgreSQL, the queue is another server and there is
+no transaction over both. Frames are put into the queue first and noted here second, while the rows of their boots are
+locked. A gateway that dies in between leaves frames that are queued and not acknowledged: the camera host sends them
+again, and the queue knows them; if they are worked off by then and the queue has forgotten them, the catalogue knows
+them.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame, transaction
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+)
+
+from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, take_over
+from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
+from secondlook.cloud.storage.sql import Insert, insert
 from secondlook.shared.link import Received, parts_beside
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS edges (
-    edge_id TEXT PRIMARY KEY,
-    camera TEXT NOT NULL,
-    software TEXT NOT NULL,
-    first_seen_ns INTEGER NOT NULL,
-    last_seen_ns INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS boots (
-    edge_id TEXT NOT NULL,
-    boot_id TEXT NOT NULL,
-    cumulative INTEGER NOT NULL,
-    ranges TEXT NOT NULL,  -- JSON: [[first, last], ...] beyond cumulative
-    frames INTEGER NOT NULL,
-    repeated INTEGER NOT NULL,
-    PRIMARY KEY (edge_id, boot_id)
-) STRICT;
-CREATE TABLE IF NOT EXISTS tombstones (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    edge_id TEXT NOT NULL,
-    boot_id TEXT NOT NULL,
-    first_seq INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    received_ns INTEGER NOT NULL
-) STRICT;
-"""
 
 BootName = tuple[str, str]  # edge_id, boot_id
 
 # Far beyond any honest gap pattern; without a limit a hostile edge could grow a row without end.
 MAX_RANGES = 4096
-_MAX_BOOTS_IN_MEMORY = 1024
+# Workers read tombstones every few seconds; so many of one camera host are kept, and older ones go.
+MAX_TOMBSTONES_OF_EDGE = 10_000
+_MAX_BOOTS_IN_MEMORY = 4096
+_MAX_TOTAL = 2**53 - 1  # what a hostile edge says it dropped may come to more than any number holds
+_NUMBERING_TOMBSTONES = 7602  # number of the advisory lock under which tombstones get their ids
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite gives numbers to rows of this type only
+
+_edges = Table(
+    "gateway_edges",
+    TABLES,
+    Column("edge_id", String(64), primary_key=True),
+    Column("camera", String(255), nullable=False),
+    Column("software", String(255), nullable=False),
+    Column("first_seen_ns", BigInteger, nullable=False),
+    Column("last_seen_ns", BigInteger, nullable=False),
+)
+_boots = Table(
+    "gateway_boots",
+    TABLES,
+    Column("edge_id", String(64), primary_key=True),
+    Column("boot_id", String(32), primary_key=True),
+    Column("cumulative", BigInteger, nullable=False),
+    Column("ranges", JSON, nullable=False),  # [[first, last], ...] beyond cumulative
+    Column("frames", BigInteger, nullable=False),
+    Column("repeated", BigInteger, nullable=False),
+)
+_tombstones = Table(
+    "gateway_tombstones",
+    TABLES,
+    Column("id", _Number, primary_key=True),
+    Column("edge_id", String(64), nullable=False),
+    Column("boot_id", String(32), nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("reason", String(255), nullable=False),
+    Column("received_ns", BigInteger, nullable=False),
+    Index("gateway_tombstones_edge", "edge_id", "id"),
+    sqlite_autoincrement=True,  # readers ask for what comes after a number: none is given twice
+)
+
+# Built once: to build a statement costs more than to run it.
+_ONE_BOOT = select(_boots).where(_boots.c.edge_id == bindparam("edge"), _boots.c.boot_id == bindparam("boot"))
+_SOME_BOOTS = (
+    select(_boots)
+    .where(tuple_(_boots.c.edge_id, _boots.c.boot_id).in_(bindparam("names", expanding=True)))
+    # All gateways lock in the same order, and so never wait for each other in a circle.
+    .order_by(_boots.c.edge_id, _boots.c.boot_id)
+    .with_for_update()
+)
+_TOMBSTONES_AFTER = (
+    select(_tombstones)
+    .where(_tombstones.c.id > bindparam("after"))
+    .order_by(_tombstones.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
+_ALL_EDGES = select(_edges).order_by(_edges.c.edge_id)
+# As floats: no number of a database overflows over what its rows claim.
+_COUNTS = select(func.sum(cast(_boots.c.frames, Float)), func.sum(cast(_boots.c.repeated, Float)))
+_DROPPED = select(func.sum(cast(_tombstones.c.last_seq - _tombstones.c.first_seq + 1, Float)))
+
+
+_TOMBSTONES_OF = (
+    select(func.count()).select_from(_tombstones).where(_tombstones.c.edge_id == bindparam("edge"))
+)
+_OLDEST_TOMBSTONES = (
+    select(_tombstones.c.id)
+    .where(_tombstones.c.edge_id == bindparam("edge"))
+    .order_by(_tombstones.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
+_FORGET_OLDEST = delete(_tombstones).where(_tombstones.c.id.in_(_OLDEST_TOMBSTONES))
 
 
 @dataclass(frozen=True)
@@ -79,12 +148,57 @@ class _Boot:
 
 
 @dataclass
-class Ledger:
-    db: sqlite3.Connection
-    _boots: dict[BootName, _Boot] = field(default_factory=dict)
+class _Draft:
+    """What a batch changes; nothing of it counts before the commit."""
 
-    def __post_init__(self) -> None:
-        self.db.executescript(_SCHEMA)
+    boots: dict[BootName, _Boot]
+    touched: set[BootName] = field(default_factory=set)
+    fresh: list[QueuedFrame] = field(default_factory=list)
+    tombstones: list[FrameTombstone] = field(default_factory=list)
+
+    def add_frame(self, frame: QueuedFrame) -> None:
+        name = (frame.edge_id, frame.boot_id)
+        boot = self.boots[name]
+        if frame.seq in boot.received:
+            boot.repeated += 1
+        elif has_room(boot.received):
+            boot.received.add(frame.seq)
+            boot.frames += 1
+            self.fresh.append(frame)
+        else:
+            return
+        self.touched.add(name)
+
+    def add_tombstone(self, tombstone: FrameTombstone) -> None:
+        name = (tombstone.edge_id, tombstone.boot_id)
+        received = self.boots[name].received
+        if not has_room(received):
+            return
+        # A frame that arrived after all is no tombstone, although the edge dropped it before it heard so.
+        for first, last in missing_parts(received, tombstone.first_seq, tombstone.last_seq):
+            self.tombstones.append(
+                FrameTombstone(*name, first, last, tombstone.reason, tombstone.received_ns)
+            )
+        received.add(tombstone.first_seq, tombstone.last_seq)
+        self.touched.add(name)
+
+
+class Ledger:
+    """Every method raises the StorageErrors of its database. Use in one thread."""
+
+    def __init__(self, database: Database) -> None:
+        """Makes the tables that are missing. Raises UnsupportedStore."""
+        self._database = database
+        self._boots: dict[BootName, _Boot] = {}
+        with database.changing() as connection:
+            prepare_tables(connection)
+            for old, table in (("edges", _edges), ("boots", _boots), ("tombstones", _tombstones)):
+                take_over(connection, old, table)
+            new_boot = insert(connection, _boots)
+            new_edge = insert(connection, _edges)
+        self._make_boots = new_boot.on_conflict_do_nothing()
+        self._save_boots = _with_news(new_boot, _boots, "cumulative", "ranges", "frames", "repeated")
+        self._save_edge = _with_news(new_edge, _edges, "camera", "software", "last_seen_ns")
 
     def take(
         self,
@@ -94,141 +208,146 @@ class Ledger:
         *,
         now: float,
     ) -> set[BootName]:
-        """Store new frames in the queue and new tombstones here, in one durable step.
+        """Store new frames in the queue and new tombstones here, in one durable step where both share a transaction.
 
         What came before is only counted. Returns the boots that may be acknowledged now; one that has too many
-        holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, having stored nothing.
+        holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, StoreUnavailable: then
+        nothing may be acknowledged.
         """
+        boots_of_frames = {(frame.edge_id, frame.boot_id) for frame in frames}
+        names = sorted(boots_of_frames | {(tombstone.edge_id, tombstone.boot_id) for tombstone in tombstones})
         self._trim()
-        touched: set[BootName] = set()
         try:
-            with transaction(self.db):
-                fresh = []
+            with self._database.changing() as connection:
+                draft = _Draft(self._for_update(connection, names))
                 for frame in frames:
-                    if self._take_frame(frame, touched):
-                        fresh.append(frame)
+                    draft.add_frame(frame)
                 for tombstone in tombstones:
-                    self._take_tombstone(tombstone, touched)
-                queue.put(fresh, now=now)
-                for name in touched:
-                    self._save(name)
+                    draft.add_tombstone(tombstone)
+                if draft.fresh:
+                    queue.put(draft.fresh, now=now)
+                self._save(connection, draft)
         except BaseException:
             self.forget()
             raise
-        return touched
+        self._boots.update(draft.boots)
+        return draft.touched
+
+    def note_lost(self, tombstones: Sequence[FrameTombstone]) -> None:
+        """Note frames that were received, and are lost after all."""
+        with self._database.changing() as connection:
+            self._add_tombstones(connection, tombstones)
 
     def forget(self) -> None:
-        """What was counted in memory goes, as the rows it stands for were rolled back."""
+        """What was done since the last commit is rolled back: nothing that memory holds of it counts."""
         self._boots.clear()
 
     def received(self, edge_id: str, boot_id: str) -> Received:
-        """The safe sequences of a boot; nothing for one that is not known."""
-        self._trim()
-        return self._boot((edge_id, boot_id)).received
+        """The safe sequences of a boot; nothing for one that is not known.
+
+        What another gateway took since the last Hello may be missing.
+        """
+        name = (edge_id, boot_id)
+        if name not in self._boots:
+            self._trim()
+            with self._database.reading() as connection:
+                self._boots[name] = _read(connection, name)
+        return self._boots[name].received
 
     def see_edge(self, edge_id: str, *, camera: str, software: str, now_ns: int) -> None:
         """Note that a camera host said hello, and what it calls its camera."""
-        with transaction(self.db):
-            self.db.execute(
-                "INSERT INTO edges VALUES (?, ?, ?, ?, ?) ON CONFLICT (edge_id) DO UPDATE SET "
-                "camera = excluded.camera, software = excluded.software, last_seen_ns = excluded.last_seen_ns",
-                (edge_id, camera, software, now_ns, now_ns),
-            )
+        if self._database.is_shared:
+            # It may come from another gateway: what is remembered here of its boots is out of date.
+            for name in [name for name in self._boots if name[0] == edge_id]:
+                del self._boots[name]
+        row = EdgeRecord(edge_id, camera, software, now_ns, now_ns)
+        with self._database.changing() as connection:
+            connection.execute(self._save_edge, vars(row))
 
     def edges(self) -> list[EdgeRecord]:
-        rows = self.db.execute(
-            "SELECT edge_id, camera, software, first_seen_ns, last_seen_ns FROM edges ORDER BY edge_id"
-        )
-        return [EdgeRecord(*row) for row in rows]
+        with self._database.reading() as connection:
+            return [EdgeRecord(*row) for row in connection.execute(_ALL_EDGES)]
 
     def totals(self) -> dict[str, int]:
-        """Frames received, frames that came again, and frames that tombstones stand for."""
-        frames, repeated = self.db.execute(
-            "SELECT coalesce(sum(frames), 0), coalesce(sum(repeated), 0) FROM boots"
-        ).fetchone()
-        (dropped,) = self.db.execute(
-            "SELECT CAST(total(last_seq - first_seq + 1) AS INTEGER) FROM tombstones"
-        ).fetchone()
-        return {"received": frames, "redelivered": repeated, "tombstones": dropped}
+        """Frames received, frames that came again, and frames that tombstones stand for; each 2^53-1 at most."""
+        with self._database.reading() as connection:
+            received, repeated = connection.execute(_COUNTS).one()
+            dropped = connection.scalar(_DROPPED)
+        sums = {"received": received, "redelivered": repeated, "tombstones": dropped}
+        return {name: min(int(total or 0), _MAX_TOTAL) for name, total in sums.items()}
 
     def tombstones_after(self, id_: int, most: int) -> list[tuple[int, FrameTombstone]]:
-        """Gaps with a number above ``id_``, at most ``most``, in the order they came."""
-        rows = self.db.execute(
-            "SELECT id, edge_id, boot_id, first_seq, last_seq, reason, received_ns FROM tombstones "
-            "WHERE id > ? ORDER BY id LIMIT ?",
-            (id_, most),
-        )
-        return [(row[0], FrameTombstone(*row[1:])) for row in rows]
+        """Tombstones with a number above ``id_``, at most ``most``, in the order they came."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_TOMBSTONES_AFTER, {"after": id_, "most": most})
+            return [(row[0], FrameTombstone(*row[1:])) for row in rows]
 
-    def forget_gaps(self, *, before_ns: int, most: int) -> int:
+    def forget_tombstones(self, *, before_ns: int, most: int) -> int:
         """Of the ``most`` oldest tombstones delete those that came before an instant; returns how many."""
-        with transaction(self.db):
-            return self.db.execute(
-                "DELETE FROM tombstones WHERE received_ns < ? AND id IN "
-                "(SELECT id FROM tombstones ORDER BY id LIMIT ?)",
-                (before_ns, most),
-            ).rowcount
+        # Another gateway may be at it: two that wait for each other's rows would stand still.
+        oldest = (
+            select(_tombstones.c.id).order_by(_tombstones.c.id).limit(most).with_for_update(skip_locked=True)
+        )
+        old = delete(_tombstones).where(_tombstones.c.received_ns < before_ns, _tombstones.c.id.in_(oldest))
+        with self._database.changing() as connection:
+            return connection.execute(old).rowcount
 
-    def _take_frame(self, frame: QueuedFrame, touched: set[BootName]) -> bool:
-        """Count a frame; whether it is new and shall go into the queue."""
-        name = (frame.edge_id, frame.boot_id)
-        boot = self._boot(name)
-        if frame.seq in boot.received:
-            boot.repeated += 1
-            touched.add(name)
-            return False
-        if not has_room(boot.received):
-            return False
-        boot.received.add(frame.seq)
-        boot.frames += 1
-        touched.add(name)
-        return True
+    def _for_update(self, connection: Connection, names: Sequence[BootName]) -> dict[BootName, _Boot]:
+        """The boots of ``names`` (sorted); where they are shared, locked until the transaction ends."""
+        if not self._database.is_shared:
+            return {name: self._boots.get(name) or _read(connection, name) for name in names}
+        if not names:
+            return {}
+        empty = {"cumulative": -1, "ranges": [], "frames": 0, "repeated": 0}
+        rows = [{"edge_id": edge_id, "boot_id": boot_id, **empty} for edge_id, boot_id in names]
+        connection.execute(self._make_boots, rows)
+        return {(row[0], row[1]): _boot(row) for row in connection.execute(_SOME_BOOTS, {"names": names})}
 
-    def _take_tombstone(self, tombstone: FrameTombstone, touched: set[BootName]) -> None:
-        name = (tombstone.edge_id, tombstone.boot_id)
-        boot = self._boot(name)
-        if not has_room(boot.received):
+    def _save(self, connection: Connection, draft: _Draft) -> None:
+        self._add_tombstones(connection, draft.tombstones)
+        rows = [_boot_row(name, draft.boots[name]) for name in sorted(draft.touched)]
+        if rows:
+            connection.execute(self._save_boots, rows)
+
+    def _add_tombstones(self, connection: Connection, tombstones: Sequence[FrameTombstone]) -> None:
+        """Add tombstones, neighbours as one; beyond the limit of a camera host its oldest go."""
+        if not tombstones:
             return
-        # A frame that arrived after all is no tombstone, although the edge dropped it before it heard so.
-        for first, last in missing_parts(boot.received, tombstone.first_seq, tombstone.last_seq):
-            self.db.execute(
-                "INSERT INTO tombstones (edge_id, boot_id, first_seq, last_seq, reason, received_ns) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (tombstone.edge_id, tombstone.boot_id, first, last, tombstone.reason, tombstone.received_ns),
-            )
-        boot.received.add(tombstone.first_seq, tombstone.last_seq)
-        touched.add(name)
-
-    def _boot(self, name: BootName) -> _Boot:
-        boot = self._boots.get(name)
-        if boot is None:
-            row = self.db.execute(
-                "SELECT cumulative, ranges, frames, repeated FROM boots WHERE edge_id = ? AND boot_id = ?",
-                name,
-            ).fetchone()
-            boot = _Boot(Received()) if row is None else _Boot(Received(row[0], json.loads(row[1])), *row[2:])
-            self._boots[name] = boot
-        return boot
+        if self._database.is_shared:
+            # Readers ask for what comes after a number: a lower one must not become visible after a higher one.
+            lock = text("SELECT pg_advisory_xact_lock(:number)")
+            connection.execute(lock, {"number": _NUMBERING_TOMBSTONES})
+        connection.execute(_tombstones.insert(), [vars(tombstone) for tombstone in merged(tombstones)])
+        for edge_id in {tombstone.edge_id for tombstone in tombstones}:
+            of_edge = {"edge": edge_id}
+            surplus = (connection.scalar(_TOMBSTONES_OF, of_edge) or 0) - MAX_TOMBSTONES_OF_EDGE
+            if surplus > 0:
+                connection.execute(_FORGET_OLDEST, {**of_edge, "most": surplus})
 
     def _trim(self) -> None:
         """Bound the memory. Not while a batch is taken: what it counted is saved at its end only."""
         if len(self._boots) >= _MAX_BOOTS_IN_MEMORY:
             self._boots.clear()
 
-    def _save(self, name: BootName) -> None:
-        boot = self._boots[name]
-        self.db.execute(
-            "INSERT INTO boots VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (edge_id, boot_id) DO UPDATE SET "
-            "cumulative = excluded.cumulative, ranges = excluded.ranges, "
-            "frames = excluded.frames, repeated = excluded.repeated",
-            (
-                *name,
-                boot.received.cumulative,
-                json.dumps(boot.received.selective(MAX_RANGES + 1)),
-                boot.frames,
-                boot.repeated,
-            ),
-        )
+
+def merged(tombstones: Sequence[FrameTombstone]) -> list[FrameTombstone]:
+    """The same tombstones, those of one boot and reason that touch as one."""
+    found: list[FrameTombstone] = []
+    for tombstone in sorted(
+        tombstones,
+        key=lambda tombstone: (tombstone.edge_id, tombstone.boot_id, tombstone.reason, tombstone.first_seq),
+    ):
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and (last.edge_id, last.boot_id, last.reason)
+            == (tombstone.edge_id, tombstone.boot_id, tombstone.reason)
+            and tombstone.first_seq <= last.last_seq + 1
+        ):
+            found[-1] = replace(last, last_seq=max(last.last_seq, tombstone.last_seq))
+        else:
+            found.append(tombstone)
+    return found
 
 
 def has_room(received: Received) -> bool:
@@ -262,3 +381,30 @@ def with_keys(
 def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The parts of ``first``..``last`` that have not been received."""
     return parts_beside(max(first, received.cumulative + 1), last, received.selective(MAX_RANGES + 1))
+
+
+def _with_news(new: Insert, table: Table, *columns: str) -> Insert:
+    """An INSERT that brings these columns up to date where the row is there already."""
+    news = {column: new.excluded[column] for column in columns}
+    return new.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=news)
+
+
+def _read(connection: Connection, name: BootName) -> _Boot:
+    row = connection.execute(_ONE_BOOT, {"edge": name[0], "boot": name[1]}).one_or_none()
+    return _Boot(Received()) if row is None else _boot(row)
+
+
+def _boot(row: Any) -> _Boot:
+    _, _, cumulative, ranges, frames, repeated = row
+    return _Boot(Received(cumulative, map(tuple, ranges)), frames, repeated)
+
+
+def _boot_row(name: BootName, boot: _Boot) -> dict[str, Any]:
+    return {
+        "edge_id": name[0],
+        "boot_id": name[1],
+        "cumulative": boot.received.cumulative,
+        "ranges": boot.received.selective(MAX_RANGES + 1),
+        "frames": boot.frames,
+        "repeated": boot.repeated,
+    }

@@ -8,40 +8,44 @@
 A request is idempotent by frame: who asks for a frame that is asked for already gets the same number. A sent request
 is leased to the link; when no chunk has come for the length of the lease it is sent again. Chunks are kept in memory:
 after a restart of the gateway the edge begins again. Instants are Unix seconds handed in as ``now``.
+
+Where gateways share the table, any of them may note a request, and the one to which the camera host is connected sends
+it. A gateway whose connection to a camera host is dead, but does not know so yet, may take a request for itself; the
+lease of the request runs out, and a Hello at another gateway frees all of them at once.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
-from secondlook.cloud.storage.queue import transaction
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    Row,
+    Select,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, take_over
+from secondlook.cloud.storage.sql import hold_lock
 from secondlook.shared.settings import Seconds, Settings, within
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    edge_id TEXT NOT NULL,
-    boot_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    priority INTEGER NOT NULL,
-    deadline REAL NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'done', 'expired', 'refused')),
-    not_before REAL NOT NULL,  -- pending: to be sent from then on; sent: the lease ends
-    corrupt_answers INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    blob TEXT
-) STRICT;
-CREATE INDEX IF NOT EXISTS requests_frame ON requests (edge_id, boot_id, seq);
-CREATE INDEX IF NOT EXISTS requests_open ON requests (edge_id, state) WHERE state IN ('pending', 'sent');
-"""
-
 MAX_CORRUPT_ANSWERS = 3
-_DUE = "(not_before <= ? OR not_before > ?)"
 
 
 class RequestState(StrEnum):
@@ -50,6 +54,61 @@ class RequestState(StrEnum):
     DONE = "done"
     EXPIRED = "expired"
     REFUSED = "refused"
+
+
+_requests = Table(
+    "gateway_requests",
+    TABLES,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("edge_id", String(64), nullable=False),
+    Column("boot_id", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("deadline", Float, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("not_before", Float, nullable=False),  # pending: to be sent from then on; sent: the lease ends
+    Column("corrupt_answers", Integer, nullable=False),
+    Column("reason", String(255), nullable=False),
+    Column("blob", String(255)),
+    sqlite_autoincrement=True,
+)
+_row = _requests.c
+_is_open = _row.state.in_([RequestState.PENDING.value, RequestState.SENT.value])
+_is_mine = _row.edge_id == bindparam("edge")
+# Nothing is set to wait for longer than the times say, unless a clock was set back meanwhile.
+_is_due = or_(_row.not_before <= bindparam("now"), _row.not_before > bindparam("farthest"))
+_is_overdue = and_(_is_open, _row.deadline <= bindparam("now"))
+Index("gateway_requests_frame", _row.edge_id, _row.boot_id, _row.seq)
+Index("gateway_requests_open", _row.edge_id, _row.state, postgresql_where=_is_open, sqlite_where=_is_open)
+
+# Built once: to build a statement costs more than to run it.
+_BY_ID = select(_requests).where(_row.id == bindparam("number"))
+_BY_FRAME = (
+    select(_requests)
+    .where(
+        _row.edge_id == bindparam("edge"),
+        _row.boot_id == bindparam("boot"),
+        _row.seq == bindparam("frame"),
+    )
+    .order_by(_row.id.desc())
+    .limit(1)
+)
+_WITH_WORK = select(_row.edge_id).distinct().where(_is_open, _is_due)
+_RUN_OUT = (
+    update(_requests)
+    .where(_is_mine, _row.state == RequestState.SENT.value, _is_due)
+    .values(state=RequestState.PENDING.value)
+)
+_SENT = select(func.count()).select_from(_requests).where(_is_mine, _row.state == RequestState.SENT.value)
+_TO_SEND = (
+    select(_requests)
+    .where(_is_mine, _row.state == RequestState.PENDING.value, _is_due)
+    .order_by(_row.priority.desc(), _row.id)
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_ANY_OVERDUE = select(_row.id).where(_is_overdue).limit(1)
+_EXPIRE = update(_requests).where(_is_overdue).values(state=RequestState.EXPIRED.value, reason="deadline")
 
 
 @dataclass(frozen=True)
@@ -69,9 +128,6 @@ class Request:
     blob: str | None
 
 
-_COLUMNS = "id, edge_id, boot_id, seq, priority, deadline, state, not_before, corrupt_answers, reason, blob"
-
-
 @dataclass(frozen=True)
 class RequestTimes(Settings):
     """How enhancement layers are asked for."""
@@ -82,12 +138,15 @@ class RequestTimes(Settings):
 
 
 class RequestTable:
-    """The durable part."""
+    """The durable part. Every method raises the StorageErrors of its database."""
 
-    def __init__(self, db: sqlite3.Connection, times: RequestTimes) -> None:
-        self._db = db
+    def __init__(self, database: Database, times: RequestTimes) -> None:
+        """Makes the tables that are missing. Raises UnsupportedStore."""
+        self._database = database
         self._times = times
-        db.executescript(_SCHEMA)
+        with database.changing() as connection:
+            prepare_tables(connection)
+            take_over(connection, "requests", _requests)
 
     def ask(
         self,
@@ -105,128 +164,133 @@ class RequestTable:
         An open request takes the later deadline and the higher priority. With ``blob_gone`` a done one does not
         count.
         """
-        with transaction(self._db):
-            known = self.of_frame(edge_id, boot_id, seq)
+        with self._database.changing() as connection:
+            # Two refiners may ask for one frame at once, through two gateways.
+            hold_lock(connection, f"{edge_id}/{boot_id}/{seq}")
+            of_frame = {"edge": edge_id, "boot": boot_id, "frame": seq}
+            known = _request(connection.execute(_BY_FRAME, of_frame).one_or_none())
             if known is not None and known.state in (RequestState.PENDING, RequestState.SENT):
-                self._db.execute(
-                    "UPDATE requests SET deadline = max(deadline, ?), priority = max(priority, ?) WHERE id = ?",
-                    (deadline, priority, known.id),
-                )
+                news = {
+                    "deadline": max(known.deadline, deadline),
+                    "priority": max(known.priority, priority),
+                }
+                connection.execute(update(_requests).where(_row.id == known.id).values(news))
                 return known.id
             if known is not None and known.state is RequestState.DONE and not blob_gone:
                 return known.id
-            added = self._db.execute(
-                "INSERT INTO requests (edge_id, boot_id, seq, priority, deadline, state, not_before, "
-                "corrupt_answers, reason) VALUES (?, ?, ?, ?, ?, 'pending', ?, 0, '') RETURNING id",
-                (edge_id, boot_id, seq, priority, deadline, now),
-            ).fetchone()
-            return int(added[0])
+            added = _requests.insert().values(
+                edge_id=edge_id,
+                boot_id=boot_id,
+                seq=seq,
+                priority=priority,
+                deadline=deadline,
+                state=RequestState.PENDING.value,
+                not_before=now,
+                corrupt_answers=0,
+                reason="",
+            )
+            return int(connection.execute(added.returning(_row.id)).scalar_one())
 
     def get(self, id_: int) -> Request | None:
-        return _request(self._db.execute(f"SELECT {_COLUMNS} FROM requests WHERE id = ?", (id_,)).fetchone())
+        return self._one(_BY_ID, number=id_)
 
     def of_frame(self, edge_id: str, boot_id: str, seq: int) -> Request | None:
         """The latest request for a frame."""
-        row = self._db.execute(
-            f"SELECT {_COLUMNS} FROM requests WHERE edge_id = ? AND boot_id = ? AND seq = ? "
-            "ORDER BY id DESC LIMIT 1",
-            (edge_id, boot_id, seq),
-        ).fetchone()
-        return _request(row)
+        return self._one(_BY_FRAME, edge=edge_id, boot=boot_id, frame=seq)
 
     def to_send(self, edge_id: str, *, now: float) -> list[Request]:
         """What to send to a camera host now, most urgent first; they count as sent from now on."""
-        with transaction(self._db):
-            self._db.execute(
-                f"UPDATE requests SET state = 'pending' WHERE edge_id = ? AND state = 'sent' AND {_DUE}",
-                (edge_id, *self._due(now)),
-            )
-            (sent,) = self._db.execute(
-                "SELECT count(*) FROM requests WHERE edge_id = ? AND state = 'sent'", (edge_id,)
-            ).fetchone()
-            rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM requests WHERE edge_id = ? AND state = 'pending' AND {_DUE} "
-                "ORDER BY priority DESC, id LIMIT ?",
-                (edge_id, *self._due(now), max(0, self._times.max_sent - sent)),
-            ).fetchall()
-            self._db.executemany(
-                "UPDATE requests SET state = 'sent', not_before = ? WHERE id = ?",
-                [(now + self._times.lease_seconds, row[0]) for row in rows],
+        due = {"edge": edge_id, **self._due(now)}
+        with self._database.changing() as connection:
+            connection.execute(_RUN_OUT, due)
+            sent = connection.scalar(_SENT, {"edge": edge_id}) or 0
+            most = max(0, self._times.max_sent - sent)
+            rows = connection.execute(_TO_SEND, {**due, "most": most}).all()
+            connection.execute(
+                update(_requests)
+                .where(_row.id.in_([row.id for row in rows]))
+                .values(state=RequestState.SENT.value, not_before=now + self._times.lease_seconds)
             )
         return [request for request in map(_request, rows) if request is not None]
 
     def edges_with_work(self, now: float) -> list[str]:
         """Camera hosts that ``to_send`` may have something for."""
-        rows = self._db.execute(
-            f"SELECT DISTINCT edge_id FROM requests WHERE state IN ('pending', 'sent') AND {_DUE}",
-            self._due(now),
-        )
-        return [row[0] for row in rows]
-
-    def _due(self, now: float) -> tuple[float, float]:
-        """The values of `_DUE`: nothing is set to wait for longer, unless the clock was set back meanwhile."""
-        return now, now + max(self._times.lease_seconds, self._times.busy_seconds)
+        with self._database.reading() as connection:
+            return list(connection.scalars(_WITH_WORK, self._due(now)))
 
     def extend_lease(self, request: Request, *, now: float) -> None:
         """A chunk came: the lease begins anew. Written only now and then, for each change costs a sync."""
         if request.not_before - now < self._times.lease_seconds / 2:
-            self._change(request.id, "state = 'sent', not_before = ?", now + self._times.lease_seconds)
+            lease_end = now + self._times.lease_seconds
+            self._change(request.id, state=RequestState.SENT.value, not_before=lease_end)
 
     def requeue_sent(self, edge_id: str, *, now: float) -> None:
         """A camera host connected: what was sent to it before may be lost, so all of it is to be sent again."""
-        with transaction(self._db):
-            self._db.execute(
-                "UPDATE requests SET state = 'pending', not_before = ? WHERE edge_id = ? AND state = 'sent'",
-                (now, edge_id),
+        with self._database.changing() as connection:
+            connection.execute(
+                update(_requests)
+                .where(_row.edge_id == edge_id, _row.state == RequestState.SENT.value)
+                .values(state=RequestState.PENDING.value, not_before=now)
             )
 
     def defer(self, id_: int, *, now: float) -> None:
-        self._change(id_, "state = 'pending', not_before = ?", now + self._times.busy_seconds)
+        self._change(id_, state=RequestState.PENDING.value, not_before=now + self._times.busy_seconds)
 
     def done(self, id_: int, blob: str) -> None:
-        self._change(id_, "state = 'done', blob = ?", blob)
+        self._change(id_, state=RequestState.DONE.value, blob=blob)
 
     def refuse(self, id_: int, reason: str) -> None:
-        self._change(id_, "state = 'refused', reason = ?", reason)
+        self._change(id_, state=RequestState.REFUSED.value, reason=reason)
 
     def corrupt(self, request: Request, *, now: float) -> None:
         """An answer failed its CRC: ask again, a few times."""
         if request.corrupt_answers + 1 >= MAX_CORRUPT_ANSWERS:
             self.refuse(request.id, "corrupt")
-        else:
-            self._change(
-                request.id, "state = 'pending', corrupt_answers = corrupt_answers + 1, not_before = ?", now
-            )
+            return
+        self._change(
+            request.id,
+            state=RequestState.PENDING.value,
+            corrupt_answers=_row.corrupt_answers + 1,
+            not_before=now,
+        )
 
     def expire(self, *, now: float) -> None:
         """End the open requests whose deadline has passed."""
-        with transaction(self._db):
-            self._db.execute(
-                "UPDATE requests SET state = 'expired', reason = 'deadline' "
-                "WHERE state IN ('pending', 'sent') AND deadline <= ?",
-                (now,),
-            )
+        # Most often there is nothing to end, and finding that out must not cost a commit.
+        with self._database.reading() as connection:
+            found = connection.execute(_ANY_OVERDUE, {"now": now}).first()
+        if found is not None:
+            with self._database.changing() as connection:
+                connection.execute(_EXPIRE, {"now": now})
 
     def forget(self, *, before: float, most: int) -> int:
         """Of the ``most`` oldest requests delete those that ended and were due before an instant; returns how many."""
-        with transaction(self._db):
-            return self._db.execute(
-                "DELETE FROM requests WHERE state NOT IN ('pending', 'sent') AND deadline < ? AND id IN "
-                "(SELECT id FROM requests ORDER BY id LIMIT ?)",
-                (before, most),
-            ).rowcount
+        # Another gateway may be at it: two that wait for each other's rows would stand still.
+        oldest = select(_row.id).order_by(_row.id).limit(most).with_for_update(skip_locked=True)
+        old = delete(_requests).where(~_is_open, _row.deadline < before, _row.id.in_(oldest))
+        with self._database.changing() as connection:
+            return connection.execute(old).rowcount
 
     def ended(self, ids: Collection[int]) -> list[int]:
-        """Which of ``ids`` are open no more."""
-        query = "SELECT count(*) FROM requests WHERE id = ? AND state IN ('pending', 'sent')"
-        return [id_ for id_ in ids if self._db.execute(query, (id_,)).fetchone() == (0,)]
+        """Which of ``ids`` are open no more, whoever ended them."""
+        if not ids:
+            return []
+        with self._database.reading() as connection:
+            still_open = set(connection.scalars(select(_row.id).where(_row.id.in_(ids), _is_open)))
+        return [id_ for id_ in ids if id_ not in still_open]
 
-    def _change(self, id_: int, change: str, value: object) -> None:
+    def _due(self, now: float) -> dict[str, float]:
+        """The values of `_is_due`."""
+        return {"now": now, "farthest": now + max(self._times.lease_seconds, self._times.busy_seconds)}
+
+    def _change(self, id_: int, **values: Any) -> None:
         # Only an open request changes: a late chunk must not wake one that has ended.
-        with transaction(self._db):
-            self._db.execute(
-                f"UPDATE requests SET {change} WHERE id = ? AND state IN ('pending', 'sent')", (value, id_)
-            )
+        with self._database.changing() as connection:
+            connection.execute(update(_requests).where(_row.id == id_, _is_open).values(**values))
+
+    def _one(self, query: Select[Any], **values: object) -> Request | None:
+        with self._database.reading() as connection:
+            return _request(connection.execute(query, values).one_or_none())
 
 
 @dataclass
@@ -268,9 +332,8 @@ class Assemblies:
             self._partial.pop(id_, None)
 
 
-def _request(row: Any) -> Request | None:
+def _request(row: Row[Any] | None) -> Request | None:
     if row is None:
         return None
-    values = list(row)
-    values[6] = RequestState(values[6])
-    return Request(*values)
+    values = row._asdict()
+    return Request(**{**values, "state": RequestState(values["state"])})

@@ -6,6 +6,8 @@ serves many, and commits to disk unless its operator turned ``synchronous_commit
 
 from __future__ import annotations
 
+import os
+import pwd
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +29,8 @@ from secondlook.shared.errors import (
     StoreUnavailable,
     Unwritable,
 )
-from secondlook.shared.sqlite import make_folder, prepare
+from secondlook.shared.files import make_folder
+from secondlook.shared.sqlite import prepare, private_database
 from secondlook.shared.sqlite import storage_error as sqlite_error
 
 Insert: TypeAlias = postgresql.Insert | sqlite.Insert
@@ -54,6 +57,7 @@ _CAUSES: Sequence[tuple[str, type[StorageError], str]] = (
     ("08", StoreUnavailable, "the connection broke"),
     ("25006", Unwritable, "the database is read-only"),
     ("42501", Unwritable, "permission denied"),
+    ("3F000", Unwritable, "this role has no schema to use"),
     ("58", StoreUnavailable, "the server cannot reach its files"),
     ("XX", StoreCorrupt, "the database is damaged"),
 )
@@ -65,7 +69,7 @@ def open_engine(url: str, what: str) -> Engine:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
-            return _open_sqlite(parsed)
+            return _open_sqlite(parsed, what)
         if backend != "postgresql":
             raise ConfigError(f"{what}: only sqlite and postgresql+psycopg are known, not {backend}")
         options = {key: value for key, value in _POSTGRESQL.items() if key not in parsed.query}
@@ -139,10 +143,36 @@ def _is_about_connection(error: DBAPIError) -> bool:
     return type(error).__name__ in ("OperationalError", "InterfaceError")
 
 
-def _open_sqlite(url: URL) -> Engine:
+def _check_writable(database: Path, what: str) -> None:
+    """Whether this user may write a SQLite database, its log files and their folder. Raises Unwritable.
+
+    SQLite itself opens what it may only read without a word, and fails at the first change.
+    """
+    log_files = [database.with_name(database.name + ending) for ending in ("-wal", "-shm")]
+    for path in (database.parent, database, *log_files):
+        if path.exists() and not os.access(path, os.W_OK):
+            user = _name_of(os.geteuid())
+            raise Unwritable(
+                f"{what}: {path} belongs to {_name_of(path.stat().st_uid)}, and {user} may not write it; "
+                f"give it to {user} (chown), and run what uses it as {user}"
+            )
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _open_sqlite(url: URL, what: str) -> Engine:
     if url.database:
-        make_folder(Path(url.database).absolute().parent)
+        database = Path(url.database).absolute()
+        make_folder(database.parent)
+        _check_writable(database, what)
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
+        event.listen(engine, "do_connect", lambda *_: private_database(Path(str(url.database))))
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine

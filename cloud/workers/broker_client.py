@@ -6,6 +6,7 @@ out, an acknowledgement or a request given twice changes nothing.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +18,22 @@ import zmq
 
 from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.storage.ledger import FrameTombstone
-from secondlook.cloud.storage.queue import Leased, QueuedFrame
+from secondlook.cloud.storage.queue import Dead, Leased, QueuedFrame
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.shared import errors
 from secondlook.shared.address import is_ipv6, is_loopback
 from secondlook.shared.errors import (
     ConfigError,
     GatewayUnreachable,
+    LeaseLost,
     PacketMalformed,
     RequestRefused,
     SecondlookError,
 )
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.keyfiles import read_key_pair, read_public_key
+
+log = logging.getLogger(__name__)
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -76,7 +80,11 @@ class BrokerClient:
             raise PacketMalformed("the gateway leased something that is no frame") from error
 
     def ack(self, ids: Sequence[int]) -> None:
-        self._call("ack", ids=list(ids))
+        """Say that leased items are done. One that another worker has by now stays its affair: it will find out."""
+        try:
+            self._call("ack", ids=list(ids), worker=self._worker)
+        except LeaseLost as error:
+            log.info("too late: %s", error)
 
     def nack(self, id_: int, *, delay_seconds: float, why: str) -> None:
         self._call("nack", id=id_, delay_seconds=delay_seconds, worker=self._worker, why=why[:500])
@@ -104,6 +112,26 @@ class BrokerClient:
 
     def tombstones(self, after: int) -> list[tuple[int, FrameTombstone]]:
         return [(row.pop("id"), FrameTombstone(**row)) for row in self._call("tombstones", after=after)]
+
+    def edges_connected(self) -> set[str]:
+        """Camera hosts that take requests from this gateway."""
+        return {str(edge_id) for edge_id in self._call("edges_connected")}
+
+    def dead(self, n: int) -> list[Dead]:
+        """The ``n`` newest dead items."""
+        return [Dead(**row) for row in self._call("dead_list", n=n)]
+
+    def dead_item(self, id_: int) -> dict[str, Any]:
+        """All that is known of a dead item but its payload. Raises RequestRefused where there is none."""
+        return dict(self._call("dead_show", id=id_))
+
+    def requeue(self, ids: Sequence[int]) -> int:
+        """Let dead items be leased again; returns how many there were. Raises QueueFull."""
+        return int(self._call("dead_requeue", ids=list(ids)))
+
+    def purge(self, ids: Sequence[int]) -> int:
+        """Remove dead items for good; returns how many there were."""
+        return int(self._call("dead_purge", ids=list(ids)))
 
     def stats(self) -> dict[str, Any]:
         return dict(self._call("stats"))

@@ -20,26 +20,37 @@ from secondlook.cloud.catalogue import (
     FrameTombstone,
     NewFrame,
     NewReview,
+    ReviewBudget,
+    check_catalogue,
     frame_is_stored,
+    site_secret,
+    skipped_reviews,
     store_frame,
     store_tombstones,
 )
+from secondlook.cloud.catalogue.site import AUDIT_SECRET
 from secondlook.cloud.config import WorkerConfig
 from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
 from secondlook.cloud.workers.policy import FrameIdentity, PolicyConfig, ReviewReason, wish_for_review
 from secondlook.shared.detection import Detector
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
+    DetectorError,
     GatewayUnreachable,
     LeaseLost,
     MalformedBitstream,
     ModelNotFound,
     ReferenceMissing,
+    StorageError,
+    StoreCorrupt,
 )
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.outage import Outage
+from secondlook.shared.tiles import told_of_tiles
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +58,15 @@ U8Image = npt.NDArray[np.uint8]
 
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
+_SKIPPED_SECONDS = 60.0
+_TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _NANOSECONDS = 1_000_000_000
 
 
 @dataclass
 class MachineWorker:
-    """``clock`` gives Unix seconds; ``heartbeat`` hears of every frame that was filed and every look for more."""
+    """``clock`` gives Unix seconds; ``heartbeat`` hears of every frame that was filed and every look for more,
+    ``waits`` why work stands still, or None."""
 
     broker: BrokerClient
     codec: LayeredCodec
@@ -63,62 +77,111 @@ class MachineWorker:
     config: WorkerConfig
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
+    waits: Callable[[str | None], None] = lambda _why: None
 
     def __post_init__(self) -> None:
         self._last_tombstone = 0
         self._tombstones_at = 0.0
-        self._in_trouble = False
+        self._secret = site_secret(self.catalogue, AUDIT_SECRET)
+        self._next_batch = self.config.batch
+        self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
+        self._outage = Outage(log)
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set. Waits while the gateway is away or a disk is full."""
+        """Work until ``stop`` is set. Waits while the gateway is away or a disk is full.
+
+        Raises what the detector or the catalogue says when it cannot work at all.
+        """
+        self.check()
+        # One frame first: should it be the one that ended the worker before this, it takes no others along.
+        self._next_batch = 1
         while not stop.is_set():
             try:
                 pause = 0.0 if self.step() else self.config.idle_seconds
-                self._in_trouble = False
+                self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
-                if not self._in_trouble:
-                    log.warning("waiting: %s", error)
-                self._in_trouble, pause = True, _TROUBLE_SECONDS
+                self._outage.met(error, time.monotonic())
+                pause = _TROUBLE_SECONDS
+            self.waits(self._outage.why)
             self.heartbeat()
             stop.wait(pause)
+
+    def check(self) -> None:
+        """Find out whether this worker can work at all, before it takes a frame. Raises DetectorError, Unwritable."""
+        check_catalogue(self.catalogue)
+        try:
+            self.detector.detect(np.full(_TEST_SHAPE, _TEST_GREY, np.uint8))
+        except Exception as error:  # whatever a detector has to say
+            raise DetectorError(f"{self.detector.name} fails on a grey picture: {cause_of(error)}") from error
 
     def step(self) -> int:
         """Lease one batch and work through it; returns how many frames were leased."""
         self._copy_tombstones()
-        leased = self.broker.lease(self.config.batch, self.config.lease_seconds)
-        held_until = self.clock() + self.config.lease_seconds
+        self._tell_of_skipped()
+        leased = self.broker.lease(self._next_batch, self.config.lease_seconds)
+        hold = _Hold(self.broker, [item.id for item in leased], self.config.lease_seconds, self.clock)
         # All packets first: a key that another worker's delta waits for must not wait for our detector.
         for item in leased:
             self.blobs.put(_blob(item.frame), item.frame.payload)
-        for position, item in enumerate(leased):
-            if held_until - self.clock() < self.config.lease_seconds / 2:
-                try:
-                    self.broker.extend([later.id for later in leased[position:]], self.config.lease_seconds)
-                except LeaseLost:
-                    break  # too slow: the rest is in other hands, and will come again if it is not
-                held_until = self.clock() + self.config.lease_seconds
-            self._work(item)
-            self.heartbeat()
+        try:
+            for item in leased:
+                hold.renew()
+                self._work(item, hold)
+                hold.ids.remove(item.id)
+                self.heartbeat()
+        except LeaseLost:
+            # Too slow: the rest is in other hands, and will come again if it is not.
+            log.info("%d frames went to another worker meanwhile", len(hold.ids))
+        if leased:
+            pixels = max(item.frame.width * item.frame.height for item in leased)
+            self._next_batch = max(1, min(self.config.batch, self.config.batch_pixels // pixels))
         return len(leased)
 
-    def _work(self, item: Leased) -> None:
+    def _work(self, item: Leased, hold: _Hold) -> None:
+        """Look at one frame and acknowledge it; one that cannot be looked at is given back with its cause.
+
+        Nothing that a camera host sends may end a worker, and nobody can list what every codec, detector and database
+        may raise over crafted bytes: this boundary, and the refiner's, are where any exception is caught. What does
+        not come from the frame passes through: a store or a gateway that is away, a lease that is lost; and a worker
+        that fails on a grey picture too is broken, and says so.
+        """
         frame = item.frame
         if not frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
             try:
-                image = self._decode(frame)
+                with told_of_tiles(lambda: self._progress(hold)):
+                    image = self._decode(frame)
+                    hold.renew_if_possible()
+                    self._file(frame, image)
             except (BitstreamError, ModelNotFound) as error:
-                self._give_back(item, f"{type(error).__name__}: {error}")
+                self._give_back(item, cause_of(error))
                 return
-            self._file(frame, image)
+            except (GatewayUnreachable, LeaseLost, StorageError):
+                raise
+            except Exception as error:
+                log.debug("frame %d of %s", frame.seq, frame.edge_id, exc_info=error)
+                self._give_back(item, cause_of(error))
+                self.check()
+                return
         self.broker.ack([item.id])
 
+    def _progress(self, hold: _Hold) -> None:
+        self.heartbeat()
+        hold.renew_if_possible()
+
     def _decode(self, frame: QueuedFrame) -> U8Image:
+        most = self.config.max_pixels
+        check_pixels(frame.width, frame.height, most)
+        check_layer(frame.payload, most, announced=(frame.width, frame.height))
         key = None
         if frame.key_seq is not None:
             key_blob = base_key(frame.edge_id, frame.boot_id, frame.key_seq)
             if not self.blobs.exists(key_blob):
                 raise ReferenceMissing(f"its key frame {frame.key_seq} has not come")
-            key = self.blobs.get(key_blob)
+            try:
+                key = self.blobs.get(key_blob)
+            except StoreCorrupt as error:  # this one blob
+                raise ReferenceMissing(f"its key frame {frame.key_seq} is gone: {error}") from error
+            check_layer(key, most)
         image = self.codec.decode_base(frame.payload, key=key)
         if image.shape[:2] != (frame.height, frame.width):
             raise MalformedBitstream(
@@ -128,7 +191,8 @@ class MachineWorker:
 
     def _file(self, frame: QueuedFrame, image: U8Image) -> None:
         found = self.detector.detect(image)
-        wish = wish_for_review(self.policy, FrameIdentity(frame.edge_id, frame.boot_id, frame.seq), found)
+        identity = FrameIdentity(frame.edge_id, frame.boot_id, frame.seq)
+        wishes = wish_for_review(self.policy, identity, found, secret=self._secret)
         store_frame(
             self.catalogue,
             NewFrame(
@@ -147,8 +211,9 @@ class MachineWorker:
             ),
             found,
             detector=self.detector.name,
-            review=None if wish is None else _new_review(wish),
+            reasons=[_new_review(wish) for wish in wishes],
             now_ns=int(self.clock() * _NANOSECONDS),
+            budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
         )
 
     def _give_back(self, item: Leased, why: str) -> None:
@@ -158,6 +223,22 @@ class MachineWorker:
             self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why)
         except LeaseLost:
             log.info("frame %d went to another worker meanwhile", frame.seq)
+
+    def _tell_of_skipped(self) -> None:
+        """Say now and then how many frames nobody will be asked about."""
+        if 0 <= self.clock() - self._skipped_at < _SKIPPED_SECONDS:
+            return
+        self._skipped_at, before = self.clock(), self._skipped
+        self._skipped = skipped_reviews(self.catalogue)
+        if self._skipped > before:
+            log.warning(
+                "%d more reviews skipped, %d in all: more frames ask for one than policy.max_open_reviews (%d, "
+                "and %d a camera host) allows",
+                self._skipped - before,
+                self._skipped,
+                self.policy.max_open_reviews,
+                self.policy.max_open_reviews_of_camera,
+            )
 
     def _copy_tombstones(self) -> None:
         """Bring what the gateway heard of dropped frames into the catalogue, now and then."""
@@ -198,4 +279,29 @@ def _blob(frame: QueuedFrame) -> str:
 
 
 def _new_review(wish: ReviewReason) -> NewReview:
-    return NewReview(wish.reason, wish.priority, round(wish.apart_seconds * _NANOSECONDS))
+    return NewReview(wish.reason, wish.priority, round(wish.apart_seconds * _NANOSECONDS), wish.rule)
+
+
+class _Hold:
+    """The leases of what is left of a batch, renewed when half of their time is over."""
+
+    def __init__(
+        self, broker: BrokerClient, ids: list[int], lease_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        self.ids = ids
+        self._broker, self._seconds, self._clock = broker, lease_seconds, clock
+        self._until = clock() + lease_seconds
+
+    def renew(self) -> None:
+        """Raises LeaseLost, GatewayUnreachable."""
+        if self._until - self._clock() < self._seconds / 2:
+            self._broker.extend(self.ids, self._seconds)
+            self._until = self._clock() + self._seconds
+
+    def renew_if_possible(self) -> None:
+        """In the middle of a frame: a gateway that is away is no reason to begin it anew. Raises LeaseLost."""
+        try:
+            self.renew()
+        except (GatewayUnreachable, *TRANSIENT_ERRORS):
+            # Each try may take seconds: the next one when half of what is left is over.
+            self._until = self._clock() + self._seconds * 0.75

@@ -1,8 +1,13 @@
 """Which frames a person shall see: pure rules over what the machine found.
 
-A frame is reviewed for the first of these that holds, in the order of their default priorities: it shows a watched
-class; the operator's own rule matches; the detector is in doubt; the frame belongs to the random audit sample. The
-sample depends on the frame's identity alone, so that a redelivered frame meets the same decision.
+A frame is reviewed when any of these holds: it shows a watched class; the operator's own rule matches; the detector
+is in doubt; its number is a multiple of `every_nth`; it belongs to the random audit sample. It keeps every reason that
+holds. The sample depends on the frame's identity and on a secret of the site: a redelivered frame meets the same
+decision on every worker, and a camera host, which chooses its own names, cannot foresee it.
+
+Each rule has a distance of its own (`*_apart_seconds`), measured against reviews that the same rule called for. The
+audit sample has none: a sample thinned out by what lies beside it says nothing of the whole. For the same reason the
+budgets of open reviews do not touch it; `audit_every` alone sets its size.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from secondlook.shared.detection import Detection
@@ -19,8 +25,18 @@ from secondlook.shared.settings import DAY_SECONDS, Settings, within
 Score = Annotated[float, within(0, 1, "")]
 Priority = Annotated[int, within(0, 100, "")]
 _Count = Annotated[int, within(0, 1_000_000_000, "frames")]
+_Apart = Annotated[float, within(0, DAY_SECONDS, "seconds")]
+_Reviews = Annotated[int, within(0, 1_000_000_000, "reviews")]
 
-AUDIT_SAMPLE = "audit sample"  # the reason of reviews that were drawn at random; retention knows them by it
+
+class Rule(StrEnum):
+    """What may ask for a review."""
+
+    WATCHED = "watched"
+    OPERATOR = "rule"
+    UNCERTAIN = "uncertain"
+    EVERY_NTH = "every-nth"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -34,10 +50,11 @@ class FrameIdentity:
 class ReviewReason:
     """Why a frame shall be seen, for people, and how soon: higher priorities go first, 0 to 100.
 
-    It is given up where a frame of the same camera host captured less than `apart_seconds` before or after it is
-    under review already: the same thing is there to see. 0: it never is.
+    By itself it calls for no review where the same rule called for one of a frame of the same camera host captured
+    less than `apart_seconds` before or after: the same thing is there to see. 0: it always does.
     """
 
+    rule: Rule
     reason: str
     priority: int
     apart_seconds: float = 0.0
@@ -45,23 +62,33 @@ class ReviewReason:
 
 @dataclass(frozen=True)
 class PolicyConfig(Settings):
-    """The rules. Scores are between 0 and 1; an empty or zero setting turns its rule off."""
+    """The rules. Scores are between 0 and 1; an empty or zero setting turns its rule, or its limit, off.
+
+    A watched object that is in view all day makes one review a minute, and ten such cameras about what one person can
+    judge. 500 open reviews are an hour's work: what lies beyond would be hours old before anybody saw it.
+    """
 
     uncertain_low: Score = 0.30
     uncertain_high: Score = 0.55  # a detection with a score in [low, high) is in doubt
     uncertain_priority: Priority = 50
     # between frames of one camera host reviewed for doubt; 0 reviews every one
-    uncertain_apart: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 5.0
+    uncertain_apart_seconds: _Apart = 5.0
     watched_labels: tuple[str, ...] = ()
     watched_score: Score = 0.5
     watched_priority: Priority = 90
+    watched_apart_seconds: _Apart = 60.0  # the same for a watched class
     rule_labels: tuple[str, ...] = ()  # the operator's rule: these labels (none: any) ...
     rule_score: Score = 0.0  # ... from this score on; 0 turns the rule off
     rule_priority: Priority = 70
+    rule_apart_seconds: _Apart = 60.0  # the same for the operator's rule
     every_nth: _Count = 0  # review frames whose sequence is a multiple of it
     every_nth_priority: Priority = 20
-    audit_every: _Count = 200  # one frame in so many, chosen at random
+    every_nth_apart_seconds: _Apart = 0.0  # the same for their number
+    audit_every: _Count = 200  # one frame in so many, chosen at random; never spaced
     audit_priority: Priority = 10
+    # without a decision, of the whole site; beyond, the least urgent are skipped
+    max_open_reviews: _Reviews = 500
+    max_open_reviews_of_camera: _Reviews = 100  # without a decision, of one camera host
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,9 +97,9 @@ class PolicyConfig(Settings):
 
 
 def wish_for_review(
-    config: PolicyConfig, frame: FrameIdentity, detections: Sequence[Detection]
-) -> ReviewReason | None:
-    """The most urgent reason to show this frame to a person, or None."""
+    config: PolicyConfig, frame: FrameIdentity, detections: Sequence[Detection], *, secret: bytes
+) -> tuple[ReviewReason, ...]:
+    """Every reason to show this frame to a person, the most urgent first. `secret`: 1 to 64 bytes, of the site."""
     wishes = [
         wish
         for wish in (
@@ -80,11 +107,11 @@ def wish_for_review(
             _operator_rule(config, detections),
             _uncertain(config, detections),
             _every_nth(config, frame),
-            _audit(config, frame),
+            _audit(config, frame, secret),
         )
         if wish is not None
     ]
-    return max(wishes, key=lambda wish: wish.priority, default=None)
+    return tuple(sorted(wishes, key=lambda wish: -wish.priority))
 
 
 def _named(rule: str, detection: Detection) -> str:
@@ -98,7 +125,11 @@ def _watched(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewRea
         if found.label in config.watched_labels and found.score >= config.watched_score
     ]
     best = max(seen, key=lambda found: found.score, default=None)
-    return None if best is None else ReviewReason(_named("watched", best), config.watched_priority)
+    if best is None:
+        return None
+    return ReviewReason(
+        Rule.WATCHED, _named("watched", best), config.watched_priority, config.watched_apart_seconds
+    )
 
 
 def _operator_rule(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewReason | None:
@@ -110,7 +141,9 @@ def _operator_rule(config: PolicyConfig, detections: Sequence[Detection]) -> Rev
         if found.score >= config.rule_score and (not config.rule_labels or found.label in config.rule_labels)
     ]
     best = max(seen, key=lambda found: found.score, default=None)
-    return None if best is None else ReviewReason(_named("rule", best), config.rule_priority)
+    if best is None:
+        return None
+    return ReviewReason(Rule.OPERATOR, _named("rule", best), config.rule_priority, config.rule_apart_seconds)
 
 
 def _uncertain(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewReason | None:
@@ -119,21 +152,30 @@ def _uncertain(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewR
     worst = min(seen, key=lambda found: abs(found.score - middle), default=None)
     if worst is None:
         return None
-    return ReviewReason(_named("uncertain", worst), config.uncertain_priority, config.uncertain_apart)
+    return ReviewReason(
+        Rule.UNCERTAIN, _named("uncertain", worst), config.uncertain_priority, config.uncertain_apart_seconds
+    )
 
 
 def _every_nth(config: PolicyConfig, frame: FrameIdentity) -> ReviewReason | None:
     if config.every_nth == 0 or frame.seq % config.every_nth:
         return None
-    return ReviewReason(f"every {config.every_nth}th frame", config.every_nth_priority)
+    which = "every frame" if config.every_nth == 1 else f"every {ordinal(config.every_nth)} frame"
+    return ReviewReason(Rule.EVERY_NTH, which, config.every_nth_priority, config.every_nth_apart_seconds)
 
 
-def _audit(config: PolicyConfig, frame: FrameIdentity) -> ReviewReason | None:
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st, 112th: a whole number as a place in a row."""
+    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _audit(config: PolicyConfig, frame: FrameIdentity, secret: bytes) -> ReviewReason | None:
     if config.audit_every == 0:
         return None
     name = f"{frame.edge_id}/{frame.boot_id}/{frame.seq}".encode()
-    draw = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+    draw = int.from_bytes(hashlib.blake2b(name, digest_size=8, key=secret).digest(), "big")
     # Comparing, not taking a remainder: the frames of a sparser sample are then part of a denser one.
     if draw * config.audit_every >= 1 << 64:
         return None
-    return ReviewReason(AUDIT_SAMPLE, config.audit_priority)
+    return ReviewReason(Rule.AUDIT, "audit sample", config.audit_priority)

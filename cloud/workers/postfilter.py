@@ -5,6 +5,7 @@ The margin of a tile is the network's receptive radius (see `shared.tiles`): til
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -32,8 +33,11 @@ class PostFilter:
         self._margin = -(-radius // multiple) * multiple
         self._tile = max(tile // multiple, 1) * multiple
 
-    def apply(self, image: U8Image) -> U8Image:
-        """Decoded uint8[H,W,3] RGB -> refined uint8[H,W,3]. Raises ConfigError on another shape or dtype."""
+    def apply(self, image: U8Image, progress: Callable[[], None] = lambda: None) -> U8Image:
+        """Decoded uint8[H,W,3] RGB -> refined uint8[H,W,3]. Raises ConfigError on another shape or dtype.
+
+        `progress` is called after every tile; what it raises ends the work.
+        """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ConfigError(f"a picture is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
         height, width = image.shape[:2]
@@ -44,6 +48,7 @@ class PostFilter:
         for tile in cut(rows, columns, side=self._tile, margin=self._margin, multiple=m):
             piece = np.ascontiguousarray(padded[tile.read()])[None]
             out[tile.kept()] = self._session.run({"image": piece})["refined"][0][tile.inner()]
+            progress()
         return out[:height, :width].copy()
 
 

@@ -1,92 +1,75 @@
 """The refiner: fetches the enhancement layer of a due review, decodes, refines, and shows it as ready.
 
 Each review goes through: leased, base image stored, enhancement asked for, waited for, refined. Several wait at a
-time, so that a slow link does not idle the post-filter. What cannot be had, or not be decoded, ends as expired with
-its reason; the base image stays to be judged. A worker that dies leaves leases that run out; the next one repeats
-the steps, and each of them bears repetition.
+time (``in_flight``), so that a slow link does not idle the post-filter. Whoever keeps us waiting stands aside, so that
+it holds up nobody else: a review that has waited for ``slot_seconds`` gives up its slot and is looked at now and then;
+one whose camera host is not connected goes back into the catalogue, and is looked at again when the host has come back.
+
+What cannot be had, or not be decoded, ends as expired with its reason; the base image stays to be judged. A worker
+that dies leaves leases that run out; the next one repeats the steps, and each of them bears repetition. Work on a
+picture is counted when it begins: what ended its worker, or failed, twice is set aside with its cause.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
-
-import cv2
-import numpy as np
-import numpy.typing as npt
 
 from secondlook.cloud.catalogue import (
     Catalogue,
     LeasedReview,
-    Refinement,
+    begin_attempt,
+    check_catalogue,
     extend_review_lease,
+    fail_review,
     lease_due_review,
     mark_expired,
     mark_ready,
+    park_review,
     release_review,
     set_base_image,
+    wake_reviews,
 )
 from secondlook.cloud.config import RefinerConfig
-from secondlook.cloud.storage.blobs import Blobs, image_key
+from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
-from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
+from secondlook.cloud.workers.pictures import ImageFilter, PictureMaker
+from secondlook.cloud.workers.poison import cause_of
+from secondlook.cloud.workers.slots import OpenReview, next_hosts
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
     GatewayUnreachable,
     ModelNotFound,
-    ReferenceMissing,
     RequestRefused,
     ReviewConflict,
-    StoreCorrupt,
+    StorageError,
 )
-from secondlook.shared.layers import LayeredCodec, Layers
+from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.outage import Outage
+from secondlook.shared.tiles import told_of_tiles
 
 log = logging.getLogger(__name__)
 
-U8Image = npt.NDArray[np.uint8]
-
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
-_PNG_COMPRESSION = 3
+_LOOK_SECONDS = 1.0  # between looks at who is connected, and at reviews that stand aside
+_AWAY_SECONDS = 1.0  # another gateway may have the camera host: its request is sent by then
+_AWAY_AT_ONCE = 16
+_SHORTEST_PARKED, _LONGEST_PARKED = 2.0, 30.0
+_RETRY_SECONDS = 10.0  # before a picture whose processing failed is tried again
 _NANOSECONDS = 1_000_000_000
-
-
-class ImageFilter(Protocol):
-    """What the refiner needs of ``cloud.workers.postfilter``."""
-
-    name: str
-    model_hash: bytes
-
-    def apply(self, image: U8Image) -> U8Image: ...
-
-
-@dataclass(frozen=True)
-class _StoredImage:
-    sha256: str
-    bytes: int
-
-
-@dataclass
-class _Open:
-    """A review that waits for its enhancement, and for that of its key if it is a delta."""
-
-    review: LeasedReview
-    request_ids: list[int]
-    give_up_at: float
-    lease_ends_at: float
-    base_image_bytes: int
 
 
 @dataclass
 class Refiner:
     """``owner`` names this worker in leases; ``clock`` gives Unix seconds.
 
-    ``heartbeat`` hears of every review that was looked at and every look for more.
+    ``heartbeat`` hears of every review that was looked at and every look for more, ``waits`` why work stands still,
+    or None.
     """
 
     owner: str
@@ -98,162 +81,306 @@ class Refiner:
     config: RefinerConfig
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
+    waits: Callable[[str | None], None] = lambda _why: None
 
     def __post_init__(self) -> None:
-        self._open: list[_Open] = []
-        self._in_trouble = False
+        self._open: list[OpenReview] = []
+        self._outage = Outage(log)
+        self._connected: set[str] = set()
+        self._connected_at = 0.0
+        self._started_at = self.clock()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until ``stop`` is set, then give back what is unfinished."""
+        """Work until ``stop`` is set, then give back what is unfinished.
+
+        Raises what the post-filter or the catalogue says when it cannot work at all.
+        """
+        self.check()
         while not stop.is_set():
             try:
                 self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
-                self._in_trouble = False
+                self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
-                if not self._in_trouble:
-                    log.warning("waiting: %s", error)
-                self._in_trouble, pause = True, _TROUBLE_SECONDS
+                self._outage.met(error, time.monotonic())
+                pause = _TROUBLE_SECONDS
+            self.waits(self._outage.why)
             self.heartbeat()
             stop.wait(pause)
         for waiting in self._open:
             self._unless_lost(waiting.review, lambda id_: release_review(self.catalogue, id_, self.owner))
 
+    def check(self) -> None:
+        """Find out whether this worker can work at all, before it takes a review. Raises ModelCorrupt, Unwritable."""
+        check_catalogue(self.catalogue)
+        self._pictures.check()
+
+    @property
+    def _pictures(self) -> PictureMaker:
+        return PictureMaker(self.codec, self.postfilter, self.blobs, self.config.max_pixels)
+
     def step(self) -> int:
-        """Take what is due, look at what has come; returns how many reviews were finished, well or badly."""
-        while len(self._open) < self.config.in_flight and self._begin():
+        """Take what is due, look at what has come; returns how many left our hands, well or badly."""
+        self._look_around()
+        while self._begin(among=next_hosts(self._open, self._connected, self.config.in_flight)):
             self.heartbeat()
-        finished = 0
+        finished = self._look_at_the_away()
         for waiting in list(self._open):
-            if self._advance(waiting):
-                self._open.remove(waiting)
-                finished += 1
-            self.heartbeat()
+            if self._is_to_be_looked_at(waiting):
+                finished += self._advance(waiting)
+                self.heartbeat()
         return finished
 
-    def _begin(self) -> bool:
-        """Lease one review, store its base image, ask for its layers; False when none is due."""
+    def _look_around(self) -> None:
+        """Who is connected; what waited for somebody who was away is due again."""
         now = self.clock()
-        review = lease_due_review(
-            self.catalogue, self.owner, lease_seconds=self.config.lease_seconds, now_ns=self._now_ns()
-        )
+        if 0 <= now - self._connected_at < _LOOK_SECONDS:
+            return
+        connected = self.broker.edges_connected()
+        if back := connected - self._connected:
+            wake_reviews(self.catalogue, back)
+        self._connected, self._connected_at = connected, now
+
+    def _begin(self, *, among: Collection[str] | None = None, outside: Collection[str] = ()) -> bool:
+        """Lease one review of certain camera hosts; False when none is due."""
+        now = self.clock()
+        review = None
+        if among is None or among:
+            review = lease_due_review(
+                self.catalogue,
+                self.owner,
+                lease_seconds=self.config.lease_seconds,
+                now_ns=self._now_ns(),
+                among=among,
+                outside=outside,
+            )
         if review is None:
             return False
-        try:
-            image = self.codec.decode_base(self.blobs.get(review.base_blob), key=self._key_base(review))
-        except (BitstreamError, ModelNotFound, StoreCorrupt) as error:
-            self._expire(review, f"{type(error).__name__}: {error}")
-            return True
-        png = self._store_image(review, "base", image)
-        self._unless_lost(
-            review,
-            lambda id_: set_base_image(
-                self.catalogue,
-                id_,
-                self.owner,
-                key=image_key(id_, "base"),
-                sha256=png.sha256,
-                image_bytes=png.bytes,
-            ),
+        # The time this worker did not run is not held against the camera host.
+        asked_at = max(review.requested_ns / _NANOSECONDS, self._started_at)
+        self._open.append(
+            OpenReview(
+                review=review,
+                began_at=now,
+                give_up_at=asked_at + self.config.deadline_seconds,
+                lease_ends_at=now + self.config.lease_seconds,
+                aside=among is None,
+                has_base_image=review.has_base_image,
+            )
         )
-        wanted = [review.seq] if review.key_seq is None else [review.seq, review.key_seq]
-        # Remembered before it is asked for: should the gateway be away now, the next step asks again.
-        waiting = _Open(
-            review, [], now + self.config.deadline_seconds, now + self.config.lease_seconds, png.bytes
-        )
-        self._open.append(waiting)
-        self._ask(waiting, wanted)
         return True
 
-    def _ask(self, waiting: _Open, wanted: list[int]) -> None:
+    def _look_at_the_away(self) -> int:
+        """Reviews whose camera host is not connected: base images for new ones, a look at those that wait.
+
+        Returns how many ended. At most one picture a step is decoded, for those who are there come first.
+        """
+        finished = 0
+        for _ in range(_AWAY_AT_ONCE):
+            away = sum(waiting.review.edge_id not in self._connected for waiting in self._open)
+            if away >= self.config.in_flight or not self._begin(outside=self._connected):
+                break
+            waiting = self._open[-1]
+            is_new, waiting.looked_at = not waiting.has_base_image, self.clock()
+            finished += self._advance(waiting)
+            self.heartbeat()
+            if is_new:
+                break
+        return finished
+
+    def _show_base(self, waiting: OpenReview) -> None:
+        """Make the base image: it can be judged while the enhancement travels."""
+        review = waiting.review
+        self._count_attempt(waiting)
+        base = self._pictures.make_base(review, lambda: self._progress(waiting))
+        waiting.base_image_bytes = base.size_bytes
+        set_base_image(
+            self.catalogue,
+            review.review_id,
+            self.owner,
+            key=base.key,
+            sha256=base.sha256,
+            image_bytes=base.size_bytes,
+        )
+        waiting.has_base_image, waiting.counted = True, False
+
+    def _is_to_be_looked_at(self, waiting: OpenReview) -> bool:
+        now = self.clock()
+        if waiting.aside and 0 <= now - waiting.looked_at < _LOOK_SECONDS / 2:
+            return False
+        waiting.looked_at = now
+        return True
+
+    def _ask(self, waiting: OpenReview) -> None:
         review = waiting.review
         left = max(0.0, waiting.give_up_at - self.clock())
         waiting.request_ids = [
             self.broker.request_enhancement(
                 review.edge_id, review.boot_id, seq, deadline_seconds=left, priority=review.priority
             )
-            for seq in wanted
+            for seq in waiting.wanted
         ]
 
-    def _advance(self, waiting: _Open) -> bool:
-        """Look at one waiting review; whether it is finished."""
+    def _advance(self, waiting: OpenReview) -> bool:
+        """Look at one waiting review; whether it has ended, or is out of our hands."""
+        if not self._goes_on(waiting):
+            self._open.remove(waiting)
+            return True
+        return False
+
+    def _goes_on(self, waiting: OpenReview) -> bool:
         review, now = waiting.review, self.clock()
-        if waiting.lease_ends_at - now < self.config.lease_seconds / 2:
-            waiting.lease_ends_at = now + self.config.lease_seconds
-            if not self._unless_lost(review, self._extend):
-                return True
-        wanted = [review.seq] if review.key_seq is None else [review.seq, review.key_seq]
+        try:
+            self._renew(waiting)
+        except ReviewConflict:
+            log.info("review %d went to another worker meanwhile", review.review_id)
+            return False
+        if not waiting.has_base_image and not self._guarded(waiting, lambda: self._show_base(waiting)):
+            return False
         if not waiting.request_ids:
-            self._ask(waiting, wanted)
+            self._ask(waiting)
         try:
             states = [self.broker.enhancement_state(id_) for id_ in waiting.request_ids]
         except RequestRefused:
             # The gateway lost its requests with its database: ask again.
             waiting.request_ids = []
-            return False
-        for seq, state in zip(wanted, states, strict=True):
+            return True
+        for seq, state in zip(waiting.wanted, states, strict=True):
             if state.state in (RequestState.EXPIRED, RequestState.REFUSED):
                 which = "enhancement" if seq == review.seq else f"enhancement of its key frame {seq}"
                 self._expire(review, f"{which} {state.state.value}: {state.reason}")
-                return True
+                return False
         blobs = [state.blob for state in states if state.blob is not None]
-        if len(blobs) == len(wanted):
-            self._finish(waiting, blobs)
-            return True
+        if len(blobs) == len(waiting.wanted):
+            self._guarded(waiting, lambda: self._finish(waiting, blobs))
+            return False
         if now > waiting.give_up_at + self.config.lease_seconds:
             self._expire(review, "the gateway gave no answer in time")
-            return True
-        return False
+            return False
+        if self._is_away(waiting, states):
+            if now < waiting.give_up_at:
+                self._park(waiting)
+            else:
+                self._expire(review, "its camera host was away until the deadline")
+            return False
+        waiting.aside = waiting.aside or now - waiting.began_at >= self.config.slot_seconds
+        return True
 
-    def _finish(self, waiting: _Open, enhancement_blobs: list[str]) -> None:
-        review = waiting.review
-        try:
-            enhancement = self.blobs.get(enhancement_blobs[0])
-            key_base = self._key_base(review)
-            key = None if key_base is None else Layers(key_base, self.blobs.get(enhancement_blobs[1]))
-            image = self.codec.decode_enhanced(self.blobs.get(review.base_blob), enhancement, key=key)
-        except (BitstreamError, ModelNotFound, StoreCorrupt) as error:
-            self._expire(review, f"{type(error).__name__}: {error}")
-            return
-        enhanced = self._store_image(review, "enhanced", image)
-        refined = self._store_image(review, "refined", self.postfilter.apply(image))
-        result = Refinement(
-            enhancement_blob=enhancement_blobs[0],
-            enhancement_bytes=len(enhancement),
-            base_image=image_key(review.review_id, "base"),
-            enhanced_image=image_key(review.review_id, "enhanced"),
-            refined_image=image_key(review.review_id, "refined"),
-            shown_sha256=refined.sha256,
-            postfilter=f"{self.postfilter.name}:{self.postfilter.model_hash.hex()}",
-            codec_model=self.codec.model_hash.hex(),
-            image_bytes=waiting.base_image_bytes + enhanced.bytes + refined.bytes,
-        )
+    def _is_away(self, waiting: OpenReview, states: list[EnhancementState]) -> bool:
+        """Whether nobody is there to answer: not here, and no other gateway has sent the request to anybody."""
+        if waiting.review.edge_id in self._connected:
+            return False
+        now = self.clock()
+        if any(state.state is RequestState.SENT for state in states):
+            return now - waiting.began_at >= self.config.slot_seconds
+        return now - waiting.review.requested_ns / _NANOSECONDS >= _AWAY_SECONDS
+
+    def _park(self, waiting: OpenReview) -> None:
+        """Back into the catalogue, until the camera host speaks. Another gateway may hear it: look now and then."""
+        now = self.clock()
+        waited = now - waiting.review.requested_ns / _NANOSECONDS
+        pause = min(max(waited / 2, _SHORTEST_PARKED), _LONGEST_PARKED)
+        look_again = min(now + pause, waiting.give_up_at)
         self._unless_lost(
-            review, lambda id_: mark_ready(self.catalogue, id_, self.owner, result, now_ns=self._now_ns())
+            waiting.review,
+            lambda id_: park_review(
+                self.catalogue, id_, self.owner, look_again_ns=int(look_again * _NANOSECONDS)
+            ),
         )
+
+    def _finish(self, waiting: OpenReview, enhancement_blobs: list[str]) -> None:
+        review = waiting.review
+        self._count_attempt(waiting)
+        result = self._pictures.refine(
+            review,
+            enhancement_blobs,
+            lambda: self._progress(waiting),
+            base_image_bytes=waiting.base_image_bytes,
+        )
+        mark_ready(self.catalogue, review.review_id, self.owner, result, now_ns=self._now_ns())
         log.info("review %d is ready", review.review_id)
 
-    def _key_base(self, review: LeasedReview) -> bytes | None:
-        """The base layer of a delta's key; None for a frame that is a key itself."""
-        if review.key_seq is None:
-            return None
-        if review.key_base_blob is None:
-            raise ReferenceMissing(f"its key frame {review.key_seq} is not in the catalogue")
-        return self.blobs.get(review.key_base_blob)
+    def _count_attempt(self, waiting: OpenReview) -> None:
+        """Before work on a picture. Not again where a full disk only made us begin anew."""
+        if waiting.counted:
+            return
+        begin_attempt(
+            self.catalogue,
+            waiting.review.review_id,
+            self.owner,
+            lease_seconds=self.config.lease_seconds,
+            now_ns=self._now_ns(),
+        )
+        waiting.counted, waiting.lease_ends_at = True, self.clock() + self.config.lease_seconds
+
+    def _guarded(self, waiting: OpenReview, work: Callable[[], None]) -> bool:
+        """Work on one picture; whether it went well. Else this review has ended, or this attempt at it, and no other.
+
+        As in ``machine``, any exception is caught here, since nobody can list what codec and post-filter may raise
+        over crafted bytes. What does not come from the picture passes through.
+        """
+        review = waiting.review
+        try:
+            with told_of_tiles(lambda: self._progress(waiting)):
+                work()
+            return True
+        except ReviewConflict:
+            log.info("review %d went to another worker meanwhile", review.review_id)
+        except (BitstreamError, ModelNotFound) as error:
+            self._expire(review, cause_of(error))
+        except (GatewayUnreachable, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001  (see above)
+            self._fail(review, error)
+        return False
+
+    def _fail(self, review: LeasedReview, error: Exception) -> None:
+        """Count a failed attempt; then find out whether it is the picture or this worker."""
+        why = cause_of(error)
+        log.warning("review %d failed: %s", review.review_id, why)
+        log.debug("review %d", review.review_id, exc_info=error)
+        self._unless_lost(
+            review,
+            lambda id_: fail_review(
+                self.catalogue, id_, self.owner, why=why, retry_seconds=_RETRY_SECONDS, now_ns=self._now_ns()
+            ),
+        )
+        self.check()
+
+    def _progress(self, waiting: OpenReview) -> None:
+        """A tile is done: hold all that is in hand. Raises ReviewConflict when the review at work is lost.
+
+        A catalogue that is busy or away just now is no reason to begin the picture anew.
+        """
+        self.heartbeat()
+        for held in self._open:
+            try:
+                self._renew(held)
+            except TRANSIENT_ERRORS:
+                # Each try may take seconds: the next one when half of what is left is over.
+                held.lease_ends_at = self.clock() + self.config.lease_seconds * 0.75
+            except ReviewConflict:
+                if held is waiting:
+                    raise
+                # Noticed when its turn comes.
+
+    def _renew(self, waiting: OpenReview) -> None:
+        """Hold the lease for longer when half of it is over. Raises ReviewConflict when it is lost."""
+        now = self.clock()
+        if waiting.lease_ends_at - now < self.config.lease_seconds / 2:
+            extend_review_lease(
+                self.catalogue,
+                waiting.review.review_id,
+                self.owner,
+                lease_seconds=self.config.lease_seconds,
+                now_ns=self._now_ns(),
+            )
+            waiting.lease_ends_at = now + self.config.lease_seconds
 
     def _expire(self, review: LeasedReview, why: str) -> None:
         log.warning("review %d cannot be refined: %s", review.review_id, why)
         self._unless_lost(
             review, lambda id_: mark_expired(self.catalogue, id_, self.owner, why=why, now_ns=self._now_ns())
-        )
-
-    def _extend(self, review_id: int) -> None:
-        extend_review_lease(
-            self.catalogue,
-            review_id,
-            self.owner,
-            lease_seconds=self.config.lease_seconds,
-            now_ns=self._now_ns(),
         )
 
     def _unless_lost(self, review: LeasedReview, change: Callable[[int], None]) -> bool:
@@ -264,14 +391,6 @@ class Refiner:
             log.info("review %d went to another worker meanwhile", review.review_id)
             return False
         return True
-
-    def _store_image(self, review: LeasedReview, kind: str, image: U8Image) -> _StoredImage:
-        """Store an image as PNG."""
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
-        png = encoded.tobytes()
-        self.blobs.put(image_key(review.review_id, kind), png)
-        return _StoredImage(hashlib.sha256(png).hexdigest(), len(png))
 
     def _now_ns(self) -> int:
         return int(self.clock() * _NANOSECONDS)

@@ -75,6 +75,7 @@ def _edge_settings(fleet: Fleet, name: str, video: Path, spool: dict[str, Any]) 
         "source": {
             "address": str(video),
             "realtime": True,
+            "from_start": True,  # agents are killed often, and shall never run out of film
             "fps": _FPS,
             "open_seconds": 120.0,
             "stall_seconds": 120.0,

@@ -68,7 +68,7 @@ def stores(tmp_path: Path) -> Path:
         blobs.put(f"base/{seq}", b"base")
         frame = NewFrame("edge-0", BOOT, seq, "yard", 1, 2, 8, 8, None, f"base/{seq}", 4, 3)
         box = Detection("thing", 0.9, (1.0, 1.0, 5.0, 4.0))
-        store_frame(catalogue, frame, [box], detector="one-box", review=None, now_ns=3)
+        store_frame(catalogue, frame, [box], detector="one-box", reasons=[], now_ns=3)
     store_tombstones(catalogue, [FrameTombstone("edge-0", BOOT, 2, 2, "spool-full", 4)])
     catalogue.close()
     return tmp_path

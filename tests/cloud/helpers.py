@@ -152,7 +152,7 @@ class Brighter:
     name = "brighter"
     model_hash = b"bright12"
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
+    def apply(self, image: np.ndarray, progress: Callable[[], None] = lambda: None) -> np.ndarray:
         return image + np.uint8(1)
 
 

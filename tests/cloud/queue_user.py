@@ -35,7 +35,7 @@ def use(where: str, first_seq: int, worker: str) -> NoReturn:
         for item in lease(queue, 1 + turn % 4, ttl=1.0, worker=worker):
             if turn % 3:
                 say("acking", item.frame.seq)
-                queue.ack([item.id])
+                queue.ack([item.id], worker=worker)
                 say("acked", item.frame.seq)
     raise AssertionError
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from secondlook.cloud.config import JetStreamConfig
+from secondlook.cloud.storage.database import open_database
 from secondlook.cloud.storage.queue import (
+    Dead,
     FrameQueue,
     Leased,
     QueuedFrame,
     QueueLimits,
+    Removed,
     SqliteQueue,
-    open_database,
 )
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 
@@ -29,11 +32,17 @@ def queued(seq: int, size: int = 10, **other: object) -> QueuedFrame:
     return replace(frame, **other)  # type: ignore[arg-type]
 
 
-def open_queue(where: str, limits: QueueLimits = LIMITS) -> SqliteQueue | JetStreamQueue:
+def _ignore(removed: Sequence[Dead], why: str) -> None:
+    pass
+
+
+def open_queue(
+    where: str, limits: QueueLimits = LIMITS, removed: Removed = _ignore
+) -> SqliteQueue | JetStreamQueue:
     """A queue by the address of a NATS server, or by the path of a database."""
     if where.startswith("nats:"):
-        return JetStreamQueue(where, limits, JETSTREAM)
-    return SqliteQueue(open_database(Path(where)), limits)
+        return JetStreamQueue(where, limits, JETSTREAM, removed)
+    return SqliteQueue(open_database(Path(where)), limits, removed)
 
 
 @dataclass
@@ -41,6 +50,7 @@ class Engine:
     """One queue; each handle of it is what one gateway has."""
 
     where: str
+    removed: list[tuple[Dead, str]] = field(default_factory=list)  # dead items that went for good, and why
     _open: list[SqliteQueue | JetStreamQueue] = field(default_factory=list)
 
     @property
@@ -48,8 +58,11 @@ class Engine:
         return not self.where.startswith("nats:")
 
     def open(self, **limits: int) -> FrameQueue:
-        self._open.append(open_queue(self.where, replace(LIMITS, **limits)))
+        self._open.append(open_queue(self.where, replace(LIMITS, **limits), self._note))
         return self._open[-1]
+
+    def _note(self, removed: Sequence[Dead], why: str) -> None:
+        self.removed += [(dead, why) for dead in removed]
 
     def close(self) -> None:
         for queue in self._open:
@@ -70,6 +83,15 @@ def lease(queue: FrameQueue, n: int = 9, ttl: float = 30.0, worker: str = "w1") 
 
 def seqs(leased: list[Leased]) -> list[int]:
     return [item.frame.seq for item in leased]
+
+
+def await_leases(queue: FrameQueue, n: int, worker: str) -> list[Leased]:
+    """Up to ``n`` items, as soon as this gateway has heard that there are some."""
+    deadline = time.monotonic() + 10
+    while not (found := lease(queue, n, worker=worker)):
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.02)
+    return found
 
 
 def await_lease(queue: FrameQueue, worker: str = "w1", seconds: float = 10.0) -> Leased:

@@ -20,7 +20,7 @@ from secondlook.shared.errors import ConfigError, StoreUnavailable
     [
         ("nats://broker:4222/site", "nats://broker:4222/site"),
         ("nats://me:hush@broker/site", "nats://me:***@broker/site"),
-        ("nats://token@broker", "nats://token:***@broker"),
+        ("nats://token@broker", "nats://***@broker"),
         ("tls://me:a@b:c@one,two:1/x", "tls://me:***@one,two:1/x"),
         (
             "postgresql+psycopg://me:hush@db/x?sslmode=require",

@@ -51,7 +51,7 @@ def store(catalogue: cat.Catalogue, seq: int, priority: int | None = 5, key_seq:
         frame(seq, key_seq),
         [box(), box("dog", 0.9)],
         detector="tiny",
-        review=review,
+        reasons=[] if review is None else [review],
         now_ns=10 + seq,
     )
 
@@ -92,7 +92,7 @@ def test_a_frame_is_stored_once_however_often_it_is_delivered(catalogue: cat.Cat
 def test_a_failing_change_leaves_nothing_behind(catalogue: cat.Catalogue) -> None:
     broken = Detection(label=None, score=0.5, box=(0.0, 0.0, 1.0, 1.0))  # type: ignore[arg-type]
     with pytest.raises(Exception, match=r"(?i)not.null"):
-        cat.store_frame(catalogue, frame(0), [box(), broken], detector="tiny", review=None, now_ns=1)
+        cat.store_frame(catalogue, frame(0), [box(), broken], detector="tiny", reasons=[], now_ns=1)
     assert (
         count(catalogue, cat.Frame) == count(catalogue, cat.DetectedBox) == count(catalogue, cat.Camera) == 0
     )
@@ -105,7 +105,7 @@ def test_a_review_may_give_way_to_one_nearby(catalogue: cat.Catalogue) -> None:
         before = count(catalogue, cat.Review)
         of_it = replace(frame(seq, edge_id=edge_id), captured_ns=captured_ns)
         wish = cat.NewReview("uncertain: cat 0.50", 5, apart_ns)
-        assert cat.store_frame(catalogue, of_it, [box()], detector="tiny", review=wish, now_ns=1)
+        assert cat.store_frame(catalogue, of_it, [box()], detector="tiny", reasons=[wish], now_ns=1)
         return count(catalogue, cat.Review) == before + 1
 
     assert reviewed(0, 1000, 100)

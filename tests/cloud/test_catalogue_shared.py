@@ -55,7 +55,7 @@ def test_new_cameras_that_many_workers_meet_at_once(hands: list[cat.Catalogue]) 
     def meet(catalogue: cat.Catalogue) -> None:
         for number in range(8):
             mine = frame(hands.index(catalogue), edge_id=f"edge-{number}")
-            cat.store_frame(catalogue, mine, [box()], detector="tiny", review=None, now_ns=5)
+            cat.store_frame(catalogue, mine, [box()], detector="tiny", reasons=[], now_ns=5)
 
     at_once(hands, meet)
     assert (count(hands[0], cat.Camera), count(hands[0], cat.Frame)) == (8, 8 * HANDS)

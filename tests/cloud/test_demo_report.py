@@ -53,7 +53,14 @@ def store(catalogue, seq, *, boot=BOOT, review=None, captured_ms=None):
         base_bytes=1,
         enhancement_bytes=1,
     )
-    store_frame(catalogue, frame, [], detector="d", review=review, now_ns=captured_ns + 40 * MS)
+    store_frame(
+        catalogue,
+        frame,
+        [],
+        detector="d",
+        reasons=[] if review is None else [review],
+        now_ns=captured_ns + 40 * MS,
+    )
 
 
 def status(boot=BOOT, **changes):
@@ -62,6 +69,7 @@ def status(boot=BOOT, **changes):
         "captured": 3,
         "encoded": 3,
         "acknowledged": 3,
+        "acknowledged_earlier": 0,
         "tombstoned": 0,
         "bytes_base": 30,
         "bytes_enhancement_stored": 300,
@@ -157,10 +165,18 @@ def test_status_adds_up_restarts_and_ignores_what_an_earlier_run_left(tmp_path):
 
     path.write_text(json.dumps(status(BOOT)))
     assert follower.read().captured == 3
-    path.write_text(json.dumps(status("2" * 32, captured=1, source="ended", encode_fps=3.0)))
+    path.write_text(
+        json.dumps(
+            status(
+                "2" * 32, captured=1, acknowledged=1, acknowledged_earlier=2, source="ended", encode_fps=3.0
+            )
+        )
+    )
     totals = follower.read()
 
     assert (totals.captured, totals.bytes_base, totals.source, totals.encode_fps) == (4, 60, "ended", 3.0)
+    # The second start also delivered what the first one had left.
+    assert totals.acknowledged == status(BOOT)["acknowledged"] + 3
     assert follower.boots() == [BOOT, "2" * 32]
 
 

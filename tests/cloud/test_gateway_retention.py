@@ -44,7 +44,8 @@ def ask(stores: Stores, seq: int, days: float) -> int:
 
 
 def fill(stores: Stores) -> dict[int, int]:
-    stores.ledger.take(stores.queue, [], [gap(seq, days) for seq, days in enumerate((20, 15, 3))], now=NOW)
+    for seq, days in enumerate((20, 15, 3)):  # neighbours of one batch would become one
+        stores.ledger.take(stores.queue, [], [gap(seq, days)], now=NOW)
     ids = {seq: ask(stores, seq, days) for seq, days in enumerate((20, 6, 1))}
     stores.requests.done(ids[0], "enhancement/x.slk")
     stores.requests.expire(now=NOW)
@@ -76,6 +77,6 @@ def test_it_deletes_a_few_at_a_time_and_nothing_without_an_age(config: CloudConf
     stores = open_stores(config)
     assert len(stores.ledger.tombstones_after(0, 9)) == 3
     everything = int((NOW + DAY) * 1e9)
-    assert [stores.ledger.forget_gaps(before_ns=everything, most=2) for _ in range(3)] == [2, 1, 0]
+    assert [stores.ledger.forget_tombstones(before_ns=everything, most=2) for _ in range(3)] == [2, 1, 0]
     assert [stores.requests.forget(before=NOW + DAY, most=2) for _ in range(3)] == [2, 2, 0]
     stores.close()

@@ -241,7 +241,13 @@ def test_gateways_killed_while_edges_move_and_workers_work_lose_and_double_nothi
             worker = WorkerConfig(lease_seconds=2.0, idle_seconds=0.05)
             blobs = open_blobs(config.blobs_url)
             MachineWorker(
-                broker, PlainCodec(), OneBox(), catalogue, blobs, PolicyConfig(uncertain_apart=0), worker
+                broker,
+                PlainCodec(),
+                OneBox(),
+                catalogue,
+                blobs,
+                PolicyConfig(uncertain_apart_seconds=0),
+                worker,
             ).run(stop)  # type: ignore[arg-type]
         catalogue.close()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import open_blobs
-from secondlook.cloud.storage.ledger import MAX_RANGES
+from secondlook.cloud.storage.ledger import MAX_RANGES, FrameTombstone, Ledger
 from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
-from secondlook.cloud.storage.requests import RequestState, RequestTimes
-from secondlook.cloud.storage.stores import FrameLedger, RequestStore, Stores, open_stores
+from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
+from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
-from secondlook.shared.errors import DiskFull
+from secondlook.shared.errors import DiskFull, StoreUnavailable
 from tests.cloud.helpers import BOOT, base_frame
 
 LIMITS = IntakeLimits(window_bytes=1000, min_window_bytes=100)
@@ -33,8 +34,8 @@ class Room:
 
     stores: Stores
     queue: SqliteQueue
-    ledger: FrameLedger
-    requests: RequestStore
+    ledger: Ledger
+    requests: RequestTable
     intake: Intake
     now: float = 1000.0
 
@@ -65,8 +66,10 @@ class Room:
         return [item.frame.seq for item in leased]
 
 
-def enter(folder: Path, max_bytes: int = 10_000, ledger_url: str | None = None) -> Room:
-    gateway = GatewayConfig(queue=QueueLimits(max_bytes=max_bytes), requests=TIMES)
+def enter(
+    folder: Path, max_bytes: int = 10_000, ledger_url: str | None = None, max_share: float = 0.5
+) -> Room:
+    gateway = GatewayConfig(queue=QueueLimits(max_bytes=max_bytes, max_share=max_share), requests=TIMES)
     stores = open_stores(CloudConfig(data_dir=folder, ledger=ledger_url, gateway=gateway))
     blobs = open_blobs(str(folder / "blobs"))
     intake = Intake(stores.ledger, stores.queue, stores.requests, blobs, LIMITS, None)
@@ -171,7 +174,7 @@ def test_what_comes_twice_is_queued_once_even_after_it_was_worked_off(room: Room
     room.flush()
     leased = room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)
     assert [item.frame.seq for item in leased] == [0, 1]
-    room.queue.ack([item.id for item in leased])
+    room.queue.ack([item.id for item in leased], worker="w")
     room.say(base_frame(1))
     assert room.flush() == [p.Ack(BOOT, 1, (), 1000)]
     assert room.queue.depth == 0
@@ -184,6 +187,7 @@ def test_a_restarted_gateway_tells_where_to_resume(tmp_path: Path) -> None:
     for seq in (0, 1, 2, 5):
         room.say(base_frame(seq))
     room.flush()
+    room.stores.close()
     again = enter(tmp_path)
     assert again.hello() == p.Welcome(BOOT, 2, 1000)
     again.say(base_frame(5))
@@ -236,7 +240,7 @@ def test_a_packet_before_hello_or_on_the_wrong_channel_is_a_fault(room: Room) ->
 
 
 def test_credit_follows_the_room_in_the_queue(tmp_path: Path) -> None:
-    room = enter(tmp_path, max_bytes=1050)
+    room = enter(tmp_path, max_bytes=1050, max_share=1.0)
     assert room.hello().credit_bytes == 1000
     room.say(base_frame(0, b"x" * 700))
     assert room.flush()[0].credit_bytes == 350
@@ -244,13 +248,16 @@ def test_credit_follows_the_room_in_the_queue(tmp_path: Path) -> None:
     room.say(base_frame(1, b"x" * 300))
     assert room.flush()[0] == p.Ack(BOOT, 1, (), 0)
     assert room.tick() == []
-    room.queue.ack([item.id for item in room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)])
+    room.queue.ack(
+        [item.id for item in room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)], worker="w"
+    )
     assert room.tick() == [p.Ack(BOOT, 1, (), 525)]
     assert room.tick() == []
 
 
 def test_a_queue_that_is_full_acknowledges_nothing_and_recovers(tmp_path: Path) -> None:
-    room = enter(tmp_path, max_bytes=1000)
+    room = enter(tmp_path, max_bytes=1000, max_share=1.0)
+    room.queue.room_of = lambda edge_id: 2000  # type: ignore[method-assign]  # as a server that is asked now and then
     room.hello()
     room.say(base_frame(0, b"x" * 1001))
     assert room.flush() == [p.Ack(BOOT, -1, (), 0)]
@@ -262,6 +269,64 @@ def test_a_queue_that_is_full_acknowledges_nothing_and_recovers(tmp_path: Path) 
     assert room.flush()[0].cumulative == 0
 
 
+def test_a_camera_host_that_floods_the_queue_leaves_others_their_credit(room: Room) -> None:
+    """It does not keep within its credit, and gets its share of the queue all the same and no more."""
+    room.hello()
+    for seq in range(200):
+        room.say(base_frame(seq, b"garbage!" * 100))
+        if seq % 3 == 0:
+            room.flush()
+    assert room.queue.depth_bytes <= 5_000
+    assert room.hello().credit_bytes <= 200
+    assert room.hello(peer=b"bulk2", edge_id="yard").credit_bytes == 1000
+    room.say(base_frame(0, b"picture" * 100), b"bulk2")
+    room.flush()
+    assert room.ledger.received("yard", BOOT).cumulative == 0
+    while room.queue.depth_bytes > 1000:
+        room.now += 2.0
+        for item in room.queue.lease(100, ttl_seconds=1, worker="w", now=room.now):
+            room.queue.ack([item.id], worker="w")
+    assert room.hello().credit_bytes == 1000
+
+
+def test_tombstones_cost_more_than_packets_and_neighbours_are_one(room: Room) -> None:
+    room.hello()
+    answers = [room.say(p.Tombstone(BOOT, seq, seq, "spool-full")) for seq in range(3000)]
+    refused = sum(1 for packets in answers for packet in packets if isinstance(packet, p.Fault))
+    assert refused == 1  # it hears once a second
+    room.flush()
+    gaps = [gap for _, gap in room.ledger.tombstones_after(0, 500)]
+    assert [(gap.first_seq, gap.reason) for gap in gaps] == [(0, "spool-full")]
+    taken = gaps[0].last_seq + 1
+    assert 900 < taken < 1100  # a burst and a debt of 10,000 packets each, at 20 packets
+    room.now += 10
+    for seq in range(2000, 2800, 2):
+        room.say(p.Tombstone(BOOT, seq, seq, "spool-full"))
+    room.flush()
+    assert len(room.ledger.tombstones_after(0, 5000)) == 401
+
+
+def test_a_camera_host_keeps_no_more_tombstones_than_its_share(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secondlook.cloud.storage.ledger.MAX_TOMBSTONES_OF_EDGE", 10)
+    for edge_id, seqs in (("yard", range(0, 6, 2)), ("gate", range(0, 60, 2))):
+        for seq in seqs:
+            gap = FrameTombstone(edge_id, BOOT, seq, seq, "spool-full", 1)
+            room.ledger.take(room.queue, [], [gap], now=room.now)
+    kept = [(gap.edge_id, gap.first_seq) for _, gap in room.ledger.tombstones_after(0, 500)]
+    assert kept == [("yard", seq) for seq in range(0, 6, 2)] + [("gate", seq) for seq in range(40, 60, 2)]
+
+
+def test_totals_of_absurd_tombstones_are_numbers(room: Room) -> None:
+    for number in range(2500):
+        gap = FrameTombstone("gate", f"{number:032x}", 0, 2**53 - 1, "spool-full", 1)
+        room.ledger.take(room.queue, [], [gap], now=room.now)
+    totals = room.ledger.totals()
+    assert totals["tombstones"] == 2**53 - 1
+    assert msgpack.unpackb(msgpack.packb(totals)) == totals
+
+
 def test_a_full_disk_acknowledges_nothing_and_recovers(room: Room) -> None:
     room.hello()
     room.say(base_frame(0))
@@ -269,6 +334,7 @@ def test_a_full_disk_acknowledges_nothing_and_recovers(room: Room) -> None:
     (pages,) = room.queue._db.execute("PRAGMA page_count").fetchone()
     room.queue._db.execute(f"PRAGMA max_page_count = {pages + 1}")
     room.queue._limits = QueueLimits(max_bytes=1 << 30)
+    room.tick()
     room.say(base_frame(1, b"y" * 50_000))
     assert room.flush() == [p.Ack(BOOT, 0, (), 0)]
     assert room.queue.depth == 1
@@ -441,6 +507,70 @@ def test_another_edge_cannot_answer_a_request(room: Room) -> None:
         (fault,) = room.say(answer, b"other")
         assert fault.code == "unknown-request"
     assert state(room, id_)[0] is RequestState.PENDING
+
+
+def test_a_camera_hosts_clock_is_compared_with_ours(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    room.hello("control", b"control1")
+    for ahead in (0.5, -600.0, -600.0, 0.0):
+        room.now += 5.0
+        room.say(p.Ping(int((room.now + ahead) * 1e9)), b"control1")
+        assert room.intake.clock_offsets() == {"gate": pytest.approx(-ahead)}
+    assert [line for line in caplog.messages if "clock" in line] == [
+        "gate: its clock is 600.0 s behind ours: times of its frames are wrong",
+        "gate: its clock agrees with ours again",
+    ]
+
+
+def test_complaints_are_one_line_a_second_for_each_cause(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(80):
+        room.intake.receive(b"bulk1", [b"rubbish", b""], "", now=room.now)
+        room.now += 1 / 16
+    lines = [line for line in caplog.messages if line.startswith("rejected")]
+    assert len(lines) == 5
+    assert lines[1].endswith("(15 more since the last line)")
+
+
+def test_a_store_that_is_away_is_told_of_once_and_once_that_it_is_back(
+    room: Room, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object, **_more: object) -> object:
+        raise StoreUnavailable("ledger: no answer")
+
+    caplog.set_level("INFO")
+    room.hello()
+    with monkeypatch.context() as broken:
+        broken.setattr(room.ledger, "take", away)
+        for seq in range(30):
+            room.say(base_frame(seq))
+            room.flush()
+            room.tick()
+            assert room.intake.waits_for(now=room.now) == "ledger: no answer"
+            room.now += 6.0
+    assert [line for line in caplog.messages if "waiting" in line] == [
+        "waiting: ledger: no answer",
+        "still waiting, for 60 s now: ledger: no answer",
+        "still waiting, for 120 s now: ledger: no answer",
+    ]
+    assert room.intake.waits_for(now=room.now + 10) is None  # worth another try
+    room.now += 10.0
+    room.tick()
+    assert "going on" not in caplog.text  # nobody knows yet
+    room.say(base_frame(0))
+    room.flush()
+    room.tick()
+    assert caplog.messages[-1] == "going on after 190.0 s; the cause was: ledger: no answer"
+
+
+def test_a_full_queue_is_no_store_that_is_away(tmp_path: Path) -> None:
+    room = enter(tmp_path, max_bytes=10)
+    room.hello()
+    room.say(base_frame(0, b"x" * 100))
+    room.flush()
+    assert room.intake._is_stalled(room.now)
+    assert room.intake.waits_for(now=room.now) is None
+    room.stores.close()
 
 
 def test_silent_connections_are_tested_and_forgotten(room: Room) -> None:

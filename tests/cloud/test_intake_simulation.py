@@ -12,8 +12,9 @@ import pytest
 from secondlook.cloud.config import IntakeLimits
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import Blobs, open_blobs
+from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue, open_database
+from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
 from secondlook.cloud.storage.requests import RequestTable, RequestTimes
 from secondlook.shared import packet as p
 from secondlook.shared.errors import DiskFull
@@ -44,8 +45,9 @@ class RealGateway:
 
     def _put_together(self) -> None:
         self._queue = self._engine(self._db, QueueLimits(max_bytes=3000))
-        requests = RequestTable(self._db, RequestTimes())
-        self._ledger = Ledger(self._db)
+        database = EmbeddedDatabase(self._db)
+        requests = RequestTable(database, RequestTimes())
+        self._ledger = Ledger(database)
         self._intake = Intake(self._ledger, self._queue, requests, self._blobs, LIMITS, None)
 
     def receive(self, peer: int, packet: p.Packet, now: float) -> list[tuple[int, p.Packet]]:
@@ -70,7 +72,7 @@ class RealGateway:
     def work(self, most: int, now: float) -> None:
         leased = self._queue.lease(most, ttl_seconds=1.0, worker="w", now=now) if most else []
         self._taken.update((item.frame.boot_id, item.frame.seq) for item in leased)
-        self._queue.ack([item.id for item in leased])
+        self._queue.ack([item.id for item in leased], worker="w")
 
     def stored(self) -> Counter[Frame]:
         rows = self._db.execute("SELECT boot_id, seq FROM queue")
@@ -80,7 +82,7 @@ class RealGateway:
         return Counter(
             (boot_id, seq)
             for boot_id, first, last in self._db.execute(
-                "SELECT boot_id, first_seq, last_seq FROM tombstones"
+                "SELECT boot_id, first_seq, last_seq FROM gateway_tombstones"
             )
             for seq in range(first, last + 1)
         )

@@ -199,10 +199,12 @@ def test_foreign_keys_hold_again_after_a_migration(old_url: str) -> None:
 def test_numbers_of_deleted_rows_are_not_given_out_again(old_url: str, engine: Engine) -> None:
     catalogue = cat.open_catalogue(old_url)
     with catalogue.writing() as session:
-        for table in ("verdicts", "reviews", "detections", "frames"):
+        for table in ("verdicts", "review_reasons", "reviews", "detections", "frames"):
             session.execute(text(f"DELETE FROM {table}"))
     new = cat.NewFrame("gate", "cd" * 16, 0, "yard", 1, 2, 8, 6, None, "base/x/y/0.slk", 1, 2)
-    assert cat.store_frame(catalogue, new, [], detector="tiny", review=cat.NewReview("watched", 5), now_ns=3)
+    assert cat.store_frame(
+        catalogue, new, [], detector="tiny", reasons=[cat.NewReview("watched", 5)], now_ns=3
+    )
     with catalogue.reading() as session:
         assert session.scalars(select(cat.Frame.id)).all() == [8]
         assert session.scalars(select(cat.Review.id)).all() == [5]

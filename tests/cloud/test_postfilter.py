@@ -88,7 +88,9 @@ def test_memory_is_bounded_by_the_tile(folder, monkeypatch):
         return run(feeds)
 
     monkeypatch.setattr(loaded._session, "run", watched)
-    loaded.apply(photo(300, 260))
+    told = []
+    loaded.apply(photo(300, 260), lambda: told.append(1))
+    assert len(told) == len(shapes)  # whoever holds a lease hears of every tile
     manifest = json.loads((folder / "manifest.json").read_text())
     most = 32 + 2 * manifest["radius"] + manifest["multiple"]
     assert len(shapes) == 10 * 9

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from secondlook.cloud.storage.queue import Leased, QueueLimits, SqliteQueue, open_database, transaction
+from secondlook.cloud.storage.database import open_database, transaction
+from secondlook.cloud.storage.queue import Leased, QueueLimits, SqliteQueue
 from secondlook.shared.errors import DiskFull, QueueFull, StoreCorrupt, Unwritable
 from tests.cloud.queues import queued
 
@@ -79,22 +79,8 @@ def test_large_items_are_leased_a_few_at_a_time(path: Path) -> None:
 def test_acknowledging_one_item_twice_in_a_call_counts_once(queue: SqliteQueue) -> None:
     queue.put([queued(0), queued(1)], now=1.0)
     first, _ = lease(queue)
-    queue.ack([first.id, first.id])
+    queue.ack([first.id, first.id], worker="w1")
     assert (queue.depth, queue.depth_bytes) == (1, 10)
-
-
-def test_a_file_with_payloads_in_its_rows_is_taken_over(path: Path) -> None:
-    queue = SqliteQueue(open_database(path), LIMITS)
-    queue.put([queued(0), queued(1)], now=1.0)
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("ALTER TABLE queue ADD COLUMN payload BLOB")
-        db.execute("UPDATE queue SET payload = (SELECT payload FROM payloads p WHERE p.id = queue.id)")
-        db.execute("DELETE FROM payloads")
-        db.commit()
-    again = SqliteQueue(open_database(path), LIMITS)
-    found = again.lease(9, ttl_seconds=5, worker="w1", now=10.0)
-    assert [leased.frame for leased in found] == [queued(0), queued(1)]
-    assert again.put([queued(2)], now=1.0) == 1
 
 
 def test_a_part_that_fails_is_undone_alone(path: Path) -> None:

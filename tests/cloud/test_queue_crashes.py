@@ -34,7 +34,7 @@ def drain(queue: FrameQueue) -> Counter[int]:
             for item in lease(queue, 16, ttl=5, worker="audit"):
                 seen[item.frame.seq] += 1
                 assert item.frame == queued(item.frame.seq, len(item.frame.payload))
-                queue.ack([item.id])
+                queue.ack([item.id], worker="audit")
             if not queue.depth:
                 return seen
         time.sleep(0.02)
@@ -87,7 +87,7 @@ def test_a_broker_killed_again_and_again_keeps_what_it_acknowledged(own_nats: Na
                 put(queue, *(queued(number, 2000) for number in batch))
                 kept.update(batch)
                 for item in lease(queue, 2, ttl=1.0):
-                    queue.ack([item.id])
+                    queue.ack([item.id], worker="w1")
                     acked.add(item.frame.seq)
         except StoreUnavailable:
             killer.join()
@@ -171,7 +171,7 @@ def test_a_queue_that_is_full_by_the_servers_own_count_is_full(own_nats: NatsSer
     with pytest.raises(QueueFull):
         put(second, *batch)
     held = lease(first, 7)
-    first.ack([item.id for item in held])
+    first.ack([item.id for item in held], worker="w1")
     put(second, *batch)
     assert drain(first) == Counter(range(7, 12))
     engine.close()

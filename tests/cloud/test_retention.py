@@ -29,7 +29,7 @@ from secondlook.cloud.config import RetentionConfig
 from secondlook.cloud.retention import Deleted, Report, Reserve, Retainer
 from secondlook.cloud.retention import run as retention_run
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
-from secondlook.cloud.workers.policy import AUDIT_SAMPLE
+from secondlook.cloud.workers.policy import Rule
 from secondlook.main import main
 from secondlook.shared.errors import DiskFull, ReviewGone, StoreUnavailable, Unwritable
 from tests.cloud.servers import point_aws_at, s3_running, small_disk
@@ -38,6 +38,7 @@ BOOT = "ab" * 16
 SECOND = 1_000_000_000
 DAY = 86_400
 NOW = 1_790_000_000.0
+AUDIT_SAMPLE = "audit sample"
 LAYER = b"x" * 100
 PICTURE = b"p" * 1000
 SHOWN = "c" * 64
@@ -89,8 +90,9 @@ class Site:
         blob = base_key("gate", BOOT, seq)
         self.blobs.put(blob, LAYER)
         new = cat.NewFrame("gate", BOOT, seq, "yard", at_ns, at_ns, 8, 6, key, blob, len(LAYER), 50)
-        wish = None if review is None else cat.NewReview(review, 5)
-        assert cat.store_frame(self.catalogue, new, [], detector="tiny", review=wish, now_ns=at_ns)
+        rule = Rule.AUDIT if review == AUDIT_SAMPLE else Rule.WATCHED
+        reasons = [] if review is None else [cat.NewReview(review, 5, rule=rule)]
+        assert cat.store_frame(self.catalogue, new, [], detector="tiny", reasons=reasons, now_ns=at_ns)
         return seq
 
     def reviewed(

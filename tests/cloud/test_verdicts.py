@@ -23,7 +23,7 @@ def catalogue(catalogue_url: str) -> Iterator[cat.Catalogue]:
         frame = cat.NewFrame("gate", BOOT, seq, "yard", 1, 2, 64, 48, None, "base/x.slk", 100, 900)
         boxes = [Detection("cat", 0.5, (1.0, 2.0, 30.0, 40.0)), Detection("dog", 0.9, (5.0, 5.0, 9.0, 9.0))]
         review = cat.NewReview(reason="uncertain", priority=5 - seq)
-        cat.store_frame(catalogue, frame, boxes, detector="tiny", review=review, now_ns=10)
+        cat.store_frame(catalogue, frame, boxes, detector="tiny", reasons=[review], now_ns=10)
     cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
     result = cat.Refinement("e", 900, "b.png", "e.png", "r.png", SHOWN, "rrdb-l1", "0011")
     cat.mark_ready(catalogue, 1, "r1", result, now_ns=5)

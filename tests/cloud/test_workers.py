@@ -55,7 +55,7 @@ class Site:
             OneBox(),
             self.catalogue,
             self.blobs,
-            PolicyConfig(uncertain_apart=0),
+            PolicyConfig(uncertain_apart_seconds=0),
             WorkerConfig(),
         )
         self.refiner = self.make_refiner("r1")
@@ -230,7 +230,7 @@ def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:
     site.machine.policy = PolicyConfig(uncertain_low=0, uncertain_high=0, audit_every=0)
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
-    site.machine.policy = PolicyConfig(uncertain_apart=0)
+    site.machine.policy = PolicyConfig(uncertain_apart_seconds=0)
     site.deliver(base_frame(1, grey(20), key_seq=0))
     site.machine.step()
     site.refiner.step()

@@ -38,12 +38,18 @@ class SmallGateway:
         curve: tuple[bytes, bytes] | None = None,
         answers_chunks: bool = True,
         forgets_tombstones: bool = False,
+        fault: str | None = None,
+        clock_ahead_seconds: float = 0.0,
     ) -> None:
+        """With ``fault``, every packet is answered by a Fault of this code and nothing else."""
         self.memory = memory
         self.credit_bytes = credit_bytes
         self.acknowledges = acknowledges
         self.answers_chunks = answers_chunks
         self.forgets_tombstones = forgets_tombstones
+        self.fault = fault
+        self.clock_ahead_ns = int(clock_ahead_seconds * 1e9)
+        self.faults_sent = 0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -100,6 +106,12 @@ class SmallGateway:
 
     def _answers(self, who: bytes, packet: p.Packet) -> list[p.Packet]:
         memory = self.memory
+        if self.fault is not None:
+            if isinstance(packet, p.Hello):
+                memory.hellos.append(packet)
+                self._greeted[who] = packet.channel
+            self.faults_sent += 1
+            return [p.Fault(self.fault, "no")]
         if isinstance(packet, p.Hello):
             memory.hellos.append(packet)
             self._greeted[who] = packet.channel
@@ -121,7 +133,7 @@ class SmallGateway:
         memory.control.append(packet)
         if isinstance(packet, p.Chunk) and self.answers_chunks:
             return [p.ChunkCredit(packet.request_id, packet.offset + len(packet.payload))]
-        return [p.Pong(time.time_ns())] if isinstance(packet, p.Ping) else []
+        return [p.Pong(time.time_ns() + self.clock_ahead_ns)] if isinstance(packet, p.Ping) else []
 
     def _ack(self, boot_id: str, first: int, last: int) -> p.Ack:
         safe = self.memory.safe[boot_id]

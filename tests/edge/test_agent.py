@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+import stat
 import subprocess
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -106,6 +111,20 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
     assert found.pop("bytes_enhancement_stored") == sum(
         frame.enhancement_bytes for frame in memory.frames.values()
     )
+    for name in ("time", "last_frame"):
+        said = datetime.fromisoformat(str(found.pop(name)).replace("Z", "+00:00"))
+        assert abs(said.timestamp() - time.time()) < 60
+    assert found.pop("disk_free_bytes") > 0
+    assert found.pop("spool_bytes") > 7
+    assert abs(found.pop("clock_offset_seconds")) < 1.0
+    assert found.pop("all_boots") == {
+        "boots": 1,
+        "frames": 7,
+        "acknowledged": 7,
+        "undelivered": 0,
+        "dropped_untold": 0,
+        "oldest_undelivered": None,
+    }
     assert found == {
         "edge_id": "gate",
         "boot_id": agent.boot_id,
@@ -115,6 +134,7 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "encoded": 7,
         "spooled": 7,
         "acknowledged": 7,
+        "acknowledged_earlier": 0,
         "tombstoned": 0,
         "bytes_base": 7,
         "bytes_enhancement_sent": 0,
@@ -149,10 +169,159 @@ def test_without_a_gateway_frames_wait_on_disk_for_the_next_start(tmp_path: Path
     online = Agent(config(tmp_path, folder, gateway.address, exit_when_acknowledged=True), PlainCodec())
     online.run(threading.Event())
     gateway.stop()
-    assert sorted(memory.arrivals) == sorted(
-        (boot, seq) for boot in (offline.boot_id, online.boot_id) for seq in range(7)
+    # The folder was read to its end: the second start has nothing to repeat.
+    assert sorted(memory.arrivals) == [(offline.boot_id, seq) for seq in range(7)]
+    assert not (tmp_path / "edge" / "source.json").exists(), "a run that is complete is forgotten"
+    found = status(tmp_path)
+    # Each count is of this start, or of all.
+    assert (found["spooled"], found["acknowledged"], found["acknowledged_earlier"]) == (0, 0, 7)
+    everything = found["all_boots"]
+    assert (everything["boots"], everything["frames"], everything["acknowledged"]) == (2, 7, 7)
+
+
+def test_the_status_tells_of_what_waits_in_the_spool(tmp_path: Path, folder: Path) -> None:
+    stop = threading.Event()
+    offline = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    running = threading.Thread(target=offline.run, args=(stop,))
+    running.start()
+    wait_until(lambda: offline._spooled == 7)
+    stop.set()
+    running.join()
+    found = status(tmp_path)
+    everything = found["all_boots"]
+    assert (everything["undelivered"], everything["acknowledged"]) == (7, 0)
+    assert everything["oldest_undelivered"] <= found["last_frame"] <= found["time"]
+    assert found["clock_offset_seconds"] is None
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Another process that holds the spool until the returned function is called."""
+    (tmp_path / "edge").mkdir()
+    with closing(
+        sqlite3.connect(tmp_path / "edge" / "spool.db", isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("BEGIN IMMEDIATE")
+        yield lambda: other.execute("ROLLBACK")
+
+
+def test_a_spool_that_another_process_holds_is_waited_for(
+    tmp_path: Path,
+    folder: Path,
+    locked: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("secondlook.edge.spool._BUSY_SECONDS", 0.2)
+    caplog.set_level("INFO")
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    agent = Agent(config(tmp_path, folder, gateway.address, exit_when_acknowledged=True), PlainCodec())
+    running = threading.Thread(target=agent.run, args=(threading.Event(),))
+    running.start()
+    wait_until(lambda: "waiting: " in caplog.text)
+    time.sleep(0.6)
+    assert running.is_alive()
+    locked()  # lets it open
+    wait_until(lambda: agent._captured > 0)
+    running.join(20)
+    gateway.stop()
+    assert sorted(memory.arrivals) == [(agent.boot_id, seq) for seq in range(7)]
+    assert caplog.text.count("waiting: ") == 1
+    assert "going on after" in caplog.text
+
+
+def test_a_spool_locked_in_mid_run_costs_no_frame(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("secondlook.edge.spool._BUSY_SECONDS", 0.1)
+    caplog.set_level("INFO")
+    left = [8]
+    really_put = Spool.put
+
+    def put(
+        self: Spool, frames: Sequence[SpooledFrame], now_ns: int, *, before: UnspooledTombstone | None = None
+    ) -> int:
+        left[0] -= 1
+        if 0 <= left[0] < 7:
+            with closing(sqlite3.connect(tmp_path / "edge" / "spool.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                return really_put(self, frames, now_ns, before=before)
+        return really_put(self, frames, now_ns, before=before)
+
+    monkeypatch.setattr(Spool, "put", put)
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    settings = config(tmp_path, folder, gateway.address, exit_when_acknowledged=True)
+    agent = Agent(replace(settings, spool=replace(settings.spool, commit_seconds=0.0)), PlainCodec())
+    agent.run(threading.Event())
+    gateway.stop()
+    assert left[0] < 0
+    assert sorted(memory.frames) == [(agent.boot_id, seq) for seq in range(7)]
+    assert not memory.tombstones
+    assert (caplog.text.count("waiting: "), caplog.text.count("going on after")) == (1, 1)
+
+
+def test_an_agent_that_is_stopped_while_its_spool_is_held_says_what_it_loses(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_arguments: object, **_more: object) -> int:
+        stop.set()
+        raise StoreBusy("spool.db: another process held the database for too long")
+
+    stop = threading.Event()
+    monkeypatch.setattr(Spool, "put", put)
+    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    with pytest.raises(StoreBusy, match=r"\d frames are lost: .*spool.db"):
+        agent.run(stop)
+
+
+def test_dropped_frames_are_told_of_once_a_second_and_a_stop_says_what_was_done(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    settings = config(tmp_path, folder, "tcp://127.0.0.1:9")
+    # One frame alone has room, and every one is a commit.
+    small = replace(settings.spool, commit_seconds=0.0, max_bytes=100)
+    monkeypatch.setattr("secondlook.edge.agent._DROPPED_SECONDS", 1000.0)
+    stop = threading.Event()
+    agent = Agent(replace(settings, spool=small), PlainCodec())
+    running = threading.Thread(target=agent.run, args=(stop,))
+    running.start()
+    wait_until(lambda: agent._spooled == 7)
+    stop.set()
+    running.join()
+    dropped = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
+    told = [int(line.split(": ")[1].split()[0]) for line in dropped if line.startswith("the spool is full")]
+    assert len(told) == 2 and sum(told) == agent._tombstoned
+    assert dropped[-1] == (
+        "stopped: 7 frames captured, 0 acknowledged (and 0 of earlier starts),"
+        f" {agent._tombstoned} dropped; {7 - agent._tombstoned} wait in the spool"
     )
-    assert status(tmp_path)["acknowledged"] == 14
+
+
+def test_recorded_frames_status_and_spool_are_for_their_owner_alone(tmp_path: Path, folder: Path) -> None:
+    plain = config(tmp_path, folder, "tcp://127.0.0.1:9")
+    stop = threading.Event()
+    agent = Agent(
+        replace(plain, source=replace(plain.source, record_dir=tmp_path / "new" / "kept")), PlainCodec()
+    )
+    before = os.umask(0o022)
+    try:
+        running = threading.Thread(target=agent.run, args=(stop,))
+        running.start()
+        wait_until(lambda: agent._spooled == 7 and (tmp_path / "edge" / "status.json").exists())
+        made = [*(tmp_path / "edge").rglob("*"), *(tmp_path / "new").rglob("*")]
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in made}
+    finally:
+        stop.set()
+        running.join()
+        os.umask(before)
+    assert {"spool.db", "spool.db-wal", "spool.db-shm", "agent.lock", "status.json", "kept"} <= set(modes)
+    assert {mode for name, mode in modes.items() if name != "kept"} == {0o600}
+    for name in ("edge", "new", "new/kept"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("failures", [1, 40])
@@ -201,7 +370,7 @@ def test_a_second_agent_is_kept_out_of_the_folder(tmp_path: Path, folder: Path) 
     running = threading.Thread(target=first.run, args=(stop,))
     running.start()
     wait_until(lambda: first._spooled == 7)
-    with pytest.raises(StoreBusy, match="another edge agent"):
+    with pytest.raises(StoreBusy, match=rf"in use by another edge agent \(process {os.getpid()}\)"):
         Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec()).run(stop)
     stop.set()
     running.join()
@@ -233,7 +402,11 @@ def command(*arguments: str) -> subprocess.Popen[str]:
         "    except SecondlookError as error:\n        sys.exit(f'secondlook: error: {error}')\n"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", code, "edge", *arguments], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", code, "edge", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        process_group=0,
     )
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.edge.outage import Outage, duration
+from secondlook.edge.outage import LinkOutage, duration
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.test_uplink import QUICK, Edge
 
 
 def test_an_outage_is_two_lines_however_often_it_is_tried() -> None:
-    outage = Outage("tcp://gate:1", 5.0, now=0.0)
+    outage = LinkOutage("tcp://gate:1", 5.0, now=0.0)
     assert outage.waiting(4.0) is None
     assert outage.back(4.5) == "connected to gateway tcp://gate:1"
     assert outage.back(5.0) is None and outage.waiting(100.0) is None
@@ -27,7 +27,7 @@ def test_an_outage_is_two_lines_however_often_it_is_tried() -> None:
 
 
 def test_a_gateway_that_was_never_there_is_told_once() -> None:
-    outage = Outage("tcp://gate:1", 5.0, now=0.0)
+    outage = LinkOutage("tcp://gate:1", 5.0, now=0.0)
     assert "cannot be reached" in (outage.waiting(5.0) or "")
     assert outage.waiting(6.0) is None
     assert outage.back(7300.0) == "gateway tcp://gate:1 is back after 2 h 1 min"

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import signal
 import struct
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from secondlook.edge.capture import Captured
 from secondlook.edge.config import SourceConfig, parse_size
 from secondlook.edge.sources import SourceFrame, demo_shots, fit, is_live, open_source, pick, shown
 from secondlook.shared.errors import ConfigError, SourceEmpty, SourceNotFound, SourceStalled, SourceUnreadable
+from tests.edge.servers import http_server, mjpeg, write_video
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -115,14 +117,12 @@ def test_resize_that_cannot_be(text: str) -> None:
 
 
 def test_what_counts_as_live() -> None:
-    assert [is_live(address) for address in ("0", "rtsp://a/b", "http://a", "demo:", "a.mp4")] == [
-        *(True, True, True),
-        *(False, False),
-    ]
+    assert all(is_live(address) for address in ("0", "/dev/video2", "rtsp://a/b", "http://a"))
+    assert not any(is_live(address) for address in ("demo:", "a.mp4", "file:///a.mp4", "file:a.mp4"))
 
 
 def test_passwords_are_not_shown() -> None:
-    assert shown("rtsp://me:secret@10.0.0.1:554/x?y=1") == "rtsp://10.0.0.1:554/x?y=1"
+    assert shown("rtsp://me:secret@10.0.0.1:554/x?y=1") == "rtsp://me:***@10.0.0.1:554/x?y=1"
     assert shown("demo:") == "demo:"
 
 
@@ -198,15 +198,30 @@ def test_errors_cross_the_process(tmp_path: Path) -> None:
     assert failing.state == "ended"
 
 
-def test_a_source_that_hangs_is_killed(tmp_path: Path) -> None:
-    pipe = tmp_path / "hangs.mp4"
-    os.mkfifo(pipe)  # opening it for reading blocks until somebody writes
-    hanging = camera(pipe, open_seconds=1.0)
+def test_a_capture_that_hangs_is_killed(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.mp4", 5, pts=lambda number: number * 1000)  # one in 40 s
+    hanging = camera(film, realtime=True, stall_seconds=1.0)
+    while hanging.read(0.2) is None:
+        pass
+    assert hanging._process is not None and hanging._process.pid is not None
+    os.kill(hanging._process.pid, signal.SIGSTOP)  # as if a read never came back
     started = time.monotonic()
     with pytest.raises(SourceStalled, match="no frame in time"):
         all_frames(hanging)
-    assert 0.9 < time.monotonic() - started < 5.0
+    assert 0.5 < time.monotonic() - started < 5.0
     assert hanging._process is None
+
+
+def test_only_regular_files_and_folders_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for name in ("pipe.mp4", "pipe.png", "zero.png"):
+        with pytest.raises(SourceUnreadable, match="neither a regular file nor a folder"):
+            shots(tmp_path / name)
+    with pytest.raises(SourceNotFound, match="leads nowhere"):
+        shots(tmp_path / "gone.png")
 
 
 def test_a_capture_that_is_killed_is_reported(video: Path) -> None:
@@ -235,22 +250,17 @@ def test_a_capture_that_dies_in_the_middle_of_a_frame_is_reported(video: Path, s
     assert playing.state == "ended"
 
 
-def test_a_live_source_that_worked_is_opened_again(video: Path) -> None:
-    playing = camera(video, retry_min_seconds=0.05, retry_max_seconds=0.1)
-    playing._live = True
-    frame = None
-    while frame is None:
-        frame = playing.read(0.2)
-    assert playing._process is not None
-    playing._process.kill()
-    seen = set()
-    deadline = time.monotonic() + 20.0
-    while "running" not in seen or "reconnecting" not in seen:
-        assert time.monotonic() < deadline
-        playing.read(0.2)
-        if seen or playing.state == "reconnecting":
-            seen.add(playing.state)
-    playing.close()
+def test_a_live_source_that_worked_is_opened_again() -> None:
+    with http_server(camera=mjpeg(10)) as server:
+        playing = camera(f"{server}/camera", retry_min_seconds=0.05, retry_max_seconds=0.1)
+        seen = set()
+        deadline = time.monotonic() + 20.0
+        while "running" not in seen or "reconnecting" not in seen:
+            assert time.monotonic() < deadline
+            playing.read(0.2)
+            if seen or playing.state == "reconnecting":
+                seen.add(playing.state)
+        playing.close()
 
 
 def test_pauses_double_up_to_the_limit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -288,6 +289,83 @@ def test_rubbish_from_the_gateway_is_ignored(edge: Edge, gateway: SmallGateway, 
     wait_until(edge.all_safe)
     gateway.ask(p.EnhancementRequest(4, BOOT, 0, FAR, 50))
     wait_until(lambda: len(chunks(memory)) == 1)
+
+
+@pytest.mark.parametrize("code", ["wrong-edge", "too-many-connections"])
+def test_a_gateway_that_refuses_this_host_is_left_alone_for_longer_each_time(
+    tmp_path: Path, memory: Memory, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = SmallGateway(memory, fault=code)
+    patient = replace(QUICK, gateway=gateway.address, retry_min_seconds=0.1, retry_max_seconds=10.0)
+    edge = Edge(tmp_path, patient)
+    edge.put(frame(0))
+    time.sleep(3.0)
+    # Pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s at most, two connections each.
+    assert 2 <= len(memory.hellos) <= 14
+    lines = [record.getMessage() for record in caplog.records]
+    assert 1 <= len(lines) <= 7
+    assert all("refuses this host: no; connecting again in" in line for line in lines)
+    gateway.fault = None
+    wait_until(edge.all_safe)
+    edge.stop()
+    gateway.stop()
+
+
+def test_a_gateway_that_always_wants_a_hello_gets_one_a_second(
+    tmp_path: Path, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = SmallGateway(memory, fault="hello-first")
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, hello_seconds=60.0))
+    edge.put(frame(0))
+    time.sleep(2.5)
+    assert (
+        gateway.faults_sent <= 16
+    )  # hello and ping on one connection, hello on the other, each once a second
+    assert len(caplog.records) <= 4
+    gateway.fault = None
+    wait_until(edge.all_safe)
+    edge.stop()
+    gateway.stop()
+
+
+def test_a_gateway_cannot_flood_the_log(
+    edge: Edge, gateway: SmallGateway, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    wait_until(lambda: "control" in gateway._greeted.values())
+    caplog.clear()
+    for number in range(3000):
+        gateway.say(p.Fault(f"code-{number % 100}", "x" * 200).to_frames())
+        gateway.say([b"rubbish", b""])
+    gateway.ask(p.EnhancementRequest(4, BOOT, 0, FAR, 50))
+    wait_until(lambda: len(chunks(memory)) == 1)
+    assert len(caplog.records) < 120
+    edge.uplink._complaints.flush()
+    told = sum(
+        int(found[1]) for line in caplog.messages if (found := re.search(r"(\d+) more", line)) is not None
+    )
+    assert told + sum("more" not in line.partition(": ")[2][:9] for line in caplog.messages) >= 6000
+
+
+def test_the_gateways_clock_is_compared_and_a_difference_told_once(
+    tmp_path: Path, memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    gateway = SmallGateway(memory, clock_ahead_seconds=600.0)
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, ping_seconds=0.05))
+    wait_until(lambda: edge.uplink.clock_offset_seconds is not None)
+    assert edge.uplink.clock_offset_seconds == pytest.approx(600.0, abs=0.5)
+    time.sleep(0.3)
+    gateway.clock_ahead_ns = -int(1.5e9)
+    wait_until(lambda: (edge.uplink.clock_offset_seconds or 0.0) < 0)
+    edge.stop()
+    gateway.stop()
+    lines = [line for line in caplog.messages if "clock" in line]
+    assert lines == [
+        "this host's clock is 600.0 s behind that of the gateway: times of frames will be wrong",
+        "this host's clock agrees with that of the gateway again",
+    ]
 
 
 def test_an_encrypted_link(tmp_path: Path, memory: Memory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import zlib
 from typing import get_args, get_type_hints
 
@@ -25,6 +26,7 @@ from secondlook.shared.packetfields import (
     MAX_HEADER_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_NS,
+    MAX_RANGES,
     MAX_SEQ,
     REFUSALS,
     Whole,
@@ -219,6 +221,7 @@ _VALUES: dict[str, st.SearchStrategy[object]] = {
     "ChunkPayload": st.binary(min_size=1, max_size=64),
     "EnhancementBytes": st.integers(128, MAX_MESSAGE_BYTES),
     "ByteCount": st.integers(0, 64),
+    "MaybeNoBytes": st.integers(0, 64),
     "Cumulative": st.integers(-1, 5),
 }
 
@@ -295,7 +298,68 @@ def test_one_flipped_bit_parses_or_raises_a_packet_error(
 
 def test_deeply_nested_header_is_malformed() -> None:
     with pytest.raises(PacketMalformed):
-        p.parse([b"\x91" * 60_000, b""])
+        p.parse([b"\x91" * 8_000, b""])
+
+
+def _spiral(claim: bytes, levels: int) -> bytes:
+    """Lists in lists, each of which claims to be long."""
+    return claim * levels
+
+
+BOMBS = {
+    "lists of 65535": _spiral(b"\xdc\xff\xff", 1020),
+    "lists of 4294967295": _spiral(b"\xdd\xff\xff\xff\xff", 1020),
+    "lists of 256": _spiral(b"\xdc\x01\x00", 1020),
+    "lists of 16": _spiral(b"\xdc\x00\x10", 1020),
+    "short lists": _spiral(b"\x9f", 8000),
+    "long lists in an acknowledgement": b"\x96\x01\x04" + _spiral(b"\xdc\x01\x00", 1020),
+    "ranges of lists": msgpack.packb([1, 4, BOOT, 0])[:-1].replace(b"\x94", b"\x96", 1)
+    + b"\x00"
+    + _spiral(b"\xdc\x01\x00", 1020),
+    "empty lists": b"\xdc\x00\x10" + (b"\x9f" + b"\x90" * 15) * 16,
+    "maps": b"\x92\x01" + _spiral(b"\xde\xff\xff", 1020),
+    "a long text": b"\x92\x01\xdb\x00\x00\x1f\x00" + b"a" * 7936,
+    "64 KB": _spiral(b"\xdc\xff\xff", 1020) + bytes(62_000),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_byte_of_a_hostile_header_costs_little(name: str) -> None:
+    bomb = BOMBS[name]
+    costs = []
+    for _ in range(7):
+        began = time.process_time()
+        for _ in range(20):
+            with pytest.raises(PacketError):
+                p.parse([bomb, b""])
+        costs.append((time.process_time() - began) / 20)
+    # A hundredth of what such headers cost when they were built as they claimed to be.
+    assert min(costs) < 0.000_5 + len(bomb) * 0.000_000_4, f"{min(costs) * 1e6:.0f} us for {len(bomb)} bytes"
+
+
+def test_the_longest_acknowledgement_fits_its_header() -> None:
+    top = MAX_SEQ - 2 * MAX_RANGES
+    ack = p.Ack(BOOT, top - 2, tuple((top + 2 * n, top + 2 * n) for n in range(MAX_RANGES)), MAX_SEQ)
+    header, payload = ack.to_frames()
+    assert 4000 < len(header) <= MAX_HEADER_BYTES
+    assert p.parse([header, payload]) == ack
+    longer = msgpack.unpackb(header)
+    longer[4] = [*longer[4], [MAX_SEQ, MAX_SEQ]]
+    with pytest.raises(PacketTooLarge):
+        p.parse([msgpack.packb(longer), payload])
+    for cut in (1, 40, 2000):
+        with pytest.raises(PacketMalformed):
+            p.parse([header[:-cut], payload])
+    with pytest.raises(PacketMalformed):
+        p.parse([header + b"\x00", payload])
+
+
+def test_times_and_sizes_fit_what_tables_and_sums_hold() -> None:
+    for field, value in (("captured_ns", 2**63 - 1), ("enhancement_bytes", 2**31), ("seq", 2**53)):
+        packet = p.BaseFrame(BOOT, 5, _NS, 768, 432, None, 0, b"base")
+        with pytest.raises(PacketMalformed, match=field):
+            dataclasses.replace(packet, **{field: value})
+    assert MAX_NS + 10**9 * 86_400 * 365 < 2**63
 
 
 def test_timestamps_and_other_extensions_are_malformed() -> None:

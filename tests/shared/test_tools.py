@@ -85,10 +85,10 @@ def test_layers_of_two_pictures_do_not_mix(layers, tmp_path, capsys):
 
 def test_what_is_no_image_is_one_line(tmp_path, capsys):
     (tmp_path / "x.png").write_text("text")
-    assert "not an image" in fails(capsys, "encode", tmp_path / "x.png")
-    assert "no such file" in fails(capsys, "encode", tmp_path / "y.png")
+    assert "not a picture of a known format" in fails(capsys, "encode", tmp_path / "x.png")
+    assert "does not exist" in fails(capsys, "encode", tmp_path / "y.png")
     (tmp_path / "z.png").touch()
-    assert "not an image" in fails(capsys, "encode", tmp_path / "z.png")
+    assert "is an empty file" in fails(capsys, "encode", tmp_path / "z.png")
 
 
 def test_an_unknown_model_is_one_line(picture, capsys):

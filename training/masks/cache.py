@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from secondlook.shared.files import write_atomically
+from secondlook.shared.files import PUBLIC_FILE, write_atomically
 from secondlook.training.data import U8, read_rgb
 
 FORMAT = 1  # raise it when masks of the same source and settings come out differently
@@ -69,7 +69,7 @@ def _kept(provider: MaskProvider, paths: Sequence[Path], cache: Path) -> Iterato
         mask = cv2.imread(str(kept), cv2.IMREAD_GRAYSCALE) if kept.exists() else None
         if mask is None:  # not there, or not readable any more
             mask = provider.mask(path, read_rgb(path))
-            write_atomically(kept, cv2.imencode(".png", mask)[1].tobytes())
+            write_atomically(kept, cv2.imencode(".png", mask)[1].tobytes(), mode=PUBLIC_FILE)
             made += 1
             if made % REPORT_EVERY == 0:
                 print(f"masks ({provider.name}): {number} of {len(paths)}", flush=True)

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 
 from secondlook.shared.bitstream import MAX_QUALITY
 from secondlook.shared.errors import ModelCorrupt
-from secondlook.shared.files import write_all
+from secondlook.shared.files import PUBLIC_FILE, write_all
 from secondlook.shared.models import ModelFolder, describe_bytes, model_hash
 from secondlook.training.models.coding import LayerCoder, Tables, gaussian_tables, hyper_tables
 from secondlook.training.models.config import TcmConfig
@@ -109,7 +109,7 @@ def write_folder(
     }
     files["manifest.json"] = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
-    write_all({folder / name: data for name, data in files.items()})
+    write_all({folder / name: data for name, data in files.items()}, mode=PUBLIC_FILE)
 
 
 def _shrunk(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -235,7 +235,7 @@ def _write_csv(path: Path, fields: Sequence[str], rows: Sequence[Mapping[str, ob
 
 
 def _write(path: Path, data: bytes) -> Path:
-    from secondlook.shared.files import write_atomically
+    from secondlook.shared.files import PUBLIC_FILE, write_atomically
 
-    write_atomically(path, data)
+    write_atomically(path, data, mode=PUBLIC_FILE)
     return path

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from secondlook.cloud.workers.postfilter import PostFilter
 from secondlook.shared.errors import SourceUnreadable, UnsupportedStore
-from secondlook.shared.files import write_atomically
+from secondlook.shared.files import PUBLIC_FILE, write_atomically
 from secondlook.shared.layers import LayeredCodec
 from secondlook.training.data import list_images, read_rgb
 from secondlook.training.paper.metrics import COLUMNS, Metrics
@@ -90,13 +90,13 @@ class Records:
         self._known: dict[str, dict[str, Any]] = {}
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if not lines:
-            write_atomically(path, _line(HEADER).encode())
+            write_atomically(path, _line(HEADER).encode(), mode=PUBLIC_FILE)
             return
         if _parse(lines[0]) != HEADER:
             raise UnsupportedStore(f"{path} is not of version {VERSION} of this format: move it away")
         whole = [line for line in lines[1:] if line.endswith("\n") and _parse(line) is not None]
         if len(whole) != len(lines) - 1:  # a run was cut while it wrote
-            write_atomically(path, "".join([lines[0], *whole]).encode())
+            write_atomically(path, "".join([lines[0], *whole]).encode(), mode=PUBLIC_FILE)
         for line in whole:
             entry = json.loads(line)
             self._known.setdefault(entry["key"], {}).update(entry["values"])
@@ -187,7 +187,7 @@ class Lab:
                 self.records.add(key, sizes | self.metrics.measure(picture.rgb, shown[role], lacking))
             if (picture.digest, quality) in self._kept:
                 png = cv2.imencode(".png", shown[role][:, :, ::-1])[1]
-                write_atomically(self._png(key), png.tobytes())
+                write_atomically(self._png(key), png.tobytes(), mode=PUBLIC_FILE)
         return shown
 
     def _lacking(self, key: Key) -> list[str]:

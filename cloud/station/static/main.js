@@ -72,8 +72,10 @@ function noticeFor(state) {
   const error = wanted && images.errorOf(review.id, wanted);
   if (error) return `${VERSION_WORDS[wanted]} picture: ${error}`;
   if (PENDING.has(review.state)) {
-    return review.images.base ? "Base picture · full quality is on its way" : "Waiting for the picture";
+    const holdup = review.why_waiting ?? "full quality is on its way";
+    return review.images.base ? `Base picture · ${holdup}` : `Waiting for the picture${review.why_waiting ? ` · ${holdup}` : ""}`;
   }
+  if (review.state === "skipped") return "Skipped: more frames asked for a look than the site's limit of open reviews";
   if (review.state === "expired") return `Base picture only · ${review.why_expired ?? "full quality was lost"}`;
   return "";
 }
@@ -95,8 +97,9 @@ function renderStage(state) {
   const notice = byId("notice");
   notice.replaceChildren(noticeFor(state));
   notice.className = `notice ${state.drawing ? "drawing" : (state.review?.state ?? "")}`;
-  if (state.review?.state === "expired" && !state.drawing) {
-    const button = panels.element("button", { className: "tool", text: "Ask the camera again" });
+  if (["expired", "skipped"].includes(state.review?.state) && !state.drawing) {
+    const text = state.review.state === "skipped" ? "Look at it after all" : "Ask the camera again";
+    const button = panels.element("button", { className: "tool", text });
     button.addEventListener("click", () => desk.retry());
     notice.append(button);
   }

@@ -65,7 +65,7 @@ function queueRow(row, current, choose) {
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
   button.append(
     element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }),
-    element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.reason })),
+    element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
     element(
       "span",
       { className: "row-side" },
@@ -83,6 +83,7 @@ const EMPTY_LIST = {
   ready: "No frame is ready.",
   pending: "No frame is on its way.",
   expired: "No frame has lost its full quality.",
+  skipped: "No frame was skipped.",
   decided: "No verdict yet.",
 };
 
@@ -116,6 +117,7 @@ export function renderFacts(list, state, shownSha) {
     fact("State", STATE_WORDS[review.state], `state is-${review.state}`),
     ...(review.why_expired ? [fact("Why lost", review.why_expired)] : []),
     ...(review.contested ? [fact("Contested", "two people decided it differently")] : []),
+    ...(review.why_waiting ? [fact("Waits for", review.why_waiting)] : []),
     fact("Reason", review.reason),
     fact("Priority", String(review.priority)),
     fact("Camera", frame.camera || "–"),

@@ -8,6 +8,7 @@ export const FILTERS = [
   ["ready", "Ready"],
   ["pending", "Pending"],
   ["expired", "Expired"],
+  ["skipped", "Skipped"],
   ["decided", "Decided"],
 ];
 
@@ -16,6 +17,7 @@ export const STATE_WORDS = {
   leased: "fetching full quality",
   ready: "ready",
   expired: "full quality lost",
+  skipped: "skipped: too many others were open",
   decided: "decided",
 };
 

@@ -95,7 +95,9 @@ def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, pri
     )
     blobs.put(frame.base_blob, b"base layer")
     review = cat.NewReview(reason=REASONS[index % len(REASONS)], priority=priority)
-    cat.store_frame(catalogue, frame, scene.detections, detector="builtin", review=review, now_ns=at + SECOND)
+    cat.store_frame(
+        catalogue, frame, scene.detections, detector="builtin", reasons=[review], now_ns=at + SECOND
+    )
 
 
 def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, state: str) -> None:

@@ -145,7 +145,12 @@ def test_every_route_refuses_who_lacks_the_right(place: Place) -> None:
                         role,
                     )
     assert walked == RIGHTS
-    assert [path for path, right in RIGHTS.items() if right is PUBLIC] == ["GET /login", "POST /api/login"]
+    assert [path for path, right in RIGHTS.items() if right is PUBLIC] == [
+        "GET /healthz",
+        "GET /readyz",
+        "GET /login",
+        "POST /api/login",
+    ]
 
 
 def test_a_route_without_a_right_cannot_be_built() -> None:

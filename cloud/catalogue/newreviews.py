@@ -1,0 +1,173 @@
+"""Whether a new frame becomes a review: its reasons, the distances between them, and the budgets of open reviews.
+
+A frame that is reviewed keeps every reason it has. One reason at least must be decisive: no other review of the same
+camera host, called for by the same rule, lies within its distance. What a full budget has no room for is a row all the
+same, in the state ``skipped``: it can be counted, shown, and asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, exists, func, select
+from sqlalchemy.orm import Session
+
+from secondlook.cloud.catalogue.reviews import audit_review, move_review
+from secondlook.cloud.catalogue.schema import Frame, Reason, Retention, Review, ReviewState, Verdict
+from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.cloud.workers.policy import Rule
+
+_LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
+_OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
+_MOST_REASON = 255
+
+
+@dataclass(frozen=True)
+class NewReview:
+    """Why a person shall see a frame; a higher priority is seen sooner.
+
+    By itself it calls for no review where the same rule called for one of a frame of the same camera host captured
+    less than `apart_ns` before or after.
+    """
+
+    reason: str
+    priority: int
+    apart_ns: int = 0
+    rule: Rule = Rule.OPERATOR
+
+
+@dataclass(frozen=True)
+class ReviewBudget:
+    """How many reviews may be without a decision, of the site and of each camera host; 0: any number."""
+
+    site: int = 0
+    camera: int = 0
+
+
+UNLIMITED = ReviewBudget()
+
+
+def call_for_review(
+    session: Session, frame: Frame, reasons: Sequence[NewReview], budget: ReviewBudget, *, now_ns: int
+) -> None:
+    """Make a review of a frame where one of its reasons is decisive; it is skipped where there is no room."""
+    decisive = [reason for reason in reasons if not _called_near(session, frame, reason)]
+    if not decisive:
+        return
+    ranked = sorted(reasons, key=lambda reason: -reason.priority)
+    # A sample of which the budget took some away would be none.
+    sampled = any(reason.rule is Rule.AUDIT for reason in decisive)
+    gave_way: list[Review] = []
+    room = sampled or _make_room(session, frame, ranked[0].priority, budget, gave_way, now_ns)
+    frame.retention = Retention.UNDECIDED if room else Retention.UNREVIEWED
+    review = Review(
+        frame_id=frame.id,
+        reason="; ".join(reason.reason for reason in ranked)[:_MOST_REASON],
+        priority=ranked[0].priority,
+        state=ReviewState.DUE if room else ReviewState.SKIPPED,
+        created_ns=now_ns,
+        attempts=0,
+    )
+    review.reasons = [
+        Reason(
+            rule=reason.rule.value,
+            reason=reason.reason[:_MOST_REASON],
+            priority=reason.priority,
+            decisive=reason in decisive,
+        )
+        for reason in ranked
+    ]
+    session.add(review)
+    session.flush()
+    # The audit trail comes last, after everything that may wait for a row.
+    for victim in gave_way:
+        audit_review(
+            session, now_ns, "policy", "review skipped", victim.id, {"for a frame of": frame.edge_id}
+        )
+    detail = {
+        "edge_id": frame.edge_id,
+        "boot_id": frame.boot_id,
+        "seq": frame.seq,
+        "reason": review.reason,
+        "priority": review.priority,
+    }
+    audit_review(session, now_ns, "policy", "review created" if room else "review skipped", review.id, detail)
+
+
+def skipped_reviews(catalogue: Catalogue) -> int:
+    """How many reviews the budgets had no room for, and nobody asked for since."""
+    with catalogue.reading() as session:
+        query = select(func.count()).select_from(Review).where(Review.state == ReviewState.SKIPPED)
+        return session.scalar(query) or 0
+
+
+def _called_near(session: Session, frame: Frame, reason: NewReview) -> bool:
+    """Whether the same rule called for a review close by in time."""
+    if reason.apart_ns == 0:
+        return False
+    near = (
+        select(Reason.id)
+        .join(Review, Reason.review_id == Review.id)
+        .join(Frame, Review.frame_id == Frame.id)
+        .where(
+            Reason.rule == reason.rule.value,
+            Reason.decisive,
+            Frame.edge_id == frame.edge_id,
+            # Not beyond what the column's type can hold, whatever clock a camera host has.
+            Frame.captured_ns >= max(frame.captured_ns - reason.apart_ns + 1, 0),
+            Frame.captured_ns <= min(frame.captured_ns + reason.apart_ns - 1, _LATEST_NS),
+        )
+    )
+    return session.scalars(near.limit(1)).first() is not None
+
+
+def _make_room(
+    session: Session,
+    frame: Frame,
+    priority: int,
+    budget: ReviewBudget,
+    gave_way: list[Review],
+    now_ns: int,
+) -> bool:
+    """Whether a review of this priority has room; what is worth less may be skipped for it, and joins ``gave_way``.
+
+    The camera's share first: a camera that has used it up takes no room from the others.
+    """
+    of_camera = select(Review).join(Frame, Review.frame_id == Frame.id).where(Frame.edge_id == frame.edge_id)
+    for which, most in ((of_camera, budget.camera), (select(Review), budget.site)):
+        open_now = which.where(Review.state.in_(_OPEN))
+        if most == 0 or _count(session, open_now) < most:
+            continue
+        victim = _least_valuable(session, which, priority)
+        if victim is None:
+            return False
+        move_review(victim, ReviewState.SKIPPED)
+        victim.frame.retention, victim.frame.retention_ns = Retention.UNREVIEWED, now_ns
+        session.flush()
+        gave_way.append(victim)
+    return True
+
+
+def _least_valuable(session: Session, which: Select[Any], priority: int) -> Review | None:
+    """The open review to give up for a new one of this priority: priority first, then the newer one stays.
+
+    Not one that a worker holds or that somebody has begun to judge, nor one of the audit sample. One whose picture a
+    person may be looking at goes only for a higher priority, and can still be judged.
+    """
+    sampled = exists().where(Reason.review_id == Review.id, Reason.rule == Rule.AUDIT.value)
+    judged = exists().where(Verdict.review_id == Review.id)
+    free = which.where(~sampled, ~judged).order_by(Review.priority, Review.created_ns, Review.id).limit(1)
+    waiting = free.where(Review.state == ReviewState.DUE, Review.priority <= priority)
+    shown = free.where(Review.state.in_((ReviewState.READY, ReviewState.EXPIRED)), Review.priority < priority)
+    for query in (waiting, shown):
+        # Only this row: one that another worker has in hand is passed over.
+        found: Review | None = session.scalars(query.with_for_update(of=Review, skip_locked=True)).first()
+        if found is not None:
+            return found
+    return None
+
+
+def _count(session: Session, query: Select[Any]) -> int:
+    return session.scalar(select(func.count()).select_from(query.subquery())) or 0

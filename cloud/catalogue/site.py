@@ -1,0 +1,44 @@
+"""What the processes of a site share through the catalogue, and whether they may write to it at all."""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from secondlook.cloud.catalogue.schema import Base, Review, SiteSecret, table_of
+from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.cloud.storage.sql import insert
+from secondlook.shared.errors import UnsupportedStore
+
+AUDIT_SECRET = "audit"
+
+
+def site_secret(catalogue: Catalogue, name: str) -> bytes:
+    """32 random bytes that all workers of this site share; made by the first that asks."""
+    table = table_of(SiteSecret)
+    wanted = select(SiteSecret.value).where(SiteSecret.name == name)
+    with catalogue.reading() as session:
+        known = session.scalars(wanted).one_or_none()
+    if known is None:
+        with catalogue.writing() as session:
+            connection = session.connection()
+            new = insert(connection, table).values(name=name, value=secrets.token_hex(32))
+            connection.execute(new.on_conflict_do_nothing())
+            known = session.scalars(wanted).one()
+    return bytes.fromhex(known)
+
+
+def check_catalogue(catalogue: Catalogue) -> None:
+    """Find out now, not at the first frame, that nothing can be written here. Raises Unwritable, UnsupportedStore."""
+    try:
+        with catalogue.writing() as session:
+            # No row, but the right to change one.
+            session.execute(update(Review).where(Review.id == -1).values(priority=0))
+            for table in Base.metadata.sorted_tables:
+                session.execute(select(table).limit(0))
+    except (OperationalError, ProgrammingError) as error:  # what is no trouble of the database itself
+        raise UnsupportedStore(
+            f"catalogue: its tables are not those of this version ({error.orig})"
+        ) from error

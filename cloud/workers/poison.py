@@ -1,0 +1,38 @@
+"""What one frame may do to a worker: how large it may be, and what is made of an exception over it."""
+
+from __future__ import annotations
+
+from secondlook.shared.bitstream import parse
+from secondlook.shared.errors import BitstreamError, MalformedBitstream, PictureTooLarge
+
+_MOST_TEXT = 240
+
+
+def check_pixels(width: int, height: int, most: int) -> None:
+    """Raises PictureTooLarge for a picture of more than `most` pixels."""
+    if width * height > most:
+        raise PictureTooLarge(f"{width}x{height} is {width * height} pixels, at most {most} are taken")
+
+
+def check_layer(layer: bytes, most: int, *, announced: tuple[int, int] | None = None) -> None:
+    """Read a layer's header before anything is decoded, which is what costs.
+
+    `announced`: (width, height) as its packet has them. Raises PictureTooLarge, MalformedBitstream. Bytes that are no
+    layer, or a damaged one, pass: their codec has the better words for them.
+    """
+    try:
+        header = parse(layer)
+    except BitstreamError:
+        return
+    check_pixels(header.width, header.height, most)
+    if announced is not None and announced != (header.width, header.height):
+        width, height = announced
+        raise MalformedBitstream(f"{header.width}x{header.height} in its header, {width}x{height} announced")
+
+
+def cause_of(error: Exception) -> str:
+    """An exception in one line: its class, and what it says."""
+    original = getattr(error, "orig", None)  # a database's own words, without the statement around them
+    said = " ".join(str(error if original is None else original).split())[:_MOST_TEXT]
+    name = type(error).__name__
+    return f"{name}: {said}" if said else name

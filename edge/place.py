@@ -1,0 +1,99 @@
+"""Where in a file or folder the agent is, kept beside the spool, so that a restart goes on there.
+
+The places of a batch are written before the batch is spooled. The next start asks the spool how many frames of that
+boot it has, and so knows the last one exactly, at whatever moment the agent was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondlook.edge.config import SourceConfig
+from secondlook.edge.sources import is_live, local_path, shown
+from secondlook.shared.errors import DiskFull
+from secondlook.shared.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+_FILE = "source.json"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A frame of this boot, and the place in the source that it brings us to."""
+
+    seq: int
+    place: str
+
+
+class PlaceKeeper:
+    """The place in one source. Raises Unwritable; a full disk only makes a restart repeat some frames."""
+
+    def __init__(self, folder: Path, config: SourceConfig, boot_id: str) -> None:
+        self._path = folder / _FILE
+        self._from_start = config.from_start
+        self._source = _identity(config.address)
+        self._shown = shown(config.address)
+        self._boot_id = boot_id
+        self._before: str | None = None
+
+    def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
+        """The place to go on behind; None: begin at the start. `next_seq` tells what the spool has of a boot."""
+        if self._source is None or self._from_start:
+            return None
+        self._before = self._read(next_seq)
+        if self._before is not None:
+            log.info("source %s was read before: going on behind %s", self._shown, ascii(self._before))
+        return self._before
+
+    def _read(self, next_seq: Callable[[str], int | None]) -> str | None:
+        try:
+            kept = json.loads(self._path.read_bytes())
+            if kept["source"] != self._source:
+                return None
+            place, boot_id = kept["before"], str(kept["boot_id"])
+            taken = [Taken(int(seq), str(name)) for seq, name in kept["taken"]]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        following = next_seq(boot_id)
+        for one in taken:
+            if following is None or one.seq < following:
+                place = one.place
+        return None if place is None else str(place)
+
+    def about_to_spool(self, taken: Sequence[Taken]) -> None:
+        """Frames of this boot are going to be spooled, in this order."""
+        if self._source is None or not taken:
+            return
+        kept = {
+            "source": self._source,
+            "boot_id": self._boot_id,
+            "before": self._before,
+            "taken": [[one.seq, one.place] for one in taken],
+        }
+        with contextlib.suppress(DiskFull):
+            write_atomically(self._path, json.dumps(kept).encode())
+        self._before = taken[-1].place
+
+    def forget(self) -> None:
+        """The run is complete: the next one begins at the start."""
+        if self._source is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _identity(address: str) -> list[str | int] | None:
+    """What tells one source from another, and a file from what it was before; None if it has no places."""
+    path = local_path(address)
+    if path is None:
+        return [shown(address)] if is_live(address) and "://" in address else None
+    try:
+        status = path.stat()
+        name = str(path.resolve())
+    except (OSError, ValueError):
+        return None
+    return [name] if path.is_dir() else [name, status.st_size, status.st_mtime_ns]
