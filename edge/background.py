@@ -67,14 +67,14 @@ class Background:
         self._sampled_at = 0.0
 
     def learn(self, image: U8Image, now: float) -> tuple[U8Image, Renewed] | None:
-        """Look at a frame, uint8[H,W,3] RGB, seen at `now` (seconds). A new background, when there is one to hand out.
+        """Look at a frame, uint8[H,W,3] RGB, seen at `now` (seconds, of a clock that may jump). A new background, when there is one to hand out.
 
         A frame of another size starts anew. The picture that is returned is not changed later.
         """
         if self._settled is None or self._settled.shape != image.shape:
             self._restart(image)
             return self._hand_out(now, Renewed.FIRST)
-        if now - self._sampled_at < self._rules.sample_seconds:
+        if 0 <= now - self._sampled_at < self._rules.sample_seconds:
             return None
         self._sampled_at = now
         differs = self._differs(image, self._settled)
@@ -82,7 +82,7 @@ class Background:
             self._restart(image)
             return self._hand_out(now, Renewed.CHANGED)
         self._settle(image, differs)
-        if now - self._handed_at < self._rules.renew_seconds and not self._young():
+        if 0 <= now - self._handed_at < self._rules.renew_seconds and not self._young():
             return None
         if float(self._differs(self._settled, self._handed).mean()) < self._rules.renew_share:
             return None

@@ -279,6 +279,13 @@ class VideoEncoder:
     def coding(self) -> Coding:
         return self._maker.coding
 
+    @property
+    def background(self) -> BackgroundPacket:
+        """Of the group at hand. Raises ConfigError before the first frame."""
+        if self._group is None:
+            raise ConfigError("there is no group yet")
+        return self._group.background
+
     def set_background(self, image: U8Image) -> None:
         """The background of the next group, uint8[H,W,3] RGB; the group at hand goes on with its own."""
         self._background = image
@@ -388,6 +395,11 @@ class GroupDecoder:
     def background(self) -> U8Image:
         """The decoded background, uint8[H,W,3]."""
         return self._background
+
+    @property
+    def pixels(self) -> int:
+        """Of one picture."""
+        return self._packet.width * self._packet.height
 
     def follows(self, frame: GroupFrame) -> bool:
         """Whether `frame` is the one that this decoder can decode next."""

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 
 from secondlook.shared.bitstream import MAX_SIDE, max_payload_bytes
 from secondlook.shared.errors import (
+    LayerMismatch,
     MalformedBitstream,
     NotABitstream,
     TruncatedBitstream,
     UnsupportedBitstream,
 )
+from secondlook.shared.layers import Layers
 
 MARK = 0x8A  # first byte of version 2; version 1 begins with 0x89
+GROUP_MARK = bytes([MARK])
 MAX_PIXELS = 1 << 24  # a decoder keeps up to 17 pictures of 1.5 bytes a pixel
 MAX_PLACE = 255
 MAX_SLICES = 32
@@ -30,7 +33,9 @@ FRAME_HEADER_BYTES = 12
 
 _FRAME = struct.Struct("<BB3sHBI")  # mark, kind and coding, background id, group, place, picture CRC
 _BACKGROUND = struct.Struct("<BBHHI")  # mark, kind and coding, width, height, picture CRC
-_KIND_FRAME, _KIND_BACKGROUND = 1, 2
+_HEAD = struct.Struct("<BBI")  # mark, kind and coding, length of the first of two parts
+_KIND_FRAME, _KIND_BACKGROUND, _KIND_HEAD, _KIND_PAIR = 1, 2, 3, 4
+_NAMES = {_KIND_FRAME: "frame of a group", _KIND_BACKGROUND: "background", _KIND_HEAD: "head of a group"}
 _START = b"\x00\x00\x01"
 
 
@@ -126,17 +131,82 @@ class GroupFrame:
         return cls(coding, background_id, group, place, crc, data[_FRAME.size :])
 
 
+def is_of_group(base: bytes) -> bool:
+    """Whether a base layer is a packet of this family, so that it needs the frames before it in its group."""
+    return base[:1] == GROUP_MARK
+
+
+@dataclass(frozen=True)
+class GroupHead:
+    """The base layer of the first frame of a group: the background and the frame in one."""
+
+    background: BackgroundPacket
+    frame: GroupFrame
+
+    def __post_init__(self) -> None:
+        if self.background.coding is not self.frame.coding:
+            raise MalformedBitstream(
+                "the background and the frame of a head are coded by different standards"
+            )
+        if self.frame.place != 1:
+            raise MalformedBitstream(f"the frame of a head has place {self.frame.place}, not 1")
+
+    def to_bytes(self) -> bytes:
+        background = self.background.to_bytes()
+        kind = _KIND_HEAD << 4 | self.background.coding
+        return _HEAD.pack(MARK, kind, len(background)) + background + self.frame.to_bytes()
+
+    @classmethod
+    def parse(cls, data: bytes) -> GroupHead:
+        """Raises a subclass of BitstreamError, and nothing else, on bytes that are no head of a group."""
+        coding = _read_kind(data, _KIND_HEAD)
+        background, frame = _two_parts(data)
+        head = cls(BackgroundPacket.parse(background), GroupFrame.parse(frame))
+        if head.background.coding is not coding:
+            raise MalformedBitstream("the head of a group names another coding than its parts")
+        return head
+
+
+def parse_base(data: bytes) -> GroupHead | GroupFrame:
+    """A base layer of this family: the head of a group, or a frame behind it. Raises subclasses of BitstreamError."""
+    if len(data) > 1 and data[1] >> 4 == _KIND_HEAD:
+        return GroupHead.parse(data)
+    return GroupFrame.parse(data)
+
+
+def join_layers(layers: Layers) -> bytes:
+    """The enhancement of a base layer of this family: both layers of a picture that another family coded."""
+    return _HEAD.pack(MARK, _KIND_PAIR << 4, len(layers.base)) + layers.base + layers.enhancement
+
+
+def split_layers(enhancement: bytes) -> Layers:
+    """What `join_layers` joined. Raises a subclass of BitstreamError."""
+    if enhancement[:1] != GROUP_MARK:
+        raise LayerMismatch("the enhancement of a frame of a video group holds both layers of a picture")
+    if enhancement[1:2] != bytes([_KIND_PAIR << 4]):
+        raise MalformedBitstream("no pair of layers, where one was expected")
+    return Layers(*_two_parts(enhancement))
+
+
+def _two_parts(data: bytes) -> tuple[bytes, bytes]:
+    if len(data) < _HEAD.size:
+        raise TruncatedBitstream(f"packet ends after {len(data)} bytes, inside its header")
+    (length,) = struct.unpack_from("<I", data, 2)
+    if _HEAD.size + length > len(data):
+        raise TruncatedBitstream(f"packet ends after {len(data)} bytes, inside its first part")
+    return data[_HEAD.size : _HEAD.size + length], data[_HEAD.size + length :]
+
+
 def _read_kind(data: bytes, wanted: int) -> Coding:
     if not data or data[0] != MARK:
         raise NotABitstream("this is no packet of a video group: its first byte is wrong")
     if len(data) < 2:
         raise TruncatedBitstream("packet ends after 1 byte, inside its header")
     kind, coding = data[1] >> 4, data[1] & 15
-    if kind not in (_KIND_FRAME, _KIND_BACKGROUND) or coding not in Coding.__members__.values():
+    if kind not in _NAMES or coding not in Coding.__members__.values():
         raise UnsupportedBitstream(f"packet kind {kind} with coding {coding} is not known to this build")
     if kind != wanted:
-        names = {_KIND_FRAME: "frame of a group", _KIND_BACKGROUND: "background"}
-        raise MalformedBitstream(f"a {names[wanted]} was expected, and this is a {names[kind]}")
+        raise MalformedBitstream(f"a {_NAMES[wanted]} was expected, and this is a {_NAMES[kind]}")
     return Coding(coding)
 
 

@@ -9,21 +9,28 @@ from hypothesis import strategies as st
 from secondlook.shared.bitstream import parse
 from secondlook.shared.errors import (
     BitstreamError,
+    LayerMismatch,
     MalformedBitstream,
     NotABitstream,
     TruncatedBitstream,
     UnsupportedBitstream,
 )
+from secondlook.shared.layers import Layers
 from secondlook.shared.videobits import (
     FRAME_HEADER_BYTES,
     MAX_SLICES,
     BackgroundPacket,
     Coding,
     GroupFrame,
+    GroupHead,
     check_payload,
+    is_of_group,
+    join_layers,
     nal_units,
     obus,
     packed,
+    parse_base,
+    split_layers,
     unpacked,
 )
 
@@ -108,7 +115,8 @@ def test_other_bytes_are_refused_with_our_errors_or_read_exactly(data, kind, mar
         ("", NotABitstream),
         ("89534c4b01", NotABitstream),
         ("8a", TruncatedBitstream),
-        ("8a31", UnsupportedBitstream),  # kind
+        ("8a51", UnsupportedBitstream),  # kind
+        ("8a31 0a000000", MalformedBitstream),  # a head
         ("8a14", UnsupportedBitstream),  # coding
         ("8a10", UnsupportedBitstream),
         ("8a21 0003 b001 00000000 41", MalformedBitstream),  # a background
@@ -133,6 +141,54 @@ def test_a_payload_longer_than_the_frame_allows_is_refused() -> None:
     with pytest.raises(MalformedBitstream, match="is over"):
         BackgroundPacket(Coding.H264, 16, 16, 0, long)
     assert BackgroundPacket(Coding.H264, 640, 480, 0, long).payload == long
+
+
+HEAD = GroupHead(
+    BackgroundPacket(Coding.H264, 64, 48, 1, KEYS[Coding.H264]),
+    GroupFrame(Coding.H264, b"abc", 3, 1, 2, P_SLICE),
+)
+
+
+def test_the_head_of_a_group_is_these_bytes() -> None:
+    background = HEAD.background.to_bytes()
+    data = bytes.fromhex("8a31") + len(background).to_bytes(4, "little") + background + HEAD.frame.to_bytes()
+    assert HEAD.to_bytes() == data and parse_base(data) == HEAD
+    assert parse_base(HEAD.frame.to_bytes()) == HEAD.frame
+    assert is_of_group(data) and not is_of_group(b"\x89SLK") and not is_of_group(b"")
+
+
+@pytest.mark.parametrize("end", range(len(HEAD.to_bytes()) - 1))
+def test_a_head_cut_short_is_refused(end: int) -> None:
+    with pytest.raises(BitstreamError):
+        GroupHead.parse(HEAD.to_bytes()[:end])
+
+
+def test_a_head_of_parts_that_do_not_belong_together_is_refused() -> None:
+    with pytest.raises(MalformedBitstream, match="different standards"):
+        GroupHead(HEAD.background, GroupFrame(Coding.H265, b"abc", 3, 1, 2, TRAIL))
+    with pytest.raises(MalformedBitstream, match="place 2"):
+        GroupHead(HEAD.background, GroupFrame(Coding.H264, b"abc", 3, 2, 2, P_SLICE))
+    data = bytearray(HEAD.to_bytes())
+    data[1] = 0x32
+    with pytest.raises(MalformedBitstream, match="another coding"):
+        GroupHead.parse(bytes(data))
+    data[2:6] = b"\xff\xff\xff\xff"
+    with pytest.raises(TruncatedBitstream):
+        GroupHead.parse(bytes(data))
+
+
+def test_layers_of_another_family_come_back_as_they_were() -> None:
+    layers = Layers(b"base", b"enhancement")
+    joined = join_layers(layers)
+    assert joined == bytes.fromhex("8a40 04000000") + b"baseenhancement" and split_layers(joined) == layers
+    with pytest.raises(TruncatedBitstream):
+        split_layers(joined[:8])
+    with pytest.raises(TruncatedBitstream):
+        split_layers(joined[:4])
+    with pytest.raises(MalformedBitstream):
+        split_layers(HEAD.to_bytes())
+    with pytest.raises(LayerMismatch):
+        split_layers(b"\x89SLK")
 
 
 def test_version_1_readers_are_told_what_it_is() -> None:
