@@ -39,6 +39,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeat the faults of an earlier run (default: a new one)")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["sqlite"])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and stores here")
+    parser.add_argument(
+        "--family", choices=("lite", "video"), default="lite", help="what base layers are coded by"
+    )
     args = parser.parse_args()
     seed = random.randrange(2**32) if args.seed is None else args.seed
     say(f"seed {seed}")
@@ -48,7 +51,9 @@ def main() -> int:
     results = []
     for backend in args.backends:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-            results.append(storm(Path(name), backend, args.rounds, random.Random(seed), args.keep))
+            results.append(
+                storm(Path(name), backend, args.rounds, random.Random(seed), args.keep, args.family)
+            )
     figures = {
         "rounds": args.rounds * len(results),
         "frames": sum(result.frames for result in results),
@@ -61,12 +66,14 @@ def main() -> int:
     return 1 if any(result.lost or result.duplicated or result.problems for result in results) else 0
 
 
-def storm(folder: Path, backend: str, rounds: int, rng: random.Random, keep: Path | None) -> Audit:
+def storm(
+    folder: Path, backend: str, rounds: int, rng: random.Random, keep: Path | None, family: str = "lite"
+) -> Audit:
     """All rounds against one fleet, and what the audit found."""
     with small_disks(folder) as disks:
         if not disks:
             say("small file systems cannot be mounted here: no full disks")
-        fleet = Fleet(folder, folder / "cloud", {name: folder / name for name in EDGES}, backend)
+        fleet = Fleet(folder, folder / "cloud", {name: folder / name for name in EDGES}, backend, family)
         cables = all(isinstance(link, Namespace) for link in fleet.links.values())
         say(f"{backend}: camera hosts in {'network namespaces' if cables else 'one network, behind proxies'}")
         try:
