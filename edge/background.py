@@ -67,9 +67,10 @@ class Background:
         self._sampled_at = 0.0
 
     def learn(self, image: U8Image, now: float) -> tuple[U8Image, Renewed] | None:
-        """Look at a frame, uint8[H,W,3] RGB, seen at `now` (seconds, of a clock that may jump). A new background, when there is one to hand out.
+        """Look at a frame, uint8[H,W,3] RGB, seen at `now` (seconds, of a clock that may jump).
 
-        A frame of another size starts anew. The picture that is returned is not changed later.
+        Returns a new background, when there is one to hand out, and why. A frame of another size starts anew. The
+        picture that is returned is not changed later.
         """
         if self._settled is None or self._settled.shape != image.shape:
             self._restart(image)
