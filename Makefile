@@ -17,7 +17,7 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 HERE  := $(VENV)/.secondlook-tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test slow vectors coders constraints fuzz mutate chaos bench demo migration docs clean
+.PHONY: help setup check test slow vectors coders constraints fuzz mutate chaos soak bench demo migration docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ mutate: setup ## STREAMS mutated streams against the decoder, from number START 
 
 chaos: setup ## real processes under random faults, then an audit; ROUNDS=200, more in ARGS="--seed N --keep DIR"
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(ARGS)
+
+soak: setup ## a week in an hour: every role at full rate, retention in minutes, for MINUTES; flat memory, flat disk, quiet logs
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training

@@ -119,7 +119,7 @@ def _bind(stack: contextlib.ExitStack, port: int) -> int | None:
     return bound
 
 
-def to_toml(settings: dict[str, Any]) -> str:
+def to_toml(settings: dict[str, Any], within: str = "") -> str:
     """Plain values first, then one table for each nested mapping; None is left out."""
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
     lines = [
@@ -128,5 +128,6 @@ def to_toml(settings: dict[str, Any]) -> str:
         if value is not None and key not in tables
     ]
     parts = ["\n".join(lines) + "\n"]
-    parts += [f"[{name}]\n{to_toml(table)}" for name, table in tables.items()]
+    for name, table in tables.items():
+        parts.append(f"[{within}{name}]\n{to_toml(table, f'{within}{name}.')}")
     return "\n".join(parts)
