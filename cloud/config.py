@@ -7,13 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
-from secondlook.cloud.gateway.ratelimit import RateLimits
-from secondlook.cloud.station.httplimits import ConnectionLimits, parse_origin
-from secondlook.cloud.storage.queue import LONGEST_LEASE_SECONDS, QueueLimits
-from secondlook.cloud.storage.requests import RequestTimes
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
@@ -32,9 +27,19 @@ from secondlook.shared.settings import (
     within,
 )
 
+LONGEST_LEASE_SECONDS = 3600.0
+
 Lease = Annotated[float, within(0.001, LONGEST_LEASE_SECONDS, "seconds")]
 Pixels = Annotated[int, within(1, 1 << 32, "pixels")]
 Days = Annotated[float, within(0, 36_525, "days")]
+Score = Annotated[float, within(0, 1, "")]
+Priority = Annotated[int, within(0, 100, "")]
+_Attempts = Annotated[int, within(1, 1_000_000, "attempts")]
+_Stall = Annotated[float, within(0.001, 3600, "seconds")]
+_Count = Annotated[int, within(0, 1_000_000_000, "frames")]
+_Apart = Annotated[float, within(0, DAY_SECONDS, "seconds")]
+_Reviews = Annotated[int, within(0, 1_000_000_000, "reviews")]
+_NANOSECONDS = 1_000_000_000
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
@@ -54,6 +59,45 @@ class IntakeLimits(Settings):
     max_boots: Annotated[int, within(1, 1_000_000, "starts")] = 1024
     stall_seconds: Seconds = 5.0  # after a full disk or queue, nothing is taken for so long
     probe_seconds: Seconds = 60.0  # a silent connection is tested after this
+
+
+@dataclass(frozen=True)
+class QueueLimits(Settings):
+    """How much the queue keeps, and how often it tries."""
+
+    max_bytes: Bytes = 8 << 30  # payload bytes that wait or are leased
+    max_attempts: Annotated[int, within(1, 1000, "leases")] = 6  # leases before an item is dead
+    # of the bytes that others leave free, what one camera host may take
+    max_share: Annotated[float, within(0.001, 1, "")] = 0.5
+    # payload bytes of dead items; beyond, the oldest go
+    max_dead_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 1 << 30
+    max_dead: Annotated[int, within(0, 100_000_000, "items")] = 10_000  # dead items; beyond, the oldest go
+
+
+@dataclass(frozen=True)
+class RateLimits(Settings):
+    """What one camera host may send, all its connections together."""
+
+    # sustained
+    packets_per_second: Annotated[float, within(0.001, 1_000_000_000, "packets per second")] = 1000.0
+    # sustained, headers included
+    bytes_per_second: Annotated[float, within(1, 1_000_000_000_000, "bytes per second")] = 33_554_432.0
+    burst_seconds: Seconds = 10.0  # what a host that was quiet may send at once, in seconds of the above
+    # a hello counts as so many packets, for each costs a commit
+    hello_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
+    # a tombstone counts as so many packets, for it is kept
+    tombstone_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 20.0
+    # a message that is no packet counts as so many, for it helps nobody
+    rejected_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
+
+
+@dataclass(frozen=True)
+class RequestTimes(Settings):
+    """How enhancement layers are asked for."""
+
+    lease_seconds: Seconds = 15.0  # without a chunk for so long, a request is sent again
+    busy_seconds: Seconds = 2.0  # a camera host that said "busy" is asked again after this
+    max_sent: Annotated[int, within(1, 4096, "requests")] = 4  # requests a camera host works on at a time
 
 
 @dataclass(frozen=True)
@@ -131,6 +175,42 @@ class WorkerConfig(Settings):
 
 
 @dataclass(frozen=True)
+class PolicyConfig(Settings):
+    """The rules. Scores are between 0 and 1; an empty or zero setting turns its rule, or its limit, off.
+
+    A watched object that is in view all day makes one review a minute, and ten such cameras about what one person can
+    judge. 500 open reviews are an hour's work: what lies beyond would be hours old before anybody saw it.
+    """
+
+    uncertain_low: Score = 0.30
+    uncertain_high: Score = 0.55  # a detection with a score in [low, high) is in doubt
+    uncertain_priority: Priority = 50
+    # between frames of one camera host reviewed for doubt; 0 reviews every one
+    uncertain_apart_seconds: _Apart = 5.0
+    watched_labels: tuple[str, ...] = ()
+    watched_score: Score = 0.5
+    watched_priority: Priority = 90
+    watched_apart_seconds: _Apart = 60.0  # the same for a watched class
+    rule_labels: tuple[str, ...] = ()  # the operator's rule: these labels (none: any) ...
+    rule_score: Score = 0.0  # ... from this score on; 0 turns the rule off
+    rule_priority: Priority = 70
+    rule_apart_seconds: _Apart = 60.0  # the same for the operator's rule
+    every_nth: _Count = 0  # review frames whose sequence is a multiple of it
+    every_nth_priority: Priority = 20
+    every_nth_apart_seconds: _Apart = 0.0  # the same for their number
+    audit_every: _Count = 200  # one frame in so many, chosen at random; never spaced
+    audit_priority: Priority = 10
+    # without a decision, of the whole site; beyond, the least urgent are skipped
+    max_open_reviews: _Reviews = 500
+    max_open_reviews_of_camera: _Reviews = 100  # without a decision, of one camera host
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.uncertain_low > self.uncertain_high:
+            raise ConfigError("uncertain_low must not exceed uncertain_high")
+
+
+@dataclass(frozen=True)
 class RefinerConfig(Settings):
     """The refiner."""
 
@@ -155,6 +235,60 @@ class RefinerConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+
+
+@dataclass(frozen=True)
+class SessionTimes(Settings):
+    """How long a log-in lasts."""
+
+    # a person who does nothing for so long is logged out
+    idle_minutes: Annotated[float, within(2, 525_600, "minutes")] = 60.0
+    max_hours: Annotated[float, within(0.01, 8760, "hours")] = 12.0  # and everybody is after this
+
+    @property
+    def idle_ns(self) -> int:
+        return int(self.idle_minutes * 60 * _NANOSECONDS)
+
+    @property
+    def max_ns(self) -> int:
+        return int(self.max_hours * 3600 * _NANOSECONDS)
+
+
+@dataclass(frozen=True)
+class LoginLimits(Settings):
+    """How often a password may be wrong."""
+
+    account_attempts: _Attempts = 10  # wrong ones for one name from one address, at once
+    account_seconds: Seconds = 60.0  # and one more after this
+    address_attempts: _Attempts = 30  # wrong ones from one address, at once
+    address_seconds: Seconds = 10.0  # and one more after this
+    # wrong ones for one name from all addresses where it never logged in, at once
+    name_attempts: _Attempts = 100
+    name_seconds: Seconds = 10.0  # and one more after this
+
+
+@dataclass(frozen=True)
+class ConnectionLimits(Settings):
+    """What connections of the station may cost."""
+
+    # at once; one more takes the place of the one that has waited longest. A browser opens six.
+    max_connections: Annotated[int, within(8, 65_535, "connections")] = 256
+    request_seconds: _Stall = 15.0  # in which a request, head and body, must have come
+    stall_seconds: _Stall = 30.0  # a reader who takes nothing for so long is cut
+
+
+def parse_origin(text: str) -> str:
+    """An address as the Origin header gives it, ``https://review.example.org:8443``. Raises ConfigError."""
+    try:
+        parts = urlsplit(text.lower().removesuffix("/"))
+        name, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigError(f"origins: {text!r} is no address: {error}") from error
+    host = f"[{name}]" if ":" in name else name
+    origin = f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
+    if parts.scheme not in ("http", "https") or not name or origin != parts.geturl():
+        raise ConfigError(f"origins: {text!r} is not as https://name or https://name:port")
+    return origin
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,7 @@ def run_retention(args: argparse.Namespace) -> int:
         reserve=reserve,
         stop=stop,
         heartbeat=watchdog.heartbeat,
+        waits=watchdog.waits,
     )
     if args.once or args.dry_run:
         print(json.dumps(retainer.run_once(dry_run=args.dry_run).as_dict(), indent=2))
@@ -279,9 +280,8 @@ def run_retention(args: argparse.Namespace) -> int:
 
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
-    from secondlook.cloud.config import LOOPBACK_NAMES
+    from secondlook.cloud.config import LOOPBACK_NAMES, parse_origin
     from secondlook.cloud.station.app import create_app
-    from secondlook.cloud.station.httplimits import parse_origin
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
     from secondlook.shared.health import STALL_SECONDS
     from secondlook.shared.watchdog import Watchdog

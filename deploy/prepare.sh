@@ -11,9 +11,9 @@ nats=${NATS_NAME:-nats}
 mkdir "$folder"
 cd "$folder"
 
-# The link: one pair for all gateways, one each for workers, reviewers and every camera host (`keys new`, later).
+# The link: one pair for all gateways, one each for workers, refiners and every camera host (`keys new`, later).
 $secondlook keys new gateway --role gateway --folder . >/dev/null
-for role in worker reviewer; do
+for role in worker refiner; do
     $secondlook keys new "$role" --role worker --folder . --registry registry.json >/dev/null
 done
 
@@ -31,7 +31,7 @@ rm -f nats.csr nats.ext ca.srl
 
 # The database: a role each. deploy/kubernetes/postgres/roles.sql says what they may.
 mkdir postgres
-for role in owner gateway worker reviewer station; do
+for role in owner gateway worker refiner retention station; do
     openssl rand -hex 24 | tr -d '\n' >"postgres/$role"
     printf 'PGUSER=secondlook_%s\nPGPASSWORD=%s\n' "$role" "$(cat "postgres/$role")" >"$role.env"
 done

@@ -38,7 +38,9 @@ class HealthConfig(Settings):
     """Where a role tells by HTTP whether it works. Off unless an address is set; the station has its own port."""
 
     address: str | None = None  # HOST:PORT for /healthz and /readyz, such as "127.0.0.1:7610"
-    stall_seconds: Seconds | None = None  # hung when without progress for so long; unset: 60, refiner 300
+    stall_seconds: Seconds | None = (
+        None  # hung when without progress for so long; unset: 60, refiner and retention 300
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

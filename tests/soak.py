@@ -2,7 +2,7 @@
 
 One camera host, gateway, machine worker, refiner, retention and station as processes on this machine, frames as fast
 as they can be made, and retention set to minutes. Looked at every few seconds: memory of each process, bytes on disk,
-and the logs. It ends with an error when memory or disk still grew over the later half of the run, or a log has an error.
+and the logs. It ends with an error when memory or disk still grew late in the run, or a log has an error.
 """
 
 from __future__ import annotations

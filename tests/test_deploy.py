@@ -121,9 +121,10 @@ KEYS_OF = {
     "worker": {"gateway.key", "worker.key_secret"},
     "refiner": {"gateway.key", "refiner.key_secret"},
     "station": set(),
-    "users": set(),  # the set-up, with the owner's role
+    "retention": set(),
+    "catalogue": set(),  # the set-up, with the owner's role
 }
-DATABASE_ROLE_OF = {"users": "owner"}
+DATABASE_ROLE_OF = {"catalogue": "owner"}
 
 
 def wanted_keys(role):
@@ -153,7 +154,7 @@ def test_compose_runs_every_role_with_settings_it_mounts():
         assert {file.name for file in keys.values()} == KEYS_OF[args.command]
         role = DATABASE_ROLE_OF.get(args.command, args.command)
         assert service["env_file"] == [f"./secrets/{role}.env"]
-    assert roles == {"gateway", "worker", "refiner", "station", "retention", "users"}
+    assert roles == {"gateway", "worker", "refiner", "station", "retention", "catalogue"}
     config = load(DEPLOY / "compose" / "cloud.example.toml", CloudConfig)
     aliases = [OURS[name]["networks"]["workers"]["aliases"] for name in ("gateway-1", "gateway-2")]
     assert aliases == [[config.broker.address.split("/")[-1].split(":")[0]]] * 2
@@ -205,7 +206,7 @@ def test_pod_runs_its_role_with_settings_it_mounts(name):
     pod = OUR_PODS[name]
     (container,) = pod["containers"]
     args = build_parser().parse_args(container["args"])
-    assert args.command == {"setup": "users"}.get(name, name)
+    assert args.command == {"setup": "catalogue"}.get(name, name)
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     (settings,) = (one for one in pod["volumes"] if one["name"] == mounts["/etc/secondlook"])
     assert settings["projected"]["defaultMode"] & 0o007 == 0

@@ -20,7 +20,11 @@ from secondlook.shared.version import __version__
 from tests import constraints
 
 ROOT = Path(__file__).parents[1]
-NAMED_AGAIN = {("training", "numpy"), ("training", "pillow")}  # bounded where they are named first
+NAMED_AGAIN = {
+    ("training", "av"),
+    ("training", "numpy"),
+    ("training", "pillow"),
+}  # bounded where they are named first
 EXTRAS = constraints.project()["optional-dependencies"]
 MODELS = ("detector", "lite", "rrdb-fast", "rrdb-l1", "rrdb-l2")
 SHIPPED = ("shared", "edge", "cloud", "training", "exported_models")  # folders whose modules are in the wheel

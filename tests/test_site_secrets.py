@@ -21,26 +21,43 @@ import psycopg.errors
 import pytest
 from sqlalchemy import func, select
 
-import secondlook.cloud.accounts.schema  # noqa: F401 its tables
 from secondlook.cloud.accounts import Role, add_user
+from secondlook.cloud.accounts.schema import UserSession
 from secondlook.cloud.catalogue import (
     FrameTombstone,
+    NewFrame,
+    NewReview,
+    NewVerdict,
+    Retention,
+    ReviewBudget,
+    Rule,
+    VerdictKind,
+    check_catalogue,
     lease_due_review,
     open_catalogue,
+    record_verdict,
     release_review,
+    site_secret,
+    skipped_reviews,
+    store_frame,
     store_tombstones,
 )
-from secondlook.cloud.catalogue.schema import Base, Review
-from secondlook.cloud.config import CloudConfig, JetStreamConfig
+from secondlook.cloud.catalogue.audit import verify_audit
+from secondlook.cloud.catalogue.migrate import VERSION_TABLE
+from secondlook.cloud.catalogue.schema import Base, Review, table_of
+from secondlook.cloud.catalogue.site import AUDIT_SECRET
+from secondlook.cloud.config import CloudConfig, JetStreamConfig, QueueLimits, RetentionConfig
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.keys import Role as KeyRole
+from secondlook.cloud.retention import Retainer
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.storage.blobs import open_blobs
-from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.storage.sql import open_engine
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.config import load
 from secondlook.shared.errors import StoreUnavailable, Unwritable
 from secondlook.shared.keyfiles import read_key_pair, read_public_key
+from tests.cloud.helpers import wait_until
 from tests.cloud.queues import BOOT, queued
 from tests.cloud.servers import (
     PostgreSQL,
@@ -57,7 +74,7 @@ from tests.cloud.station.server import client_of
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-ROLES = ("owner", "gateway", "worker", "refiner", "station")
+ROLES = ("owner", "gateway", "worker", "refiner", "retention", "station")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +106,7 @@ def test_every_service_has_its_own_and_only_its_owner_reads_them(secrets: Path) 
     }
     assert read_public_key(secrets / "gateway.key") == pairs["gateway"][0]
     passwords = {(secrets / "postgres" / name).read_text() for name in (*ROLES, "superuser")}
-    assert len(passwords) == 6 and all(re.fullmatch(r"[0-9a-f]{48}", word) for word in passwords)
+    assert len(passwords) == 7 and all(re.fullmatch(r"[0-9a-f]{48}", word) for word in passwords)
     again = subprocess.run(["sh", DEPLOY / "prepare.sh", secrets], capture_output=True, check=False)
     assert again.returncode != 0  # nothing is overwritten
 
@@ -162,7 +179,19 @@ def test_the_gateways_queue_works_behind_the_shipped_configuration(secrets: Path
     queue = JetStreamQueue(f"tls://{shipped_nats}/secondlook", QueueLimits(), config)
     assert queue.put([queued(1)], now=1000.0) == 1
     (item,) = queue.lease(1, ttl_seconds=30, worker="w", now=1000.0)
-    queue.ack([item.id])
+    queue.ack([item.id], worker="w")
+    # What a lease leaves to others, and what two gateways tell each other, is let through too.
+    other = JetStreamQueue(f"tls://{shipped_nats}/secondlook", QueueLimits(max_attempts=1), config)
+    assert other.lease(1, ttl_seconds=30, worker="v", now=1000.0) == []
+    assert queue.put([queued(2, edge_id="yard-2")], now=1000.0) == 1
+    wait_until(lambda: "yard-2" in other._streams.line())
+    (item,) = other.lease(1, ttl_seconds=30, worker="v", now=1000.0)
+    other.extend([item.id], ttl_seconds=30, worker="v", now=1000.0)
+    other.nack(item.id, delay_seconds=0, worker="v", why="it is broken", now=1000.0)
+    (dead,) = queue.dead(1)
+    assert (dead.edge_id, dead.why) == ("yard-2", "it is broken")
+    assert queue.requeue([dead.id], now=1000.0) == 1
+    other.close()
     queue.close()
     with pytest.raises(StoreUnavailable):
         JetStreamQueue(
@@ -246,11 +275,23 @@ def test_each_role_can_do_its_work_and_no_more(database: Database, tmp_path: Pat
     leased = lease_due_review(refiner, "r", lease_seconds=9, now_ns=seed.START)
     assert leased is not None
     release_review(refiner, leased.review_id, "r")
+    check_catalogue(worker)
+    check_catalogue(refiner)
+    assert len(site_secret(worker, AUDIT_SECRET)) == 32
+    # With a budget of one, a more urgent review lets the one that is due be skipped.
+    frame = NewFrame("yard-2", seed.BOOT, 40, "Yard", seed.START, seed.START, 320, 192, None, "x", 1, 1)
+    urgent = NewReview("watched: person", 250, rule=Rule.WATCHED)
+    budget = ReviewBudget(site=1)
+    assert store_frame(
+        worker, frame, scene.detections, detector="x", reasons=[urgent], now_ns=seed.START, budget=budget
+    )
+    assert skipped_reviews(worker) == 1
     worker.close()
     refiner.close()
     for role in ("worker", "refiner"):
         for table in ("users", "user_sessions", "api_tokens", "verdicts"):
             database.refuses(role, f"SELECT * FROM {table}")
+        database.refuses(role, "UPDATE catalogue_version SET version_num = 'x'")
         for change in (
             "UPDATE audit SET actor = 'x'",
             "DELETE FROM audit",
@@ -262,8 +303,9 @@ def test_each_role_can_do_its_work_and_no_more(database: Database, tmp_path: Pat
         database.refuses(role, "CREATE TABLE catalogue.x (y int)")
         database.refuses(role, "CREATE TABLE public.x (y int)")
     database.refuses("worker", "UPDATE frames SET seq = 1")
-    database.refuses("worker", "UPDATE reviews SET state = 'decided'")
+    database.refuses("worker", "UPDATE reviews SET shown_sha256 = 'x'")
     database.refuses("refiner", "INSERT INTO frames DEFAULT VALUES")
+    database.refuses("refiner", "SELECT * FROM site_secrets")
 
 
 def test_the_stations_role_appends_to_the_audit_trail_and_never_changes_it(
@@ -271,7 +313,7 @@ def test_the_stations_role_appends_to_the_audit_trail_and_never_changes_it(
 ) -> None:
     owner = open_catalogue(database.url("owner"))
     blobs = open_blobs(str(tmp_path / "blobs"))
-    seed._store(owner, blobs, 20, drawn_scene(0), priority=100)
+    seed._store(owner, blobs, 20, drawn_scene(0), priority=260)
     review_id = last_review(database)
     seed._work(owner, blobs, review_id, drawn_scene(0), "ready")
     owner.close()
@@ -281,13 +323,13 @@ def test_the_stations_role_appends_to_the_audit_trail_and_never_changes_it(
         shown = client.get(f"/api/reviews/{review_id}/images/refined").headers["x-content-sha256"]
         said = client.post(
             f"/api/reviews/{review_id}/verdicts",
-            json={"verdict": "confirm", "refiner": "alice", "shown_sha256": shown},
+            json={"verdict": "confirm", "reviewer": "alice", "shown_sha256": shown},
         )
         assert said.is_success, said.text
-        assert client.post("/api/undo", json={"refiner": "alice"}).is_success
+        assert client.post("/api/undo", json={"reviewer": "alice"}).is_success
         new = {"name": "bob", "role": "viewer", "password": "another long secret"}
         assert client.post("/api/users", json=new).is_success
-        assert client.post("/api/users/bob/role", json={"role": "refiner"}).is_success
+        assert client.post("/api/users/bob/role", json={"role": "reviewer"}).is_success
         assert client.post("/api/users/bob/remove", json={}).is_success
         assert client.post("/api/tokens", json={"label": "x", "role": "viewer"}).is_success
         for path in ("summary", "reviews", "history", "users", "export/coco.json", "export/verdicts.jsonl"):
@@ -302,12 +344,59 @@ def test_the_stations_role_appends_to_the_audit_trail_and_never_changes_it(
         "ALTER TABLE audit ADD COLUMN x int",
         "DELETE FROM users",
         "DELETE FROM verdicts",
+        "UPDATE verdicts SET verdict = 'reject'",
+        "SELECT * FROM site_secrets",
         "UPDATE frames SET seq = 1",
         "DELETE FROM reviews",
         "SELECT * FROM gateway.gateway_boots",
         "CREATE TABLE catalogue.x (y int)",
     ):
         database.refuses("station", change)
+
+
+def test_the_role_of_retention_deletes_and_changes_nothing(database: Database, tmp_path: Path) -> None:
+    owner, blobs = open_catalogue(database.url("owner")), open_blobs(str(tmp_path / "blobs"))
+    scene = drawn_scene(0)
+    seed._store(owner, blobs, 30, scene, priority=300)
+    review_id = last_review(database)
+    seed._work(owner, blobs, review_id, scene, "ready")
+    with owner.reading() as session:
+        shown = session.get_one(Review, review_id).shown_sha256 or ""
+    record_verdict(
+        owner, review_id, NewVerdict(VerdictKind.CONFIRM, "alice", shown), now_ns=seed.START + seed.SECOND
+    )
+    dropped = FrameTombstone("gate-north", seed.BOOT, 50, 51, "x", 1)
+    store_tombstones(owner, [dropped])
+    retention = open_catalogue(database.url("retention"))
+    later = seed.START // seed.SECOND + 400 * 86_400
+    report = Retainer(
+        retention, blobs, RetentionConfig(min_free_bytes=0, tombstones_days=1), clock=lambda: later
+    ).run_once()
+    retention.close()
+    assert report.deleted.by_class[Retention.DECIDED].frames == 1
+    assert report.deleted.tombstones >= 1
+    with owner.reading() as session:
+        assert session.get(Review, review_id) is None
+    assert list(blobs.listing()) == []
+    assert verify_audit(owner).entries > 0
+    owner.close()
+    for change in (
+        "UPDATE frames SET retention_ns = 1",
+        "INSERT INTO frames DEFAULT VALUES",
+        "UPDATE reviews SET state = 'decided'",
+        "UPDATE verdicts SET undone_ns = 1",
+        "SELECT note FROM verdicts",
+        "SELECT * FROM users",
+        "SELECT * FROM user_sessions",
+        "SELECT * FROM api_tokens",
+        "SELECT * FROM site_secrets",
+        "UPDATE audit SET actor = 'x'",
+        "DELETE FROM audit",
+        "DELETE FROM audit_head",
+        "SELECT * FROM gateway.gateway_boots",
+        "CREATE TABLE catalogue.x (y int)",
+    ):
+        database.refuses("retention", change)
 
 
 def test_the_gateways_role_has_its_own_tables_and_no_others(database: Database, tmp_path: Path) -> None:
@@ -336,6 +425,7 @@ def test_services_take_their_role_from_the_environment(
     assert "postgresql+psycopg://127.0.0.1" in url
     (tmp_path / "cloud.toml").write_text(f'catalogue = "{url}"\n')
     command = [sys.executable, "-m", "secondlook", "users", "list", "--config", tmp_path / "cloud.toml"]
+    setup = [sys.executable, "-m", "secondlook", "catalogue", "upgrade", "--config", tmp_path / "cloud.toml"]
 
     def variables(role: str) -> dict[str, str]:
         lines = (secrets / f"{role}.env").read_text().split()
@@ -347,6 +437,10 @@ def test_services_take_their_role_from_the_environment(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
         assert said in listed.stdout
+    for role in ("owner", "retention"):
+        environment = {**os.environ, **variables(role)}
+        done = subprocess.run(setup, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        assert "up to date" in done.stdout
     environment = {**os.environ, **variables("worker")}
     refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
@@ -358,8 +452,8 @@ def test_services_take_their_role_from_the_environment(
 
 def test_every_table_is_given_to_somebody(database: Database) -> None:
     text = (DEPLOY / "kubernetes" / "postgres" / "roles.sql").read_text()
-    named = set(re.findall(r"\('secondlook_\w+', '(\w+)', '[A-Z, ]+'\)", text))
-    assert named == {table.name for table in Base.metadata.sorted_tables}
+    named = set(re.findall(r"^ +\('secondlook_\w+', '(\w+)', '", text, re.MULTILINE))
+    assert named == {VERSION_TABLE, *(table.name for table in Base.metadata.sorted_tables)}
 
 
 def test_a_table_of_a_later_version_has_its_rights_at_once(database: Database) -> None:
@@ -367,6 +461,8 @@ def test_a_table_of_a_later_version_has_its_rights_at_once(database: Database) -
         connection.execute("ALTER TABLE verdicts ADD COLUMN later integer")
         connection.execute("ALTER TABLE verdicts DROP COLUMN later")
         connection.execute("DROP TABLE user_sessions")
-    open_catalogue(database.url("owner")).close()
+    engine = open_engine(database.url("owner"), "catalogue")
+    table_of(UserSession).create(engine)
+    engine.dispose()
     with psycopg.connect(database.url("station").replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM user_sessions").fetchone() == (0,)

@@ -6,10 +6,10 @@ import ipaddress
 import logging
 import math
 
-from secondlook.cloud.accounts.loginlimits import LoginLimits
 from secondlook.cloud.accounts.passwords import hash_password, is_outdated, password_fits
 from secondlook.cloud.accounts.schema import User
 from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.cloud.config import LoginLimits
 from secondlook.cloud.gateway.ratelimit import Latest, TokenBucket
 from secondlook.shared.errors import LoginRefused, TooManyAttempts
 

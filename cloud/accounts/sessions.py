@@ -11,11 +11,11 @@ import secrets
 
 from sqlalchemy import delete, or_, select
 
-from secondlook.cloud.accounts.loginlimits import SessionTimes
 from secondlook.cloud.accounts.roles import Principal
 from secondlook.cloud.accounts.schema import User, UserSession
 from secondlook.cloud.accounts.users import present
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.cloud.config import SessionTimes
 
 _NANOSECONDS = 1_000_000_000
 _WRITE_EVERY_NS = 60 * _NANOSECONDS

@@ -15,9 +15,8 @@ from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, move_review
-from secondlook.cloud.catalogue.schema import Frame, Reason, Retention, Review, ReviewState, Verdict
+from secondlook.cloud.catalogue.schema import Frame, Reason, Retention, Review, ReviewState, Rule, Verdict
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.cloud.workers.policy import Rule
 
 _LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
@@ -156,8 +155,8 @@ def _least_valuable(session: Session, which: Select[Any], priority: int) -> Revi
     Not one that a worker holds or that somebody has begun to judge, nor one of the audit sample. One whose picture a
     person may be looking at goes only for a higher priority, and can still be judged.
     """
-    sampled = exists().where(Reason.review_id == Review.id, Reason.rule == Rule.AUDIT.value)
-    judged = exists().where(Verdict.review_id == Review.id)
+    sampled = exists(Reason.id).where(Reason.review_id == Review.id, Reason.rule == Rule.AUDIT.value)
+    judged = exists(Verdict.id).where(Verdict.review_id == Review.id)
     free = which.where(~sampled, ~judged).order_by(Review.priority, Review.created_ns, Review.id).limit(1)
     waiting = free.where(Review.state == ReviewState.DUE, Review.priority <= priority)
     shown = free.where(Review.state.in_((ReviewState.READY, ReviewState.EXPIRED)), Review.priority < priority)

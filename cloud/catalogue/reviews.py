@@ -1,4 +1,4 @@
-"""The life of a review: due, leased by a review worker, ready or expired, decided by a person (``verdicts``).
+"""The life of a review: due, leased by a refiner, ready or expired, decided by a person (``verdicts``).
 
 Each function is one transaction and leaves a line in the audit trail when it changes what a person will see.
 """
@@ -44,7 +44,7 @@ _MOST_REASON = 255
 
 @dataclass(frozen=True)
 class LeasedReview:
-    """What a review worker needs to know of the review it holds."""
+    """What a refiner needs to know of the review it holds."""
 
     review_id: int
     owner: str

@@ -41,7 +41,7 @@ class ReviewState(StrEnum):
     """Where a review stands; ``reviews.TRANSITIONS`` says what may follow what."""
 
     DUE = "due"  # wants its enhancement layer
-    LEASED = "leased"  # a review worker is fetching and refining it
+    LEASED = "leased"  # a refiner is fetching and refining it
     READY = "ready"  # a person can look at the refined image
     EXPIRED = "expired"  # the enhancement cannot be had; a person can look at the base image
     SKIPPED = "skipped"  # beyond the budget of open reviews; nobody is asked, but anybody may ask for it
@@ -187,7 +187,7 @@ class Review(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_until_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
     created_ns: Mapped[int] = mapped_column(_Nanoseconds)
-    requested_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # first lease by a review worker
+    requested_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # first lease by a refiner
     refined_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
     enhancement_blob: Mapped[str | None] = mapped_column(_BlobKey)
     enhancement_bytes: Mapped[int | None]
@@ -206,6 +206,16 @@ class Review(Base):
     frame: Mapped[Frame] = relationship(back_populates="review")
     verdicts: Mapped[list[Verdict]] = relationship(order_by="Verdict.id", back_populates="review")
     reasons: Mapped[list[Reason]] = relationship(order_by="Reason.id", back_populates="review")
+
+
+class Rule(StrEnum):
+    """What may ask for a review."""
+
+    WATCHED = "watched"
+    OPERATOR = "rule"
+    UNCERTAIN = "uncertain"
+    EVERY_NTH = "every-nth"
+    AUDIT = "audit"
 
 
 class Reason(Base):

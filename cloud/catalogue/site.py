@@ -7,7 +7,7 @@ import secrets
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from secondlook.cloud.catalogue.schema import Base, Review, SiteSecret, table_of
+from secondlook.cloud.catalogue.schema import Frame, Review, ReviewState, SiteSecret, table_of
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.storage.sql import insert
 from secondlook.shared.errors import UnsupportedStore
@@ -34,10 +34,11 @@ def check_catalogue(catalogue: Catalogue) -> None:
     """Find out now, not at the first frame, that nothing can be written here. Raises Unwritable, UnsupportedStore."""
     try:
         with catalogue.writing() as session:
-            # No row, but the right to change one.
-            session.execute(update(Review).where(Review.id == -1).values(priority=0))
-            for table in Base.metadata.sorted_tables:
-                session.execute(select(table).limit(0))
+            # No row, but the right to change one: in a column that every worker changes.
+            session.execute(update(Review).where(Review.id == -1).values(state=ReviewState.DUE))
+            # Not all tables: a role may have no business with some.
+            for kind in (Frame, Review):
+                session.execute(select(table_of(kind)).limit(0))
     except (OperationalError, ProgrammingError) as error:  # what is no trouble of the database itself
         raise UnsupportedStore(
             f"catalogue: its tables are not those of this version ({error.orig})"

@@ -21,9 +21,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
-from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Verdict, VerdictKind
+from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Rule, Verdict, VerdictKind
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.cloud.workers.policy import Rule
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
 from secondlook.shared.texts import class_key, class_name, has_control
 

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import msgpack
 
+from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import LONGEST_LEASE_SECONDS, FrameQueue
+from secondlook.cloud.storage.queue import FrameQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from secondlook.shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ

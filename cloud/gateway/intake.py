@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from secondlook.cloud.config import IntakeLimits
+from secondlook.cloud.config import IntakeLimits, RateLimits
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
-from secondlook.cloud.gateway.ratelimit import EdgeRates, RateLimits
+from secondlook.cloud.gateway.ratelimit import EdgeRates
 from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys

@@ -9,32 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from secondlook.shared.settings import Seconds, Settings, within
+from secondlook.cloud.config import RateLimits
 
 T = TypeVar("T")
 
 _SMOOTHING = 1 / 16  # weight of the newest packet in the mean size
 _FIRST_GUESS_BYTES = 300.0  # mean size of a packet until it is known; too low only means less credit at first
-
-
-@dataclass(frozen=True)
-class RateLimits(Settings):
-    """What one camera host may send, all its connections together."""
-
-    # sustained
-    packets_per_second: Annotated[float, within(0.001, 1_000_000_000, "packets per second")] = 1000.0
-    # sustained, headers included
-    bytes_per_second: Annotated[float, within(1, 1_000_000_000_000, "bytes per second")] = 33_554_432.0
-    burst_seconds: Seconds = 10.0  # what a host that was quiet may send at once, in seconds of the above
-    # a hello counts as so many packets, for each costs a commit
-    hello_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
-    # a tombstone counts as so many packets, for it is kept
-    tombstone_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 20.0
-    # a message that is no packet counts as so many, for it helps nobody
-    rejected_packets: Annotated[float, within(0.001, 1_000_000, "packets")] = 10.0
 
 
 class TokenBucket:

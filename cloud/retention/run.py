@@ -38,11 +38,13 @@ from secondlook.cloud.retention.reserve import Reserve
 from secondlook.cloud.storage.blobs import Blobs, StoredBlob
 from secondlook.shared.errors import TRANSIENT_ERRORS, DiskFull, StorageError
 from secondlook.shared.files import write_atomically
+from secondlook.shared.outage import Outage
 
 log = logging.getLogger(__name__)
 
 _NANOSECONDS = 1_000_000_000
 _DAY_NS = 86_400 * _NANOSECONDS
+_TROUBLE_SECONDS = 10.0  # until the next run, at most, while a store is away
 _BREATH_SECONDS = 5.0  # between signs of life while there is nothing to do
 _SWEPT_AT_ONCE = 500
 
@@ -50,8 +52,9 @@ _SWEPT_AT_ONCE = 500
 class Retainer:
     """Deletes by the rules of ``config``, and ends early, between two steps, when ``stop`` is set.
 
-    ``clock`` gives Unix seconds; ``heartbeat`` hears of every batch, and of waiting; the file ``status`` tells of the
-    last run; ``reserve`` is given up where a full disk keeps it from deleting.
+    ``clock`` gives Unix seconds; ``heartbeat`` hears of every batch, and of waiting, ``waits`` why deleting stands
+    still, or None; the file ``status`` tells of the last run; ``reserve`` is given up where a full disk keeps it from
+    deleting.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Retainer:
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
         heartbeat: Callable[[], None] = lambda: None,
+        waits: Callable[[str | None], None] = lambda _why: None,
     ) -> None:
         self._catalogue = catalogue
         self._blobs = blobs
@@ -73,9 +77,10 @@ class Retainer:
         self._reserve = reserve
         self._clock = clock
         self._heartbeat = heartbeat
+        self._waits = waits
         self._stop = threading.Event() if stop is None else stop
         self._swept_at: float | None = None
-        self._in_trouble = False
+        self._outage = Outage(log)
 
     def run(self) -> None:
         """A run now and every ``interval_seconds``, until ``stop`` is set. Waits while a store is away or full."""
@@ -83,12 +88,12 @@ class Retainer:
         while not stop.is_set():
             try:
                 self.run_once()
-                self._in_trouble = False
+                self._outage.over(time.monotonic())
             except TRANSIENT_ERRORS as error:
-                if not self._in_trouble:
-                    log.warning("waiting: %s", error)
-                self._in_trouble = True
-            again = self._clock() + self._config.interval_seconds
+                self._outage.met(error, time.monotonic())
+            self._waits(self._outage.why)
+            pause = self._config.interval_seconds
+            again = self._clock() + (pause if self._outage.why is None else min(pause, _TROUBLE_SECONDS))
             while not stop.is_set() and (left := again - self._clock()) > 0:
                 self._heartbeat()
                 stop.wait(min(left, _BREATH_SECONDS))

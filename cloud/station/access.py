@@ -17,9 +17,9 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from secondlook.cloud.accounts import Principal, Role, any_users, find_session, find_token
-from secondlook.cloud.accounts.loginlimits import SessionTimes
 from secondlook.cloud.accounts.roles import LOCAL
 from secondlook.cloud.catalogue import Catalogue
+from secondlook.cloud.config import SessionTimes
 from secondlook.cloud.station.security import READING, is_tls
 
 PUBLIC = None  # for whoever asks

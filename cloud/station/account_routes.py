@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 from secondlook.cloud import accounts
 from secondlook.cloud.accounts import Principal, Role
 from secondlook.cloud.accounts.login import LoginThrottle, log_in
-from secondlook.cloud.accounts.loginlimits import SessionTimes
 from secondlook.cloud.accounts.passwords import MAX_LENGTH
 from secondlook.cloud.accounts.sessions import csrf_of
 from secondlook.cloud.accounts.users import NAME_PATTERN
 from secondlook.cloud.catalogue import Catalogue
+from secondlook.cloud.config import SessionTimes
 from secondlook.cloud.station.access import (
     Caller,
     GuardedRoute,

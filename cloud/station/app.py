@@ -16,9 +16,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
-from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
-from secondlook.cloud.config import LOOPBACK_NAMES
+from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
 from secondlook.cloud.station.access import Authorizer, GuardedRoute
 from secondlook.cloud.station.account_routes import build_account_router
 from secondlook.cloud.station.health import build_health_router, heartbeat

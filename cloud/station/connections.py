@@ -14,7 +14,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from secondlook.cloud.station.httplimits import ConnectionLimits
+from secondlook.cloud.config import ConnectionLimits
 
 MAX_HEAD_BYTES = 32 * 1024
 _PIECE_BYTES = 4096  # h11 gets so much at a time, so that it never holds more than a head and one piece

@@ -11,8 +11,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from secondlook.cloud.config import ConnectionLimits
 from secondlook.cloud.station.connections import MAX_HEAD_BYTES, OneASecond, limited_protocol
-from secondlook.cloud.station.httplimits import ConnectionLimits
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.keyfiles import check_private
 

@@ -13,11 +13,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
+from secondlook.cloud.config import LONGEST_LEASE_SECONDS, QueueLimits
 from secondlook.cloud.storage.database import transaction
 from secondlook.shared.errors import LeaseLost, QueueFull, UnsupportedStore
-from secondlook.shared.settings import MAX_BYTES, Bytes, Settings, within
 from secondlook.shared.sqlite import immediate, named_errors
 
 # What the file says of its queue (``user_version``); 0 is a new file, or one of a version that did not say.
@@ -117,19 +117,6 @@ class Dead:
 Removed = Callable[[Sequence[Dead], str], None]
 OVER_LIMIT = "dead-letter-limit"
 PURGED = "dead-letter-purged"
-
-
-@dataclass(frozen=True)
-class QueueLimits(Settings):
-    """How much the queue keeps, and how often it tries."""
-
-    max_bytes: Bytes = 8 << 30  # payload bytes that wait or are leased
-    max_attempts: Annotated[int, within(1, 1000, "leases")] = 6  # leases before an item is dead
-    # of the bytes that others leave free, what one camera host may take
-    max_share: Annotated[float, within(0.001, 1, "")] = 0.5
-    # payload bytes of dead items; beyond, the oldest go
-    max_dead_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 1 << 30
-    max_dead: Annotated[int, within(0, 100_000_000, "items")] = 10_000  # dead items; beyond, the oldest go
 
 
 def edge_room(limits: QueueLimits, *, own_bytes: int, all_bytes: int) -> int:
@@ -247,7 +234,6 @@ class FrameQueue(Protocol):
         ...
 
 
-LONGEST_LEASE_SECONDS = 3600.0
 _LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alone has more
 
 _COLUMNS = (

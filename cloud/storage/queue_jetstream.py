@@ -24,19 +24,10 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import api
 
-from secondlook.cloud.config import JetStreamConfig
+from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.addresses import NatsAddress, parse_nats
 from secondlook.cloud.storage.jetstream import End, JetStream, Request, answered, is_missing, stored
-from secondlook.cloud.storage.queue import (
-    OVER_LIMIT,
-    PURGED,
-    Dead,
-    Leased,
-    QueuedFrame,
-    QueueLimits,
-    Removed,
-    least_room,
-)
+from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, Dead, Leased, QueuedFrame, Removed, least_room
 from secondlook.cloud.storage.streams import Streams
 from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull, StorageError, StoreUnavailable
 from secondlook.shared.packetfields import MAX_MESSAGE_BYTES

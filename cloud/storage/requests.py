@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -41,9 +41,9 @@ from sqlalchemy import (
     update,
 )
 
+from secondlook.cloud.config import RequestTimes
 from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, take_over
 from secondlook.cloud.storage.sql import hold_lock
-from secondlook.shared.settings import Seconds, Settings, within
 
 MAX_CORRUPT_ANSWERS = 3
 
@@ -126,15 +126,6 @@ class Request:
     corrupt_answers: int
     reason: str
     blob: str | None
-
-
-@dataclass(frozen=True)
-class RequestTimes(Settings):
-    """How enhancement layers are asked for."""
-
-    lease_seconds: Seconds = 15.0  # without a chunk for so long, a request is sent again
-    busy_seconds: Seconds = 2.0  # a camera host that said "busy" is asked again after this
-    max_sent: Annotated[int, within(1, 4096, "requests")] = 4  # requests a camera host works on at a time
 
 
 class RequestTable:

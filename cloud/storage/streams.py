@@ -25,9 +25,9 @@ from typing import Any
 from nats.errors import Error as NatsError
 from nats.js import api
 
-from secondlook.cloud.config import JetStreamConfig
+from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.jetstream import JetStream, is_missing
-from secondlook.cloud.storage.queue import QueueLimits, edge_room
+from secondlook.cloud.storage.queue import edge_room
 from secondlook.shared.errors import StorageError
 
 log = logging.getLogger(__name__)

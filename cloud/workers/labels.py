@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from secondlook.cloud.workers.policy import PolicyConfig
+from secondlook.cloud.config import PolicyConfig
 from secondlook.shared.errors import ConfigError
 
 

@@ -15,28 +15,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated
 
+from secondlook.cloud.catalogue import Rule
+from secondlook.cloud.config import PolicyConfig
 from secondlook.shared.detection import Detection
-from secondlook.shared.errors import ConfigError
-from secondlook.shared.settings import DAY_SECONDS, Settings, within
-
-Score = Annotated[float, within(0, 1, "")]
-Priority = Annotated[int, within(0, 100, "")]
-_Count = Annotated[int, within(0, 1_000_000_000, "frames")]
-_Apart = Annotated[float, within(0, DAY_SECONDS, "seconds")]
-_Reviews = Annotated[int, within(0, 1_000_000_000, "reviews")]
-
-
-class Rule(StrEnum):
-    """What may ask for a review."""
-
-    WATCHED = "watched"
-    OPERATOR = "rule"
-    UNCERTAIN = "uncertain"
-    EVERY_NTH = "every-nth"
-    AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -58,42 +40,6 @@ class ReviewReason:
     reason: str
     priority: int
     apart_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class PolicyConfig(Settings):
-    """The rules. Scores are between 0 and 1; an empty or zero setting turns its rule, or its limit, off.
-
-    A watched object that is in view all day makes one review a minute, and ten such cameras about what one person can
-    judge. 500 open reviews are an hour's work: what lies beyond would be hours old before anybody saw it.
-    """
-
-    uncertain_low: Score = 0.30
-    uncertain_high: Score = 0.55  # a detection with a score in [low, high) is in doubt
-    uncertain_priority: Priority = 50
-    # between frames of one camera host reviewed for doubt; 0 reviews every one
-    uncertain_apart_seconds: _Apart = 5.0
-    watched_labels: tuple[str, ...] = ()
-    watched_score: Score = 0.5
-    watched_priority: Priority = 90
-    watched_apart_seconds: _Apart = 60.0  # the same for a watched class
-    rule_labels: tuple[str, ...] = ()  # the operator's rule: these labels (none: any) ...
-    rule_score: Score = 0.0  # ... from this score on; 0 turns the rule off
-    rule_priority: Priority = 70
-    rule_apart_seconds: _Apart = 60.0  # the same for the operator's rule
-    every_nth: _Count = 0  # review frames whose sequence is a multiple of it
-    every_nth_priority: Priority = 20
-    every_nth_apart_seconds: _Apart = 0.0  # the same for their number
-    audit_every: _Count = 200  # one frame in so many, chosen at random; never spaced
-    audit_priority: Priority = 10
-    # without a decision, of the whole site; beyond, the least urgent are skipped
-    max_open_reviews: _Reviews = 500
-    max_open_reviews_of_camera: _Reviews = 100  # without a decision, of one camera host
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.uncertain_low > self.uncertain_high:
-            raise ConfigError("uncertain_low must not exceed uncertain_high")
 
 
 def wish_for_review(

@@ -1,7 +1,7 @@
 """A supervised worker that meets a poisoned picture: ``python -m tests.cloud.poison_user ROLE HARM ADDRESS FOLDER``.
 
 As under systemd: whatever ends the worker, it is started again, and a watchdog kills it when it moves no more. It ends
-with its parent, by SIGTERM. ROLE is ``machine`` or ``reviewer``; HARM is what the poison does to it.
+with its parent, by SIGTERM. ROLE is ``machine`` or ``refiner``; HARM is what the poison does to it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ import numpy as np
 import secondlook.cloud.workers.machine
 import secondlook.cloud.workers.refiner
 from secondlook.cloud.catalogue import open_catalogue
-from secondlook.cloud.config import BrokerConfig, RefinerConfig, WorkerConfig
+from secondlook.cloud.config import BrokerConfig, PolicyConfig, RefinerConfig, WorkerConfig
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.machine import MachineWorker
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.cloud.workers.refiner import Refiner
 from secondlook.shared.detection import Detection
 from tests.cloud.helpers import Brighter, OneBox, PlainCodec
@@ -33,7 +32,7 @@ LEASE_SECONDS = 1.0
 WATCHDOG_SECONDS = 2.0
 ENHANCEMENT_LEVEL = 5
 POISON_LEVEL = 66  # grey level of the base layer of a frame that harms machine workers
-POISON_REVIEW_LEVEL = 77  # the same for review workers
+POISON_REVIEW_LEVEL = 77  # the same for refiners
 
 HARMS: dict[str, Callable[[], None]] = {}
 

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import NoReturn
 
-from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.config import QueueLimits
 from tests.cloud.queues import lease, open_queue, put, queued
 
 SEQS_A_ROUND = 100_000

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from secondlook.cloud.config import JetStreamConfig
+from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.database import open_database
-from secondlook.cloud.storage.queue import (
-    Dead,
-    FrameQueue,
-    Leased,
-    QueuedFrame,
-    QueueLimits,
-    Removed,
-    SqliteQueue,
-)
+from secondlook.cloud.storage.queue import Dead, FrameQueue, Leased, QueuedFrame, Removed, SqliteQueue
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 
 BOOT = "cd" * 16

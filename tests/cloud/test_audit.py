@@ -12,8 +12,8 @@ from sqlalchemy import select, text
 from secondlook.cloud import accounts
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.accounts import Role
-from secondlook.cloud.accounts.loginlimits import SessionTimes
 from secondlook.cloud.catalogue.audit import verify_audit
+from secondlook.cloud.config import SessionTimes
 from secondlook.main import main
 from secondlook.shared.errors import AuditBroken, Unwritable
 from tests.cloud.servers import PostgreSQL

@@ -1,4 +1,4 @@
-"""Many workers and reviewers on one catalogue, on both databases, and a database server that goes away."""
+"""Many workers and refiners on one catalogue, on both databases, and a database server that goes away."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_new_cameras_that_many_workers_meet_at_once(hands: list[cat.Catalogue]) 
     assert (count(hands[0], cat.Camera), count(hands[0], cat.Frame)) == (8, 8 * HANDS)
 
 
-def test_each_review_is_leased_to_one_reviewer(hands: list[cat.Catalogue]) -> None:
+def test_each_review_is_leased_to_one_refiner(hands: list[cat.Catalogue]) -> None:
     for seq in range(30):
         store(hands[0], seq)
 

@@ -35,7 +35,7 @@ from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.catalogue import open_catalogue
 from secondlook.cloud.config import BrokerConfig, WorkerConfig
 from secondlook.cloud.workers.machine import MachineWorker
-from secondlook.cloud.workers.policy import PolicyConfig
+from secondlook.cloud.config import PolicyConfig
 from tests.cloud.helpers import OneBox, PlainCodec
 
 address, folder, dies_at = sys.argv[1:]

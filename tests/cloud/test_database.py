@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from secondlook.cloud.config import QueueLimits, RequestTimes
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database, transaction
 from secondlook.cloud.storage.ledger import EdgeRecord, FrameTombstone, Ledger
-from secondlook.cloud.storage.queue import QueueLimits, SqliteQueue
-from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
+from secondlook.cloud.storage.queue import SqliteQueue
+from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import StoreCorrupt, UnsupportedStore
 from tests.cloud.helpers import BOOT
 from tests.cloud.queues import queued

@@ -13,10 +13,9 @@ import msgpack
 import pytest
 import zmq
 
-from secondlook.cloud.config import BrokerConfig, GatewayConfig
+from secondlook.cloud.config import BrokerConfig, GatewayConfig, QueueLimits
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.gateway.server import Gateway
-from secondlook.cloud.storage.queue import QueueLimits
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.shared import packet as p

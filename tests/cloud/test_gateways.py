@@ -18,17 +18,23 @@ import pytest
 from sqlalchemy import select, text
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.config import BrokerConfig, CloudConfig, GatewayConfig, JetStreamConfig, WorkerConfig
+from secondlook.cloud.config import (
+    BrokerConfig,
+    CloudConfig,
+    GatewayConfig,
+    JetStreamConfig,
+    PolicyConfig,
+    QueueLimits,
+    WorkerConfig,
+)
 from secondlook.cloud.gateway.server import Gateway
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import FrameTombstone
-from secondlook.cloud.storage.queue import QueueLimits
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.machine import MachineWorker
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, StoreUnavailable, UnsupportedStore
 from tests.cloud.helpers import BOOT, Edge, OneBox, PlainCodec, base_frame, free, grey, running, wait_until
@@ -332,7 +338,7 @@ def test_a_reader_of_tombstones_misses_none_that_come_meanwhile(two: list[Stores
     assert sorted(seen) == [(f"edge-{number}", seq) for number in range(2) for seq in range(40)]
 
 
-def test_two_reviewers_that_ask_at_once_get_one_request(two: list[Stores]) -> None:
+def test_two_refiners_that_ask_at_once_get_one_request(two: list[Stores]) -> None:
     def ask(stores: Stores) -> list[int]:
         return [
             stores.requests.ask("gate", BOOT, seq, deadline=99, priority=seq, blob_gone=False, now=1)

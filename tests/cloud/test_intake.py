@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits
+from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits, QueueLimits, RequestTimes
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import MAX_RANGES, FrameTombstone, Ledger
-from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
-from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
+from secondlook.cloud.storage.queue import QueuedFrame, SqliteQueue
+from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
 from secondlook.shared.errors import DiskFull, StoreUnavailable

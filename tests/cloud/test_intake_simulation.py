@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.cloud.config import IntakeLimits
+from secondlook.cloud.config import IntakeLimits, QueueLimits, RequestTimes
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import Blobs, open_blobs
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits, SqliteQueue
-from secondlook.cloud.storage.requests import RequestTable, RequestTimes
+from secondlook.cloud.storage.queue import QueuedFrame, SqliteQueue
+from secondlook.cloud.storage.requests import RequestTable
 from secondlook.shared import packet as p
 from secondlook.shared.errors import DiskFull
 from tests.simulation import Frame, Simulation

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondlook.cloud.config import IntakeLimits
+from secondlook.cloud.config import IntakeLimits, QueueLimits, RateLimits, RequestTimes
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.gateway.keys import Registry, Role
-from secondlook.cloud.gateway.ratelimit import EdgeRates, RateLimits, TokenBucket
+from secondlook.cloud.gateway.ratelimit import EdgeRates, TokenBucket
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import QueueLimits, SqliteQueue
-from secondlook.cloud.storage.requests import RequestState, RequestTable, RequestTimes
+from secondlook.cloud.storage.queue import SqliteQueue
+from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError
 from tests.cloud.helpers import BOOT, base_frame

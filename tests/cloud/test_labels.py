@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from secondlook.cloud.config import PolicyConfig
 from secondlook.cloud.workers.labels import check_labels
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.main import main
 from secondlook.shared.errors import ConfigError
 

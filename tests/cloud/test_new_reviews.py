@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import select
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue import Rule
 from secondlook.cloud.catalogue.site import AUDIT_SECRET
-from secondlook.cloud.workers.policy import FrameIdentity, PolicyConfig, Rule, wish_for_review
+from secondlook.cloud.config import PolicyConfig
+from secondlook.cloud.workers.policy import FrameIdentity, wish_for_review
 from secondlook.shared.detection import Detection
 from tests.cloud.test_catalogue import BOOT, RESULT, SECOND, box, frame
 

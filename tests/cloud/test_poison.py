@@ -17,8 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.config import BrokerConfig
-from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.config import BrokerConfig, QueueLimits
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.shared import packet as p
 from tests.cloud.helpers import Edge, base_frame, grey, running, settings

@@ -2,14 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from secondlook.cloud.workers.policy import (
-    FrameIdentity,
-    PolicyConfig,
-    ReviewReason,
-    Rule,
-    ordinal,
-    wish_for_review,
-)
+from secondlook.cloud.catalogue import Rule
+from secondlook.cloud.config import PolicyConfig
+from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, ordinal, wish_for_review
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ConfigError
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.cloud.config import BrokerConfig, CloudConfig
-from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.config import BrokerConfig, CloudConfig, QueueLimits
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.main import main
 from secondlook.shared import packet as p

@@ -14,8 +14,7 @@ import nats
 import nkeys
 import pytest
 
-from secondlook.cloud.config import JetStreamConfig
-from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 from secondlook.shared.errors import ConfigError, LeaseLost, StoreUnavailable
 from tests.cloud.helpers import wait_until

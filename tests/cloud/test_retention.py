@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue import Rule
 from secondlook.cloud.catalogue.audit import verify_audit
 from secondlook.cloud.catalogue.retention import (
     Candidates,
@@ -29,7 +30,6 @@ from secondlook.cloud.config import RetentionConfig
 from secondlook.cloud.retention import Deleted, Report, Reserve, Retainer
 from secondlook.cloud.retention import run as retention_run
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
-from secondlook.cloud.workers.policy import Rule
 from secondlook.main import main
 from secondlook.shared.errors import DiskFull, ReviewGone, StoreUnavailable, Unwritable
 from tests.cloud.servers import point_aws_at, s3_running, small_disk
@@ -526,7 +526,8 @@ def test_a_blob_that_cannot_be_deleted_holds_up_no_other(
 
 def test_a_store_that_is_away_is_waited_for(small: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     small.frame(50)
-    stop, waits = threading.Event(), []
+    stop, beats = threading.Event(), []
+    waits: list[str | None] = []
 
     def away(self: Blobs, keys: object) -> None:
         raise StoreUnavailable("the store cannot be used")
@@ -536,18 +537,27 @@ def test_a_store_that_is_away_is_waited_for(small: Site, monkeypatch: pytest.Mon
 
     def heartbeat() -> None:
         clock[0] += 100
-        waits.append(clock[0])
-        if len(waits) == 8:
+        beats.append(clock[0])
+        if len(beats) == 8:
             monkeypatch.undo()
-        if len(waits) > 12:
+        if len(beats) > 12:
             stop.set()
 
     monkeypatch.setattr(stop, "wait", lambda seconds: stop.is_set())
     config = replace(KEEP_ALL, unreviewed_days=10)
     Retainer(
-        small.catalogue, small.blobs, config, stop=stop, clock=lambda: clock[0], heartbeat=heartbeat
+        small.catalogue,
+        small.blobs,
+        config,
+        stop=stop,
+        clock=lambda: clock[0],
+        heartbeat=heartbeat,
+        waits=waits.append,
     ).run()
     assert small.seqs == []
+    # Probes hear of it, and it is tried sooner than the next run would be.
+    assert set(waits) == {"the store cannot be used", None}
+    assert waits.index(None) > 3
     small.check()
 
 

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.config import WorkerConfig
-from secondlook.cloud.workers.policy import PolicyConfig
+from secondlook.cloud.config import PolicyConfig, WorkerConfig
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import DetectorError, LeaseLost, UnsupportedStore

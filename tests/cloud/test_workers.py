@@ -16,13 +16,18 @@ from sqlalchemy import select
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
-from secondlook.cloud.config import BrokerConfig, CloudConfig, RefinerConfig, WorkerConfig
+from secondlook.cloud.config import (
+    BrokerConfig,
+    CloudConfig,
+    PolicyConfig,
+    QueueLimits,
+    RefinerConfig,
+    WorkerConfig,
+)
 from secondlook.cloud.gateway.server import Gateway
 from secondlook.cloud.storage.blobs import Blobs, open_blobs
-from secondlook.cloud.storage.queue import QueueLimits
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.machine import MachineWorker, retry_delay
-from secondlook.cloud.workers.policy import PolicyConfig
 from secondlook.cloud.workers.refiner import Refiner
 from secondlook.shared import packet as p
 from secondlook.shared.errors import GatewayUnreachable
@@ -276,7 +281,7 @@ def test_a_review_whose_camera_host_stays_away_expires_at_the_deadline(site: Sit
     assert site.review().why_expired == "enhancement expired: deadline"
 
 
-def test_another_reviewer_takes_over_when_a_lease_runs_out(site: Site) -> None:
+def test_another_refiner_takes_over_when_a_lease_runs_out(site: Site) -> None:
     site.deliver(base_frame(0, grey(10)))
     site.machine.step()
     site.refiner.step()

@@ -101,17 +101,17 @@ def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, pri
 
 
 def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, state: str) -> None:
-    lease = cat.lease_due_review(catalogue, "reviewer-1", lease_seconds=3600, now_ns=START)
+    lease = cat.lease_due_review(catalogue, "refiner-1", lease_seconds=3600, now_ns=START)
     assert lease is not None and lease.review_id == review_id, "seed due reviews last"
     base = _png(scene, 5)
     blobs.put(image_key(review_id, "base"), base)
     digest = hashlib.sha256(base).hexdigest()
-    cat.set_base_image(catalogue, review_id, "reviewer-1", key=image_key(review_id, "base"), sha256=digest)
+    cat.set_base_image(catalogue, review_id, "refiner-1", key=image_key(review_id, "base"), sha256=digest)
     if state == "ready":
         _refine(catalogue, blobs, review_id, scene)
     elif state == "expired":
         why = "the camera host no longer has it"
-        cat.mark_expired(catalogue, review_id, "reviewer-1", why=why, now_ns=START)
+        cat.mark_expired(catalogue, review_id, "refiner-1", why=why, now_ns=START)
 
 
 def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene) -> None:
@@ -128,7 +128,7 @@ def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene
         postfilter="rrdb-l1:c176621909eda2e0",
         codec_model="1f0c22d9a4b38e67",
     )
-    cat.mark_ready(catalogue, review_id, "reviewer-1", result, now_ns=START + 60 * SECOND)
+    cat.mark_ready(catalogue, review_id, "refiner-1", result, now_ns=START + 60 * SECOND)
 
 
 def _png(scene: Scene, blur: float) -> bytes:

@@ -15,8 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from secondlook.cloud.config import StationConfig
-from secondlook.cloud.station.httplimits import ConnectionLimits
+from secondlook.cloud.config import ConnectionLimits, StationConfig
 from secondlook.shared.errors import ConfigError
 from tests.cloud.station.process import StationProcess
 from tests.cloud.station.seed import seed

@@ -23,11 +23,10 @@ from starlette.routing import Mount
 
 from secondlook.cloud.accounts import Role, create_token, passwords, remove_user, set_role
 from secondlook.cloud.accounts.login import LoginThrottle
-from secondlook.cloud.accounts.loginlimits import LoginLimits, SessionTimes
 from secondlook.cloud.accounts.passwords import check_password, hash_password, password_fits
 from secondlook.cloud.accounts.schema import ApiToken, User, UserSession
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
-from secondlook.cloud.config import StationConfig
+from secondlook.cloud.config import LoginLimits, SessionTimes, StationConfig
 from secondlook.cloud.station.access import PUBLIC, RIGHTS, GuardedRoute
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.station.server import Certificate, check_certificate

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from secondlook.cloud.config import StationConfig
+from secondlook.cloud.config import StationConfig, parse_origin
 from secondlook.cloud.station.app import create_app
-from secondlook.cloud.station.httplimits import parse_origin
 from secondlook.shared.errors import ConfigError
 from tests.cloud.station.browser import Browser, find_chromium
 from tests.cloud.station.people import PASSWORDS, add_people, log_in
