@@ -25,7 +25,7 @@ import cv2
 
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
-from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.encode import choose_encoder
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import SpoolCounts, SpooledFrame, UnspooledTombstone
@@ -56,7 +56,7 @@ class Agent:
         """Opens nothing yet; `run` does."""
         self.boot_id = secrets.token_hex(16)
         self._config = config
-        self._encoder = FrameEncoder(codec, config.codec)
+        self._encoder = choose_encoder(codec, config.codec, config.source)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
@@ -230,6 +230,8 @@ class Agent:
                 self._tombstoned += dropped
                 self._dropped_untold += max(0, dropped - self._too_large)
                 self._too_large = 0
+                if dropped:
+                    self._encoder.end_group()  # what is missing may be of the group at hand
                 uplink.wake()
                 self._spool_is_back()
         else:
@@ -248,7 +250,8 @@ class Agent:
             return
         if self._unspooled is None:
             log.error("frames are lost from %d on: %s", batch[0].seq, error)
-        keys = [frame.seq for frame in batch if frame.key_seq is None]
+        keys = [frame.needed_seq for frame in batch if frame.needed_seq is not None]
+        self._encoder.end_group()
         lost = UnspooledTombstone(batch[0].seq, batch[-1].seq, keys[-1] if keys else None)
         self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
         self._tombstoned += len(batch)

@@ -80,12 +80,21 @@ class CodecConfig(Settings):
     quality: Quality = 40  # quality of both layers; 25, 35, 46 and 52 are λ = 0.005, 0.010, 0.020, 0.030
     # one key frame in this many; the others refer to it
     key_interval: Annotated[int, within(1, 1_000_000, "frames")] = 1
+    # What base layers are coded by: the model, or (video) a standard video encoder in groups of frames, for cameras;
+    # auto takes video for cameras and video files, the model for images and folders of images.
+    family: Literal["auto", "lite", "video"] = "lite"
+    encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x264"  # of family video
+    preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
+    # frames of a group at most: a lost frame costs the rest of its group
+    group_frames: Annotated[int, within(1, 255, "frames")] = 250
     threads: Threads = 0  # threads of encoding, 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+        if not re.fullmatch(r"[a-z0-9]{0,16}", self.preset):
+            raise ConfigError(f"preset {self.preset!r} is no preset of an encoder")
 
 
 @dataclass(frozen=True)

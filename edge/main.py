@@ -43,6 +43,7 @@ _FLAGS: tuple[Flag, ...] = (
         parse_quality,
         "quality of both layers together, 0 to 63 or lambda-0.005, -0.010, -0.020, -0.030",
     ),
+    ("--family", "codec.family", str, "what base layers are coded by: auto, lite (the model) or video"),
     ("--key-interval", "codec.key_interval", int, "one key frame in this many"),
     ("--threads", "codec.threads", int, "threads of the network, 0 = one per core"),
     ("--device", "codec.device", str, "where networks run: auto, cpu, cuda or cuda:N"),

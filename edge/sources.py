@@ -105,6 +105,12 @@ def local_path(address: str) -> Path | None:
     return None if address == DEMO or address.isdecimal() or "://" in address else Path(address)
 
 
+def is_moving(address: str) -> bool:
+    """Whether its frames are those of one camera in a row: not of an image or a folder of images."""
+    path = local_path(address)
+    return path is None or not (path.is_dir() or path.suffix.lower() in suffixes())
+
+
 def shown(address: str) -> str:
     """The address as it may be shown: without its passwords."""
     return printable(redacted_address(address) if is_network(address) else address)

@@ -8,7 +8,8 @@ covered by a tombstone in the same transaction, so that the gap can be told to t
 
 A gateway that was given an older copy of its data makes frames undelivered again (`compare`).
 
-A dropped key takes the deltas that refer to it along: nobody could decode them. A pinned frame, whose
+A dropped key takes the deltas that refer to it along, and a dropped frame of a video group those behind it: nobody
+could decode them. A pinned frame, whose
 enhancement somebody waits for, is not dropped before its time.
 
 Ages are counted by a clock of the spool's own, for the wall clock of a camera host may jump (from 1970 to
@@ -44,6 +45,7 @@ from secondlook.shared.errors import StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.sqlite import immediate, named_errors, prepare, private_database
+from secondlook.shared.videobits import GROUP_MARK
 
 _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
@@ -119,7 +121,7 @@ class Spool:
                 dropped = self._drop_aged()
                 if before is not None:
                     self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
-                    self._dropped_key = self._dropped_key if before.key_seq is None else before.key_seq
+                    self._lost_key(before.key_seq)
                 for frame in frames:
                     dropped += self._put(frame)
                 last = frames[-1].seq if frames else -1 if before is None else before.last_seq
@@ -158,9 +160,13 @@ class Spool:
 
     def _bury_arriving(self, frame: SpooledFrame, reason: str) -> int:
         self._bury(self._boot, frame.seq, frame.seq, reason)
-        if frame.key_seq is None:
-            self._dropped_key = frame.seq
+        self._lost_key(frame.needed_seq)
         return 1
+
+    def _lost_key(self, seq: int | None) -> None:
+        """What refers to this key from now on cannot be decoded. Frames that arrive never refer to an older one."""
+        if seq is not None and (self._dropped_key is None or seq > self._dropped_key):
+            self._dropped_key = seq
 
     def _advance(self, now_ns: int) -> None:
         """Let the spool's own clock follow the wall clock."""
@@ -242,19 +248,31 @@ class Spool:
         return dropped
 
     def _drop(self, boot: int, seq: int, reason: str) -> tuple[int, int]:
-        """Drop an undelivered frame and the undelivered deltas that need it: (bytes, frames)."""
+        """Drop an undelivered frame and the undelivered ones that need it, deltas or the rest of its group:
+        (bytes, frames)."""
+        group = self._group_of(boot, seq)
         rows = self._db.execute(
-            "SELECT id, seq, key_seq, size_bytes FROM frames"
-            " WHERE boot = ? AND safe = 0 AND (seq = ? OR key_seq = ?) AND pinned_until_ns <= ? ORDER BY seq",
-            (boot, seq, seq, self._clock_ns),
+            "SELECT id, seq, key_seq, size_bytes FROM frames WHERE boot = ? AND safe = 0 AND pinned_until_ns <= ?"
+            " AND (seq = ? OR key_seq = ? OR (key_seq = ? AND seq > ?)) ORDER BY seq",
+            (boot, self._clock_ns, seq, seq, group, seq),
         ).fetchall()
+        if boot == self._boot:
+            self._lost_key(group)
         for identity, lost_seq, key_seq, size in rows:
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
             self._bury(boot, lost_seq, lost_seq, reason)
             if key_seq is None and boot == self._boot:
-                self._dropped_key = lost_seq
+                self._lost_key(lost_seq)
         return sum(row[3] for row in rows), len(rows)
+
+    def _group_of(self, boot: int, seq: int) -> int | None:
+        """The first frame of the group of a frame behind it; None for any other frame."""
+        row = self._db.execute(
+            "SELECT key_seq FROM frames WHERE boot = ? AND seq = ? AND key_seq IS NOT NULL AND substr(base, 1, 1) = ?",
+            (boot, seq, GROUP_MARK),
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def _bury(self, boot: int, first: int, last: int, reason: str) -> None:
         """Put sequences under a tombstone; one that ends right before them is replaced, not changed, so

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secondlook.shared.packet import BaseFrame, Tombstone
+from secondlook.shared.videobits import is_of_group
 
 SCHEMA_VERSION = 2
 INDEXES = """
@@ -73,10 +74,17 @@ class SpooledFrame:
     def size_bytes(self) -> int:
         return len(self.base) + len(self.enhancement)
 
+    @property
+    def needed_seq(self) -> int | None:
+        """Of the key that nobody can decode others without, when this frame is dropped: its own, or its group's."""
+        if self.key_seq is not None and is_of_group(self.base):
+            return self.key_seq
+        return self.seq if self.key_seq is None else None
+
 
 @dataclass(frozen=True)
 class UnspooledTombstone:
-    """Frames `first_seq` to `last_seq` that could not be stored, the latest key among them if there was one."""
+    """Frames `first_seq` to `last_seq` that could not be stored; the latest key that cannot be decoded by now."""
 
     first_seq: int
     last_seq: int

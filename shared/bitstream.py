@@ -152,6 +152,8 @@ class _Reader:
 
 def parse(data: bytes) -> Bitstream:
     """Read one layer. Raises a subclass of BitstreamError, and nothing else, on any other bytes."""
+    if data[:1] == b"\x8a":  # version 2, see `shared.videobits`
+        raise UnsupportedBitstream("a packet of a video group, which decodes with its group only")
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
         raise NotABitstream("this is no .slk layer: its first bytes are wrong")
     reader = _Reader(data)

@@ -106,6 +106,26 @@ def test_every_frame_arrives_and_reviews_get_better(scene, tmp_path):
     assert alive(processes_of(tmp_path / "data").values()) == []
 
 
+def test_groups_of_video_frames_arrive_and_are_reviewed(scene, tmp_path):
+    """The same scene as a film: base layers by a video encoder, enhancements by the model."""
+    film, out, data = tmp_path / "film.avi", tmp_path / "out.json", tmp_path / "data"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 5, (256, 192))
+    for path in sorted(scene.iterdir()):
+        writer.write(cv2.imread(str(path)))
+    writer.release()
+    flags = ("--source", film, "--family", "auto", "--exit", "--audit-every", 12)
+    done = run_demo(*flags, "--report", out, "--data-dir", data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(out.read_text())
+    assert_nothing_lost(report)
+    assert report["reviews"]["refined"] >= 2
+    assert report["quality_db"]["enhanced"] > report["quality_db"]["base"] > 20
+    layers = sorted((data / "cloud" / "blobs" / "base").rglob("*.slk"), key=lambda path: int(path.stem))
+    assert len(layers) == FRAMES
+    kinds = [path.read_bytes()[:2] for path in layers]
+    assert kinds[0] == b"\x8a\x31" and set(kinds[1:]) == {b"\x8a\x11"}
+
+
 @pytest.mark.parametrize("role", ["gateway", "worker", "refiner"])
 def test_a_killed_process_loses_and_doubles_nothing(scene, tmp_path, role):
     out, data = tmp_path / "out.json", tmp_path / "data"

@@ -73,6 +73,12 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         help="one key frame in N, the others deltas: what a fixed camera should use (default %(default)s)",
     )
     demo.add_argument(
+        "--family",
+        choices=("auto", "lite", "video"),
+        default="lite",
+        help="what base layers are coded by: the model, or H.264 in groups of frames (default %(default)s)",
+    )
+    demo.add_argument(
         "--codec",
         default="lite",
         metavar="MODEL",
@@ -130,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
             restart=args.restart,
             audit_every=args.audit_every,
             key_interval=args.key_interval,
+            family=args.family,
             codec=NameOrPath.resolve(args.codec, Path.cwd()),
             detector=NameOrPath.resolve(detector, Path.cwd()),
             postfilter=args.postfilter,

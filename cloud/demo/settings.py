@@ -30,6 +30,7 @@ class DemoConfig:
     restart: bool
     audit_every: int  # every n-th frame is reviewed, whatever was found in it
     key_interval: int  # 1: every frame is a key
+    family: str  # what base layers are coded by: auto, lite or video
     codec: str  # name of a model, or an absolute path of its folder
     detector: str
     postfilter: str
@@ -65,7 +66,12 @@ def edge_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, A
             "realtime": not config.exit_when_done,
             "record_dir": str(folder / "frames") if config.records_frames else None,
         },
-        "codec": {"model": config.codec, "key_interval": config.key_interval, "device": config.device},
+        "codec": {
+            "model": config.codec,
+            "family": config.family,
+            "key_interval": config.key_interval,
+            "device": config.device,
+        },
         "link": {"gateway": f"tcp://127.0.0.1:{ports.gateway}"},
     }
 

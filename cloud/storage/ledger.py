@@ -41,6 +41,7 @@ from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, 
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
 from secondlook.cloud.storage.sql import Insert, insert
 from secondlook.shared.link import Received, parts_beside
+from secondlook.shared.videobits import is_of_group
 
 BootName = tuple[str, str]  # edge_id, boot_id
 
@@ -374,6 +375,8 @@ def with_keys(
 ) -> list[QueuedFrame]:
     """The frames without those deltas whose key has not come, nor is known to be dropped.
 
+    A frame of a video group needs the one right before it, which needs those before.
+
     A delta is not taken ahead of its key: a camera host that runs out of room may yet drop a key that is not
     acknowledged, and the delta, acknowledged, could never be decoded. It is sent again, after its key. What the camera
     host was told by another ledger, or by a younger copy of this one, does not count: it compares, and sends the key
@@ -382,12 +385,19 @@ def with_keys(
     kept: list[QueuedFrame] = []
     here: dict[BootName, set[int]] = {}
     for frame in frames:
-        boot, key = (frame.edge_id, frame.boot_id), frame.key_seq
+        boot, key = (frame.edge_id, frame.boot_id), _needed(frame)
         known, seqs = received(*boot), here.setdefault(boot, set())
         if key is None or key in seqs or key in known or frame.seq in known:
             kept.append(frame)
             seqs.add(frame.seq)
     return kept
+
+
+def _needed(frame: QueuedFrame) -> int | None:
+    """The sequence that a frame cannot do without."""
+    if frame.key_seq is not None and is_of_group(frame.payload):
+        return frame.seq - 1
+    return frame.key_seq
 
 
 def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -34,6 +34,7 @@ from secondlook.cloud.config import PolicyConfig, WorkerConfig
 from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, wish_for_review
 from secondlook.shared.detection import Detector
@@ -53,6 +54,7 @@ from secondlook.shared.errors import (
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.outage import Outage
 from secondlook.shared.tiles import told_of_tiles
+from secondlook.shared.videobits import is_of_group
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class MachineWorker:
         self._next_batch = self.config.batch
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
         self._outage = Outage(log)
+        self._groups = GroupDecoders(self.blobs, self.config.max_pixels)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Waits while the gateway is away or a disk is full.
@@ -154,7 +157,7 @@ class MachineWorker:
         if not frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
             try:
                 with told_of_tiles(lambda: self._progress(hold)):
-                    image = self._decode(frame)
+                    image = self._decode(frame, hold)
                     hold.renew_if_possible()
                     self._file(frame, image)
             except (BitstreamError, ModelNotFound) as error:
@@ -173,10 +176,31 @@ class MachineWorker:
         self.heartbeat()
         hold.renew_if_possible()
 
-    def _decode(self, frame: QueuedFrame) -> U8Image:
+    def _decode(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
         most = self.config.max_pixels
         check_pixels(frame.width, frame.height, most)
         check_layer(frame.payload, most, announced=(frame.width, frame.height))
+        image = (
+            self._decode_in_group(frame, hold) if is_of_group(frame.payload) else self._decode_alone(frame)
+        )
+        if image.shape[:2] != (frame.height, frame.width):
+            raise MalformedBitstream(
+                f"{image.shape[1]}x{image.shape[0]} decoded, {frame.width}x{frame.height} announced"
+            )
+        return image
+
+    def _decode_in_group(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
+        return self._groups.decode(
+            frame.edge_id,
+            frame.boot_id,
+            frame.seq,
+            frame.key_seq,
+            frame.payload,
+            lambda: self._progress(hold),
+        )
+
+    def _decode_alone(self, frame: QueuedFrame) -> U8Image:
+        """With the key at most."""
         key = None
         if frame.key_seq is not None:
             key_blob = base_key(frame.edge_id, frame.boot_id, frame.key_seq)
@@ -186,13 +210,8 @@ class MachineWorker:
                 key = self.blobs.get(key_blob)
             except StoreCorrupt as error:  # this one blob
                 raise ReferenceMissing(f"its key frame {frame.key_seq} is gone: {error}") from error
-            check_layer(key, most)
-        image = self.codec.decode_base(frame.payload, key=key)
-        if image.shape[:2] != (frame.height, frame.width):
-            raise MalformedBitstream(
-                f"{image.shape[1]}x{image.shape[0]} decoded, {frame.width}x{frame.height} announced"
-            )
-        return image
+            check_layer(key, self.config.max_pixels)
+        return self.codec.decode_base(frame.payload, key=key)
 
     def _file(self, frame: QueuedFrame, image: U8Image) -> None:
         found = self.detector.detect(image)

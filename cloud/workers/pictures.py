@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from secondlook.cloud.catalogue import LeasedReview, Refinement
 from secondlook.cloud.storage.blobs import Blobs, image_key
+from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer
 from secondlook.shared.errors import ModelCorrupt, ReferenceMissing, StoreCorrupt
 from secondlook.shared.layers import LayeredCodec, Layers
+from secondlook.shared.videobits import is_of_group, split_layers
 
 U8Image = npt.NDArray[np.uint8]
 
@@ -62,9 +64,21 @@ class PictureMaker:
                 f"post-filter {self.postfilter.name} fails on a grey picture: {cause_of(error)}"
             ) from error
 
+    def stands_alone(self, review: LeasedReview) -> bool:
+        """Whether the frame's enhancement needs no other: not that of a key, though its base layer refers to one."""
+        try:
+            return review.key_seq is None or is_of_group(self.blobs.get(review.base_blob))
+        except StoreCorrupt:
+            return False  # whoever decodes it says what is wrong
+
     def make_base(self, review: LeasedReview, hold: Callable[[], None]) -> StoredPicture:
         """Decode and store the base image."""
-        image = self.codec.decode_base(self._layer(review.base_blob), key=self._key_base(review))
+        base = self._layer(review.base_blob)
+        if is_of_group(base):
+            groups = GroupDecoders(self.blobs, self.max_pixels)
+            image = groups.decode(review.edge_id, review.boot_id, review.seq, review.key_seq, base, hold)
+        else:
+            image = self.codec.decode_base(base, key=self._key_base(review))
         hold()
         return self._store(review, "base", image)
 
@@ -81,9 +95,7 @@ class PictureMaker:
         ``base_image_bytes``: of the base image made before; 0 where another worker made it.
         """
         enhancement = self._layer(enhancement_blobs[0])
-        base, key_base = self._layer(review.base_blob), self._key_base(review)
-        key = None if key_base is None else Layers(key_base, self._layer(enhancement_blobs[1]))
-        image = self.codec.decode_enhanced(base, enhancement, key=key)
+        image = self._enhanced(review, enhancement, enhancement_blobs)
         hold()
         enhanced = self._store(review, "enhanced", image)
         filtered = self.postfilter.apply(image, hold)
@@ -100,6 +112,19 @@ class PictureMaker:
             codec_model=self.codec.model_hash.hex(),
             image_bytes=base_image_bytes + enhanced.size_bytes + refined.size_bytes,
         )
+
+    def _enhanced(
+        self, review: LeasedReview, enhancement: bytes, enhancement_blobs: Sequence[str]
+    ) -> U8Image:
+        base = self._layer(review.base_blob)
+        if is_of_group(base):  # its enhancement is a picture of its own, in both layers of another family
+            layers = split_layers(enhancement)
+            for layer in (layers.base, layers.enhancement):
+                check_layer(layer, self.max_pixels)
+            return self.codec.decode_enhanced(layers.base, layers.enhancement)
+        key_base = self._key_base(review)
+        key = None if key_base is None else Layers(key_base, self._layer(enhancement_blobs[1]))
+        return self.codec.decode_enhanced(base, enhancement, key=key)
 
     def _key_base(self, review: LeasedReview) -> bytes | None:
         """The base layer of a delta's key; None for a frame that is a key itself."""

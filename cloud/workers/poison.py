@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from secondlook.shared.bitstream import parse
+from secondlook.shared.bitstream import Bitstream, parse
 from secondlook.shared.errors import BitstreamError, MalformedBitstream, PictureTooLarge
+from secondlook.shared.videobits import BackgroundPacket, GroupHead, is_of_group, parse_base
 
 _MOST_TEXT = 240
 
@@ -20,8 +21,15 @@ def check_layer(layer: bytes, most: int, *, announced: tuple[int, int] | None = 
     `announced`: (width, height) as its packet has them. Raises PictureTooLarge, MalformedBitstream. Bytes that are no
     layer, or a damaged one, pass: their codec has the better words for them.
     """
+    header: Bitstream | BackgroundPacket
     try:
-        header = parse(layer)
+        if is_of_group(layer):
+            packet = parse_base(layer)
+            if not isinstance(packet, GroupHead):
+                return  # its size is that of its group's head
+            header = packet.background
+        else:
+            header = parse(layer)
     except BitstreamError:
         return
     check_pixels(header.width, header.height, most)

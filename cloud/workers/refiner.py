@@ -214,6 +214,7 @@ class Refiner:
     def _ask(self, waiting: OpenReview) -> None:
         review = waiting.review
         left = max(0.0, waiting.give_up_at - self.clock())
+        waiting.alone = self._pictures.stands_alone(review)
         waiting.request_ids = [
             self.broker.request_enhancement(
                 review.edge_id, review.boot_id, seq, deadline_seconds=left, priority=review.priority

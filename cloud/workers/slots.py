@@ -19,6 +19,7 @@ class OpenReview:
     lease_ends_at: float
     aside: bool  # others need not wait for it
     has_base_image: bool
+    alone: bool = False  # its enhancement needs that of no key, though its base layer refers to one
     base_image_bytes: int = 0  # 0 where another refiner made it
     looked_at: float = 0.0
     counted: bool = False  # the catalogue knows that its picture is being worked on
@@ -28,7 +29,7 @@ class OpenReview:
     def wanted(self) -> list[int]:
         """The sequences whose enhancements it needs."""
         review = self.review
-        return [review.seq] if review.key_seq is None else [review.seq, review.key_seq]
+        return [review.seq] if review.key_seq is None or self.alone else [review.seq, review.key_seq]
 
 
 def next_hosts(held: Sequence[OpenReview], connected: Collection[str], slots: int) -> list[str]:

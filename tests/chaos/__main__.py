@@ -43,6 +43,9 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", choices=KINDS, default=KINDS, help="kinds of faults (default: all)"
     )
+    parser.add_argument(
+        "--family", choices=("lite", "video"), default="lite", help="what base layers are coded by"
+    )
     args = parser.parse_args()
     seed = random.randrange(2**32) if args.seed is None else args.seed
     say(f"seed {seed}")
@@ -52,7 +55,8 @@ def main() -> int:
     results = []
     for backend in args.backends:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-            results.append(storm(Path(name), backend, args.rounds, random.Random(seed), args.keep, args.only))
+            asked = args.only, args.family
+            results.append(storm(Path(name), backend, args.rounds, random.Random(seed), args.keep, *asked))
     figures = {
         "rounds": args.rounds * len(results),
         "frames": sum(result.frames for result in results),
@@ -66,13 +70,19 @@ def main() -> int:
 
 
 def storm(
-    folder: Path, backend: str, rounds: int, rng: random.Random, keep: Path | None, only: Collection[str]
+    folder: Path,
+    backend: str,
+    rounds: int,
+    rng: random.Random,
+    keep: Path | None,
+    only: Collection[str] = KINDS,
+    family: str = "lite",
 ) -> Audit:
     """All rounds against one fleet, and what the audit found."""
     with small_disks(folder) as disks:
         if not disks:
             say("small file systems cannot be mounted here: no full disks")
-        fleet = Fleet(folder, folder / "cloud", {name: folder / name for name in EDGES}, backend)
+        fleet = Fleet(folder, folder / "cloud", {name: folder / name for name in EDGES}, backend, family)
         cables = all(isinstance(link, Namespace) for link in fleet.links.values())
         say(f"{backend}: camera hosts in {'network namespaces' if cables else 'one network, behind proxies'}")
         try:

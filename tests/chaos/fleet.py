@@ -55,6 +55,7 @@ class Fleet:
     cloud: Path  # data of the cloud side
     spools: dict[str, Path]  # data of each camera host
     backend: str  # sqlite; nats: the queue on NATS; servers: the rest on PostgreSQL besides, and two gateways
+    family: str = "lite"  # what base layers are coded by
     problems: list[str] = field(default_factory=list)
     excused: set[str] = field(default_factory=set)  # may end by themselves now: their disk is full
 

@@ -80,7 +80,7 @@ def _edge_settings(fleet: Fleet, name: str, video: Path, spool: dict[str, Any]) 
             "open_seconds": 120.0,
             "stall_seconds": 120.0,
         },
-        "codec": {"key_interval": 5, "threads": 1},
+        "codec": {"family": fleet.family, "key_interval": 5, "group_frames": 25, "threads": 1},
         "spool": spool,
         "link": {
             "gateway": fleet.links[name].gateway,

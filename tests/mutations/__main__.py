@@ -12,12 +12,18 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 from secondlook.shared.codec import load_codec
-from tests.mutations import Tally
-from tests.mutations.child import run_chunk
-from tests.mutations.streams import Stream, corpus
+from tests.mutations import Tally, groups
+from tests.mutations.child import attack_lite, run_chunk
+from tests.mutations.groups import GroupAttack
+from tests.mutations.streams import corpus
 
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    "lite": (attack_lite, lambda: corpus(load_codec(threads=1))),
+    "video": (GroupAttack, groups.corpus),
+}
 CHUNK = 10_000  # streams a child decodes
 ENOUGH = 20  # failures to stop at
 
@@ -28,11 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=1_000_000, help="how many (default %(default)s)")
     parser.add_argument("--start", type=int, default=0, help="number of the first (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of all mutations (default %(default)s)")
+    parser.add_argument("--family", choices=FAMILIES, default="lite", help="codec (default %(default)s)")
     arguments = parser.parse_args(argv)
-    streams = corpus(load_codec(threads=1))
+    make, streams = FAMILIES[arguments.family][0], FAMILIES[arguments.family][1]()
     total = Tally()
     try:
-        _attack(streams, arguments.seed, arguments.start, arguments.start + arguments.streams, total)
+        _attack(make, streams, arguments.seed, arguments.start, arguments.start + arguments.streams, total)
     except KeyboardInterrupt:
         print("stopped: the streams since the last line are not counted")
     for outcome, count in total.outcomes.most_common():
@@ -42,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if total.failures else 0
 
 
-def _attack(streams: list[Stream], seed: int, start: int, end: int, total: Tally) -> None:
+def _attack(make: Any, streams: list[Any], seed: int, start: int, end: int, total: Tally) -> None:
     number, began = start, time.monotonic()
     while number < end and len(total.failures) < ENOUGH:
-        tally, number = run_chunk(streams, seed, number, min(CHUNK, end - number))
+        tally, number = run_chunk(streams, seed, number, min(CHUNK, end - number), make)
         total.add(tally)
         for line in tally.failures:
             print(line, flush=True)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,8 +19,15 @@ ADDRESS_SPACE = 4 << 30  # bytes a child may take beyond what a process with the
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def _child(streams: list[Stream], seed: int, first: int, count: int, at: Any, out: Connection) -> None:
-    attack = Attack(load_codec(threads=1), streams, seed)
+def attack_lite(streams: list[Stream], seed: int) -> Attack:
+    """The attack on the shipped `lite` model."""
+    return Attack(load_codec(threads=1), streams, seed)
+
+
+def _child(
+    make: Any, streams: list[Any], seed: int, first: int, count: int, at: Any, out: Connection
+) -> None:
+    attack = make(streams, seed)
     with open("/proc/self/statm") as file:
         have = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (have + ADDRESS_SPACE, have + ADDRESS_SPACE))
@@ -33,11 +41,13 @@ def _child(streams: list[Stream], seed: int, first: int, count: int, at: Any, ou
     out.send(tally)
 
 
-def run_chunk(streams: list[Stream], seed: int, first: int, count: int) -> tuple[Tally, int]:
-    """What a child of its own found, and the number of the stream to go on with."""
+def run_chunk(
+    streams: list[Any], seed: int, first: int, count: int, make: Callable[[list[Any], int], Any] = attack_lite
+) -> tuple[Tally, int]:
+    """What a child of its own found, and the number of the stream to go on with. `make`: the attack it carries out."""
     at = SPAWN.Value("q", first)
     receiver, sender = SPAWN.Pipe(duplex=False)
-    child = SPAWN.Process(target=_child, args=(streams, seed, first, count, at, sender))
+    child = SPAWN.Process(target=_child, args=(make, streams, seed, first, count, at, sender))
     child.start()
     sender.close()
     seen, since = at.value, time.monotonic()

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from secondlook.edge.background import Background
 from secondlook.shared.codec import load_codec
 from secondlook.shared.layers import Key
+from secondlook.shared.video import EncoderName, GroupDecoder, VideoEncoder, VideoSettings
 
 U8 = npt.NDArray[np.uint8]
 
@@ -159,6 +161,29 @@ def lite(*, key_interval: int, model: str = "lite") -> Callable[[Sequence[U8], i
     return encode
 
 
+def video(encoder: EncoderName, *, group_frames: int) -> Callable[[Sequence[U8], int], CodedClip]:
+    """The `video` family as a camera host runs it: a learned background, groups, bytes with all headers."""
+
+    def encode(frames: Sequence[U8], quality: int) -> CodedClip:
+        coder = VideoEncoder(VideoSettings(encoder, group_frames=group_frames))
+        background, watch, coded = Background(), _Stopwatch(), []
+        for number, image in enumerate(frames):
+            with watch:
+                learned = background.learn(image, number / _FRAMES_PER_SECOND)
+                if learned is not None:
+                    coder.set_background(learned[0])
+                coded.append(coder.encode(image, base_quality=quality))
+        pictures, packet, decoder = [], b"", None
+        for one in coded:
+            packet = one.background.to_bytes() if one.background is not None else packet
+            if decoder is None or one.frame.place == 1:
+                decoder = GroupDecoder(packet)
+            pictures.append(decoder.decode(one.frame.to_bytes()))
+        return CodedClip(tuple(one.bytes for one in coded), tuple(pictures), watch.seconds)
+
+    return encode
+
+
 def _x264(preset: str, *, plain: bool) -> _Standard:
     """zerolatency; `plain` without psycho-visual optimisation and adaptive quantisation, which serve eyes."""
     extra = ":aq-mode=0:psy=0" if plain else ""
@@ -185,6 +210,7 @@ _SVT = _Standard(
     "libdav1d",
     (("preset", "8"), ("svtav1-params", "pred-struct=1:rc=0:lp=1:scd=0")),
 )
+_BASE_QUALITIES = (0, 6, 12, 18, 24, 30, 38, 46, 54)
 _AVC_QUALITIES = (51, 48, 45, 42, 39, 36, 32, 28, 24)
 
 CODECS: dict[str, ClipCodec] = {
@@ -210,6 +236,10 @@ CODECS: dict[str, ClipCodec] = {
         ),
         ClipCodec("lite", lite(key_interval=1), (0, 6, 12, 18, 25, 32, 40), stills=True),
         ClipCodec("lite, deltas", lite(key_interval=25), (0, 6, 12, 18, 25, 32, 40)),
+        ClipCodec("video x264", video("x264", group_frames=250), _BASE_QUALITIES),
+        ClipCodec("video x264, groups of 25", video("x264", group_frames=25), _BASE_QUALITIES),
+        ClipCodec("video x265", video("x265", group_frames=250), _BASE_QUALITIES),
+        ClipCodec("video svtav1", video("svtav1", group_frames=250), _BASE_QUALITIES),
     )
 }
 
