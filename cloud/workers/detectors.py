@@ -203,7 +203,7 @@ class UltralyticsDetector:
             raise DetectorError(f"cannot load ultralytics weights {weights!r}: {reason}") from error
         log.info("%s runs on %s", weights, self._device)
         # The package drops candidates that are no numbers: damaged weights would find nothing, and say nothing.
-        parameters = getattr(self._model.model, "parameters", tuple)
+        parameters = getattr(getattr(self._model, "model", None), "parameters", tuple)
         if any(bool(torch.isnan(one).any()) for one in parameters()):
             raise DetectorError(f"ultralytics weights {weights!r} hold NaN: they are damaged")
         self.name = Path(weights).stem
