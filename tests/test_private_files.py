@@ -14,7 +14,7 @@ import pytest
 from secondlook.cloud.catalogue import open_catalogue
 from secondlook.cloud.config import CloudConfig
 from secondlook.cloud.storage.blobs import open_blobs
-from secondlook.cloud.storage.queue import open_database
+from secondlook.cloud.storage.database import open_database
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.edge.config import SpoolConfig
 from secondlook.edge.spool import Spool
