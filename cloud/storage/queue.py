@@ -157,16 +157,13 @@ class FrameQueue(Protocol):
         ...
 
     def forget_names(self, edge_id: str, boot_id: str) -> None:
-        """Frames of this boot are about to come again that were worked off, and lost with a restored catalogue.
-
-        An engine that knows the names of frames it holds no more does not take them for repeated ones.
-        """
+        """Worked-off frames of this boot come again, for a restored catalogue lost them: they are no repeated ones."""
         ...
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         """Take up to ``n`` available items for ``ttl_seconds``, of each camera host the oldest in turn.
 
-        Fewer when they are large. An item whose last lease ran out comes alone, for it may have killed its worker;
+        Fewer when large. An item whose last lease ran out comes alone, for it may have killed its worker;
         a lease with others that ran out does not count as an attempt, for it may have been another's fault.
         """
         ...
@@ -246,8 +243,6 @@ _LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alo
 _COLUMNS = (
     "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes"
 )
-
-
 # Available much later only if the clock was set back meanwhile.
 _AVAILABLE = "state != 'dead' AND (available_at <= :now OR available_at > :now + :longest)"
 _ITEM = f"queue.id, state, attempts, company, payload_bytes, {_COLUMNS}, payload".replace(
@@ -306,7 +301,7 @@ class SqliteQueue:
         """Nothing: what is put is a part of the gateway's transaction."""
 
     def forget_names(self, edge_id: str, boot_id: str) -> None:
-        """Nothing: it knows what it holds, and no more."""
+        """It knows none but those of frames that it holds."""
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         with transaction(self._db):

@@ -141,7 +141,9 @@ def test_nothing_is_acknowledged_while_the_queue_is_away(config: CloudConfig) ->
                 broker.lease(1, 30)
             own.start()
             # Credit comes back by itself; then the frame is sent again, as an edge does.
-            while (heard := edge.hear(seconds=20)) is not None and heard.credit_bytes == 0:
+            while isinstance(heard := edge.hear(seconds=20), p.Fault) or (
+                heard is not None and heard.credit_bytes == 0
+            ):
                 pass
             assert heard is not None
             wait_until(lambda: is_taken(edge, 1), seconds=30)
@@ -171,7 +173,8 @@ def test_nothing_is_acknowledged_while_the_ledger_is_away(config: CloudConfig) -
             own.process.wait()
             edge.send(base_frame(1))
             while (heard := edge.hear(seconds=2.0)) is not None:
-                assert (heard.cumulative, heard.credit_bytes) == (0, 0)
+                if not isinstance(heard, p.Fault):  # it says that it is busy
+                    assert (heard.cumulative, heard.credit_bytes) == (0, 0)
 
 
 GATEWAY = """
