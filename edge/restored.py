@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from secondlook.edge.spoolrows import Restored
 from secondlook.shared.link import Received
+from secondlook.shared.videobits import GROUP_MARK
 
 REASON = "restored"
 _ISLANDS = (
@@ -60,10 +61,15 @@ def take_back(
 
 
 def _orphans(db: sqlite3.Connection, boot: int, first: int, last: int) -> list[int]:
-    """Undelivered deltas to keys that are gone. They stay for their enhancements, and are not sent."""
-    which = "boot = ? AND safe = 0 AND key_seq BETWEEN ? AND ?"
-    rows = db.execute(f"SELECT seq FROM frames WHERE {which}", (boot, first, last)).fetchall()
-    db.execute(f"UPDATE frames SET safe = 1 WHERE {which}", (boot, first, last))
+    """Undelivered deltas to keys that are gone, and frames of video groups behind one that is. They stay for their
+    enhancements, and are not sent."""
+    which = (
+        "boot = ?1 AND safe = 0 AND (key_seq BETWEEN ?2 AND ?3"
+        " OR (key_seq <= ?3 AND seq > ?2 AND substr(base, 1, 1) = ?4))"
+    )
+    values = (boot, first, last, GROUP_MARK)
+    rows = db.execute(f"SELECT seq FROM frames WHERE {which}", values).fetchall()
+    db.execute(f"UPDATE frames SET safe = 1 WHERE {which}", values)
     return [seq for (seq,) in rows]
 
 

@@ -137,14 +137,12 @@ class Spool:
     def _put(self, frame: SpooledFrame) -> int:
         if len(frame.base) > MAX_BASE_BYTES or len(frame.enhancement) > MAX_ENHANCEMENT_BYTES:
             return self._bury_arriving(frame, "too-large")
-        if frame.key_seq is not None and (
-            frame.key_seq == self._dropped_key or frame.key_seq in self._restored
-        ):
+        if self._lacks_another(frame):
             return self._bury_arriving(frame, "key-dropped")
         room, dropped = self._make_room(frame)
         if not room:
             return dropped + self._bury_arriving(frame, "spool-full")
-        if frame.key_seq is not None and frame.key_seq == self._dropped_key:
+        if self._lacks_another(frame):
             return dropped + self._bury_arriving(frame, "key-dropped")
         self._db.execute(
             "INSERT INTO frames"
@@ -157,6 +155,14 @@ class Spool:
         )
         self._bytes += frame.size_bytes
         return dropped
+
+    def _lacks_another(self, frame: SpooledFrame) -> bool:
+        """Whether a frame that it cannot do without is gone: its key, or any before it in its video group."""
+        first = frame.key_seq
+        if first is None:
+            return False
+        last = first if frame.needed_seq is None else frame.seq - 1
+        return first == self._dropped_key or list(self._restored.missing(first, last)) != [(first, last)]
 
     def _bury_arriving(self, frame: SpooledFrame, reason: str) -> int:
         self._bury(self._boot, frame.seq, frame.seq, reason)

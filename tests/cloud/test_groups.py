@@ -185,7 +185,7 @@ def test_the_gateway_takes_no_frame_of_a_group_ahead_of_the_one_before() -> None
     known = Received(0, ())
 
     def taken(*numbers: int) -> list[int]:
-        kept = with_keys([frames[number] for number in numbers], lambda *_: known, {})
+        kept = with_keys([frames[number] for number in numbers], lambda *_: known)
         return [frame.seq for frame in kept]
 
     assert taken(1, 2, 3) == [1, 2, 3]
@@ -193,7 +193,7 @@ def test_the_gateway_takes_no_frame_of_a_group_ahead_of_the_one_before() -> None
     assert taken(2, 3) == []
     assert taken(4, 6, 5) == [4, 5]
     plain = [queued(1, 0, b"\x89"), queued(3, 0, b"\x89")]
-    assert [frame.seq for frame in with_keys(plain, lambda *_: known, {})] == [1, 3]
+    assert [frame.seq for frame in with_keys(plain, lambda *_: known)] == [1, 3]
 
 
 @pytest.fixture

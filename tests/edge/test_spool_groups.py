@@ -8,6 +8,7 @@ import pytest
 
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import Safe, SpooledFrame
+from secondlook.shared.link import Received
 from secondlook.shared.packetfields import MAX_BASE_BYTES
 from tests.edge.test_spool import BOOT, LATER, SECOND, held, spans, spool
 
@@ -96,6 +97,33 @@ def test_groups_of_an_earlier_boot_do_not_touch_this_one(tmp_path: Path) -> None
     store.put(group(0, 3), 0)
     assert store.put([grouped(3, 0)], 0) == 2
     assert held(store) == [0] and held(store, LATER) == [0, 1, 2, 3]
+
+
+def test_what_a_restored_gateway_lacks_in_mid_group_takes_what_lies_behind_it(tmp_path: Path) -> None:
+    store = spool(tmp_path, retention_seconds=10)
+    store.put(group(0, 3), 0)
+    store.mark_safe([Safe(BOOT, 2)])
+    store.put([grouped(3, 0), grouped(4, 0)], 20 * SECOND)  # the delivered ones have outlived their time
+    store.put([*group(5, 2)], 20 * SECOND)
+    assert held(store) == [3, 4, 5, 6]
+    held_there = Received()
+    held_there.add(0, 1)
+    store.compare(BOOT, held_there)
+    assert held(store) == [5, 6], "2 is nowhere any more: 3 and 4 cannot be decoded"
+    assert spans_of(store) == [(2, 4, "restored")]
+    assert store.put([grouped(7, 5)], 20 * SECOND) == 0
+
+
+def test_a_frame_that_arrives_for_a_group_with_a_lost_middle_is_dropped(tmp_path: Path) -> None:
+    store = spool(tmp_path, retention_seconds=10)
+    store.put(group(0, 3), 0)
+    store.mark_safe([Safe(BOOT, 2)])
+    store.put([], 20 * SECOND)
+    held_there = Received()
+    held_there.add(0, 1)
+    store.compare(BOOT, held_there)
+    assert store.put([grouped(3, 0)], 20 * SECOND) == 1
+    assert store.put([grouped(4, 4)], 20 * SECOND) == 0
 
 
 def test_deltas_of_a_model_need_their_key_alone(tmp_path: Path) -> None:
