@@ -66,8 +66,10 @@ def _hide_login(address: str) -> str:
     found = next((one for one in _SCHEME.finditer(address) if not one[1].lower().startswith(_LOCAL)), None)
     if found is None or at < found.end():
         return address
-    user, colon, _ = address[found.end() : at].partition(":")
+    user, colon, password = address[found.end() : at].partition(":")
     plain = _USER.fullmatch(user) is not None
+    if colon and plain and not password:
+        return address  # a name with an empty password is no secret
     if not colon and plain and found[1].lower().startswith(_NAME_ALONE):
         return address
     shown = f"{user}:{HIDDEN}" if colon and plain else HIDDEN
