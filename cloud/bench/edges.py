@@ -137,7 +137,7 @@ class _Edge:
                 self._acknowledged(packet, now)
             elif isinstance(packet, Fault) and packet.code == "hello-first":
                 self._sender.connected()
-            elif isinstance(packet, Fault):
+            elif isinstance(packet, Fault) and packet.code != "busy":  # which waits for credit
                 raise RequestRefused(f"{packet.code}: {packet.text}")
 
     def _acknowledged(self, ack: Ack, now: float) -> None:
