@@ -36,7 +36,7 @@ def run(code: str, *forbidden: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=110,
     ).stdout
 
 
