@@ -174,7 +174,7 @@ def test_ctrl_c_stops_every_process(scene, tmp_path):
         described = json.loads((data / "demo.json").read_text())
         with urllib.request.urlopen(described["station"], timeout=10) as answer:
             assert "Secondlook" in answer.read().decode()
-        assert sorted(described["pids"]) == ["edge", "gateway", "refiner", "station", "worker"]
+        assert sorted(described["pids"]) == ["edge", "gateway", "refiner", "retention", "station", "worker"]
         demo.send_signal(signal.SIGINT)
         assert demo.wait(30) == 0, log.read_text()
     assert alive(described["pids"].values()) == []

@@ -103,10 +103,10 @@ def test_an_agent_with_the_key_of_another_keeps_nobody_busy(
         busy = time.process_time()
         time.sleep(6.0)
         busy = time.process_time() - busy
-        # Pauses of 0.5, 1, 2 and 4 s at most: a handful of attempts, each with a line on either side.
+        # Pauses of 0.5, 1, 2 and 4 s at most: a handful of attempts. The agent tells a cause once an outage.
         told = [record for record in caplog.records if record.name == "secondlook.edge.uplink"]
         heard = [record for record in caplog.records if record.name == "secondlook.cloud.gateway.intake"]
-        assert 2 <= len(told) <= 6
+        assert len(told) == 1
         assert all("refuses this host: this key does not belong to yard" in one.getMessage() for one in told)
         assert 2 <= len(heard) <= 14
         assert busy < 3.0
