@@ -117,6 +117,7 @@ def stored(folder: Path) -> Counter[int]:
     return Counter(dict(rows))
 
 
+@pytest.mark.slow
 def test_a_hundred_verdicts_survive_every_outage(
     folder: Path, station: StationProcess, line: Line, judge: Judge
 ) -> None:
