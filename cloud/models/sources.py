@@ -138,7 +138,7 @@ def _read_file(path: Path, data: bytes) -> dict[str, bytes]:
         zlib.error,
         EOFError,
         OSError,
-        NotImplementedError,
+        RuntimeError,  # of zipfile: encrypted, or compressed by a method that it does not know
     ) as error:
         raise ModelCorrupt(f"{path} is not an archive that can be read: {error}") from error
     if name.endswith(".json"):
