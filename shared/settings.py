@@ -77,7 +77,7 @@ class PathLike(str):
 
     @classmethod
     def resolve(cls, text: str, folder: Path) -> str:
-        """`text` with a relative path in it based on `folder`, here: none. Raises ValueError when it is no such text."""
+        """`text`, with a relative path in it (here: none) based on `folder`. Raises ValueError for what is none."""
         return text
 
 
