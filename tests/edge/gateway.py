@@ -53,6 +53,7 @@ class SmallGateway:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # a ROUTER drops what a slow edge leaves waiting beyond this
         if curve is not None:
             self._socket.curve_server = True
             self._socket.curve_publickey, self._socket.curve_secretkey = curve

@@ -31,8 +31,8 @@ def load_truth(path: Path) -> Any:
             truth = COCO(str(path))
             _name_categories(truth)
             truth.createIndex()
-        if not truth.imgs or not truth.anns:
-            raise ConfigError(f"{path} lists no images, or no annotations")
+        if not truth.imgs:
+            raise ConfigError(f"{path} lists no images")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except json.JSONDecodeError as error:
@@ -64,8 +64,10 @@ def category_ids(truth: Any, classes: Sequence[str]) -> dict[str, int]:
 def check_categories(truth: Any, path: Path, detector: str, classes: Sequence[str]) -> None:
     """Say on standard error which categories a detector does not know.
 
-    Raises ConfigError where it knows none of them, or none that any annotation has: every figure would be 0.
+    Raises ConfigError where there are no annotations, or it knows none of their categories: every figure would be 0.
     """
+    if not truth.anns:
+        raise ConfigError(f"{path} lists no annotations")
     ids = category_ids(truth, classes)
     unknown = sorted({one["name"] for one in truth.dataset["categories"]} - set(ids))
     listed = ", ".join(_with_hint(name, classes) for name in unknown)
