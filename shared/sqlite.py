@@ -6,9 +6,11 @@ block the writer, and a sync for each commit (``synchronous=NORMAL`` may lose th
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from secondlook.shared.files import PRIVATE_FILE, keep_private, make_folder
 from secondlook.shared.files import storage_error as file_error
 
 _BUSY_PAUSE_SECONDS = 0.02
+_CREATING = threading.Lock()  # another thread's connection must not come between creating a file and closing it
 _CAUSES: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_FULL: (DiskFull, "no space left"),
     sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "the database is damaged"),
@@ -97,11 +100,17 @@ def private_database(path: Path) -> None:
     """Make ready the place of a database that its owner alone may read, its log and index included.
 
     The file is created here where it is missing, since SQLite would do so by the umask; what SQLite makes beside it
-    later has the mode of the file itself. Raises Unwritable, DiskFull.
+    later has the mode of the file itself. One that exists is never opened here: closing it again would drop the POSIX
+    locks of every connection that this process has to it, and another process would delete the log under them
+    (sqlite.org/howtocorrupt.html, 2.2). Raises Unwritable, DiskFull.
     """
     make_folder(path.absolute().parent)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
+        with _CREATING:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
+    except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            raise Unwritable(f"cannot write {path}{_owners(path)}: {os.strerror(errno.EACCES)}") from None
     except PermissionError as error:
         raise Unwritable(f"cannot write {path}{_owners(path)}: {error.strerror}") from error
     except OSError as error:

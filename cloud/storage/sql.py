@@ -150,7 +150,7 @@ def _check_writable(database: Path, what: str) -> None:
     """
     log_files = [database.with_name(database.name + ending) for ending in ("-wal", "-shm")]
     for path in (database.parent, database, *log_files):
-        if path.exists() and not os.access(path, os.W_OK):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
             user = _name_of(os.geteuid())
             raise Unwritable(
                 f"{what}: {path} belongs to {_name_of(path.stat().st_uid)}, and {user} may not write it; "

@@ -132,6 +132,16 @@ class Fleet:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
+    def end_anyhow(self, name: str, seconds: float) -> None:
+        """SIGTERM, and SIGKILL for a process that has not ended `seconds` later: as a service manager does."""
+        process = self._members[name].process
+        self.signal(name, signal.SIGTERM)
+        assert process is not None
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
     def halt(self, name: str) -> None:
         """End a process at once; it has ended when this returns."""
         member = self._members[name]
