@@ -182,7 +182,9 @@ def _header(stream: BinaryIO) -> Image.Image:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         return Image.open(stream, formats=FORMATS)
-    except ImportError as error:  # ultralytics' Image.open, for the whole process, wants a package for unknown files
+    except (
+        ImportError
+    ) as error:  # ultralytics' Image.open, for the whole process, wants a package for unknown files
         raise UnidentifiedImageError(str(error)) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit

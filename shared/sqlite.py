@@ -28,7 +28,9 @@ from secondlook.shared.files import PRIVATE_FILE, keep_private, make_folder
 from secondlook.shared.files import storage_error as file_error
 
 _BUSY_PAUSE_SECONDS = 0.02
-_CREATING = threading.Lock()  # another thread's connection must not come between creating a file and closing it
+_CREATING = (
+    threading.Lock()
+)  # another thread's connection must not come between creating a file and closing it
 _CAUSES: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_FULL: (DiskFull, "no space left"),
     sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "the database is damaged"),

@@ -124,7 +124,9 @@ class Direct(BrokerClient):
     def lease(self, n: int, ttl_seconds: float) -> list[Leased]:
         leased = super().lease(1, ttl_seconds)  # one at a time: the codec is told its size
         for item in leased:
-            if item.frame.height * item.frame.width <= MAX_PICTURE_PIXELS:  # the worker refuses larger ones unopened
+            if (
+                item.frame.height * item.frame.width <= MAX_PICTURE_PIXELS
+            ):  # the worker refuses larger ones unopened
                 self._site.codec.size = (item.frame.height, item.frame.width)
         return leased
 

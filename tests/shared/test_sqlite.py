@@ -15,12 +15,16 @@ from secondlook.cloud.storage.sql import open_engine
 from secondlook.shared.errors import Unwritable
 from secondlook.shared.sqlite import prepare, private_database
 
-READER = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM t').fetchone()[0])"
+READER = (
+    "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM t').fetchone()[0])"
+)
 
 
 def seen_elsewhere(path: Path) -> int:
     """Rows that another process sees. When it ends it is the last connection, if ours has lost its locks."""
-    ended = subprocess.run([sys.executable, "-c", READER, str(path)], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", READER, str(path)], capture_output=True, text=True, check=True
+    )
     return int(ended.stdout)
 
 
