@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -27,6 +28,7 @@ from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
 from secondlook.edge.place import PlaceKeeper, Taken
+from secondlook.edge.regions import Regions
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.uplink import AgentIdentity, Uplink
@@ -56,7 +58,8 @@ class Agent:
         """Opens nothing yet; `run` does."""
         self.boot_id = secrets.token_hex(16)
         self._config = config
-        self._encoder = choose_encoder(codec, config.codec, config.source)
+        self._regions = Regions(config.regions)
+        self._encoder = choose_encoder(codec, config.codec, config.source, self._regions)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
@@ -175,12 +178,15 @@ class Agent:
                     raise StoreBusy(f"{len(self._batch)} frames are lost: {self._outage.why}")
             self._commit(spool, uplink)
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, captured: Frame) -> None:
         seq = self._encoder.next_seq
+        # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
+        frame = replace(captured, image=self._regions.hide(captured.image))
         self._captured += 1
         self._last_frame_ns = frame.captured_ns
         if self._config.source.record_dir is not None:
-            _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", frame)
+            kept = frame if self._config.regions.mask_local else captured
+            _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
         encoded = self._encoder.encode(frame)
         self._too_large += self._is_too_large(encoded)
         if frame.place is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from secondlook.edge.polygons import Polygon
 from secondlook.shared.address import is_loopback
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.device import check_device
@@ -33,6 +34,7 @@ from secondlook.shared.settings import (
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MIN_SIDE = 16
+MAX_POLYGONS = 64  # of each kind
 
 Quality = Annotated[int, within(0, 63, "")]
 
@@ -69,6 +71,45 @@ class SourceConfig(Settings):
                 )
         if self.retry_max_seconds < self.retry_min_seconds:
             raise ConfigError("retry_max_seconds is below retry_min_seconds")
+
+
+@dataclass(frozen=True)
+class RegionsConfig(Settings):
+    """Polygons in the picture: texts of corners `x,y x,y x,y`, in percent (`10%,25%`) or in pixels of `picture`."""
+
+    # WIDTHxHEIGHT of the picture that pixels are of; polygons keep their place when frames have another size
+    picture: str | None = None
+    # privacy masks: what is inside is filled black before anything is coded, and leaves this host in no layer
+    privacy: tuple[str, ...] = ()
+    # where machines do not look: grey in what is coded for them; people see it only where the family is video
+    ignored: tuple[str, ...] = ()
+    # where machines look: outside, what is coded for them is the background that was learned, in which nothing moves
+    interest: tuple[str, ...] = ()
+    # whether privacy masks are filled in pictures that are kept on this host, too (source.record_dir)
+    mask_local: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.polygons()
+
+    def polygons(self) -> dict[str, tuple[Polygon, ...]]:
+        """The polygons of each kind. Raises ConfigError."""
+        size = None if self.picture is None else parse_picture(self.picture)
+        kinds = {"privacy": self.privacy, "ignored": self.ignored, "interest": self.interest}
+        for kind, texts in kinds.items():
+            if len(texts) > MAX_POLYGONS:
+                raise ConfigError(f"{kind} has {len(texts)} polygons, it may have {MAX_POLYGONS}")
+        return {
+            kind: tuple(_polygon(f"{kind}[{index}]", text, size) for index, text in enumerate(texts))
+            for kind, texts in kinds.items()
+        }
+
+
+def _polygon(name: str, text: str, picture: tuple[int, int] | None) -> Polygon:
+    try:
+        return Polygon.parse(text, picture)
+    except ConfigError as error:
+        raise ConfigError(f"{name} {error}") from error
 
 
 @dataclass(frozen=True)
@@ -163,6 +204,7 @@ class EdgeConfig(Settings):
     # and after answering enhancement requests for this long
     linger_seconds: Annotated[float, within(0, MAX_KEPT_SECONDS, "seconds")] = 0.0
     codec: CodecConfig = field(default_factory=CodecConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
@@ -184,3 +226,11 @@ def parse_size(text: str) -> tuple[int, int | None]:
     if width < _MIN_SIDE or (height is not None and height < _MIN_SIDE):
         raise ConfigError(f"resize {text!r} is below {_MIN_SIDE} pixels")
     return width, height
+
+
+def parse_picture(text: str) -> tuple[int, int]:
+    """``"768x432"`` → (768, 432), the size of the picture that polygons are drawn in. Raises ConfigError."""
+    match = _SIZE.fullmatch(text)
+    if match is None or not match[2] or not (int(match[1]) and int(match[2])):
+        raise ConfigError(f"picture {text!r} is not WIDTHxHEIGHT")
+    return int(match[1]), int(match[2])

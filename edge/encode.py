@@ -8,8 +8,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from secondlook.edge.background import Background
-from secondlook.edge.config import CodecConfig, SourceConfig
+from secondlook.edge.background import Background, Renewed
+from secondlook.edge.config import CodecConfig, RegionsConfig, SourceConfig
+from secondlook.edge.regions import Regions
 from secondlook.edge.sources import is_moving
 from secondlook.edge.spoolrows import SpooledFrame
 from secondlook.shared.layers import Layers
@@ -18,7 +19,7 @@ from secondlook.shared.videobits import MAX_PIXELS, GroupHead, join_layers
 
 if TYPE_CHECKING:
     from secondlook.edge.camera import Frame
-    from secondlook.shared.layers import Key, LayeredCodec
+    from secondlook.shared.layers import Key, LayeredCodec, U8Image
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,13 @@ _TIMES_KEPT = 512
 class FrameEncoder:
     """Encodes the frames of one boot in order; sequence numbers begin at 0."""
 
-    def __init__(self, codec: LayeredCodec, config: CodecConfig) -> None:
+    def __init__(self, codec: LayeredCodec, config: CodecConfig, regions: Regions | None = None) -> None:
+        """`regions`: of frames whose privacy masks are filled already."""
         self._codec = codec
         self._config = config
+        self._regions = regions or Regions(RegionsConfig())
+        self._background = Background()
+        self._still: U8Image | None = None  # the background as it was handed out last
         self._key: Key | None = None
         self._milliseconds: deque[float] = deque(maxlen=_TIMES_KEPT)
         self.next_seq = 0
@@ -60,9 +65,11 @@ class FrameEncoder:
 
     def _code(self, frame: Frame, seq: int) -> tuple[int | None, Layers]:
         """The key that the frame refers to, and its layers."""
+        if self._regions.need_background:
+            self._learn(frame)
         key = None if seq % self._config.key_interval == 0 else self._key
         encoded = self._codec.encode(
-            frame.image,
+            self._regions.for_machines(frame.image, self._still),
             base_quality=self._config.base_quality,
             quality=self._config.quality,
             sequence=seq,
@@ -71,6 +78,13 @@ class FrameEncoder:
         self._key = encoded.key
         is_key = encoded.key is None or encoded.key.sequence == seq
         return None if is_key or encoded.key is None else encoded.key.sequence, encoded.layers
+
+    def _learn(self, frame: Frame) -> tuple[U8Image, Renewed] | None:
+        """Let the background see a frame; a new one, where there is one to hand out, and why."""
+        learned = self._background.learn(frame.image, frame.captured_ns / 1e9)
+        if learned is not None:
+            self._still = learned[0]
+        return learned
 
     def milliseconds(self, share: float) -> float | None:
         """The encoding time that this share (0 to 1) of the latest frames kept within."""
@@ -91,10 +105,9 @@ class VideoFrameEncoder(FrameEncoder):
     A frame larger than the video family takes is coded by the model alone.
     """
 
-    def __init__(self, codec: LayeredCodec, config: CodecConfig) -> None:
-        super().__init__(codec, config)
+    def __init__(self, codec: LayeredCodec, config: CodecConfig, regions: Regions | None = None) -> None:
+        super().__init__(codec, config, regions)
         self._video = VideoEncoder(VideoSettings(config.encoder, config.preset, config.group_frames))
-        self._background = Background()
         self._first = 0  # sequence of the first frame of the group at hand
 
     def end_group(self) -> None:
@@ -104,11 +117,12 @@ class VideoFrameEncoder(FrameEncoder):
         if frame.image.shape[0] * frame.image.shape[1] > MAX_PIXELS:
             self.end_group()
             return super()._code(frame, seq)
-        learned = self._background.learn(frame.image, frame.captured_ns / 1e9)
+        learned = self._learn(frame)
         if learned is not None:
-            self._video.set_background(learned[0])
+            self._video.set_background(self._regions.for_machines(learned[0], None))
             log.info("a new background: %s", learned[1].value)
-        coded = self._video.encode(frame.image, base_quality=self._config.base_quality)
+        shown = self._regions.for_machines(frame.image, self._still)
+        coded = self._video.encode(shown, base_quality=self._config.base_quality)
         picture = self._codec.encode(
             frame.image, base_quality=self._config.base_quality, quality=self._config.quality, sequence=seq
         )
@@ -121,11 +135,13 @@ class VideoFrameEncoder(FrameEncoder):
         return None, Layers(head.to_bytes(), enhancement)
 
 
-def choose_encoder(codec: LayeredCodec, config: CodecConfig, source: SourceConfig) -> FrameEncoder:
+def choose_encoder(
+    codec: LayeredCodec, config: CodecConfig, source: SourceConfig, regions: Regions | None = None
+) -> FrameEncoder:
     """The encoder of the family that is set; for `auto`, of the one that suits the source, and a line says which."""
     if config.family == "video" or (config.family == "auto" and is_moving(source.address)):
         log.info("base layers are coded by %s, in groups of %d frames", config.encoder, config.group_frames)
-        return VideoFrameEncoder(codec, config)
+        return VideoFrameEncoder(codec, config, regions)
     if config.family == "auto":
         log.info("base layers are coded by the model %s: the source holds images", codec.name)
-    return FrameEncoder(codec, config)
+    return FrameEncoder(codec, config, regions)
