@@ -14,6 +14,7 @@ import random
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,7 +31,8 @@ from secondlook.edge.encode import choose_encoder
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.regions import Regions
 from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.spoolrows import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.still import StillGate
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
@@ -60,7 +62,8 @@ class Agent:
         self._config = config
         self._regions = Regions(config.regions)
         self._encoder = choose_encoder(codec, config.codec, config.source, self._regions)
-        self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
+        self._gate = StillGate(config.idle)
+        self._batch: list[Spoolable] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
         self._place = PlaceKeeper(config.data_dir, config.source, self.boot_id)
@@ -68,6 +71,7 @@ class Agent:
         self._committed_at = 0.0
         self._status_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
+        self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
         self._watchdog = Watchdog()
         self._turns_seen = 0  # of the uplink, when progress was last told
@@ -164,6 +168,7 @@ class Agent:
                 raise
         finally:
             if uplink.failure is None:
+                self._batch.extend(self._encoder.take_passed(all_of_them=True))
                 self._commit(spool, uplink)
                 self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
@@ -179,21 +184,34 @@ class Agent:
             self._commit(spool, uplink)
 
     def _take(self, captured: Frame) -> None:
-        seq = self._encoder.next_seq
         # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
         frame = replace(captured, image=self._regions.hide(captured.image))
         self._captured += 1
         self._last_frame_ns = frame.captured_ns
-        if self._config.source.record_dir is not None:
-            kept = frame if self._config.regions.mask_local else captured
-            _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
-        encoded = self._encoder.encode(frame)
-        self._too_large += self._is_too_large(encoded)
-        if frame.place is not None:
-            self._places.append(Taken(seq, frame.place))
-        self._batch.append(encoded)
-        self._bytes_base += len(encoded.base)
-        self._bytes_enhancement += len(encoded.enhancement)
+        if (reason := self._why_pass_over(frame)) is None:
+            encoded = self._encoder.encode(frame)
+            self._batch.extend(self._encoder.take_passed())
+            self._batch.append(encoded)
+            self._too_large += self._is_too_large(encoded)
+            self._bytes_base += len(encoded.base)
+            self._bytes_enhancement += len(encoded.enhancement)
+        else:
+            self._encoder.pass_over(frame, reason)
+            self._passed[reason] += 1
+        if reason != "thinned":  # such a frame may not have its number yet
+            seq = self._encoder.next_seq - 1
+            if frame.place is not None:
+                self._places.append(Taken(seq, frame.place))
+            if self._config.source.record_dir is not None:
+                kept = frame if self._config.regions.mask_local else captured
+                _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
+
+    def _why_pass_over(self, frame: Frame) -> PassedReason | None:
+        """Why a frame is not coded, if it is not."""
+        watched = self._regions.watched(*frame.image.shape[:2])
+        if self._gate.is_idle(frame.image, frame.captured_ns / 1e9, watched):
+            return "idle"
+        return None
 
     def _is_too_large(self, frame: SpooledFrame) -> bool:
         """Say why a frame goes under a tombstone that no spool and no packet can hold."""
@@ -220,7 +238,9 @@ class Agent:
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
             batch, self._batch = self._batch, []
-            places, self._places = self._places, []
+            last = batch[-1].last_seq if batch else -1
+            places = [taken for taken in self._places if taken.seq <= last]
+            self._places = [taken for taken in self._places if taken.seq > last]
             self._place.about_to_spool(places)
             try:
                 dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
@@ -232,7 +252,7 @@ class Agent:
                 self._wait_for_spool(error)
             else:
                 self._unspooled = None
-                self._spooled += len(batch)
+                self._spooled += sum(isinstance(item, SpooledFrame) for item in batch)
                 self._tombstoned += dropped
                 self._dropped_untold += max(0, dropped - self._too_large)
                 self._too_large = 0
@@ -250,17 +270,17 @@ class Agent:
             log.warning("the spool is full: %d undelivered frames dropped", self._dropped_untold)
             self._dropped_untold, self._dropped_told_at = 0, now
 
-    def _lose(self, batch: list[SpooledFrame], error: DiskFull) -> None:
+    def _lose(self, batch: list[Spoolable], error: DiskFull) -> None:
         """There is no room even for a tombstone; it is made once there is."""
         if not batch:
             return
         if self._unspooled is None:
-            log.error("frames are lost from %d on: %s", batch[0].seq, error)
+            log.error("frames are lost from %d on: %s", batch[0].first_seq, error)
         keys = [frame.needed_seq for frame in batch if frame.needed_seq is not None]
         self._encoder.end_group()
-        lost = UnspooledTombstone(batch[0].seq, batch[-1].seq, keys[-1] if keys else None)
+        lost = UnspooledTombstone(batch[0].first_seq, batch[-1].last_seq, keys[-1] if keys else None)
         self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
-        self._tombstoned += len(batch)
+        self._tombstoned += sum(isinstance(item, SpooledFrame) for item in batch)
 
     def _wait_for_delivery(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
         """Keep delivering and answering: for ever, or until all is safe and the lingering is over."""
@@ -345,6 +365,8 @@ class Agent:
             "acknowledged": uplink.acknowledged - uplink.acknowledged_earlier,
             "acknowledged_earlier": uplink.acknowledged_earlier,
             "tombstoned": self._tombstoned,
+            "idle": self._passed["idle"],
+            "thinned": self._passed["thinned"],
             "bytes_base": self._bytes_base,
             "bytes_enhancement_stored": self._bytes_enhancement,
             "bytes_enhancement_sent": uplink.enhancement_bytes_sent,

@@ -19,6 +19,7 @@ from secondlook.shared.health import HealthConfig
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
 from secondlook.shared.settings import (
+    DAY_SECONDS,
     MAX_BYTES,
     MAX_KEPT_SECONDS,
     Bytes,
@@ -110,6 +111,19 @@ def _polygon(name: str, text: str, picture: tuple[int, int] | None) -> Polygon:
         return Polygon.parse(text, picture)
     except ConfigError as error:
         raise ConfigError(f"{name} {error}") from error
+
+
+@dataclass(frozen=True)
+class IdleConfig(Settings):
+    """Frames in which nothing moved since the last one that was sent: they cost nothing, and are known to be such."""
+
+    # while nothing moves, one frame in so many seconds is sent; 0 sends all frames
+    heartbeat_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 0.0
+    after_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = (
+        5.0  # of stillness, before frames are passed over
+    )
+    # by which the mean of 8x8 pixels must differ for a movement; more where the picture is noisy
+    difference: Annotated[float, within(1, 255, "levels")] = 4.0
 
 
 @dataclass(frozen=True)
@@ -205,6 +219,7 @@ class EdgeConfig(Settings):
     linger_seconds: Annotated[float, within(0, MAX_KEPT_SECONDS, "seconds")] = 0.0
     codec: CodecConfig = field(default_factory=CodecConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
+    idle: IdleConfig = field(default_factory=IdleConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     health: HealthConfig = field(default_factory=HealthConfig)

@@ -12,7 +12,7 @@ from secondlook.edge.background import Background, Renewed
 from secondlook.edge.config import CodecConfig, RegionsConfig, SourceConfig
 from secondlook.edge.regions import Regions
 from secondlook.edge.sources import is_moving
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spoolrows import PassedOver, PassedReason, SpooledFrame
 from secondlook.shared.layers import Layers
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import MAX_PIXELS, GroupHead, join_layers
@@ -35,6 +35,7 @@ class FrameEncoder:
         self._config = config
         self._regions = regions or Regions(RegionsConfig())
         self._background = Background()
+        self._passed: list[PassedOver] = []  # not handed out yet
         self._still: U8Image | None = None  # the background as it was handed out last
         self._key: Key | None = None
         self._milliseconds: deque[float] = deque(maxlen=_TIMES_KEPT)
@@ -45,6 +46,7 @@ class FrameEncoder:
 
         It becomes a key if its turn has come, or if its size is another than the last key's.
         """
+        self._before(frame)
         seq = self.next_seq
         started = time.perf_counter()
         key_seq, layers = self._code(frame, seq)
@@ -63,11 +65,36 @@ class FrameEncoder:
     def end_group(self) -> None:
         """Frames were dropped: what comes must not depend on them. Deltas of the model depend on their key alone."""
 
+    def pass_over(self, frame: Frame, reason: PassedReason) -> None:
+        """Give a captured frame its number, though it is not coded: `take_passed` hands it out."""
+        if self._regions.need_background:
+            self._learn(frame)
+        self._number_passed(1, reason)
+
+    def take_passed(self, *, all_of_them: bool = False) -> list[PassedOver]:
+        """Frames that were passed over and have their numbers, each handed out once.
+
+        With `all_of_them`, those too that wait for the end of their group; the next frame begins another one then.
+        """
+        taken, self._passed = self._passed, []
+        return taken
+
+    def _number_passed(self, count: int, reason: PassedReason) -> None:
+        first, self.next_seq = self.next_seq, self.next_seq + count
+        last = self._passed[-1] if self._passed else None
+        if last is not None and last.reason == reason and last.last_seq == first - 1:
+            self._passed[-1] = PassedOver(last.first_seq, self.next_seq - 1, reason)
+        else:
+            self._passed.append(PassedOver(first, self.next_seq - 1, reason))
+
+    def _before(self, frame: Frame) -> None:
+        """A frame is about to get its number."""
+
     def _code(self, frame: Frame, seq: int) -> tuple[int | None, Layers]:
         """The key that the frame refers to, and its layers."""
         if self._regions.need_background:
             self._learn(frame)
-        key = None if seq % self._config.key_interval == 0 else self._key
+        key = self._key if self._key_holds(seq) else None
         encoded = self._codec.encode(
             self._regions.for_machines(frame.image, self._still),
             base_quality=self._config.base_quality,
@@ -78,6 +105,11 @@ class FrameEncoder:
         self._key = encoded.key
         is_key = encoded.key is None or encoded.key.sequence == seq
         return None if is_key or encoded.key is None else encoded.key.sequence, encoded.layers
+
+    def _key_holds(self, seq: int) -> bool:
+        """Whether the turn of another key has not come since the last one; frames may be passed over in between."""
+        interval = self._config.key_interval
+        return self._key is not None and seq // interval == self._key.sequence // interval
 
     def _learn(self, frame: Frame) -> tuple[U8Image, Renewed] | None:
         """Let the background see a frame; a new one, where there is one to hand out, and why."""
@@ -109,18 +141,47 @@ class VideoFrameEncoder(FrameEncoder):
         super().__init__(codec, config, regions)
         self._video = VideoEncoder(VideoSettings(config.encoder, config.preset, config.group_frames))
         self._first = 0  # sequence of the first frame of the group at hand
+        self._thinned = 0  # frames passed over that have no number yet: numbers of a group follow each other
 
     def end_group(self) -> None:
         self._video.end_group()
+
+    def pass_over(self, frame: Frame, reason: PassedReason) -> None:
+        """Frames that are thinned out get their numbers behind the group that goes on meanwhile; idle ones end it."""
+        self._learn_for_groups(frame)
+        if reason == "thinned":
+            self._thinned += 1
+            return
+        self.end_group()
+        self._number_thinned()
+        self._number_passed(1, reason)
+
+    def take_passed(self, *, all_of_them: bool = False) -> list[PassedOver]:
+        if all_of_them:
+            self.end_group()
+            self._number_thinned()
+        return super().take_passed()
+
+    def _before(self, frame: Frame) -> None:
+        if self._thinned and self._video.begins_group(frame.image, self._config.base_quality):
+            self._number_thinned()
+
+    def _number_thinned(self) -> None:
+        if self._thinned:
+            self._number_passed(self._thinned, "thinned")
+            self._thinned = 0
+
+    def _learn_for_groups(self, frame: Frame) -> None:
+        learned = self._learn(frame)
+        if learned is not None:
+            self._video.set_background(self._regions.for_machines(learned[0], None))
+            log.info("a new background: %s", learned[1].value)
 
     def _code(self, frame: Frame, seq: int) -> tuple[int | None, Layers]:
         if frame.image.shape[0] * frame.image.shape[1] > MAX_PIXELS:
             self.end_group()
             return super()._code(frame, seq)
-        learned = self._learn(frame)
-        if learned is not None:
-            self._video.set_background(self._regions.for_machines(learned[0], None))
-            log.info("a new background: %s", learned[1].value)
+        self._learn_for_groups(frame)
         shown = self._regions.for_machines(frame.image, self._still)
         coded = self._video.encode(shown, base_quality=self._config.base_quality)
         picture = self._codec.encode(

@@ -33,9 +33,11 @@ from secondlook.edge.spoolrows import (
     SCHEMA,
     SCHEMA_VERSION,
     UPGRADE,
+    PassedOver,
     PendingBase,
     Restored,
     Safe,
+    Spoolable,
     SpoolCounts,
     SpooledFrame,
     SpooledTombstone,
@@ -109,11 +111,11 @@ class Spool:
         return self._bytes
 
     def put(
-        self, frames: Sequence[SpooledFrame], now_ns: int, *, before: UnspooledTombstone | None = None
+        self, frames: Sequence[Spoolable], now_ns: int, *, before: UnspooledTombstone | None = None
     ) -> int:
         """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
         for them (older ones or some of them, by policy), each now under a tombstone; and so are those that
-        could not be stored right `before`, which do not count."""
+        could not be stored right `before`, and those that were passed over, which do not count."""
         state = self._bytes, self._clock_ns, self._wall_ns, self._dropped_key
         try:
             with self._lock, named_errors(self._path), immediate(self._db):
@@ -123,8 +125,11 @@ class Spool:
                     self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
                     self._lost_key(before.key_seq)
                 for frame in frames:
-                    dropped += self._put(frame)
-                last = frames[-1].seq if frames else -1 if before is None else before.last_seq
+                    if isinstance(frame, PassedOver):
+                        self._bury(self._boot, frame.first_seq, frame.last_seq, frame.reason)
+                    else:
+                        dropped += self._put(frame)
+                last = frames[-1].last_seq if frames else -1 if before is None else before.last_seq
                 self._db.execute(
                     "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from secondlook.shared.packet import BaseFrame, Tombstone
 from secondlook.shared.videobits import is_of_group
@@ -75,11 +76,39 @@ class SpooledFrame:
         return len(self.base) + len(self.enhancement)
 
     @property
+    def first_seq(self) -> int:
+        return self.seq
+
+    @property
+    def last_seq(self) -> int:
+        return self.seq
+
+    @property
     def needed_seq(self) -> int | None:
         """Of the key that nobody can decode others without, when this frame is dropped: its own, or its group's."""
         if self.key_seq is not None and is_of_group(self.base):
             return self.key_seq
         return self.seq if self.key_seq is None else None
+
+
+PassedReason = Literal["idle", "thinned"]
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Frames `first_seq` to `last_seq` that were captured and not coded, on purpose: no other frame depends on them."""
+
+    first_seq: int
+    last_seq: int
+    reason: PassedReason
+
+    @property
+    def needed_seq(self) -> None:
+        """Of a key: see `SpooledFrame`."""
+        return None
+
+
+Spoolable: TypeAlias = SpooledFrame | PassedOver
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,10 @@ class VideoEncoder:
         self._sent = frame.background_id
         return CodedFrame(frame, background)
 
+    def begins_group(self, image: U8Image, base_quality: int) -> bool:
+        """Whether `encode` will begin a group with this frame."""
+        return self._group is None or not self._goes_on(self._group, image, base_quality)
+
     def _goes_on(self, group: GroupEncoder, image: U8Image, base_quality: int) -> bool:
         same = group.size == (image.shape[1], image.shape[0]) and base_quality == self._quality
         return same and group.place < self._settings.group_frames

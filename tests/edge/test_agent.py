@@ -136,6 +136,8 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "acknowledged": 7,
         "acknowledged_earlier": 0,
         "tombstoned": 0,
+        "idle": 0,
+        "thinned": 0,
         "bytes_base": 7,
         "bytes_enhancement_sent": 0,
         "source": "ended",

@@ -55,6 +55,8 @@ GOLDEN: list[tuple[p.Packet, str, bytes]] = [
     ),
     (p.Ack(BOOT, 2, ((4, 5), (9, 9)), 65536), f"960104{_BOOT_HEX}0292920405920909ce00010000", b""),
     (p.Tombstone(BOOT, 3, 4, "spool-full"), f"960105{_BOOT_HEX}0304aa73706f6f6c2d66756c6c", b""),
+    (p.Tombstone(BOOT, 9, 308, "idle"), f"960105{_BOOT_HEX}09cd0134a469646c65", b""),
+    (p.Tombstone(BOOT, 309, 312, "thinned"), f"960105{_BOOT_HEX}cd0135cd0138a77468696e6e6564", b""),
     (p.EnhancementRequest(1, BOOT, 5, _NS, 50), f"97010601{_BOOT_HEX}05cf17979cfe362a000032", b""),
     (p.Chunk(1, 65536, 65540, 123, b"tail"), "96010701ce00010000ce000100047b", b"tail"),
     (p.Refusal(1, "expired"), "94010801a765787069726564", b""),
