@@ -28,7 +28,9 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
+from secondlook.edge.pacing import OVERHEAD_BYTES
 from secondlook.edge.place import PlaceKeeper, Taken
+from secondlook.edge.rate import RateControl
 from secondlook.edge.regions import Regions
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 1.0
+_RATE_SECONDS = 0.5  # between two looks of the rate control at the link
 _WAIT_SECONDS = 0.1
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
@@ -63,13 +66,17 @@ class Agent:
         self._regions = Regions(config.regions)
         self._encoder = choose_encoder(codec, config.codec, config.source, self._regions)
         self._gate = StillGate(config.idle)
+        self._rate: RateControl | None = None
+        if config.rate.uplink_kbps is not None:
+            self._rate = RateControl(config.rate, config.codec.base_quality, time.monotonic())
+            log.info("the uplink is kept to %g kbit/s", config.rate.uplink_kbps)
         self._batch: list[Spoolable] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
         self._place = PlaceKeeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
-        self._status_at = 0.0
+        self._status_at = self._rate_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
@@ -133,7 +140,7 @@ class Agent:
         rng = random.Random(self.boot_id)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng)
+            uplink = Uplink(config.link, identity, spool, rng, config.rate)
             camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
             uplink.start()
             try:
@@ -189,7 +196,7 @@ class Agent:
         self._captured += 1
         self._last_frame_ns = frame.captured_ns
         if (reason := self._why_pass_over(frame)) is None:
-            encoded = self._encoder.encode(frame)
+            encoded = self._encode(frame)
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)
             self._too_large += self._is_too_large(encoded)
@@ -206,12 +213,52 @@ class Agent:
                 kept = frame if self._config.regions.mask_local else captured
                 _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
 
+    def _encode(self, frame: Frame) -> SpooledFrame:
+        if self._rate is None:
+            return self._encoder.encode(frame)
+        self._encoder.base_quality = self._rate.quality
+        encoded = self._encoder.encode(frame)
+        first = encoded.key_seq is None and self._encoder.has_deltas
+        self._rate.coded(len(encoded.base), first=first, now=time.monotonic())
+        return encoded
+
     def _why_pass_over(self, frame: Frame) -> PassedReason | None:
         """Why a frame is not coded, if it is not."""
         watched = self._regions.watched(*frame.image.shape[:2])
         if self._gate.is_idle(frame.image, frame.captured_ns / 1e9, watched):
             return "idle"
+        if self._rate is not None and not self._rate.is_coded(time.monotonic()):
+            return "thinned"
         return None
+
+    def _keep_to_rate(self, spool: Spool, uplink: Uplink, now: float) -> None:
+        """Tell the rate control how the link does, now and then, and do what it says."""
+        if self._rate is None or now < self._rate_at:
+            return
+        self._rate_at = now + _RATE_SECONDS
+        for line in self._rate.news():
+            log.warning("%s", line)
+        if uplink.state != "up":
+            return  # while the gateway is away, frames are coded as they were before
+        frames, base_bytes = spool.waiting
+        self._rate.link(uplink.link_rate, base_bytes + frames * OVERHEAD_BYTES, now)
+        if (surplus := self._rate.surplus()) > 0:
+            self._give_up(spool, surplus)
+
+    def _give_up(self, spool: Spool, base_bytes: int) -> None:
+        try:
+            dropped = spool.give_up(base_bytes, time.time_ns())
+        except (DiskFull, StoreBusy) as error:
+            log.debug("nothing is given up now: %s", error)
+            return
+        if dropped:
+            self._tombstoned += dropped
+            self._encoder.end_group()
+            log.warning(
+                "%d frames are given up that waited for more than %g s of the link: newer ones go first",
+                dropped,
+                self._config.rate.behind_seconds,
+            )
 
     def _is_too_large(self, frame: SpooledFrame) -> bool:
         """Say why a frame goes under a tombstone that no spool and no packet can hold."""
@@ -314,6 +361,7 @@ class Agent:
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
         self._tell_progress(uplink)
+        self._keep_to_rate(spool, uplink, time.monotonic())
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._count(spool, self._status_at)
@@ -374,6 +422,8 @@ class Agent:
             "encode_fps": encoder.frames_per_second(),
             "source": camera.state,
             "link": uplink.state,
+            "link_kbps": None if self._rate is None else round(uplink.link_rate * 8 / 1000, 1),
+            "base_quality": encoder.base_quality,
             "clock_offset_seconds": uplink.clock_offset_seconds,
             "last_frame": _iso(self._last_frame_ns),
             "all_boots": None

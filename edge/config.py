@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +128,33 @@ class IdleConfig(Settings):
 
 
 @dataclass(frozen=True)
+class RateConfig(Settings):
+    """Keeps to the rate of a thin uplink, and to what it carries when that is less."""
+
+    # kilobits a second that may be sent, headers included; without it nothing is held back, and nothing thinned out
+    uplink_kbps: Annotated[float, within(1, 10_000_000, "kbit/s")] | None = None
+    # base quality below which frames are thinned out first; base_quality is where it begins
+    min_quality: Quality = 8
+    max_quality: Quality = 40  # base quality above which a link is left empty
+    # frames a second that are coded at least; below, quality goes under min_quality
+    min_fps: Annotated[float, within(0.01, 1000, "frames per second")] = 0.5
+    # What happens when more waits than behind_seconds of the link: the newest frames come through and the oldest are
+    # given up, under tombstones; or all are sent, however late, and new ones are coded smaller meanwhile.
+    when_behind: Literal["newest", "all"] = "newest"
+    behind_seconds: Annotated[float, within(5, MAX_KEPT_SECONDS, "seconds")] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_quality < self.min_quality:
+            raise ConfigError("max_quality is below min_quality")
+
+    @property
+    def uplink_bytes(self) -> float:
+        """Bytes a second that may be sent; infinite where nothing is set."""
+        return math.inf if self.uplink_kbps is None else self.uplink_kbps * 1000 / 8
+
+
+@dataclass(frozen=True)
 class CodecConfig(Settings):
     """How frames are encoded."""
 
@@ -220,6 +248,7 @@ class EdgeConfig(Settings):
     codec: CodecConfig = field(default_factory=CodecConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     idle: IdleConfig = field(default_factory=IdleConfig)
+    rate: RateConfig = field(default_factory=RateConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     health: HealthConfig = field(default_factory=HealthConfig)

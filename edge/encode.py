@@ -39,6 +39,9 @@ class FrameEncoder:
         self._still: U8Image | None = None  # the background as it was handed out last
         self._key: Key | None = None
         self._milliseconds: deque[float] = deque(maxlen=_TIMES_KEPT)
+        self.base_quality = (
+            config.base_quality
+        )  # of the frames to come; another one costs a key, or a new group
         self.next_seq = 0
 
     def encode(self, frame: Frame) -> SpooledFrame:
@@ -61,6 +64,11 @@ class FrameEncoder:
             base=layers.base,
             enhancement=layers.enhancement,
         )
+
+    @property
+    def has_deltas(self) -> bool:
+        """Whether most frames build on others, so that one that does not is larger than usual."""
+        return self._config.key_interval > 1
 
     def end_group(self) -> None:
         """Frames were dropped: what comes must not depend on them. Deltas of the model depend on their key alone."""
@@ -97,7 +105,7 @@ class FrameEncoder:
         key = self._key if self._key_holds(seq) else None
         encoded = self._codec.encode(
             self._regions.for_machines(frame.image, self._still),
-            base_quality=self._config.base_quality,
+            base_quality=self.base_quality,
             quality=self._config.quality,
             sequence=seq,
             key=key,
@@ -143,6 +151,10 @@ class VideoFrameEncoder(FrameEncoder):
         self._first = 0  # sequence of the first frame of the group at hand
         self._thinned = 0  # frames passed over that have no number yet: numbers of a group follow each other
 
+    @property
+    def has_deltas(self) -> bool:
+        return self._config.group_frames > 1
+
     def end_group(self) -> None:
         self._video.end_group()
 
@@ -163,7 +175,7 @@ class VideoFrameEncoder(FrameEncoder):
         return super().take_passed()
 
     def _before(self, frame: Frame) -> None:
-        if self._thinned and self._video.begins_group(frame.image, self._config.base_quality):
+        if self._thinned and self._video.begins_group(frame.image, self.base_quality):
             self._number_thinned()
 
     def _number_thinned(self) -> None:
@@ -183,7 +195,7 @@ class VideoFrameEncoder(FrameEncoder):
             return super()._code(frame, seq)
         self._learn_for_groups(frame)
         shown = self._regions.for_machines(frame.image, self._still)
-        coded = self._video.encode(shown, base_quality=self._config.base_quality)
+        coded = self._video.encode(shown, base_quality=self.base_quality)
         picture = self._codec.encode(
             frame.image, base_quality=self._config.base_quality, quality=self._config.quality, sequence=seq
         )

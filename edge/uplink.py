@@ -23,11 +23,12 @@ from typing import Literal, TypeAlias
 import zmq
 
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.config import LinkConfig
+from secondlook.edge.config import LinkConfig, RateConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
 from secondlook.edge.outage import LinkOutage
+from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import Safe
 from secondlook.shared.errors import (
@@ -52,6 +53,7 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
+from secondlook.shared.packetfields import MAX_CHUNK_BYTES
 from secondlook.shared.version import __version__
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -82,8 +84,15 @@ class AgentIdentity:
 class Uplink:
     """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
 
-    def __init__(self, config: LinkConfig, identity: AgentIdentity, spool: Spool, rng: random.Random) -> None:
-        """Raises KeyRejected, SecretExposed."""
+    def __init__(
+        self,
+        config: LinkConfig,
+        identity: AgentIdentity,
+        spool: Spool,
+        rng: random.Random,
+        rate: RateConfig | None = None,
+    ) -> None:
+        """`rate`: what the link may take, if that is bounded. Raises KeyRejected, SecretExposed."""
         self._config = config
         self._identity = identity
         self._spool = spool
@@ -92,6 +101,9 @@ class Uplink:
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._link_outage = LinkOutage(config.gateway, config.hello_seconds, time.monotonic())
         self._sender = BaseSender(config.times)
+        self._pacer = (
+            None if rate is None or rate.uplink_kbps is None else Pacer(rate.uplink_bytes, time.monotonic())
+        )
         self._responder = Responder(config.max_requests)
         self._bulk: Connection | None = None
         self._control: Connection | None = None
@@ -122,6 +134,11 @@ class Uplink:
         self.enhancement_bytes_sent = 0
         self.clock_offset_seconds: float | None = None  # gateway's clock minus ours; None until measured
         self.failure: SecondlookError | None = None
+
+    @property
+    def link_rate(self) -> float:
+        """Bytes a second that the link carries as far as is known, with headers; infinite where it is not bounded."""
+        return math.inf if self._pacer is None else self._pacer.rate
 
     def start(self) -> None:
         self._thread.start()
@@ -259,6 +276,8 @@ class Uplink:
         self._greeted_at[connection] = time.monotonic()
         if connection is self._bulk:
             self._sender.connected()
+            if self._pacer is not None:
+                self._pacer.connected(time.monotonic())
             self._tombstone_id = 0
             self._news.clear()  # of the connection before: the welcome says what holds now
             self._uncompared = self._spool.delivered_boots()
@@ -346,6 +365,7 @@ class Uplink:
     def _take_bulk(self, packet: Packet) -> None:
         if isinstance(packet, Welcome | Ack) and packet.credit_bytes > 0:
             self._busy.over(self._heard_at)
+        in_flight = self._in_flight()
         if isinstance(packet, Welcome):
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))
@@ -358,6 +378,21 @@ class Uplink:
                 packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes
             )
             self._news.append(Safe(packet.boot_id, packet.cumulative, packet.selective))
+        if self._pacer is not None:
+            self._pacer.acknowledged(in_flight - self._in_flight(), time.monotonic())
+
+    def _in_flight(self) -> int:
+        """Bytes that were sent and not acknowledged, headers included."""
+        return self._sender.in_flight_bytes + self._sender.in_flight * OVERHEAD_BYTES
+
+    def _may_send(self, size: int, now: float) -> bool:
+        if not self._sender.may_send(size):
+            return False
+        return self._pacer is None or self._pacer.may_send(self._in_flight(), now)
+
+    def _note_sent(self, size: int) -> None:
+        if self._pacer is not None:
+            self._pacer.sent(size + OVERHEAD_BYTES)
 
     def _take_control(self, packet: Packet) -> None:
         refusal = None
@@ -418,6 +453,7 @@ class Uplink:
             if not bulk.send(tombstone.packet()):
                 return
             self._tombstone_id = tombstone.id
+            self._note_sent(0)
             self._sender.sent(tombstone.boot_id, tombstone.first_seq, tombstone.last_seq, 0, now)
         self._send_frames(bulk, now)
 
@@ -429,8 +465,9 @@ class Uplink:
                 self._sender.drained(read.boot_id)
             for pending in batch:
                 size = len(pending.base)
-                if not self._sender.may_send(size) or not bulk.send(pending.packet(read.boot_id)):
+                if not self._may_send(size, now) or not bulk.send(pending.packet(read.boot_id)):
                     return
+                self._note_sent(size)
                 self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
 
     def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
@@ -448,6 +485,7 @@ class Uplink:
         if packet is None:
             self._sender.gone(flight)
         elif bulk.send(packet):
+            self._note_sent(flight.size_bytes)
             self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, flight.size_bytes, now)
 
     def _serve_control(self, now: float) -> None:
@@ -469,8 +507,17 @@ class Uplink:
             )
             if refusal_or_none is not None:
                 control.send(refusal_or_none)
-        while (chunk := self._responder.next_chunk()) is not None and control.send(chunk):
+        self._send_chunks(control, now)
+
+    def _send_chunks(self, control: Connection, now: float) -> None:
+        while self._responder.is_answering:
+            most = MAX_CHUNK_BYTES if self._pacer is None else self._pacer.chunk_bytes(now)
+            chunk = self._responder.next_chunk(most) if most else None
+            if chunk is None or not control.send(chunk):
+                return
             self._responder.sent(chunk)
+            if self._pacer is not None:
+                self._pacer.chunk_sent(len(chunk.payload))
             self.enhancement_bytes_sent += len(chunk.payload)
 
     def _hello(self, boot_id: str, channel: str) -> Hello:

@@ -189,6 +189,11 @@ class BaseSender:
     def in_flight_bytes(self) -> int:
         return self._in_flight_bytes
 
+    @property
+    def in_flight(self) -> int:
+        """Frames and tombstones that were sent and not acknowledged."""
+        return len(self._flights)
+
     def connected(self) -> None:
         """A new connection: nothing is in flight on it, nobody is welcomed, no credit is given."""
         self._boots.clear()

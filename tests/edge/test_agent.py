@@ -142,6 +142,8 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "bytes_enhancement_sent": 0,
         "source": "ended",
         "link": "down",
+        "link_kbps": None,
+        "base_quality": 16,
     }
 
 
