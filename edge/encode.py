@@ -6,10 +6,11 @@ import logging
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from secondlook.edge.background import Background, Renewed
 from secondlook.edge.config import CodecConfig, RegionsConfig, SourceConfig
+from secondlook.edge.noise import NoiseMeter
 from secondlook.edge.regions import Regions
 from secondlook.edge.sources import is_moving
 from secondlook.edge.spoolrows import PassedOver, PassedReason, SpooledFrame
@@ -19,11 +20,22 @@ from secondlook.shared.videobits import MAX_PIXELS, GroupHead, join_layers
 
 if TYPE_CHECKING:
     from secondlook.edge.camera import Frame
-    from secondlook.shared.layers import Key, LayeredCodec, U8Image
+    from secondlook.shared.layers import Encoded, Key, LayeredCodec, U8Image
 
 log = logging.getLogger(__name__)
 
 _TIMES_KEPT = 512
+# Times the noise's standard deviation: two frames differ by its root of 2, and places by a third from each other.
+_NOISES = 2.1
+_NEAR = 0.9  # of a key's bytes: a delta of more may be larger than another key would be
+
+_TRY_AGAIN = 8  # frames after a key that was not smaller
+
+
+class _More(TypedDict, total=False):
+    """What a codec is told beside what all codecs know."""
+
+    change_levels: float
 
 
 class FrameEncoder:
@@ -35,6 +47,9 @@ class FrameEncoder:
         self._config = config
         self._regions = regions or Regions(RegionsConfig())
         self._background = Background()
+        self._noise = NoiseMeter()
+        self._try_key_at = 0  # sequence from which another key is tried where a delta is large
+        self._key_bytes = 0  # of the base layer of the key at hand
         self._passed: list[PassedOver] = []  # not handed out yet
         self._still: U8Image | None = None  # the background as it was handed out last
         self._key: Key | None = None
@@ -102,17 +117,34 @@ class FrameEncoder:
         """The key that the frame refers to, and its layers."""
         if self._regions.need_background:
             self._learn(frame)
-        key = self._key if self._key_holds(seq) else None
-        encoded = self._codec.encode(
-            self._regions.for_machines(frame.image, self._still),
+        shown = self._regions.for_machines(frame.image, self._still)
+        more: _More = {}
+        if self._config.change_levels is not None:
+            more["change_levels"] = max(self._config.change_levels, _NOISES * self._noise.see(shown))
+        encoded = self._encode(shown, seq, self._key if self._key_holds(seq) else None, more)
+        is_delta = encoded.key is not None and encoded.key.sequence != seq
+        if is_delta and seq >= self._try_key_at and len(encoded.layers.base) > _NEAR * self._key_bytes:
+            # The smaller one wins, and a new key is nearer to what comes.
+            as_key = self._encode(shown, seq, None, more)
+            if len(as_key.layers.base) < len(encoded.layers.base):
+                encoded = as_key
+            else:
+                self._try_key_at = seq + _TRY_AGAIN
+        self._key = encoded.key
+        is_key = encoded.key is None or encoded.key.sequence == seq
+        if is_key:
+            self._key_bytes = len(encoded.layers.base)
+        return None if is_key or encoded.key is None else encoded.key.sequence, encoded.layers
+
+    def _encode(self, shown: U8Image, seq: int, key: Key | None, more: _More) -> Encoded:
+        return self._codec.encode(
+            shown,
             base_quality=self.base_quality,
             quality=self._config.quality,
             sequence=seq,
             key=key,
+            **more,
         )
-        self._key = encoded.key
-        is_key = encoded.key is None or encoded.key.sequence == seq
-        return None if is_key or encoded.key is None else encoded.key.sequence, encoded.layers
 
     def _key_holds(self, seq: int) -> bool:
         """Whether the turn of another key has not come since the last one; frames may be passed over in between."""
