@@ -32,14 +32,20 @@ from secondlook.edge.pacing import OVERHEAD_BYTES
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.rate import RateControl
 from secondlook.edge.regions import Regions
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.spool import (
+    PassedReason,
+    Spool,
+    Spoolable,
+    SpoolCounts,
+    SpooledFrame,
+    UnspooledTombstone,
+)
 from secondlook.edge.still import StillGate
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
 from secondlook.shared.outage import Outage
-from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -64,7 +70,7 @@ class Agent:
         self.boot_id = secrets.token_hex(16)
         self._config = config
         self._regions = Regions(config.regions)
-        self._encoder = choose_encoder(codec, config.codec, config.source, self._regions)
+        self._encoder = choose_encoder(codec, config.codec, config.source, self.boot_id, self._regions)
         self._gate = StillGate(config.idle)
         self._rate: RateControl | None = None
         if config.rate.uplink_kbps is not None:
@@ -218,7 +224,7 @@ class Agent:
             return self._encoder.encode(frame)
         self._encoder.base_quality = self._rate.quality
         encoded = self._encoder.encode(frame)
-        first = encoded.key_seq is None and self._encoder.has_deltas
+        first = encoded.info.key_seq is None and self._encoder.has_deltas
         self._rate.coded(len(encoded.base), first=first, now=time.monotonic())
         return encoded
 
@@ -272,9 +278,9 @@ class Agent:
                 log.warning(
                     "frame %d is too large (%dx%d): %s of %d bytes, at most %d are possible; lower source.resize or"
                     " the quality",
-                    frame.seq,
-                    frame.width,
-                    frame.height,
+                    frame.info.seq,
+                    frame.info.width,
+                    frame.info.height,
                     what,
                     size,
                     most,

@@ -13,8 +13,9 @@ from secondlook.edge.config import CodecConfig, RegionsConfig, SourceConfig
 from secondlook.edge.noise import NoiseMeter
 from secondlook.edge.regions import Regions
 from secondlook.edge.sources import is_moving
-from secondlook.edge.spoolrows import PassedOver, PassedReason, SpooledFrame
+from secondlook.edge.spool import PassedOver, PassedReason, SpooledFrame
 from secondlook.shared.layers import Layers
+from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import MAX_PIXELS, GroupHead, join_layers
 
@@ -41,9 +42,12 @@ class _More(TypedDict, total=False):
 class FrameEncoder:
     """Encodes the frames of one boot in order; sequence numbers begin at 0."""
 
-    def __init__(self, codec: LayeredCodec, config: CodecConfig, regions: Regions | None = None) -> None:
+    def __init__(
+        self, codec: LayeredCodec, config: CodecConfig, boot_id: str, regions: Regions | None = None
+    ) -> None:
         """`regions`: of frames whose privacy masks are filled already."""
         self._codec = codec
+        self._boot_id = boot_id
         self._config = config
         self._regions = regions or Regions(RegionsConfig())
         self._background = Background()
@@ -54,9 +58,8 @@ class FrameEncoder:
         self._still: U8Image | None = None  # the background as it was handed out last
         self._key: Key | None = None
         self._milliseconds: deque[float] = deque(maxlen=_TIMES_KEPT)
-        self.base_quality = (
-            config.base_quality
-        )  # of the frames to come; another one costs a key, or a new group
+        # Of the frames to come. Another one costs a key, or a new group.
+        self.base_quality = config.base_quality
         self.next_seq = 0
 
     def encode(self, frame: Frame) -> SpooledFrame:
@@ -70,15 +73,16 @@ class FrameEncoder:
         key_seq, layers = self._code(frame, seq)
         self._milliseconds.append((time.perf_counter() - started) * 1000.0)
         self.next_seq = seq + 1
-        return SpooledFrame(
+        info = FrameInfo(
+            boot_id=self._boot_id,
             seq=seq,
             captured_ns=frame.captured_ns,
             width=frame.image.shape[1],
             height=frame.image.shape[0],
             key_seq=key_seq,
-            base=layers.base,
-            enhancement=layers.enhancement,
+            enhancement_bytes=len(layers.enhancement),
         )
+        return SpooledFrame(info, layers.base, layers.enhancement)
 
     @property
     def has_deltas(self) -> bool:
@@ -177,8 +181,10 @@ class VideoFrameEncoder(FrameEncoder):
     A frame larger than the video family takes is coded by the model alone.
     """
 
-    def __init__(self, codec: LayeredCodec, config: CodecConfig, regions: Regions | None = None) -> None:
-        super().__init__(codec, config, regions)
+    def __init__(
+        self, codec: LayeredCodec, config: CodecConfig, boot_id: str, regions: Regions | None = None
+    ) -> None:
+        super().__init__(codec, config, boot_id, regions)
         self._video = VideoEncoder(VideoSettings(config.encoder, config.preset, config.group_frames))
         self._first = 0  # sequence of the first frame of the group at hand
         self._thinned = 0  # frames passed over that have no number yet: numbers of a group follow each other
@@ -241,12 +247,16 @@ class VideoFrameEncoder(FrameEncoder):
 
 
 def choose_encoder(
-    codec: LayeredCodec, config: CodecConfig, source: SourceConfig, regions: Regions | None = None
+    codec: LayeredCodec,
+    config: CodecConfig,
+    source: SourceConfig,
+    boot_id: str,
+    regions: Regions | None = None,
 ) -> FrameEncoder:
     """The encoder of the family that is set; for `auto`, of the one that suits the source, and a line says which."""
     if config.family == "video" or (config.family == "auto" and is_moving(source.address)):
         log.info("base layers are coded by %s, in groups of %d frames", config.encoder, config.group_frames)
-        return VideoFrameEncoder(codec, config, regions)
+        return VideoFrameEncoder(codec, config, boot_id, regions)
     if config.family == "auto":
         log.info("base layers are coded by the model %s: the source holds images", codec.name)
-    return FrameEncoder(codec, config, regions)
+    return FrameEncoder(codec, config, boot_id, regions)

@@ -29,8 +29,7 @@ from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe
+from secondlook.edge.spool import Safe, Spool
 from secondlook.shared.errors import (
     DiskFull,
     KeyRejected,
@@ -42,6 +41,7 @@ from secondlook.shared.errors import (
 from secondlook.shared.link import BaseSender, Flight
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
+    MAX_CHUNK_BYTES,
     Ack,
     ChunkCredit,
     EnhancementRequest,
@@ -53,7 +53,6 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
-from secondlook.shared.packetfields import MAX_CHUNK_BYTES
 from secondlook.shared.version import __version__
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -464,11 +463,11 @@ class Uplink:
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
-                size = len(pending.base)
-                if not self._may_send(size, now) or not bulk.send(pending.packet(read.boot_id)):
+                size = len(pending.payload)
+                if not self._may_send(size, now) or not bulk.send(pending):
                     return
                 self._note_sent(size)
-                self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
+                self._sender.sent(read.boot_id, pending.info.seq, pending.info.seq, size, now)
 
     def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
         """Send again what was not acknowledged in time, if the spool still has it."""
@@ -481,7 +480,7 @@ class Uplink:
                     packet = tombstone.packet()
         else:
             for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
-                packet = pending.packet(flight.boot_id)
+                packet = pending
         if packet is None:
             self._sender.gone(flight)
         elif bulk.send(packet):

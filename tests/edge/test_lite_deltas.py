@@ -13,6 +13,7 @@ from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
 from tests.pictures import photo, psnr
 
+BOOT = "a" * 32
 SCENE = photo(128, 192)
 
 
@@ -28,7 +29,7 @@ def noisy(sigma: float, seed: int, scene: np.ndarray = SCENE) -> np.ndarray:
 
 
 def encoded(codec, images: list[np.ndarray], **settings: object):
-    encoder = FrameEncoder(codec, CodecConfig(key_interval=50, **settings))
+    encoder = FrameEncoder(codec, CodecConfig(key_interval=50, **settings), BOOT)
     return [encoder.encode(Frame(image, 0)) for image in images], encoder
 
 
@@ -68,7 +69,7 @@ def test_noise_is_measured_whatever_moves(sigma: float) -> None:
 def test_noise_of_the_camera_is_no_change_however_low_the_setting(codec) -> None:
     images = [noisy(6, seed) for seed in range(4)]
     frames, _ = encoded(codec, images, change_levels=1.0)
-    assert [frame.key_seq for frame in frames] == [None, 0, 0, 0]
+    assert [frame.info.key_seq for frame in frames] == [None, 0, 0, 0]
     assert max(len(frame.base) for frame in frames[1:]) < 0.2 * len(frames[0].base)
     quiet, _ = encoded(codec, [images[0], noisy(6, 1, images[0])], change_levels=1.0)
     assert len(quiet[1].base) < 0.2 * len(quiet[0].base)
@@ -87,7 +88,7 @@ def test_what_moves_is_coded_all_the_same(codec) -> None:
 def test_the_smaller_of_key_and_delta_is_sent_and_a_new_key_is_the_next_ones(codec) -> None:
     other = photo(128, 192)[::-1, ::-1].copy()
     frames, _ = encoded(codec, [SCENE, SCENE, other, other])
-    assert [frame.key_seq for frame in frames] == [None, 0, None, 2]
+    assert [frame.info.key_seq for frame in frames] == [None, 0, None, 2]
     as_delta = codec.encode(
         other, base_quality=16, quality=40, key=codec.encode(SCENE, base_quality=16, quality=40).key
     )

@@ -14,11 +14,10 @@ from secondlook.edge.encode import FrameEncoder
 from secondlook.edge.enhance import Responder
 from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
 from secondlook.edge.rate import RateControl
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spool import Spool, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.packet import ChunkCredit, EnhancementRequest
+from secondlook.shared.packet import ChunkCredit, EnhancementRequest, FrameInfo
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.linkmodel import CLIPS, FPS, falling, simulate
 from tests.edge.test_agent import PlainCodec, still
@@ -183,21 +182,21 @@ def test_small_chunks_keep_to_four_on_their_way() -> None:
 
 def test_frames_that_are_given_up_go_under_tombstones_with_those_that_need_them(tmp_path: Path) -> None:
     spool = Spool(tmp_path, SpoolConfig(min_free_bytes=0), BOOT, 1)
-    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4))
+    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4), BOOT)
     frames = [encoder.encode(still()) for _ in range(10)]
     spool.put(frames, 2)
     assert spool.waiting == (10, sum(len(frame.base) for frame in frames))
     assert spool.give_up(5, 3) == 8, "the second key goes with its deltas"
     (tombstone,) = spool.tombstones(0)
     assert (tombstone.first_seq, tombstone.last_seq, tombstone.reason) == (0, 7, "behind")
-    assert [pending.seq for pending in spool.read(BOOT, 0, 1 << 20)] == [8, 9]
+    assert [pending.info.seq for pending in spool.read(BOOT, 0, 1 << 20)] == [8, 9]
     assert spool.waiting == (2, sum(len(frame.base) for frame in frames[8:]))
     assert spool.give_up(100, 4) == 2 and spool.waiting == (0, 0)
     spool.close()
 
 
 def test_the_uplink_keeps_to_its_rate(tmp_path: Path) -> None:
-    frames = [SpooledFrame(seq, 5, 64, 48, None, bytes(2000), b"e") for seq in range(40)]
+    frames = [SpooledFrame(FrameInfo(BOOT, seq, 5, 64, 48, None, 1), bytes(2000), b"e") for seq in range(40)]
     rate = RateConfig(uplink_kbps=(2000 + OVERHEAD_BYTES) * 8 / 1000 * 20)  # twenty of them a second
     spool = Spool(tmp_path, SpoolConfig(min_free_bytes=0), BOOT, 1)
     spool.put(frames, 2)

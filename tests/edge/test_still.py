@@ -16,8 +16,7 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.camera import Frame
 from secondlook.edge.config import CodecConfig, EdgeConfig, IdleConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.encode import FrameEncoder, choose_encoder
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import PassedOver, SpooledFrame
+from secondlook.edge.spool import PassedOver, Spool, SpooledFrame
 from secondlook.edge.still import StillGate
 from secondlook.shared.codec import load_codec
 from secondlook.shared.videobits import GroupHead, parse_base
@@ -25,6 +24,7 @@ from tests.edge.gateway import Memory, SmallGateway
 from tests.edge.test_agent import PlainCodec
 from tests.pictures import photo
 
+BOOT = "a" * 32
 SCENE = photo(240, 320)
 GATED = IdleConfig(heartbeat_seconds=10, after_seconds=2)
 FPS = 5
@@ -115,7 +115,7 @@ def frame(number: int, image: np.ndarray = SCENE) -> Frame:
 
 
 def test_a_group_ends_where_nothing_moves_and_its_numbers_have_no_hole(codec) -> None:
-    encoder = choose_encoder(codec, CodecConfig(family="video"), SourceConfig("demo:"))
+    encoder = choose_encoder(codec, CodecConfig(family="video"), SourceConfig("demo:"), BOOT)
     small = SCENE[:64, :96]
     made: list[SpooledFrame | PassedOver] = []
     for number, reason in enumerate(["", "", "thinned", "", "idle", "idle", "idle", "", "thinned", ""]):
@@ -125,7 +125,9 @@ def test_a_group_ends_where_nothing_moves_and_its_numbers_have_no_hole(codec) ->
             coded = encoder.encode(frame(number, small))
             made += [*encoder.take_passed(), coded]
     made += encoder.take_passed(all_of_them=True)
-    assert [item if isinstance(item, PassedOver) else (item.seq, item.key_seq) for item in made] == [
+    assert [
+        item if isinstance(item, PassedOver) else (item.info.seq, item.info.key_seq) for item in made
+    ] == [
         (0, None),
         (1, 0),
         (2, 0),  # the frame before it was thinned out, and has its number behind the group
@@ -137,11 +139,11 @@ def test_a_group_ends_where_nothing_moves_and_its_numbers_have_no_hole(codec) ->
     ]
     assert isinstance(parse_base(made[5].base), GroupHead)
     coded = encoder.encode(frame(11, small))
-    assert (coded.seq, coded.key_seq) == (10, None), "what was handed out is over"
+    assert (coded.info.seq, coded.info.key_seq) == (10, None), "what was handed out is over"
 
 
 def test_deltas_go_on_over_frames_that_are_passed_over() -> None:
-    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4))
+    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4), BOOT)
     made = []
     for number in range(10):
         if number in (3, 4, 5):
@@ -150,19 +152,19 @@ def test_deltas_go_on_over_frames_that_are_passed_over() -> None:
             made.append(encoder.encode(frame(number)))
             made[-1:] = [*encoder.take_passed(), made[-1]]
     # The turn of a key was passed over: the next frame is one.
-    assert [item if isinstance(item, PassedOver) else (item.seq, item.key_seq) for item in made] == [
-        *((0, None), (1, 0), (2, 0), PassedOver(3, 5, "thinned"), (6, None), (7, 6), (8, None), (9, 8))
-    ]
+    assert [
+        item if isinstance(item, PassedOver) else (item.info.seq, item.info.key_seq) for item in made
+    ] == [*((0, None), (1, 0), (2, 0), PassedOver(3, 5, "thinned"), (6, None), (7, 6), (8, None), (9, 8))]
 
 
 def test_the_spool_buries_what_was_passed_over_and_counts_no_loss(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, SpoolConfig(min_free_bytes=0), "a" * 32, 1)
-    encoder = FrameEncoder(PlainCodec(), CodecConfig())
+    spool = Spool(tmp_path, SpoolConfig(min_free_bytes=0), BOOT, 1)
+    encoder = FrameEncoder(PlainCodec(), CodecConfig(), BOOT)
     first, last = encoder.encode(frame(0)), PassedOver(1, 7, "idle")
     assert spool.put([first, last], 2) == 0
     (tombstone,) = spool.tombstones(0)
     assert (tombstone.first_seq, tombstone.last_seq, tombstone.reason) == (1, 7, "idle")
-    assert spool.next_seq("a" * 32) == 8
+    assert spool.next_seq(BOOT) == 8
     spool.close()
 
 
