@@ -146,7 +146,7 @@ class Agent:
         rng = random.Random(self.boot_id)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng, config.rate)
+            uplink = Uplink(config.link, identity, spool, rng, rate=config.rate)
             camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
             uplink.start()
             try:

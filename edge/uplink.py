@@ -89,6 +89,7 @@ class Uplink:
         identity: AgentIdentity,
         spool: Spool,
         rng: random.Random,
+        *,
         rate: RateConfig | None = None,
     ) -> None:
         """`rate`: what the link may take, if that is bounded. Raises KeyRejected, SecretExposed."""

@@ -203,7 +203,7 @@ def test_the_uplink_keeps_to_its_rate(tmp_path: Path) -> None:
     memory = Memory()
     gateway = SmallGateway(memory)
     link = LinkConfig(gateway=gateway.address, retry_min_seconds=0.02, retry_max_seconds=0.1)
-    uplink = Uplink(link, AgentIdentity("gate", BOOT, "camera"), spool, random.Random(1), rate)
+    uplink = Uplink(link, AgentIdentity("gate", BOOT, "camera"), spool, random.Random(1), rate=rate)
     uplink.start()
     wait_until(lambda: len(memory.frames) > 0)
     began, already = time.monotonic(), len(memory.frames)
