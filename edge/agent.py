@@ -70,7 +70,11 @@ class Agent:
         self.boot_id = secrets.token_hex(16)
         self._config = config
         self._regions = Regions(config.regions)
-        self._encoder = choose_encoder(codec, config.codec, config.source, self.boot_id, self._regions)
+        coding = config.codec
+        if config.rate.uplink_kbps is not None and coding.background_quality is None:
+            # Or each quality that the rate control chooses would have a background of its own.
+            coding = replace(coding, background_quality=coding.base_quality)
+        self._encoder = choose_encoder(codec, coding, config.source, self.boot_id, self._regions)
         self._gate = StillGate(config.idle)
         self._rate: RateControl | None = None
         if config.rate.uplink_kbps is not None:

@@ -171,6 +171,9 @@ class CodecConfig(Settings):
     family: Literal["auto", "lite", "video"] = "lite"
     encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x264"  # of family video
     preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
+    # quality of the backgrounds of groups, with x264: the same bytes at every base quality; without it, base_quality
+    # codes them too, but where a rate control changes that
+    background_quality: Quality | None = None
     # frames of a group at most: a lost frame costs the rest of its group
     group_frames: Annotated[int, within(1, 255, "frames")] = 250
     threads: Threads = 0  # threads of encoding, 0 = one per core

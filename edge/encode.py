@@ -185,7 +185,9 @@ class VideoFrameEncoder(FrameEncoder):
         self, codec: LayeredCodec, config: CodecConfig, boot_id: str, regions: Regions | None = None
     ) -> None:
         super().__init__(codec, config, boot_id, regions)
-        self._video = VideoEncoder(VideoSettings(config.encoder, config.preset, config.group_frames))
+        self._video = VideoEncoder(
+            VideoSettings(config.encoder, config.preset, config.group_frames, config.background_quality)
+        )
         self._first = 0  # sequence of the first frame of the group at hand
         self._thinned = 0  # frames passed over that have no number yet: numbers of a group follow each other
 
