@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,21 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 def test_a_control_begins_within_its_bounds() -> None:
     assert RateControl(RateConfig(uplink_kbps=9, max_quality=12), 40, 0.0).quality == 12
     assert RateControl(RateConfig(uplink_kbps=9, min_quality=12), 4, 0.0).quality == 12
+
+
+def test_whatever_happens_quality_and_frame_rate_stay_within_their_bounds() -> None:
+    rng = random.Random(4)
+    for _ in range(30):
+        config = RateConfig(uplink_kbps=rng.uniform(1, 5000), min_quality=5, max_quality=50, min_fps=0.5)
+        control, now = RateControl(config, 16, 0.0), 0.0
+        coded_at = [0.0]
+        for _ in range(300):
+            now += rng.choice((0.001, 0.2, 0.2, 3.0))
+            control.link(config.uplink_bytes * rng.uniform(0.02, 1), int(10 ** rng.uniform(0, 8)), now)
+            if control.is_coded(now):
+                control.coded(int(10 ** rng.uniform(0, 6)), first=rng.random() < 0.1, now=now)
+                coded_at.append(now)
+            assert 0 <= control.quality <= 50 and control.surplus() >= 0
+            control.news()
+        pauses = [late - early for early, late in pairwise(coded_at)]
+        assert max(pauses) < 60, "the camera is never switched off"
