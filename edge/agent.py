@@ -241,15 +241,15 @@ class Agent:
             return "thinned"
         return None
 
-    def _keep_to_rate(self, spool: Spool, uplink: Uplink, now: float) -> None:
+    def _keep_to_rate(self, spool: Spool, uplink: Uplink, camera: Camera, now: float) -> None:
         """Tell the rate control how the link does, now and then, and do what it says."""
         if self._rate is None or now < self._rate_at:
             return
         self._rate_at = now + _RATE_SECONDS
         for line in self._rate.news():
             log.warning("%s", line)
-        if uplink.state != "up":
-            return  # while the gateway is away, frames are coded as they were before
+        if uplink.state != "up" or camera.state == "ended":
+            return  # the gateway is away: frames are coded as before; or nothing newer comes that could go first
         frames, base_bytes = spool.waiting
         self._rate.link(uplink.link_rate, base_bytes + frames * OVERHEAD_BYTES, now)
         if (surplus := self._rate.surplus()) > 0:
@@ -371,7 +371,7 @@ class Agent:
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
         self._tell_progress(uplink)
-        self._keep_to_rate(spool, uplink, time.monotonic())
+        self._keep_to_rate(spool, uplink, camera, time.monotonic())
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._count(spool, self._status_at)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from secondlook.edge.config import CodecConfig, LinkConfig, RateConfig, SpoolConfig
+from secondlook.edge.agent import Agent
+from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, RateConfig, SourceConfig, SpoolConfig
 from secondlook.edge.encode import FrameEncoder
 from secondlook.edge.enhance import Responder
 from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
@@ -246,3 +248,45 @@ def test_whatever_happens_quality_and_frame_rate_stay_within_their_bounds() -> N
             control.news()
         pauses = [late - early for early, late in pairwise(coded_at)]
         assert max(pauses) < 60, "the camera is never switched off"
+
+
+class _Waiting:
+    """A spool in which ten minutes of the link wait."""
+
+    def __init__(self, link_bytes: float) -> None:
+        self.waiting = (1, int(600 * link_bytes))
+        self.given_up: list[int] = []
+
+    def give_up(self, base_bytes: int, now_ns: int) -> int:
+        self.given_up.append(base_bytes)
+        self.waiting = (1, self.waiting[1] - base_bytes)
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("link", "camera", "when_behind", "gives_up"),
+    [
+        ("up", "running", "newest", True),
+        ("up", "running", "all", False),
+        ("down", "running", "newest", False),  # nothing newer could go in their place
+        ("up", "ended", "newest", False),
+    ],
+)
+def test_the_oldest_frames_are_given_up_only_where_newer_ones_can_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, link: str, camera: str, when_behind: str, gives_up: bool
+) -> None:
+    rate = RateConfig(uplink_kbps=20, when_behind=when_behind, behind_seconds=40)
+    agent = Agent(EdgeConfig("gate", SourceConfig("demo:"), rate=rate, data_dir=tmp_path), PlainCodec())
+    spool = _Waiting(rate.uplink_bytes)
+    uplink = SimpleNamespace(state=link, link_rate=rate.uplink_bytes)
+    now = time.monotonic()
+    for turn in range(4):
+        agent._keep_to_rate(spool, uplink, SimpleNamespace(state=camera), now + turn)
+    assert bool(spool.given_up) is gives_up
+    if gives_up:
+        assert len(spool.given_up) == 1, "it is done once, and then there is no more to give up"
+        assert spool.waiting[1] == pytest.approx(20 * rate.uplink_bytes, rel=0.02)
+        assert "7 frames are given up that waited for more than 40 s of the link" in caplog.text
+        assert agent._tombstoned == 7
+    if link == "up" and camera == "running":
+        assert caplog.text.count("behind: 10 min 0 s of frames wait for a link that carries 20.0 kbit/s") == 1
