@@ -207,6 +207,7 @@ class Agent:
         self._last_frame_ns = frame.captured_ns
         if (reason := self._why_pass_over(frame)) is None:
             encoded = self._encode(frame)
+            self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)
             self._too_large += self._is_too_large(encoded)

@@ -34,6 +34,7 @@ class _Masks:
     hidden: Mask | None
     ignored: Mask | None
     still: Mask | None  # outside of the regions of interest
+    watched: Mask | None  # what none of these covers
 
 
 class Regions:
@@ -67,9 +68,7 @@ class Regions:
 
     def watched(self, height: int, width: int) -> Mask | None:
         """Where a movement counts: bool[H,W]; None for everywhere."""
-        masks = self._for_size(height, width)
-        unwatched = [mask for mask in (masks.hidden, masks.ignored, masks.still) if mask is not None]
-        return ~np.logical_or.reduce(unwatched) if unwatched else None
+        return self._for_size(height, width).watched
 
     def drawn_on(self, image: U8Image) -> U8Image:
         """A copy of the picture with the outlines of all polygons."""
@@ -92,9 +91,11 @@ class Regions:
                 for kind, polygons in self._polygons.items()
             }
             inside = covered["interest"]
-            self._masks[height, width] = _Masks(
-                covered["privacy"], covered["ignored"], None if inside is None else ~inside
-            )
+            hidden, ignored = covered["privacy"], covered["ignored"]
+            still = None if inside is None else ~inside
+            unwatched = [mask for mask in (hidden, ignored, still) if mask is not None]
+            watched = ~np.logical_or.reduce(unwatched) if unwatched else None
+            self._masks[height, width] = _Masks(hidden, ignored, still, watched)
         return self._masks[height, width]
 
 

@@ -30,6 +30,7 @@ class StillGate:
         self._config = config
         self._sent: _F32 | None = None  # blocks of the last frame that was sent
         self._before: _F32 | None = None  # blocks of the frame before this
+        self._latest: tuple[_F32, float] | None = None  # blocks of the frame looked at last, and when
         self._noise = 0.0  # of a block's difference between two frames, in levels
         self._moved_at = self._sent_at = 0.0
 
@@ -46,24 +47,27 @@ class StillGate:
         if self._config.heartbeat_seconds == 0:
             return False
         blocks = _blocks(image)
-        if self._sent is None or self._before is None or self._sent.shape != blocks.shape:
+        if self._before is None or self._before.shape != blocks.shape:
             self._before, self._moved_at = blocks, now
-            return self._send(blocks, now)
+            self._latest = blocks, now
+            return False
         self._measure(blocks)
+        self._latest = blocks, now
+        if self._sent is None or self._sent.shape != blocks.shape:
+            return False
         changed = cv2.absdiff(blocks, self._sent) > self.threshold
         if watched is not None:
             changed &= _touched(watched, blocks.shape)
         if changed.any():
             self._moved_at = now
-            return self._send(blocks, now)
+            return False
         closed = not 0 <= now - self._moved_at < self._config.after_seconds
-        if closed and 0 <= now - self._sent_at < self._config.heartbeat_seconds:
-            return True
-        return self._send(blocks, now)
+        return closed and 0 <= now - self._sent_at < self._config.heartbeat_seconds
 
-    def _send(self, blocks: _F32, now: float) -> bool:
-        self._sent, self._sent_at = blocks, now
-        return False
+    def sent(self) -> None:
+        """The frame that was looked at last is sent: what comes is compared with it."""
+        if self._latest is not None:
+            self._sent, self._sent_at = self._latest
 
     def _measure(self, blocks: _F32) -> None:
         """Follow the noise: of two frames in a row most blocks differ by nothing else."""

@@ -42,8 +42,16 @@ def with_walker(at: int, contrast: int = 40) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def is_idle(gate: StillGate, image: np.ndarray, now: float, watched: np.ndarray | None = None) -> bool:
+    """What the gate says of a frame, which is sent where it is not idle."""
+    idle = gate.is_idle(image, now, watched)
+    if not idle:
+        gate.sent()
+    return idle
+
+
 def passed(gate: StillGate, images: list[np.ndarray]) -> list[bool]:
-    return [gate.is_idle(image, number / FPS) for number, image in enumerate(images)]
+    return [is_idle(gate, image, number / FPS) for number, image in enumerate(images)]
 
 
 def test_without_a_heartbeat_all_frames_are_sent() -> None:
@@ -80,10 +88,20 @@ def test_what_moves_slowly_is_seen_once_it_has_moved_far_enough() -> None:
     assert 3 <= len(sent) <= 40, "each frame is compared with the last one sent, not with the one before"
 
 
+def test_frames_are_compared_with_what_was_sent_not_with_what_was_thinned_out() -> None:
+    gate = StillGate(GATED)
+    assert passed(gate, [SCENE] * 20)[-1]
+    for number in range(30):  # somebody came and stands still, and no frame of it goes out
+        assert not gate.is_idle(with_walker(80), 4 + number / FPS)
+    gate.sent()
+    assert not gate.is_idle(with_walker(80), 10.2), "it moved less than two seconds ago"
+    assert gate.is_idle(with_walker(80), 12.5)
+
+
 def test_light_that_changes_is_a_change() -> None:
     gate = StillGate(GATED)
     assert passed(gate, [SCENE] * 20)[-1]
-    assert not gate.is_idle(np.clip(SCENE.astype(int) + 12, 0, 255).astype(np.uint8), 20 / FPS)
+    assert not is_idle(gate, np.clip(SCENE.astype(int) + 12, 0, 255).astype(np.uint8), 20 / FPS)
 
 
 def test_movement_counts_where_it_is_watched() -> None:
@@ -91,18 +109,18 @@ def test_movement_counts_where_it_is_watched() -> None:
     for counts, inside in ((True, watched), (False, ~watched)):
         gate = StillGate(GATED)
         images = [SCENE] * 20 + [with_walker(80)]
-        assert [gate.is_idle(image, at / FPS, inside) for at, image in enumerate(images)][-1] != counts
+        assert [is_idle(gate, image, at / FPS, inside) for at, image in enumerate(images)][-1] != counts
 
 
 def test_another_size_and_a_clock_that_jumps_do_no_harm() -> None:
     gate = StillGate(GATED)
     assert passed(gate, [SCENE] * 20)[-1]
-    assert not gate.is_idle(SCENE[:100], 4.0)
-    assert not gate.is_idle(SCENE[:100], 4.2)
-    assert gate.is_idle(SCENE[:100], 8.0)
-    assert not gate.is_idle(SCENE[:100], -1000.0), "set back: one frame, to be sure"
-    assert gate.is_idle(SCENE[:100], -999.0)
-    assert not gate.is_idle(SCENE[:100], 1e9)
+    assert not is_idle(gate, SCENE[:100], 4.0)
+    assert not is_idle(gate, SCENE[:100], 4.2)
+    assert is_idle(gate, SCENE[:100], 8.0)
+    assert not is_idle(gate, SCENE[:100], -1000.0), "set back: one frame, to be sure"
+    assert is_idle(gate, SCENE[:100], -999.0)
+    assert not is_idle(gate, SCENE[:100], 1e9)
 
 
 @pytest.fixture(scope="module")
