@@ -27,6 +27,7 @@ from secondlook.edge.config import LinkConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
+from secondlook.edge.known import KnownBackgrounds
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.spool import Spool
 from secondlook.edge.spoolrows import Safe
@@ -42,10 +43,12 @@ from secondlook.shared.link import BaseSender, Flight
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     Ack,
+    BaseFrame,
     ChunkCredit,
     EnhancementRequest,
     Fault,
     Hello,
+    LeanFrame,
     Packet,
     Ping,
     Pong,
@@ -92,6 +95,7 @@ class Uplink:
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._link_outage = LinkOutage(config.gateway, config.hello_seconds, time.monotonic())
         self._sender = BaseSender(config.times)
+        self._known = KnownBackgrounds()
         self._responder = Responder(config.max_requests)
         self._bulk: Connection | None = None
         self._control: Connection | None = None
@@ -259,6 +263,7 @@ class Uplink:
         self._greeted_at[connection] = time.monotonic()
         if connection is self._bulk:
             self._sender.connected()
+            self._known.connected()
             self._tombstone_id = 0
             self._news.clear()  # of the connection before: the welcome says what holds now
             self._uncompared = self._spool.delivered_boots()
@@ -337,13 +342,24 @@ class Uplink:
         if fault.code == "busy":
             self._busy.met(f"gateway {self._config.gateway} takes no frames: {fault.text}", self._heard_at)
             return
+        if fault.code == "background-unknown":
+            self._send_again(self._known.unknown())
+            return
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
+        if fault.code == "rejected" and connection is self._bulk:
+            self._send_again(self._known.refused())
         if fault.code == "hello-first":
             # Every frame under way is answered so; one hello will do for all of them.
             due = self._greeted_at.get(connection, -math.inf) + _GREET_SECONDS
             self._greet.setdefault(connection, due)
 
+    def _send_again(self, places: dict[str, int]) -> None:
+        for boot_id, seq in places.items():
+            self._sender.rewind(boot_id, seq)
+
     def _take_bulk(self, packet: Packet) -> None:
+        if isinstance(packet, Welcome | Ack):
+            self._known.safe(packet.boot_id, packet.cumulative)
         if isinstance(packet, Welcome | Ack) and packet.credit_bytes > 0:
             self._busy.over(self._heard_at)
         if isinstance(packet, Welcome):
@@ -428,9 +444,11 @@ class Uplink:
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
-                size = len(pending.base)
-                if not self._sender.may_send(size) or not bulk.send(pending.packet(read.boot_id)):
+                packet = self._known.packet(read.boot_id, pending)
+                size = len(packet.payload)
+                if not self._sender.may_send(size) or not bulk.send(packet):
                     return
+                self._known.sent(packet)
                 self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
 
     def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
@@ -444,11 +462,15 @@ class Uplink:
                     packet = tombstone.packet()
         else:
             for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
-                packet = pending.packet(flight.boot_id)
+                packet = self._known.packet(flight.boot_id, pending)
         if packet is None:
             self._sender.gone(flight)
         elif bulk.send(packet):
-            self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, flight.size_bytes, now)
+            size = 0
+            if isinstance(packet, BaseFrame | LeanFrame):
+                self._known.sent(packet)
+                size = len(packet.payload)
+            self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, size, now)
 
     def _serve_control(self, now: float) -> None:
         control = self._control

@@ -33,6 +33,7 @@ from secondlook.shared.packetfields import (
     Code,
     Crc,
     Cumulative,
+    Digest,
     EdgeId,
     EnhancementBytes,
     MaybeNoBytes,
@@ -228,9 +229,28 @@ class Fault(Packet):
     text: Text
 
 
+@dataclass(frozen=True)
+class LeanFrame(Packet):
+    """Edge → gateway: the first frame of a video group without its background, which the gateway has.
+
+    `background`: SHA-256 of the background packet, in hexadecimal. With it, this is a `BaseFrame` without a key.
+    """
+
+    KIND: ClassVar[int] = 13
+    CRC_OF_PAYLOAD: ClassVar[bool] = True
+    boot_id: BootId
+    seq: Seq
+    captured_ns: Nanoseconds
+    width: Side
+    height: Side
+    enhancement_bytes: MaybeNoBytes
+    background: Digest
+    payload: BasePayload
+
+
 _ALL = (
     *(Hello, Welcome, BaseFrame, Ack, Tombstone, EnhancementRequest),
-    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault),
+    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame),
 )
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 

@@ -30,6 +30,7 @@ REFUSALS = ("expired", "busy", "unknown")
 EDGE_ID = re.compile(r"[a-z0-9-]{1,64}")
 BOOT_ID = re.compile(r"[0-9a-f]{32}")
 CODE = re.compile(r"[a-z0-9-]{1,64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Check(Protocol):
@@ -137,6 +138,7 @@ RequestId: TypeAlias = Annotated[int, Whole(1, MAX_SEQ)]
 Priority: TypeAlias = Annotated[int, Whole(0, 100)]
 Code: TypeAlias = Annotated[str, TextOf(64, CODE)]
 Text: TypeAlias = Annotated[str, TextOf(200)]
+Digest: TypeAlias = Annotated[str, TextOf(64, SHA256)]
 Channel: TypeAlias = Annotated[str, OneOf(CHANNELS)]
 RefusalReason: TypeAlias = Annotated[str, OneOf(REFUSALS)]
 Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], AscendingRanges()]

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from secondlook.cloud.config import IntakeLimits, RateLimits
+from secondlook.cloud.gateway.backgrounds import Backgrounds
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
@@ -24,6 +25,7 @@ from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
 from secondlook.cloud.storage.requests import Assemblies, RequestState, RequestTable
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
+    BitstreamError,
     DiskFull,
     PacketError,
     QueueFull,
@@ -41,6 +43,7 @@ from secondlook.shared.packet import (
     EnhancementRequest,
     Fault,
     Hello,
+    LeanFrame,
     Packet,
     Ping,
     Pong,
@@ -50,6 +53,7 @@ from secondlook.shared.packet import (
     parse,
 )
 from secondlook.shared.packetfields import MAX_RANGES
+from secondlook.shared.videobits import join_head
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ _CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be n
 _CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
 _CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
+    LeanFrame: "bulk",
     Tombstone: "bulk",
     Chunk: "control",
     Refusal: "control",
@@ -89,6 +94,7 @@ class Intake:
         self._queue = queue
         self._requests = requests
         self._blobs = blobs
+        self._backgrounds = Backgrounds(blobs)
         self._limits = limits
         self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
@@ -327,6 +333,8 @@ class Intake:
         if channel != session.channel:
             name = type(packet).__name__
             return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
+        if isinstance(packet, LeanFrame):
+            return self._collect_lean(peer, session, packet, now)
         if isinstance(packet, BaseFrame | Tombstone):
             return self._collect(peer, session, packet, now)
         if isinstance(packet, Chunk):
@@ -405,6 +413,24 @@ class Intake:
             )
             self._complaints.warning("gaps", text, now)
 
+    def _collect_lean(self, peer: Peer, session: Session, packet: LeanFrame, now: float) -> list[Packet]:
+        """Take the first frame of a group as if its background had come with it."""
+        if self._is_stalled(now):
+            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
+        background = self._backgrounds.find(session.edge_id, packet.background, now=now)
+        if background is None:
+            text = f"background {packet.background[:16]} of frame {packet.seq} is not here: send it along"
+            return [Fault("background-unknown", text)]
+        # What a few bytes turn into counts as sent.
+        if not self._rates.admits(session.edge_id, packets=0, size_bytes=len(background), now=now):
+            return self._too_fast(session.edge_id, now)
+        try:
+            fields = {name: value for name, value in vars(packet).items() if name != "background"}
+            whole = BaseFrame(**fields | {"key_seq": None, "payload": join_head(background, packet.payload)})
+        except (BitstreamError, PacketError) as error:
+            return [self._fault("rejected", str(error), now)]
+        return self._collect(peer, session, whole, now)
+
     def _collect(
         self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float
     ) -> list[Packet]:
@@ -439,8 +465,16 @@ class Intake:
             enhancement_bytes=packet.enhancement_bytes,
             payload=packet.payload,
         )
+        if packet.key_seq is None:
+            self._keep_background(session.edge_id, packet.payload, now)
         self._batcher.growing.add_frame(peer, frame)
         return []
+
+    def _keep_background(self, edge_id: str, base: bytes, now: float) -> None:
+        try:
+            self._backgrounds.keep(edge_id, base, may_write=not self._disk_was_full, now=now)
+        except BitstreamError:
+            return  # whoever decodes it says so
 
     def _chunk(self, session: Session, chunk: Chunk, now: float) -> list[Packet]:
         request = self._requests.get(chunk.request_id)

@@ -29,7 +29,14 @@ from secondlook.cloud.catalogue.retention import (
 from secondlook.cloud.config import RetentionConfig
 from secondlook.cloud.retention import Deleted, Report, Reserve, Retainer
 from secondlook.cloud.retention import run as retention_run
-from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from secondlook.cloud.storage.blobs import (
+    Blobs,
+    background_key,
+    base_key,
+    enhancement_key,
+    image_key,
+    open_blobs,
+)
 from secondlook.main import main
 from secondlook.shared.errors import DiskFull, ReviewGone, StoreUnavailable, Unwritable
 from tests.cloud.servers import point_aws_at, s3_running, small_disk
@@ -457,6 +464,15 @@ def test_blobs_without_a_row_go_after_a_grace_and_others_stay(site: Site) -> Non
     deleted = late.run_once().deleted
     assert (deleted.orphan_blobs, deleted.orphan_bytes) == (3, 300)
     assert site.stored == {*wanted, "base/notes.txt"}
+
+
+def test_backgrounds_stay_while_a_frame_of_their_camera_host_does(site: Site) -> None:
+    site.frame(50)
+    ours, theirs = background_key("gate", "ab" * 32), background_key("elsewhere", "ab" * 32)
+    for blob in (ours, theirs):
+        site.blobs.put(blob, LAYER)
+    Retainer(site.catalogue, site.blobs, KEEP_ALL, clock=lambda: NOW * 2).run_once()
+    assert ours in site.stored and theirs not in site.stored
 
 
 def test_a_sweep_comes_at_its_time(small: Site) -> None:
