@@ -22,12 +22,13 @@ from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FrameQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
-from secondlook.shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
+from secondlook.shared.packetfields import BOOT_ID, CODE, EDGE_ID, MAX_SEQ
 
 MAX_LEASED = 64
 MAX_ROWS = 500
 MAX_REQUEST_BYTES = 64 << 10
 _MAX_ARGUMENTS = 16
+_MAX_ASKED = 10_000
 _COMPLAINT_SECONDS = 1.0
 _LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 
@@ -63,6 +64,15 @@ class _Arguments:
             raise PacketMalformed(f"{name} holds a NUL character")
         return value
 
+    def code_or_none(self, name: str) -> str:
+        """A code, as the reason of a tombstone; empty where none is given."""
+        if name not in self._given:
+            return ""
+        code = self.text(name, 64)
+        if CODE.fullmatch(code) is None:
+            raise PacketMalformed(f"{name} is no code")
+        return code
+
     def worker(self) -> str:
         """Who calls: the name that goes with the key of the connection, and the one that the worker gives itself."""
         name = self.text("worker", 128)
@@ -94,7 +104,7 @@ class _Arguments:
 @dataclass(frozen=True)
 class Broker:
     """``connected`` tells which edges are connected, and on which channels; ``clock_offsets`` how far their clocks
-    are behind, in seconds."""
+    are behind, in seconds. ``greet_again`` lets a camera host say hello anew, so that it compares what is held here."""
 
     queue: FrameQueue
     ledger: Ledger
@@ -102,6 +112,8 @@ class Broker:
     blobs: Blobs
     connected: Callable[[], Mapping[str, Sequence[str]]]
     clock_offsets: Callable[[], Mapping[str, float]] = dict
+    greet_again: Callable[[str], None] = lambda edge_id: None
+    _asked: set[tuple[str, str, int]] = field(default_factory=set)  # for frames once more
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
     def answer(self, message: bytes, *, now: float, caller: str = "") -> bytes:
@@ -128,6 +140,7 @@ class Broker:
 
     def on_rollback(self, message: bytes, error: StorageError) -> bytes:
         """The answer to a request whose work was rolled back with that of others."""
+        self._asked.clear()
         try:
             request_id, *_ = _open(message, "")
         except PacketMalformed as malformed:
@@ -149,15 +162,33 @@ class Broker:
     def nack(self, arguments: _Arguments, now: float) -> None:
         id_ = arguments.whole("id", 1, MAX_SEQ)
         delay, worker = arguments.seconds("delay_seconds", LONGEST_LEASE_SECONDS), arguments.worker()
-        why = arguments.text("why", 500)
+        why, hopeless = arguments.text("why", 500), arguments.code_or_none("hopeless")
         arguments.end()
-        self.queue.nack(id_, delay_seconds=delay, worker=worker, why=why, now=now)
+        self.queue.nack(id_, delay_seconds=delay, worker=worker, why=why, now=now, hopeless=hopeless)
 
     def extend(self, arguments: _Arguments, now: float) -> None:
         ids, ttl = arguments.ids("ids"), arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS)
         worker = arguments.worker()
         arguments.end()
         self.queue.extend(ids, ttl_seconds=ttl, worker=worker, now=now)
+
+    def ask_again(self, arguments: _Arguments, now: float) -> bool:
+        """A worker finds that a frame which was received is not stored: its camera host is to send it again.
+
+        Returns whether it is asked for, which happens once: what is gone there too comes back as a tombstone.
+        """
+        edge_id, boot_id, seq = arguments.frame()
+        arguments.end()
+        name = (edge_id, boot_id, seq)
+        if name in self._asked or seq not in self.ledger.received(edge_id, boot_id):
+            return False
+        if len(self._asked) >= _MAX_ASKED:
+            self._asked.clear()
+        self._asked.add(name)
+        self.queue.forget_names(edge_id, boot_id)
+        self.ledger.take_out(edge_id, boot_id, seq)
+        self.greet_again(edge_id)
+        return True
 
     def request_enhancement(self, arguments: _Arguments, now: float) -> int:
         edge_id, boot_id, seq = arguments.frame()
@@ -260,6 +291,7 @@ _OPERATIONS: dict[str, Callable[[Broker, _Arguments, float], object]] = {
     "lease": Broker.lease,
     "ack": Broker.ack,
     "nack": Broker.nack,
+    "ask_again": Broker.ask_again,
     "extend": Broker.extend,
     "request_enhancement": Broker.request_enhancement,
     "enhancement_state": Broker.enhancement_state,

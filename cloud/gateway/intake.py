@@ -95,6 +95,7 @@ class Intake:
         self._requests = requests
         self._blobs = blobs
         self._backgrounds = Backgrounds(blobs)
+        self._to_greet: set[str] = set()
         self._limits = limits
         self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
@@ -153,6 +154,10 @@ class Intake:
     def expel(self, *, now: float) -> list[Peer]:
         """Forget the connections whose key is no longer in force; they are to be cut."""
         return self._sessions.expel(now)
+
+    def greet_again(self, edge_id: str) -> None:
+        """Let a camera host say hello anew on bulk, and so compare what it was told is safe with what is held."""
+        self._to_greet.add(edge_id)
 
     def has(self, peer: Peer) -> bool:
         """Whether a peer said hello."""
@@ -253,12 +258,25 @@ class Intake:
             self._tell_busy,
             self._probes,
             self._requests_to_send,
+            self._greetings,
         )
         return [packet for step in steps for packet in self._attempt(step, now)]
 
     def serve_requests(self, *, now: float) -> list[Outgoing]:
-        """The enhancement requests to send now."""
-        return self._attempt(self._requests_to_send, now)
+        """What workers asked for: the enhancement requests to send now, and hosts that are to compare."""
+        return self._attempt(self._requests_to_send, now) + self._greetings(now)
+
+    def _greetings(self, now: float) -> list[Outgoing]:
+        if not self._to_greet:
+            return []
+        fault = Fault("hello-first", "frames that were received are lost: say hello, and compare")
+        peers = [
+            peer
+            for peer, session in self._sessions.items()
+            if session.channel == "bulk" and session.edge_id in self._to_greet
+        ]
+        self._to_greet.clear()
+        return [(peer, fault) for peer in peers]
 
     def _attempt(self, step: Callable[[float], list[Outgoing]], now: float) -> list[Outgoing]:
         try:

@@ -180,8 +180,14 @@ class FrameQueue(Protocol):
         """
         ...
 
-    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
-        """Give an item back, not to be leased again before the delay. Raises LeaseLost."""
+    def nack(
+        self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
+    ) -> None:
+        """Give an item back, not to be leased again before the delay. Raises LeaseLost.
+
+        One that had all its attempts is dead; with ``hopeless``, the reason of a tombstone, it is gone under that: for
+        what no later attempt could make good.
+        """
         ...
 
     def dead(self, n: int) -> list[Dead]:
@@ -390,14 +396,24 @@ class SqliteQueue:
         if len(own) < len(rows):
             raise LeaseLost(_LOST)
 
-    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
+    def nack(
+        self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
+    ) -> None:
         with transaction(self._db):
             row = self._db.execute(
-                "SELECT attempts FROM queue WHERE id = ? AND state = 'leased' AND worker = ?", (id_, worker)
+                "SELECT attempts, edge_id, boot_id, seq, payload_bytes FROM queue "
+                "WHERE id = ? AND state = 'leased' AND worker = ?",
+                (id_, worker),
             ).fetchone()
             if row is None:
                 raise LeaseLost(_LOST)
-            if row[0] >= self._limits.max_attempts:
+            attempts, *name, size = row
+            if attempts >= self._limits.max_attempts and hopeless:
+                self._delete([id_])
+                self._count_live({name[0]: [size]}, -1)
+                self._removed([Dead(id_, attempts, *name, why, size, now)], hopeless)
+                return
+            if attempts >= self._limits.max_attempts:
                 self._bury([id_], why, now)
                 return
             self._db.execute(

@@ -170,8 +170,19 @@ class JetStreamQueue:
         if not self._nats.run(self._ack(ids, worker)):
             raise LeaseLost(_LOST)
 
-    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
-        self._nats.run(self._nack(id_, delay_seconds, worker, why, now))
+    def nack(
+        self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
+    ) -> None:
+        lease, message = self._nats.run(self._given_back(id_, worker))
+        if lease.attempts >= self._limits.max_attempts and hopeless:
+            frame = _unpack(message.data or b"")
+            if frame is not None:
+                name, size = (frame.edge_id, frame.boot_id, frame.seq), len(frame.payload)
+                # The ledger first: what it does not hear of stays.
+                self._removed([Dead(id_, lease.attempts, *name, why, size, now)], hopeless)
+            self._nats.run(self._drop(lease))
+            return
+        self._nats.run(self._nack(lease, message, delay_seconds, why, now))
         self._trim_dead()
 
     def dead(self, n: int) -> list[Dead]:
@@ -406,19 +417,29 @@ class JetStreamQueue:
             return lease
         return None if await self._get(self._streams.frames, id_) is not None else False
 
-    async def _nack(self, id_: int, delay_seconds: float, worker: str, why: str, now: float) -> None:
+    async def _given_back(self, id_: int, worker: str) -> tuple[_Lease, api.RawStreamMsg]:
+        """A worker's lease that ends now, and its message. Raises LeaseLost."""
         lease = await self._held(id_, worker)
         message = await self._get(self._streams.frames, id_)
         if message is None:
             raise LeaseLost(_LOST)
         self._holders.pop(id_, None)
+        return lease, message
+
+    async def _nack(
+        self, lease: _Lease, message: api.RawStreamMsg, delay_seconds: float, why: str, now: float
+    ) -> None:
         subject = str(message.subject)
         if lease.attempts >= self._limits.max_attempts:
             await self._bury(lease, subject, message.data or b"", why, now)
             return
         await self._note([replace(lease, worker="", company=1)], delay_seconds)
-        self._holders.pop(id_, None)
+        self._holders.pop(lease.id, None)
         self._streams.wake([self._streams.edge_of(subject)])
+
+    async def _drop(self, lease: _Lease) -> None:
+        await self._nats.request(lease.reply, b"+ACK")
+        await self._forget(lease.id)
 
     async def _bury(self, lease: _Lease, subject: str, data: bytes, why: str, now: float) -> None:
         head = {

@@ -227,6 +227,26 @@ def test_a_poison_item_dies_with_its_reason_and_leaves_the_rest_alone(engine: En
     assert engine.open().dead(5) == [dead]
 
 
+def test_a_hopeless_item_goes_under_a_tombstone_after_its_last_attempt(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0), queued(1))
+    for attempt in range(LIMITS.max_attempts):
+        assert engine.removed == []
+        held = await_lease(queue)
+        assert (held.frame.seq, held.attempts) == (0, attempt + 1)
+        queue.nack(
+            held.id, delay_seconds=0, worker="w1", why="lacks a key", now=time.time(), hopeless="lacks"
+        )
+    ((gone, reason),) = engine.removed
+    assert (gone.edge_id, gone.seq, gone.why, reason) == ("gate", 0, "lacks a key", "lacks")
+    assert (queue.depth, queue.dead_count) == (1, 0)
+    assert seqs(lease(queue)) == [1]
+    with pytest.raises(LeaseLost):
+        queue.nack(held.id, delay_seconds=0, worker="w1", why="x", now=time.time(), hopeless="lacks")
+    queue.ack([held.id], worker="w1")
+    assert len(engine.removed) == 1
+
+
 def test_an_item_that_kills_its_workers_dies_too(engine: Engine) -> None:
     queue = engine.open()
     put(queue, queued(0))
