@@ -27,8 +27,18 @@ from nats.js import api
 
 from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.addresses import NatsAddress, parse_nats
+from secondlook.cloud.storage.affinity import Affinity
 from secondlook.cloud.storage.jetstream import End, JetStream, Request, answered, is_missing, stored
-from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, Dead, Leased, QueuedFrame, Removed, least_room
+from secondlook.cloud.storage.queue import (
+    OVER_LIMIT,
+    PURGED,
+    Dead,
+    Leased,
+    QueuedFrame,
+    Removed,
+    hosts_in_groups,
+    least_room,
+)
 from secondlook.cloud.storage.streams import Streams
 from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull, StorageError, StoreUnavailable
 from secondlook.shared.packetfields import MAX_MESSAGE_BYTES
@@ -100,6 +110,7 @@ class JetStreamQueue:
         address = parse_nats(url)
         self._limits, self._config = limits, config
         self._removed = removed
+        self._affinity = Affinity()
         self._holders: dict[int, tuple[_Lease, float]] = {}  # by id: what was leased here, and until when
         self._alone: deque[tuple[_Item, float]] = (
             deque()
@@ -160,6 +171,7 @@ class JetStreamQueue:
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         leased = self._nats.run(self._lease(n, ttl_seconds, worker, now))
+        self._affinity.leased(worker, hosts_in_groups(leased), drained=len(leased) < n, now=now)
         self._trim_dead()
         return leased
 
@@ -299,8 +311,10 @@ class JetStreamQueue:
             return await self._hold([alone], ttl_seconds, worker)
         taken: list[_Item] = []
         room, pulls = _LEASE_BYTES, 0
+        reserved = self._affinity.reserved(worker, now)
         while len(taken) < n and pulls < _MAX_PULLS and room > 0:
-            line = self._streams.line()[: min(_PULLS_AT_ONCE, n - len(taken))]
+            line = [edge_id for edge_id in self._streams.line() if edge_id not in reserved]
+            line = line[: min(_PULLS_AT_ONCE, n - len(taken))]
             if not line:
                 break
             pulls += len(line)

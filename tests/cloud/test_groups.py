@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,13 +13,17 @@ import numpy as np
 import pytest
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.config import PolicyConfig, WorkerConfig
 from secondlook.cloud.storage.blobs import Blobs, base_key, open_blobs
 from secondlook.cloud.storage.ledger import with_keys
 from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits
 from secondlook.cloud.workers import groups
+from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.groups import GroupDecoders
+from secondlook.cloud.workers.machine import MachineWorker
 from secondlook.cloud.workers.poison import check_layer
 from secondlook.shared import packet as p
+from secondlook.shared.detection import Detection
 from secondlook.shared.errors import (
     FrameMissing,
     MalformedBitstream,
@@ -31,7 +36,17 @@ from secondlook.shared.layers import Layers
 from secondlook.shared.link import Received
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import GroupHead, join_layers
-from tests.cloud.helpers import BOOT, Edge, base_frame, grey, running, settings, wait_until
+from tests.cloud.helpers import (
+    BOOT,
+    Edge,
+    OneBox,
+    PlainCodec,
+    base_frame,
+    grey,
+    running,
+    settings,
+    wait_until,
+)
 from tests.cloud.test_workers import Site
 from tests.pictures import photo, psnr
 
@@ -331,3 +346,39 @@ def test_frames_behind_a_hole_go_under_tombstones_and_the_next_group_is_decoded(
     assert patient.broker.stats()["dead"] == 0
     assert patient.broker.ask_again("gate", BOOT, 1) is False, "it was asked for"
     assert patient.broker.ask_again("gate", BOOT, 77) is False, "it never came"
+
+
+def test_of_three_workers_one_dies_in_the_middle_of_a_group(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every picture that the detector sees is the frame's own, and each frame is filed once."""
+    monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.05)
+    seen: list[np.ndarray] = []
+
+    class Watching(OneBox):
+        def detect(self, picture: np.ndarray) -> list[Detection]:
+            seen.append(picture)
+            return super().detect(picture)
+
+    with ExitStack() as opened:
+        workers = []
+        for name in ("w1", "w2", "w3"):
+            broker = opened.enter_context(BrokerClient(site.broker._config, name))
+            config = WorkerConfig(batch=2, lease_seconds=0.5)
+            workers.append(
+                MachineWorker(
+                    broker, PlainCodec(), Watching(), site.catalogue, site.blobs, PolicyConfig(), config
+                )
+            )
+        site.deliver(*packets(5))
+        assert workers[0].step() == 2
+        # This one takes two frames from the middle, and is not heard of any more.
+        assert len(workers[1].broker.lease(2, 0.5)) == 2
+        site.deliver(*packets(len(FRAMES))[5:])
+        wait_until(
+            lambda: [workers[0].step(), workers[2].step()] == [0, 0] and len(site.frames()) == len(FRAMES)
+        )
+    assert site.frames() == [(seq, 1) for seq in range(len(FRAMES))]
+    assert site.broker.stats()["dead"] == 0 and site.broker.tombstones(0) == []
+    alike = [max(range(len(FRAMES)), key=lambda n, one=one: psnr(one, image(n))) for one in seen]
+    assert sorted(alike) == list(range(len(FRAMES)))

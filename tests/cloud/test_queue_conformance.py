@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from secondlook.cloud.storage.affinity import STAY_SECONDS
 from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, FrameQueue, QueuedFrame
 from secondlook.shared.errors import LeaseLost, QueueFull
 from secondlook.shared.packetfields import MAX_BASE_BYTES
@@ -446,3 +447,32 @@ def test_a_reopened_queue_holds_what_was_put(engine: Engine) -> None:
     again = engine.open()
     assert again.depth == 3
     assert seqs(lease(again)) == [0, 1, 2]
+
+
+def test_frames_of_groups_stay_with_a_worker_and_are_anybodys_when_it_is_gone(engine: Engine) -> None:
+    queue, now = engine.open(), time.time()
+    edges, workers = ("a", "b", "c"), ("w1", "w2", "w3")
+
+    def served(seq: int, at: float, *asking: str) -> dict[str, str]:
+        """Which worker gets the next frame of each camera host, when these ask in turn."""
+        frames = [queued(seq, edge_id=edge_id, payload=b"\x8a group") for edge_id in edges]
+        queue.put(frames, now=at)
+        found: dict[str, str] = {}
+        deadline = time.monotonic() + 10
+        while len(found) < len(edges):
+            assert time.monotonic() < deadline, f"nobody gets the frames of {set(edges) - set(found)}"
+            for worker in asking:
+                leased = queue.lease(9, ttl_seconds=60, worker=worker, now=at)
+                found.update((item.frame.edge_id, worker) for item in leased)
+                queue.ack([item.id for item in leased], worker=worker)
+        return found
+
+    served(0, now, *workers)
+    first = served(1, now + 0.5, *workers)
+    for seq in range(2, 8):
+        assert served(seq, now + seq / 2, *reversed(workers)) == first
+        assert sorted(first.values()) == list(workers)
+    gone = first["a"]
+    rest = [worker for worker in workers if worker != gone]
+    later = served(8, now + 4 + STAY_SECONDS, *rest)
+    assert set(later.values()) <= set(rest)
