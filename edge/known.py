@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from secondlook.edge.spoolrows import PendingBase
 from secondlook.shared.packet import BaseFrame, LeanFrame
 from secondlook.shared.videobits import background_digest, split_head
 
@@ -28,23 +27,19 @@ class KnownBackgrounds:
         self._lean.clear()
         self._refused = False
 
-    def packet(self, boot_id: str, pending: PendingBase) -> BaseFrame | LeanFrame:
+    def packet(self, frame: BaseFrame) -> BaseFrame | LeanFrame:
         """A frame as it is to be sent: without its background where the gateway has that."""
-        whole = pending.packet(boot_id)
-        parts = None if self._refused else split_head(pending.base)
+        parts = None if self._refused else split_head(frame.payload)
         if parts is None:
-            return whole
+            return frame
         background, payload = parts
         digest = background_digest(background)
-        if digest not in self._known:
-            return whole
-        fields = {name: value for name, value in vars(whole).items() if name != "key_seq"}
-        return LeanFrame(**fields | {"payload": payload, "background": digest})
+        return LeanFrame(frame.info, digest, payload) if digest in self._known else frame
 
     def sent(self, packet: BaseFrame | LeanFrame) -> None:
         """The packet was handed to the connection, on which order holds."""
         if isinstance(packet, LeanFrame):
-            self._lean.setdefault(packet.boot_id, set()).add(packet.seq)
+            self._lean.setdefault(packet.info.boot_id, set()).add(packet.info.seq)
             return
         parts = split_head(packet.payload)
         if parts is not None:

@@ -29,8 +29,7 @@ from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
 from secondlook.edge.known import KnownBackgrounds
 from secondlook.edge.outage import LinkOutage
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe
+from secondlook.edge.spool import Safe, Spool
 from secondlook.shared.errors import (
     DiskFull,
     KeyRejected,
@@ -444,12 +443,12 @@ class Uplink:
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
-                packet = self._known.packet(read.boot_id, pending)
+                packet = self._known.packet(pending)
                 size = len(packet.payload)
                 if not self._sender.may_send(size) or not bulk.send(packet):
                     return
                 self._known.sent(packet)
-                self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
+                self._sender.sent(read.boot_id, packet.info.seq, packet.info.seq, size, now)
 
     def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
         """Send again what was not acknowledged in time, if the spool still has it."""
@@ -462,7 +461,7 @@ class Uplink:
                     packet = tombstone.packet()
         else:
             for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
-                packet = self._known.packet(flight.boot_id, pending)
+                packet = self._known.packet(pending)
         if packet is None:
             self._sender.gone(flight)
         elif bulk.send(packet):

@@ -24,7 +24,7 @@ DIGEST = background_digest(BACKGROUND)
 def lean(seq: int, head: bytes, digest: str = DIGEST) -> p.LeanFrame:
     parts = split_head(head)
     assert parts is not None
-    return p.LeanFrame(BOOT, seq, 7, WIDTH, HEIGHT, 99, digest, parts[1])
+    return p.LeanFrame(p.FrameInfo(BOOT, seq, 7, WIDTH, HEIGHT, None, 99), digest, parts[1])
 
 
 def head(seq: int) -> p.BaseFrame:
@@ -89,8 +89,8 @@ def test_it_outlives_the_gateway_and_a_store_that_lost_it_asks_again(tmp_path: P
 def test_frames_that_do_not_suit_their_background_are_rejected(room: Room) -> None:
     room.hello()
     room.say(head(0))
-    wrong = p.LeanFrame(BOOT, 1, 7, WIDTH, HEIGHT, 99, DIGEST, FRAMES[1][2])
-    for packet in (wrong, p.LeanFrame(BOOT, 1, 7, WIDTH, HEIGHT, 99, DIGEST, b"no frame")):
+    info = p.FrameInfo(BOOT, 1, 7, WIDTH, HEIGHT, None, 99)
+    for packet in (p.LeanFrame(info, DIGEST, FRAMES[1][2]), p.LeanFrame(info, DIGEST, b"no frame")):
         (fault,) = room.say(packet)
         assert isinstance(fault, p.Fault) and fault.code == "rejected"
     assert room.say(lean(1, HEADS[1])) == []

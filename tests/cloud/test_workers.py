@@ -80,7 +80,7 @@ class Site:
     def deliver(self, *frames: p.BaseFrame | p.Tombstone) -> None:
         for frame in frames:
             self.edge.send(frame)
-        last = max(frame.last_seq if isinstance(frame, p.Tombstone) else frame.seq for frame in frames)
+        last = max(frame.last_seq if isinstance(frame, p.Tombstone) else frame.info.seq for frame in frames)
         while self.edge.expect().cumulative < last:
             pass
 
@@ -168,7 +168,7 @@ def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
         site.machine.step()
     assert site.frames() == [(7, 1)]
     (dead,) = site.broker.stats()["dead_frames"]
-    assert dead["seq"] == frame.seq
+    assert dead["seq"] == frame.info.seq
     assert why in dead["why"]
 
 

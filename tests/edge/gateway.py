@@ -135,13 +135,13 @@ class SmallGateway:
         if isinstance(packet, p.LeanFrame) and packet.background not in memory.backgrounds:
             return [p.Fault("background-unknown", "no")]
         if isinstance(packet, p.BaseFrame | p.LeanFrame):
-            memory.arrivals[packet.boot_id, packet.seq] += 1
+            memory.arrivals[packet.info.boot_id, packet.info.seq] += 1
             if not self.acknowledges(packet):
                 return []
-            memory.frames[packet.boot_id, packet.seq] = packet
+            memory.frames[packet.info.boot_id, packet.info.seq] = packet
             if (parts := split_head(packet.payload)) is not None:
                 memory.backgrounds.add(background_digest(parts[0]))
-            return [self._ack(packet.boot_id, packet.seq, packet.seq)]
+            return [self._ack(packet.info.boot_id, packet.info.seq, packet.info.seq)]
         if isinstance(packet, p.Tombstone):
             memory.tombstones.append(packet)
             if self.forgets_tombstones:

@@ -9,7 +9,7 @@ import pytest
 
 from secondlook.edge import known
 from secondlook.edge.known import KnownBackgrounds
-from secondlook.edge.spoolrows import PendingBase, SpooledFrame
+from secondlook.edge.spool import SpooledFrame
 from secondlook.shared import packet as p
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import GroupHead, background_digest, join_head
@@ -30,7 +30,7 @@ def coded(count: int, *, length: int = 3, first: int = 0, ground=GROUND) -> list
         is_head = frame.place == 1
         base = GroupHead(encoder.background, frame).to_bytes() if is_head else frame.to_bytes()
         key = None if is_head else seq - frame.place + 1
-        frames.append(SpooledFrame(seq, 7, 96, 64, key, base, b"e" * 50))
+        frames.append(SpooledFrame(p.FrameInfo(BOOT, seq, 7, 96, 64, key, 50), base, b"e" * 50))
     return frames
 
 
@@ -49,7 +49,7 @@ def lean(memory: Memory) -> list[int]:
 
 def check(memory: Memory, frames: list[SpooledFrame] = FRAMES) -> None:
     assert {seq: whole(packet) for (_, seq), packet in memory.frames.items()} == {
-        frame.seq: frame.base for frame in frames
+        frame.info.seq: frame.base for frame in frames
     }
 
 
@@ -118,23 +118,23 @@ def test_it_is_sent_again_when_it_is_new_and_few_are_remembered(monkeypatch: pyt
     for number in range(3):
         ground = GROUND // (number + 1)
         frame = coded(1, ground=ground)[0]
-        heads.append(PendingBase(number, 7, 96, 64, None, 50, frame.base))
+        heads.append(p.BaseFrame(replace(frame.info, seq=number), frame.base))
     for head in (heads[0], heads[1], heads[2]):
-        packet = at_work.packet(BOOT, head)
+        packet = at_work.packet(head)
         assert isinstance(packet, p.BaseFrame)
         at_work.sent(packet)
-    assert isinstance(at_work.packet(BOOT, heads[2]), p.LeanFrame)
-    assert isinstance(at_work.packet(BOOT, heads[0]), p.BaseFrame), "the oldest is forgotten"
-    plain = PendingBase(9, 7, 96, 64, None, 50, b"\x89SLK")
-    assert at_work.packet(BOOT, plain) == plain.packet(BOOT)
+    assert isinstance(at_work.packet(heads[2]), p.LeanFrame)
+    assert isinstance(at_work.packet(heads[0]), p.BaseFrame), "the oldest is forgotten"
+    plain = p.BaseFrame(FRAMES[0].info, b"\x89SLK")
+    assert at_work.packet(plain) is plain
 
 
 def test_what_is_safe_is_not_sent_again() -> None:
     at_work = KnownBackgrounds()
-    heads = [PendingBase(seq, 7, 96, 64, None, 50, FRAMES[0].base) for seq in range(4)]
+    heads = [p.BaseFrame(replace(FRAMES[0].info, seq=seq), FRAMES[0].base) for seq in range(4)]
     for head in heads:
-        at_work.sent(at_work.packet(BOOT, head))
+        at_work.sent(at_work.packet(head))
     at_work.safe(BOOT, 2)
     assert at_work.unknown() == {BOOT: 3}
     assert at_work.unknown() == {} and at_work.refused() == {}
-    assert isinstance(at_work.packet(BOOT, heads[3]), p.BaseFrame)
+    assert isinstance(at_work.packet(heads[3]), p.BaseFrame)
