@@ -189,7 +189,7 @@ class JetStreamQueue:
         if lease.attempts >= self._limits.max_attempts and hopeless:
             frame = _unpack(message.data or b"")
             if frame is not None:
-                name, size = (frame.edge_id, frame.boot_id, frame.seq), len(frame.payload)
+                name, size = (frame.edge_id, frame.info.boot_id, frame.info.seq), len(frame.payload)
                 # The ledger first: what it does not hear of stays.
                 self._removed([Dead(id_, lease.attempts, *name, why, size, now)], hopeless)
             self._nats.run(self._drop(lease))

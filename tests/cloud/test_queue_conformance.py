@@ -236,7 +236,7 @@ def test_a_hopeless_item_goes_under_a_tombstone_after_its_last_attempt(engine: E
     for attempt in range(LIMITS.max_attempts):
         assert engine.removed == []
         held = await_lease(queue)
-        assert (held.frame.seq, held.attempts) == (0, attempt + 1)
+        assert (held.frame.info.seq, held.attempts) == (0, attempt + 1)
         queue.nack(
             held.id, delay_seconds=0, worker="w1", why="lacks a key", now=time.time(), hopeless="lacks"
         )
