@@ -26,6 +26,7 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
+from secondlook.edge.originals import EnhancementCoder
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.spool import Spool, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.uplink import AgentIdentity, Uplink
@@ -56,6 +57,8 @@ class Agent:
         self.boot_id = secrets.token_hex(16)
         self._config = config
         self._encoder = choose_encoder(codec, config.codec, config.source, self.boot_id)
+        # Also of what an earlier start has kept, under other settings.
+        self._finish = EnhancementCoder(codec, config.codec.base_quality, config.codec.quality)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
@@ -125,7 +128,7 @@ class Agent:
         rng = random.Random(self.boot_id)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng)
+            uplink = Uplink(config.link, identity, spool, rng, self._finish)
             camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
             uplink.start()
             try:

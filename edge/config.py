@@ -87,6 +87,10 @@ class CodecConfig(Settings):
     preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
     # frames of a group at most: a lost frame costs the rest of its group
     group_frames: Annotated[int, within(1, 255, "frames")] = 250
+    # Of family video, when the model codes the enhancement of a frame: on request, from a picture that the spool keeps,
+    # or always.
+    enhancement: Literal["on request", "always"] = "on request"
+    original_quality: Annotated[int, within(1, 100, "")] = 90  # of pictures kept for that, as JPEG counts it
     threads: Threads = 0  # threads of encoding, 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
 

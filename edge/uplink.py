@@ -17,6 +17,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -25,14 +26,16 @@ import zmq
 from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
-from secondlook.edge.enhance import Responder
+from secondlook.edge.enhance import Layer, Responder
 from secondlook.edge.keys import load_keys
 from secondlook.edge.known import KnownBackgrounds
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.spool import Safe, Spool
 from secondlook.shared.errors import (
+    BitstreamError,
     DiskFull,
     KeyRejected,
+    ModelError,
     PacketError,
     SecondlookError,
     SecretExposed,
@@ -41,6 +44,7 @@ from secondlook.shared.errors import (
 from secondlook.shared.link import BaseSender, Flight
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
+    MAX_ENHANCEMENT_BYTES,
     Ack,
     BaseFrame,
     ChunkCredit,
@@ -84,11 +88,19 @@ class AgentIdentity:
 class Uplink:
     """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
 
-    def __init__(self, config: LinkConfig, identity: AgentIdentity, spool: Spool, rng: random.Random) -> None:
-        """Raises KeyRejected, SecretExposed."""
+    def __init__(
+        self,
+        config: LinkConfig,
+        identity: AgentIdentity,
+        spool: Spool,
+        rng: random.Random,
+        finish: Callable[[bytes], bytes] = lambda kept: kept,
+    ) -> None:
+        """`finish` makes of what the spool keeps the enhancement to send. Raises KeyRejected, SecretExposed."""
         self._config = config
         self._identity = identity
         self._spool = spool
+        self._finish = finish
         self._keys = load_keys(config)
         self._context: _Context = zmq.Context()
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
@@ -485,14 +497,27 @@ class Uplink:
         for refusal in self._responder.expire(time.time_ns() + self._clock_offset_ns):
             control.send(refusal)
         while (request := self._responder.next_load()) is not None:
-            refusal_or_none = self._responder.loaded(
-                request, self._spool.enhancement(request.boot_id, request.seq)
-            )
+            refusal_or_none = self._responder.loaded(request, self._enhancement(request))
             if refusal_or_none is not None:
                 control.send(refusal_or_none)
         while (chunk := self._responder.next_chunk()) is not None and control.send(chunk):
             self._responder.sent(chunk)
             self.enhancement_bytes_sent += len(chunk.payload)
+
+    def _enhancement(self, request: EnhancementRequest) -> Layer:
+        kept = self._spool.enhancement(request.boot_id, request.seq)
+        if not isinstance(kept, bytes):
+            return kept
+        try:
+            layer = self._finish(kept)
+            if len(layer) <= MAX_ENHANCEMENT_BYTES:
+                return layer
+            why = f"it has {len(layer)} bytes, at most {MAX_ENHANCEMENT_BYTES} are possible"
+        except (BitstreamError, ModelError) as error:
+            why = str(error)
+        text = f"frame {request.seq} of boot {request.boot_id} has no enhancement: {why}"
+        self._complaints.warning("enhancement", text, time.monotonic())
+        return "expired"
 
     def _hello(self, boot_id: str, channel: str) -> Hello:
         oldest, following = self._spool.bounds(boot_id)
