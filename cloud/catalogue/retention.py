@@ -208,6 +208,21 @@ def _oldest(wanted: Candidates) -> Select[Frame]:
     wanting = select(delta.id).where(
         delta.edge_id == Frame.edge_id, delta.boot_id == Frame.boot_id, delta.key_seq == Frame.seq, stays
     )
+    # A frame of a video group is decoded through all before it in its group, until the picture for its review is made.
+    later = aliased(Frame)
+    undecoded = (
+        select(later.id)
+        .join(Review, Review.frame_id == later.id)
+        .where(
+            later.edge_id == Frame.edge_id,
+            later.boot_id == Frame.boot_id,
+            later.key_seq.is_not(None),
+            later.key_seq == Frame.key_seq,
+            later.seq > Frame.seq,
+            later.retention != Retention.DELETING,
+            Review.base_image.is_(None),
+        )
+    )
     return (
         select(Frame)
         .where(
@@ -217,6 +232,7 @@ def _oldest(wanted: Candidates) -> Select[Frame]:
             Frame.retention_ns >= since_ns,
             or_(Frame.retention_ns > since_ns, Frame.id > id_),
             or_(Frame.key_seq.is_not(None), ~wanting.exists()),
+            or_(Frame.key_seq.is_(None), ~undecoded.exists()),
         )
         .order_by(Frame.retention_ns, Frame.id)
     )

@@ -283,6 +283,24 @@ def test_a_key_stays_as_long_as_a_delta_needs_it(site: Site) -> None:
     site.check()
 
 
+def test_what_a_review_needs_to_be_decoded_stays_until_its_picture_is_made(site: Site) -> None:
+    """Frames of a group: those before the one with a review stay, those behind it go."""
+    key = site.frame(50)
+    before = [site.frame(50, key=key) for _ in range(2)]
+    wanted = site.frame(50, key=key, review="watched")
+    site.frame(50, key=key)
+    other = site.frame(50)
+    delta = site.frame(50, key=other)
+    site.run(unreviewed_days=30)
+    assert site.seqs == [key, *before, wanted] and delta not in site.seqs
+    lease = cat.lease_due_review(site.catalogue, "r1", lease_seconds=60, now_ns=0)
+    assert lease is not None and lease.seq == wanted
+    image = image_key(lease.review_id, "base")
+    cat.set_base_image(site.catalogue, lease.review_id, "r1", key=image, sha256=SHOWN)
+    site.run(unreviewed_days=30)
+    assert site.seqs == [key, wanted]
+
+
 def test_the_enhancement_that_a_delta_fetched_of_its_key_is_counted_and_goes_with_the_key(
     small: Site,
 ) -> None:
