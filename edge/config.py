@@ -82,7 +82,7 @@ class CodecConfig(Settings):
     key_interval: Annotated[int, within(1, 1_000_000, "frames")] = 1
     # What base layers are coded by: the model, or (video) a standard video encoder in groups of frames, for cameras;
     # auto takes video for cameras and video files, the model for images and folders of images.
-    family: Literal["auto", "lite", "video"] = "lite"
+    family: Literal["auto", "lite", "video"] = "auto"
     encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x264"  # of family video
     preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
     # frames of a group at most: a lost frame costs the rest of its group

@@ -12,8 +12,9 @@ import logging
 from collections import OrderedDict
 
 from secondlook.cloud.storage.blobs import Blobs, background_key
-from secondlook.shared.errors import BlobMissing, StorageError
-from secondlook.shared.videobits import background_digest, split_head
+from secondlook.shared.errors import BitstreamError, BlobMissing, StorageError
+from secondlook.shared.packet import BaseFrame, LeanFrame
+from secondlook.shared.videobits import background_digest, join_head, split_head
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,11 @@ class Backgrounds:
         self._quiet_from: float | None = None
 
     def keep(self, edge_id: str, head: bytes, *, may_write: bool, now: float) -> None:
-        """Keep the background of a base layer, if that is the head of a group. Raises TruncatedBitstream."""
-        parts = split_head(head)
+        """Keep the background of a base layer, if that is the head of a group."""
+        try:
+            parts = split_head(head)
+        except BitstreamError:
+            return  # whoever decodes it says so
         if parts is None:
             return
         background, digest = parts[0], background_digest(parts[0])
@@ -45,6 +49,14 @@ class Backgrounds:
                 self._blobs.put(background_key(edge_id, digest), background)
             except StorageError as error:
                 self._leave_alone(error, now)
+
+    def whole(self, edge_id: str, packet: LeanFrame, *, now: float) -> BaseFrame | None:
+        """A lean frame with its background; None where that is not here.
+
+        Raises subclasses of BitstreamError and PacketError where they do not make a frame.
+        """
+        background = self.find(edge_id, packet.background, now=now)
+        return None if background is None else BaseFrame(packet.info, join_head(background, packet.payload))
 
     def find(self, edge_id: str, digest: str, *, now: float) -> bytes | None:
         """The background packet of this SHA-256 that a camera host has sent, if it is still here."""

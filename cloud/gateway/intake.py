@@ -53,7 +53,6 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
-from secondlook.shared.videobits import join_head
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +94,6 @@ class Intake:
         self._requests = requests
         self._blobs = blobs
         self._backgrounds = Backgrounds(blobs)
-        self._to_greet: set[str] = set()
         self._limits = limits
         self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
@@ -157,7 +155,7 @@ class Intake:
 
     def greet_again(self, edge_id: str) -> None:
         """Let a camera host say hello anew on bulk, and so compare what it was told is safe with what is held."""
-        self._to_greet.add(edge_id)
+        self._sessions.to_greet.add(edge_id)
 
     def has(self, peer: Peer) -> bool:
         """Whether a peer said hello."""
@@ -199,18 +197,16 @@ class Intake:
     def _begin(self, batch: Batch) -> Settled | None:
         try:
             known = self._ledger.received
-            fresh = [f for f in self._with_keys(batch) if f.info.seq not in known(f.edge_id, f.info.boot_id)]
+            taken = with_keys(batch.frames, known)
+            fresh = [f for f in taken if f.info.seq not in known(f.edge_id, f.info.boot_id)]
             return self._queue.begin(fresh)
         except TRANSIENT_ERRORS:
             return None  # to store it will show the cause
 
-    def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
-        return with_keys(batch.frames, self._ledger.received)
-
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
             self._stored_at = now
-            frames, tombstones = self._with_keys(batch), batch.tombstones
+            frames, tombstones = with_keys(batch.frames, self._ledger.received), batch.tombstones
             safe: set[BootName] = set()
             if (why := self._disk_full(now)) is not None:
                 raise DiskFull(why)
@@ -258,25 +254,12 @@ class Intake:
             self._tell_busy,
             self._probes,
             self._requests_to_send,
-            self._greetings,
         )
-        return [packet for step in steps for packet in self._attempt(step, now)]
+        return [packet for step in steps for packet in self._attempt(step, now)] + self._sessions.greetings()
 
     def serve_requests(self, *, now: float) -> list[Outgoing]:
         """What workers asked for: the enhancement requests to send now, and hosts that are to compare."""
-        return self._attempt(self._requests_to_send, now) + self._greetings(now)
-
-    def _greetings(self, now: float) -> list[Outgoing]:
-        if not self._to_greet:
-            return []
-        fault = Fault("hello-first", "frames that were received are lost: say hello, and compare")
-        peers = [
-            peer
-            for peer, session in self._sessions.items()
-            if session.channel == "bulk" and session.edge_id in self._to_greet
-        ]
-        self._to_greet.clear()
-        return [(peer, fault) for peer in peers]
+        return self._attempt(self._requests_to_send, now) + self._sessions.greetings()
 
     def _attempt(self, step: Callable[[float], list[Outgoing]], now: float) -> list[Outgoing]:
         try:
@@ -433,21 +416,18 @@ class Intake:
 
     def _collect_lean(self, peer: Peer, session: Session, packet: LeanFrame, now: float) -> list[Packet]:
         """Take the first frame of a group as if its background had come with it."""
-        if self._is_stalled(now):
-            return [self._ack(session, packet.info.boot_id, 0, now)] if session.credit_bytes else []
-        background = self._backgrounds.find(session.edge_id, packet.background, now=now)
-        if background is None:
+        try:
+            whole = self._backgrounds.whole(session.edge_id, packet, now=now)
+        except (BitstreamError, PacketError) as error:
+            return [self._fault("rejected", str(error), now)]
+        if whole is None:
             text = (
                 f"background {packet.background[:16]} of frame {packet.info.seq} is not here: send it along"
             )
             return [Fault("background-unknown", text)]
         # What a few bytes turn into counts as sent.
-        if not self._rates.admits(session.edge_id, packets=0, size_bytes=len(background), now=now):
+        if not self._rates.admits(session.edge_id, packets=0, size_bytes=len(whole.payload), now=now):
             return self._too_fast(session.edge_id, now)
-        try:
-            whole = BaseFrame(packet.info, join_head(background, packet.payload))
-        except (BitstreamError, PacketError) as error:
-            return [self._fault("rejected", str(error), now)]
         return self._collect(peer, session, whole, now)
 
     def _collect(
@@ -479,16 +459,9 @@ class Intake:
             info=packet.info,
             payload=packet.payload,
         )
-        if packet.info.key_seq is None:
-            self._keep_background(session.edge_id, packet.payload, now)
+        self._backgrounds.keep(session.edge_id, packet.payload, may_write=not self._disk_was_full, now=now)
         self._batcher.growing.add_frame(peer, frame)
         return []
-
-    def _keep_background(self, edge_id: str, base: bytes, now: float) -> None:
-        try:
-            self._backgrounds.keep(edge_id, base, may_write=not self._disk_was_full, now=now)
-        except BitstreamError:
-            return  # whoever decodes it says so
 
     def _chunk(self, session: Session, chunk: Chunk, now: float) -> list[Packet]:
         request = self._requests.get(chunk.request_id)
