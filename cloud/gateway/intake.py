@@ -510,21 +510,13 @@ class Intake:
         control = {
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
-        return [
-            (
-                control[edge_id],
-                EnhancementRequest(
-                    request.id,
-                    request.boot_id,
-                    request.seq,
-                    int(request.deadline * _NANOSECONDS),
-                    request.priority,
-                ),
-            )
-            for edge_id in waiting
-            if edge_id in control
-            for request in self._requests.to_send(edge_id, now=now)
-        ]
+        found: list[Outgoing] = []
+        for edge_id in waiting:
+            for request in self._requests.to_send(edge_id, now=now) if edge_id in control else ():
+                at_ns = int(request.deadline * _NANOSECONDS)
+                asked = EnhancementRequest(request.id, request.boot_id, request.seq, at_ns, request.priority)
+                found.append((control[edge_id], asked))
+        return found
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""
