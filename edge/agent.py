@@ -28,6 +28,7 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
+from secondlook.edge.originals import EnhancementCoder
 from secondlook.edge.pacing import OVERHEAD_BYTES
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.rate import RateControl
@@ -75,6 +76,8 @@ class Agent:
             # Or each quality that the rate control chooses would have a background of its own.
             coding = replace(coding, background_quality=coding.base_quality)
         self._encoder = choose_encoder(codec, coding, config.source, self.boot_id, self._regions)
+        # Also of what an earlier start has kept, under other settings.
+        self._finish = EnhancementCoder(codec, config.codec.base_quality, config.codec.quality)
         self._gate = StillGate(config.idle)
         self._rate: RateControl | None = None
         if config.rate.uplink_kbps is not None:
@@ -150,7 +153,7 @@ class Agent:
         rng = random.Random(self.boot_id)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng, rate=config.rate)
+            uplink = Uplink(config.link, identity, spool, rng, self._finish, rate=config.rate)
             camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
             uplink.start()
             try:

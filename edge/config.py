@@ -168,7 +168,7 @@ class CodecConfig(Settings):
     key_interval: Annotated[int, within(1, 1_000_000, "frames")] = 1
     # What base layers are coded by: the model, or (video) a standard video encoder in groups of frames, for cameras;
     # auto takes video for cameras and video files, the model for images and folders of images.
-    family: Literal["auto", "lite", "video"] = "lite"
+    family: Literal["auto", "lite", "video"] = "auto"
     encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x264"  # of family video
     preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
     # quality of the backgrounds of groups, with x264: the same bytes at every base quality; without it, base_quality
@@ -176,6 +176,10 @@ class CodecConfig(Settings):
     background_quality: Quality | None = None
     # frames of a group at most: a lost frame costs the rest of its group
     group_frames: Annotated[int, within(1, 255, "frames")] = 250
+    # Of family video, when the model codes the enhancement of a frame: on request, from a picture that the spool keeps,
+    # or always.
+    enhancement: Literal["on request", "always"] = "on request"
+    original_quality: Annotated[int, within(1, 100, "")] = 90  # of pictures kept for that, as JPEG counts it
     threads: Threads = 0  # threads of encoding, 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
 

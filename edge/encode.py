@@ -8,16 +8,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, TypedDict
 
+from secondlook.edge import originals
 from secondlook.edge.background import Background, Renewed
 from secondlook.edge.config import CodecConfig, RegionsConfig, SourceConfig
 from secondlook.edge.noise import NoiseMeter
+from secondlook.edge.originals import EnhancementCoder
 from secondlook.edge.regions import Regions
 from secondlook.edge.sources import is_moving
 from secondlook.edge.spool import PassedOver, PassedReason, SpooledFrame
 from secondlook.shared.layers import Layers
 from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoEncoder, VideoSettings
-from secondlook.shared.videobits import MAX_PIXELS, GroupHead, join_layers
+from secondlook.shared.videobits import MAX_PIXELS, GroupHead
 
 if TYPE_CHECKING:
     from secondlook.edge.camera import Frame
@@ -176,7 +178,8 @@ class FrameEncoder:
 
 
 class VideoFrameEncoder(FrameEncoder):
-    """Base layers by a standard video encoder, in groups; the enhancement is the picture in both layers of the model.
+    """Base layers by a standard video encoder, in groups; the enhancement is the picture in both layers of the model,
+    which codes it when that is asked for, or always.
 
     A frame larger than the video family takes is coded by the model alone.
     """
@@ -188,6 +191,7 @@ class VideoFrameEncoder(FrameEncoder):
         self._video = VideoEncoder(
             VideoSettings(config.encoder, config.preset, config.group_frames, config.background_quality)
         )
+        self._coder = EnhancementCoder(codec, config.base_quality, config.quality)
         self._first = 0  # sequence of the first frame of the group at hand
         self._thinned = 0  # frames passed over that have no number yet: numbers of a group follow each other
 
@@ -236,16 +240,20 @@ class VideoFrameEncoder(FrameEncoder):
         self._learn_for_groups(frame)
         shown = self._regions.for_machines(frame.image, self._still)
         coded = self._video.encode(shown, base_quality=self.base_quality)
-        picture = self._codec.encode(
-            frame.image, base_quality=self._config.base_quality, quality=self._config.quality, sequence=seq
-        )
-        enhancement = join_layers(picture.layers)
+        enhancement = self._enhancement(frame)
         if coded.frame.place > 1:
             return self._first, Layers(coded.frame.to_bytes(), enhancement)
         self._first = seq
         # Each group brings its background along, so that no frame depends on another group's.
         head = GroupHead(self._video.background, coded.frame)
         return None, Layers(head.to_bytes(), enhancement)
+
+    def _enhancement(self, frame: Frame) -> bytes:
+        """What the spool keeps for people: the picture, to be coded when it is asked for, or its enhancement."""
+        kept = None
+        if self._config.enhancement == "on request":
+            kept = originals.keep(frame.image, self._config.original_quality)
+        return self._coder.code(frame.image) if kept is None else kept
 
 
 def choose_encoder(

@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 class PlainCodec:
     """Both layers are the frame, deflated; a delta is marked as such."""
 
+    name = "plain"
+
     def encode(
         self, image: np.ndarray, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
     ) -> Encoded:

@@ -12,6 +12,7 @@ import pytest
 from secondlook.edge.agent import Agent
 from secondlook.edge.camera import Frame
 from secondlook.edge.config import CodecConfig, EdgeConfig, RegionsConfig, SourceConfig
+from secondlook.edge.originals import picture
 from secondlook.edge.polygons import Polygon, fill
 from secondlook.edge.regions import IGNORED, MARGIN, MASKED, Regions
 from secondlook.main import main
@@ -70,14 +71,17 @@ def test_no_layer_depends_on_what_a_privacy_mask_hides(codec, tmp_path: Path, se
 def test_decoded_pictures_and_backgrounds_of_video_are_black_behind_a_mask(codec, tmp_path: Path) -> None:
     decoder = None
     inside = slice(0, WIDTH // 2 - 8)
-    for base, enhancement in sent(codec, tmp_path, 1, family="video", group_frames=3, base_quality=40):
+    settings = {"family": "video", "group_frames": 3, "base_quality": 40}
+    originals = [kept for _, kept in sent(codec, tmp_path, 1, **settings)]
+    assert max(picture(kept)[:, inside].max() for kept in originals) < 8
+    for base, enhancement in sent(codec, tmp_path, 1, enhancement="always", **settings):
         packet = parse_base(base)
         if isinstance(packet, GroupHead):
             decoder, packet = GroupDecoder(packet.background.to_bytes()), packet.frame
             assert decoder.background[:, inside].max() < 8
         assert decoder is not None
-        picture = decoder.decode(packet.to_bytes())
-        assert picture[:, inside].max() < 8 and picture[:, WIDTH // 2 + 8 :].mean() > 40
+        shown = decoder.decode(packet.to_bytes())
+        assert shown[:, inside].max() < 8 and shown[:, WIDTH // 2 + 8 :].mean() > 40
         layers = split_layers(enhancement)
         for decoded in (
             codec.decode_base(layers.base),

@@ -114,8 +114,9 @@ def test_bits_are_read_between_two_points_or_not_at_all() -> None:
     assert clip.bits_at("a", "judge", 90) == pytest.approx(2 * math.sqrt(2))
     assert clip.bits_at("b", "judge", 90) is None and clip.bits_at("c", "judge", 90) is None
     assert clip.bits_at("d", "judge", 90) == pytest.approx(4.0)
-    shown = table([clip], "a")
-    assert "| b | < 2.00 | - |" in shown and "| c | > 4.00 | - |" in shown
+    shown = table([clip], ["a", "c"])
+    assert "| clip | a | b | c | d |" in shown and "| road, 64x48 | 2.83 | < 2.00 | > 4.00 | 4.00 |" in shown
+    assert "| against a | 1.00 (1 clips) | - | - | 1.41 (1 clips) |" in shown and "| against c | - |" in shown
 
 
 def test_ratios_are_geometric_means_over_clips_where_both_curves_bracket() -> None:
@@ -140,11 +141,11 @@ def test_a_clip_is_measured_and_plotted(tmp_path: Path) -> None:
     assert file.read_bytes().startswith(b"\x89PNG")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- bench machine -->\nold\n<!-- end of bench machine -->\nafter\n")
-    write_table([clip], "JPEG", page)
+    write_table([clip], ["JPEG"], page)
     assert "old" not in page.read_text() and page.read_text().endswith("after\n")
     page.write_text("no marks")
     with pytest.raises(ConfigError, match="has no lines"):
-        write_table([clip], "JPEG", page)
+        write_table([clip], ["JPEG"], page)
 
 
 def write_video(path: Path, fps: int = 10) -> None:
@@ -180,6 +181,38 @@ def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*command, "--frames", "3"]) == 0
     (video,) = json.loads(out.read_text())["videos"]
     assert video["name"] == "clip" and video["frames"] == 3 and video["encode_cpu_ms"]["JPEG"] > 0
-    assert "| JPEG |" in capsys.readouterr().out
+    assert "| clip | JPEG |" in capsys.readouterr().out
     assert main([*command, "--codecs", "mpeg9"]) == 1
     assert "codec 'mpeg9' is not known; there are: x264 medium," in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_the_figures_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secondlook.training.machine import measure
+
+    write_video(tmp_path / "clip.mp4")
+    out = tmp_path / "figures.json"
+    command = ["bench", "machine", "--videos", str(tmp_path), "--json", str(out), "--resume", "--frames", "3"]
+    assert main([*command, "--codecs", "JPEG"]) == 0
+    first = json.loads(out.read_text())["videos"][0]
+    measured_codecs: list[str] = []
+    whole = measure.measure_clip
+
+    def noting(clip, codecs, judges, say):
+        measured_codecs.extend(codec.name for codec in codecs)
+        return whole(clip, codecs, judges, say)
+
+    monkeypatch.setattr(measure, "measure_clip", noting)
+    assert main([*command, "--codecs", "JPEG", "x264 veryfast"]) == 0
+    assert measured_codecs == ["x264 veryfast"]
+    both = json.loads(out.read_text())["videos"][0]
+    assert both["rows"][: len(first["rows"])] == first["rows"] and len(both["rows"]) > len(first["rows"])
+    assert main([*command, "--codecs", "JPEG", "--frames", "4"]) == 1
+    assert "the figures of clip are of other frames or judges" in capsys.readouterr().err
+    out.write_text('{"videos": [{}]}')
+    assert main(command) == 1 and "no figures of bench machine" in capsys.readouterr().err
+    out.write_text("{")
+    assert main(command) == 1 and "holds no JSON" in capsys.readouterr().err
+    assert main(["bench", "machine", "--videos", str(tmp_path), "--resume"]) == 1
+    assert "name one" in capsys.readouterr().err

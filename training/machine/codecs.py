@@ -243,8 +243,8 @@ CODECS: dict[str, ClipCodec] = {
     )
 }
 
-OURS = "x264 medium, plain"  # what the ratios of `--json` are of
-REFERENCE = "x264 medium"  # what the tables compare with
+OURS = "video x264"  # what the ratios of `--json` are of: what an agent uses where nothing is set
+REFERENCES = ("x264 medium", "x265 medium")  # what the tables compare with
 PEER_KEYS = {
     "x264": "x264 medium",
     "x265": "x265 medium",

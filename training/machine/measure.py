@@ -152,6 +152,36 @@ def ratio(
     return (math.exp(sum(logs) / len(logs)), len(logs)) if logs else None
 
 
+def from_json(figures: dict[str, Any]) -> list[Measured]:
+    """What `as_json` made of clips. Raises ConfigError on anything else."""
+    try:
+        return [
+            Measured(
+                video["name"],
+                (video["size"][0], video["size"][1]),
+                video["frames"],
+                dict(video["objects"]),
+                [Row(**row) for row in video["rows"]],
+            )
+            for video in figures["videos"]
+        ]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"these are no figures of bench machine: {error!r}") from error
+
+
+def missing_codecs(
+    known: Measured, clip: Clip, codecs: Sequence[ClipCodec], judges: Iterable[str]
+) -> list[ClipCodec]:
+    """Those of `codecs` not yet measured of a clip. Raises ConfigError for figures of other frames or judges."""
+    height, width = clip.frames[0].shape[:2]
+    if (known.size, known.frames, set(known.objects)) != ((width, height), len(clip.frames), set(judges)):
+        raise ConfigError(
+            f"the figures of {known.clip} are of other frames or judges: they cannot be resumed"
+        )
+    done = {row.codec for row in known.rows}
+    return [codec for codec in codecs if codec.name not in done]
+
+
 def as_json(clips: Sequence[Measured], codec: str, peers: dict[str, str], at: float = 90) -> dict[str, Any]:
     """The figures as `--json` writes them; `peers` names each by its key, ratios are means over judges."""
     judges = sorted({judge for clip in clips for judge in clip.objects})
