@@ -27,6 +27,7 @@ from secondlook.training.machine.measure import (
     ratio,
     read_clip,
 )
+from secondlook.training.machine.regions import MOST_REGIONS, SecondLook, regions_of
 from secondlook.training.machine.report import plot, table, write_table
 
 WIDTH, HEIGHT = 97, 64  # an odd side, which 4:2:0 cannot code
@@ -216,3 +217,41 @@ def test_a_run_goes_on_from_the_figures_of_another(
     assert main(command) == 1 and "holds no JSON" in capsys.readouterr().err
     assert main(["bench", "machine", "--videos", str(tmp_path), "--resume"]) == 1
     assert "name one" in capsys.readouterr().err
+
+
+def test_a_second_look_fetches_what_is_doubtful_and_its_bytes_count() -> None:
+    def found(score: float, box: tuple[float, float, float, float]) -> Detection:
+        return Detection("square", score, box)
+
+    seen = [
+        found(0.9, (0, 0, 40, 40)),
+        found(0.1, (0, 0, 40, 40)),
+        found(0.3, (50, 20, 70, 40)),
+        found(0.2, (52, 22, 60, 30)),
+    ]
+    assert regions_of(seen, WIDTH, HEIGHT) == [(32, 0, 80, 48)]
+    many = [found(0.3, (8 * n, 0, 8 * n + 4, 20)) for n in range(10)]
+    assert len(regions_of(many, WIDTH, HEIGHT)) == MOST_REGIONS
+
+    class Doubting(SquareDetector):
+        """Sees the square for sure only where its colour is right."""
+
+        def detect(self, image: np.ndarray) -> list[Detection]:
+            return [
+                Detection(one.label, 0.4, one.box) if one.score < 0.95 else one
+                for one in super().detect(image)
+            ]
+
+    dim = [np.where(image > 200, 190, image).astype(np.uint8) for image in FRAMES]
+    blurred = [np.where(np.arange(WIDTH)[None, :, None] % 4 == 0, image // 2, image) for image in dim]
+    assert all(one.score == 0.4 for image in blurred for one in Doubting().detect(image))
+    better, size = SecondLook().look(blurred, FRAMES, Doubting())
+    assert size > len(FRAMES) * 60
+    assert all(one.score > 0.9 for image in better for one in Doubting().detect(image))
+    plain = Clip("square", FRAMES)
+    rows = {
+        name: measure_clip(plain, [CODECS[name]], {"judge": Doubting()}).rows
+        for name in ("video x264", "video x264, second look")
+    }
+    for without, looked in zip(rows["video x264"], rows["video x264, second look"], strict=False):
+        assert looked.kbit >= without.kbit and looked.quality == without.quality
