@@ -207,16 +207,14 @@ def test_the_uplink_keeps_to_its_rate(tmp_path: Path) -> None:
     gateway = SmallGateway(memory)
     link = LinkConfig(gateway=gateway.address, retry_min_seconds=0.02, retry_max_seconds=0.1)
     uplink = Uplink(link, AgentIdentity("gate", BOOT, "camera"), spool, random.Random(1), rate=rate)
+    began = time.monotonic()
     uplink.start()
-    wait_until(lambda: len(memory.frames) > 0)
-    began, already = time.monotonic(), len(memory.frames)
     wait_until(lambda: len(memory.frames) == 40, 30)
     seconds = time.monotonic() - began
     uplink.stop()
     gateway.stop()
     spool.close()
-    assert seconds > 0.9 * (40 - already - 7) / 20, "0.3 s of the rate may go at once"
-    assert uplink.link_rate == pytest.approx(rate.uplink_bytes, rel=0.6)
+    assert seconds > 0.95 * (40 - 7) / 20, "0.3 s of the rate may go at once"
     assert spool.waiting == (0, 0)
 
 
