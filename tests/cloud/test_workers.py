@@ -177,7 +177,8 @@ def test_a_delta_whose_key_never_comes_goes_under_a_tombstone(
 ) -> None:
     monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
     # The gateway takes no delta ahead of its key, unless that is given up.
-    site.deliver(p.Tombstone(BOOT, 0, 0, "spool-full"), base_frame(1, grey(9), key_seq=0))
+    site.deliver(p.Tombstone(BOOT, 0, 0, "spool-full"))
+    site.deliver(base_frame(1, grey(9), key_seq=0))
     wait_until(lambda: site.machine.step() == 0 and site.broker.stats()["depth"] == 0)
     assert site.broker.stats()["dead"] == 0
     assert [(one.first_seq, one.reason) for _, one in site.broker.tombstones(0)] == [
