@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS, QueueLimits
+from secondlook.cloud.storage.affinity import Affinity
 from secondlook.cloud.storage.database import transaction
 from secondlook.shared.errors import LeaseLost, QueueFull, UnsupportedStore
 from secondlook.shared.packet import FrameInfo
 from secondlook.shared.sqlite import immediate, named_errors
+from secondlook.shared.videobits import is_of_group
 
 # What the file says of its queue (``user_version``); 0 is a new file, or one of a version that did not say.
 _VERSION = 1
@@ -126,6 +128,11 @@ OVER_LIMIT = "dead-letter-limit"
 PURGED = "dead-letter-purged"
 
 
+def hosts_in_groups(leased: Sequence[Leased]) -> set[str]:
+    """Edge ids of those camera hosts that frames of video groups are of."""
+    return {item.frame.edge_id for item in leased if is_of_group(item.frame.payload)}
+
+
 def edge_room(limits: QueueLimits, *, own_bytes: int, all_bytes: int) -> int:
     """Bytes that a camera host may still add: its share of what the others leave, without what it has.
 
@@ -171,7 +178,8 @@ class FrameQueue(Protocol):
         """Take up to ``n`` available items for ``ttl_seconds``, of each camera host the oldest in turn.
 
         Fewer when large. An item whose last lease ran out comes alone, for it may have killed its worker;
-        a lease with others that ran out does not count as an attempt, for it may have been another's fault.
+        a lease with others that ran out does not count as an attempt, for it may have been another's fault. Frames of
+        video groups stay with a worker while it keeps up: see ``affinity``.
         """
         ...
 
@@ -187,8 +195,14 @@ class FrameQueue(Protocol):
         """
         ...
 
-    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
-        """Give an item back, not to be leased again before the delay. Raises LeaseLost."""
+    def nack(
+        self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
+    ) -> None:
+        """Give an item back, not to be leased again before the delay. Raises LeaseLost.
+
+        One that had all its attempts is dead; with ``hopeless``, the reason of a tombstone, it is gone under that: for
+        what no later attempt could make good.
+        """
         ...
 
     def dead(self, n: int) -> list[Dead]:
@@ -279,6 +293,7 @@ class SqliteQueue:
         self._db = connection
         self._limits = limits
         self._removed = removed
+        self._affinity = Affinity()
         _prepare(connection)
 
     def put(self, batch: Sequence[QueuedFrame], *, now: float) -> int:
@@ -310,15 +325,16 @@ class SqliteQueue:
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         with transaction(self._db):
-            leased = self._pick(n, now)
+            leased = self._pick(n, now, self._affinity.reserved(worker, now))
             self._db.executemany(
                 "UPDATE queue SET state = 'leased', available_at = ?, worker = ?, why = NULL, attempts = ?, "
                 "company = ? WHERE id = ?",
                 [(now + ttl_seconds, worker, item.attempts, len(leased), item.id) for item in leased],
             )
+        self._affinity.leased(worker, hosts_in_groups(leased), drained=len(leased) < n, now=now)
         return leased
 
-    def _pick(self, n: int, now: float) -> list[Leased]:
+    def _pick(self, n: int, now: float, reserved: Collection[str]) -> list[Leased]:
         """The items to lease now; each camera host that gives one goes to the end of the line."""
         picked: list[Leased] = []
         room = _LEASE_BYTES
@@ -328,7 +344,7 @@ class SqliteQueue:
         last: dict[str, int] = {}  # the item that each gave last
         buried: list[int] = []
         line = self._db.execute("SELECT edge_id FROM queue_edges WHERE items > 0 ORDER BY turn, rowid")
-        edges: Iterator[str] = (row[0] for row in line)
+        edges: Iterator[str] = (row[0] for row in line if row[0] not in reserved)
         many = max(1, n // _EDGES_AT_ONCE)
         while room > 0:
             gave: list[str] = []
@@ -395,14 +411,24 @@ class SqliteQueue:
         if len(own) < len(rows):
             raise LeaseLost(_LOST)
 
-    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
+    def nack(
+        self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
+    ) -> None:
         with transaction(self._db):
             row = self._db.execute(
-                "SELECT attempts FROM queue WHERE id = ? AND state = 'leased' AND worker = ?", (id_, worker)
+                "SELECT attempts, edge_id, boot_id, seq, payload_bytes FROM queue "
+                "WHERE id = ? AND state = 'leased' AND worker = ?",
+                (id_, worker),
             ).fetchone()
             if row is None:
                 raise LeaseLost(_LOST)
-            if row[0] >= self._limits.max_attempts:
+            attempts, edge_id, boot_id, seq, size = row
+            if attempts >= self._limits.max_attempts and hopeless:
+                self._delete([id_])
+                self._count_live({edge_id: [size]}, -1)
+                self._removed([Dead(id_, attempts, edge_id, boot_id, seq, why, size, now)], hopeless)
+                return
+            if attempts >= self._limits.max_attempts:
                 self._bury([id_], why, now)
                 return
             self._db.execute(

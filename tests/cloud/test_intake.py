@@ -670,3 +670,25 @@ def test_silent_connections_are_tested_and_forgotten(room: Room) -> None:
     assert sorted(type(packet).__name__ for packet in room.tick()) == ["Ack", "Pong"]
     room.intake.lost(b"bulk1")
     assert room.intake.connected() == {"gate": ["control"]}
+
+
+def test_a_frame_that_is_lost_is_taken_out_and_comes_again(room: Room) -> None:
+    room.hello()
+    for seq in range(4):
+        room.say(base_frame(seq))
+    room.flush()
+    room.ledger.take_out("gate", BOOT, 1)
+    room.ledger.take_out("gate", BOOT, 77)
+    room.intake.greet_again("gate")
+    room.intake.greet_again("elsewhere")
+    (fault,) = room.tick()
+    assert isinstance(fault, p.Fault) and fault.code == "hello-first" and room.tick() == []
+    room.ledger.forget()  # what it holds is in its database
+    ranges, welcome = room.say(p.Hello("gate", BOOT, "bulk", "yard", 4, 4, "test"))
+    assert isinstance(ranges, p.Ack) and (ranges.cumulative, ranges.selective) == (0, ((2, 3),))
+    assert isinstance(welcome, p.Welcome)
+    assert room.ledger.totals()["received"] == 3
+    room.say(base_frame(1))
+    (ack,) = room.flush()
+    assert isinstance(ack, p.Ack) and ack.cumulative == 3
+    assert room.ledger.totals()["received"] == 4
