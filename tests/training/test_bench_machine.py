@@ -117,7 +117,7 @@ def test_bits_are_read_between_two_points_or_not_at_all() -> None:
     assert clip.bits_at("d", "judge", 90) == pytest.approx(4.0)
     shown = table([clip], ["a", "c"])
     assert "| clip | a | b | c | d |" in shown and "| road, 64x48 | 2.83 | < 2.00 | > 4.00 | 4.00 |" in shown
-    assert "| against a | 1.00 (1 clips) | - | - | 1.41 (1 clips) |" in shown and "| against c | - |" in shown
+    assert "| against a | 1.00 (1 clip) | - | - | 1.41 (1 clip) |" in shown and "| against c | - |" in shown
 
 
 def test_ratios_are_geometric_means_over_clips_where_both_curves_bracket() -> None:

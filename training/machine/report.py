@@ -44,7 +44,9 @@ def table(clips: Sequence[Measured], references: Sequence[str], share: int = 90)
             parts.append(f"| {clip.clip}, {width}x{height} | {' | '.join(cells)} |")
         for reference in references:
             found = [ratio(clips, codec, reference, judge, share) for codec in codecs]
-            shown = ["-" if one is None else f"{one[0]:.2f} ({one[1]} clips)" for one in found]
+            shown = [
+                "-" if one is None else f"{one[0]:.2f} ({one[1]} clip{'s' * (one[1] != 1)})" for one in found
+            ]
             parts.append(f"| against {reference} | {' | '.join(shown)} |")
         times = [
             sorted(row.encode_cpu_ms for clip in clips for row in clip.rows if row.codec == c) for c in codecs
