@@ -153,7 +153,10 @@ def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
     Nor does it where several processes open a file while another, which closes it as the last one, removes its log and
     index: that is an I/O error now and then, which is none a moment later.
     """
-    patience = {sqlite3.SQLITE_BUSY: deadline, sqlite3.SQLITE_IOERR: min(deadline, time.monotonic() + _IO_SECONDS)}
+    patience = {
+        sqlite3.SQLITE_BUSY: deadline,
+        sqlite3.SQLITE_IOERR: min(deadline, time.monotonic() + _IO_SECONDS),
+    }
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

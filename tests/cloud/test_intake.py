@@ -16,7 +16,8 @@ from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits, Qu
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import MAX_RANGES, FrameTombstone, Ledger
-from secondlook.cloud.storage.queue import QueuedFrame, SqliteQueue
+from secondlook.cloud.storage.queue import QueuedFrame
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
