@@ -33,14 +33,8 @@ from secondlook.edge.pacing import OVERHEAD_BYTES
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.rate import RateControl
 from secondlook.edge.regions import Regions
-from secondlook.edge.spool import (
-    PassedReason,
-    Spool,
-    Spoolable,
-    SpoolCounts,
-    SpooledFrame,
-    UnspooledTombstone,
-)
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.still import StillGate
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy

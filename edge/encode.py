@@ -15,7 +15,7 @@ from secondlook.edge.noise import NoiseMeter
 from secondlook.edge.originals import EnhancementCoder
 from secondlook.edge.regions import Regions
 from secondlook.edge.sources import is_moving
-from secondlook.edge.spool import PassedOver, PassedReason, SpooledFrame
+from secondlook.edge.spooled import PassedOver, PassedReason, SpooledFrame
 from secondlook.shared.layers import Layers
 from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoEncoder, VideoSettings

@@ -31,7 +31,8 @@ from secondlook.edge.keys import load_keys
 from secondlook.edge.known import KnownBackgrounds
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
-from secondlook.edge.spool import Safe, Spool
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import Safe
 from secondlook.shared.errors import (
     BitstreamError,
     DiskFull,

@@ -13,7 +13,8 @@ import pytest
 from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.spool import Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.address import is_ipv6
 from secondlook.shared.packet import FrameInfo

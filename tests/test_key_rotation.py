@@ -15,7 +15,8 @@ from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.spool import Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.packet import FrameInfo
 from tests.cloud.helpers import running, settings, wait_until

@@ -12,7 +12,8 @@ from secondlook.cloud import catalogue as cat
 from secondlook.edge.camera import Frame
 from secondlook.edge.config import CodecConfig, SourceConfig, SpoolConfig
 from secondlook.edge.encode import choose_encoder
-from secondlook.edge.spool import PassedOver, Spool, Spoolable
+from secondlook.edge.spool import Spool, Spoolable
+from secondlook.edge.spooled import PassedOver
 from secondlook.shared.codec import load_codec
 from tests.cloud.helpers import BOOT, Edge, running, settings, wait_until
 from tests.cloud.test_workers import Site

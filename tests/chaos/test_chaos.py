@@ -28,7 +28,8 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.edge.config import SpoolConfig
-from secondlook.edge.spool import Safe, Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import Safe, SpooledFrame
 from secondlook.shared.detection import Detection
 from secondlook.shared.packet import FrameInfo
 from tests.chaos.audit import Audit, audit

@@ -26,7 +26,8 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.camera import Frame
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.encode import FrameEncoder
-from secondlook.edge.spool import Spool, SpooledFrame, UnspooledTombstone
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
 from secondlook.shared.layers import Encoded, Key, Layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until

@@ -9,7 +9,7 @@ import pytest
 
 from secondlook.edge import known
 from secondlook.edge.known import KnownBackgrounds
-from secondlook.edge.spool import SpooledFrame
+from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared import packet as p
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import GroupHead, background_digest, join_head

@@ -22,7 +22,8 @@ import pytest
 from secondlook.edge.agent import Agent
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.place import PlaceKeeper, Taken
-from secondlook.edge.spool import Spool, SpooledFrame, UnspooledTombstone
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.servers import write_video
 from tests.edge.test_agent import PlainCodec

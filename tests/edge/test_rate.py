@@ -17,7 +17,8 @@ from secondlook.edge.encode import FrameEncoder
 from secondlook.edge.enhance import Responder
 from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
 from secondlook.edge.rate import RateControl
-from secondlook.edge.spool import Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.packet import ChunkCredit, EnhancementRequest, FrameInfo

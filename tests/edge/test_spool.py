@@ -14,7 +14,8 @@ import pytest
 
 from secondlook.edge.config import SpoolConfig
 from secondlook.edge.restored import Restored
-from secondlook.edge.spool import Safe, Spool, SpooledFrame, SpooledTombstone, UnspooledTombstone
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packet import FrameInfo
@@ -355,7 +356,8 @@ _WRITER = """
 import sys
 from pathlib import Path
 from secondlook.edge.config import SpoolConfig
-from secondlook.edge.spool import Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared.packet import FrameInfo
 
 store = Spool(Path(sys.argv[1]), SpoolConfig(min_free_bytes=0, max_bytes=400_000), sys.argv[2], 0)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.edge.spool import Safe, Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import Safe, SpooledFrame
 from secondlook.shared.link import Received
 from secondlook.shared.packet import MAX_BASE_BYTES, FrameInfo
 from tests.edge.test_spool import BOOT, LATER, SECOND, held, spans, spool

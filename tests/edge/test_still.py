@@ -16,7 +16,8 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.camera import Frame
 from secondlook.edge.config import CodecConfig, EdgeConfig, IdleConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.encode import FrameEncoder, choose_encoder
-from secondlook.edge.spool import PassedOver, Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import PassedOver, SpooledFrame
 from secondlook.edge.still import StillGate
 from secondlook.shared.codec import load_codec
 from secondlook.shared.videobits import GroupHead, parse_base

@@ -17,7 +17,8 @@ import zmq.auth
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.keys import load_keys
-from secondlook.edge.spool import Safe, Spool, SpooledFrame
+from secondlook.edge.spool import Spool
+from secondlook.edge.spooled import Safe, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, KeyRejected, SecretExposed
