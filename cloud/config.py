@@ -13,6 +13,7 @@ from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.health import HealthConfig
+from secondlook.shared.precision import check_precision
 from secondlook.shared.settings import (
     DAY_SECONDS,
     MAX_BYTES,
@@ -232,6 +233,8 @@ class RefinerConfig(Settings):
     postfilter: NameOrPath = NameOrPath("rrdb-l1")  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
+    # auto, exact or fast: the post-filter in float32, or in bfloat16 where the processor has it (extra cloud-fast)
+    precision: str = "auto"
     lease_seconds: Lease = 60.0  # a worker silent for so long loses its review to another
     # a camera host that has not answered by then is given up
     deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
@@ -249,6 +252,7 @@ class RefinerConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from secondlook.cloud.catalogue import LeasedReview, Refinement
 from secondlook.cloud.storage.blobs import Blobs, image_key
 from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer
-from secondlook.shared.errors import ModelCorrupt, ReferenceMissing, StoreCorrupt
+from secondlook.shared.bitstream import parse
+from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt
 from secondlook.shared.layers import LayeredCodec, Layers
+from secondlook.shared.quality import DEFAULT_QUALITY
 from secondlook.shared.videobits import is_of_group, split_layers
 
 U8Image = npt.NDArray[np.uint8]
@@ -25,13 +27,22 @@ _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _PNG_COMPRESSION = 3
 
 
+def quality_of(enhancement: bytes) -> int:
+    """The quality that an enhancement was encoded at; the usual one for another codec's bytes."""
+    try:
+        of_group = is_of_group(enhancement)
+        return parse(split_layers(enhancement).enhancement if of_group else enhancement).quality
+    except BitstreamError:
+        return DEFAULT_QUALITY
+
+
 class ImageFilter(Protocol):
     """What the refiner needs of ``cloud.workers.postfilter``."""
 
     name: str
-    model_hash: bytes
+    identity: str  # name, hash of the weights, and the precision where it is not float32
 
-    def apply(self, image: U8Image, progress: Callable[[], None] = ...) -> U8Image: ...
+    def apply(self, image: U8Image, progress: Callable[[], None] = ..., *, quality: int = ...) -> U8Image: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class PictureMaker:
         image = self._enhanced(review, enhancement, enhancement_blobs)
         hold()
         enhanced = self._store(review, "enhanced", image)
-        filtered = self.postfilter.apply(image, hold)
+        filtered = self.postfilter.apply(image, hold, quality=quality_of(enhancement))
         hold()
         refined = self._store(review, "refined", filtered)
         return Refinement(
@@ -108,7 +119,7 @@ class PictureMaker:
             enhanced_image=enhanced.key,
             refined_image=refined.key,
             shown_sha256=refined.sha256,
-            postfilter=f"{self.postfilter.name}:{self.postfilter.model_hash.hex()}",
+            postfilter=self.postfilter.identity,
             codec_model=self.codec.model_hash.hex(),
             image_bytes=base_image_bytes + enhanced.size_bytes + refined.size_bytes,
         )
