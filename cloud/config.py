@@ -183,6 +183,9 @@ class WorkerConfig(Settings):
     lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
     # pause before asking an empty queue again
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
+    # of enhancements of frames that became reviews, fetched from a camera host while its link is idle, before a refiner
+    # asks; 0 = none
+    ahead_bytes_per_minute: Annotated[int, within(0, 1 << 40, "bytes")] = 4_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,9 @@ from secondlook.cloud.catalogue.reviews import (
     park_review,
     release_review,
     retry_review,
+    review_is_due,
     set_base_image,
+    set_enhanced_image,
     wake_reviews,
 )
 from secondlook.cloud.catalogue.schema import (
@@ -98,7 +100,9 @@ __all__ = [
     "record_verdict",
     "release_review",
     "retry_review",
+    "review_is_due",
     "set_base_image",
+    "set_enhanced_image",
     "site_secret",
     "skipped_reviews",
     "store_frame",

@@ -196,7 +196,7 @@ class Review(Base):
     base_image: Mapped[str | None] = mapped_column(_BlobKey)
     enhanced_image: Mapped[str | None] = mapped_column(_BlobKey)
     refined_image: Mapped[str | None] = mapped_column(_BlobKey)
-    shown_sha256: Mapped[str | None] = mapped_column(String(64))  # of the refined image, else of the base
+    shown_sha256: Mapped[str | None] = mapped_column(String(64))  # of the best image there is
     postfilter: Mapped[str | None] = mapped_column(String(128))
     codec_model: Mapped[str | None] = mapped_column(String(64))
     why_expired: Mapped[str | None] = mapped_column(String(255))

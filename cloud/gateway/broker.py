@@ -20,7 +20,7 @@ from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FrameQueue
-from secondlook.cloud.storage.requests import RequestState, RequestTable
+from secondlook.cloud.storage.requests import AHEAD, RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from secondlook.shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
 
@@ -163,7 +163,7 @@ class Broker:
         edge_id, boot_id, seq = arguments.frame()
         deadline, priority = (
             arguments.seconds("deadline_seconds", _LONGEST_DEADLINE_SECONDS),
-            arguments.whole("priority", 0, 100),
+            arguments.whole("priority", AHEAD, 100),
         )
         arguments.end()
         known = self.requests.of_frame(edge_id, boot_id, seq)

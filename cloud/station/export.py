@@ -210,8 +210,14 @@ def _image(review: Review, root_path: str) -> dict[str, Any]:
         "reason": review.reason,
         "reviewers": sorted({verdict.reviewer for verdict in standing}),
         "shown_sha256": standing[-1].shown_sha256 if standing else None,
-        "station_path": f"{root_path}/api/reviews/{review.id}/images/{'refined' if review.refined_image else 'base'}",
+        "station_path": f"{root_path}/api/reviews/{review.id}/images/{_best_image(review)}",
     }
+
+
+def _best_image(review: Review) -> str:
+    if review.refined_image is not None:
+        return "refined"
+    return "base" if review.enhanced_image is None else "enhanced"
 
 
 def _annotation(number: int, frame_id: int, box: FinalBox, classes: _Classes) -> dict[str, Any]:

@@ -303,12 +303,14 @@ def _verdict(verdict: Verdict) -> schema.VerdictFacts:
 
 def _stamp(review: Review) -> str:
     undone = sum(verdict.undone_ns is not None for verdict in review.verdicts)
-    has_base = review.base_image is not None
+    shown = sum(
+        image is not None for image in (review.base_image, review.enhanced_image, review.refined_image)
+    )
     return _digest(
         review.state,
         str(review.refined_ns),
         str(review.why_waiting),
-        f"{len(review.verdicts)}.{undone}.{has_base}",
+        f"{len(review.verdicts)}.{undone}.{shown}",
     )
 
 

@@ -24,6 +24,7 @@ from secondlook.cloud.catalogue import (
     check_catalogue,
     frame_is_stored,
     note_clocks,
+    review_is_due,
     site_secret,
     skipped_reviews,
     store_frame,
@@ -33,10 +34,12 @@ from secondlook.cloud.catalogue.site import AUDIT_SECRET
 from secondlook.cloud.config import PolicyConfig, WorkerConfig
 from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
+from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.fetchahead import FetchAhead
 from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
-from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, wish_for_review
+from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
 from secondlook.shared.detection import Detector
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
@@ -64,6 +67,7 @@ _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
 _SKIPPED_SECONDS = 60.0
 _CLOCKS_SECONDS = 10.0
+_AHEAD_SECONDS = 120.0  # a request ahead of its time is given up after this
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _NANOSECONDS = 1_000_000_000
 
@@ -93,6 +97,7 @@ class MachineWorker:
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
         self._outage = Outage(log)
         self._groups = GroupDecoders(self.blobs, self.config.max_pixels)
+        self._ahead = FetchAhead(self.config.ahead_bytes_per_minute)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Waits while the gateway is away or a disk is full.
@@ -131,6 +136,8 @@ class MachineWorker:
         # All packets first: a key that another worker's delta waits for must not wait for our detector.
         for item in leased:
             self.blobs.put(_blob(item.frame), item.frame.payload)
+            if chosen_anyway(self.policy, _identity(item.frame), secret=self._secret):
+                self._fetch_ahead(item.frame)
         try:
             for item in leased:
                 hold.renew()
@@ -215,7 +222,7 @@ class MachineWorker:
 
     def _file(self, frame: QueuedFrame, image: U8Image) -> None:
         found = self.detector.detect(image)
-        identity = FrameIdentity(frame.edge_id, frame.boot_id, frame.seq)
+        identity = _identity(frame)
         wishes = wish_for_review(self.policy, identity, found, secret=self._secret)
         store_frame(
             self.catalogue,
@@ -239,6 +246,29 @@ class MachineWorker:
             now_ns=int(self.clock() * _NANOSECONDS),
             budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
         )
+
+        if (
+            wishes
+            and not chosen_anyway(self.policy, identity, secret=self._secret)
+            and review_is_due(self.catalogue, frame.edge_id, frame.boot_id, frame.seq)
+        ):
+            self._fetch_ahead(frame)
+
+    def _fetch_ahead(self, frame: QueuedFrame) -> None:
+        """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
+        wanted = [frame.seq]
+        if frame.key_seq is not None and not is_of_group(frame.payload):
+            wanted.append(frame.key_seq)  # of about the same size, nobody says exactly
+        size_bytes = len(wanted) * frame.enhancement_bytes
+        if not self._ahead.takes(frame.edge_id, size_bytes, now=self.clock()):
+            return
+        try:
+            for seq in wanted:
+                self.broker.request_enhancement(
+                    frame.edge_id, frame.boot_id, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD
+                )
+        except PacketMalformed:  # a gateway of an earlier version, which takes no such request
+            self._ahead = FetchAhead(0)
 
     def _give_back(self, item: Leased, why: str) -> None:
         frame = item.frame
@@ -311,6 +341,10 @@ def retry_delay(attempts: int) -> float:
 
 def _blob(frame: QueuedFrame) -> str:
     return base_key(frame.edge_id, frame.boot_id, frame.seq)
+
+
+def _identity(frame: QueuedFrame) -> FrameIdentity:
+    return FrameIdentity(frame.edge_id, frame.boot_id, frame.seq)
 
 
 def _new_review(wish: ReviewReason) -> NewReview:

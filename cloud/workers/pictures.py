@@ -55,6 +55,20 @@ class StoredPicture:
 
 
 @dataclass(frozen=True)
+class EnhancedPicture:
+    """Both layers decoded, and stored as a PNG; `layer` is the enhancement's blob and size in bytes."""
+
+    image: U8Image
+    stored: StoredPicture
+    layer: tuple[str, int]
+    quality: int
+
+    @property
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
+
+
+@dataclass(frozen=True)
 class PictureMaker:
     """Decodes, refines and stores. Layers of more than ``max_pixels`` raise PictureTooLarge before they are decoded.
 
@@ -93,35 +107,43 @@ class PictureMaker:
         hold()
         return self._store(review, "base", image)
 
+    def enhance(
+        self, review: LeasedReview, enhancement_blobs: Sequence[str], hold: Callable[[], None]
+    ) -> EnhancedPicture:
+        """Decode both layers and store what they show. The second of ``enhancement_blobs`` is that of a delta's key."""
+        enhancement = self._layer(enhancement_blobs[0])
+        image = self._enhanced(review, enhancement, enhancement_blobs)
+        hold()
+        stored = self._store(review, "enhanced", image)
+        layer = (enhancement_blobs[0], len(enhancement))
+        return EnhancedPicture(image, stored, layer, quality_of(enhancement))
+
     def refine(
         self,
         review: LeasedReview,
-        enhancement_blobs: Sequence[str],
+        enhanced: EnhancedPicture,
         hold: Callable[[], None],
         *,
         base_image_bytes: int,
     ) -> Refinement:
-        """Decode both layers and refine. The second of ``enhancement_blobs`` is that of a delta's key.
+        """Refine an enhanced picture.
 
         ``base_image_bytes``: of the base image made before; 0 where another worker made it.
         """
-        enhancement = self._layer(enhancement_blobs[0])
-        image = self._enhanced(review, enhancement, enhancement_blobs)
-        hold()
-        enhanced = self._store(review, "enhanced", image)
-        filtered = self.postfilter.apply(image, hold, quality=quality_of(enhancement))
+        filtered = self.postfilter.apply(enhanced.image, hold, quality=enhanced.quality)
         hold()
         refined = self._store(review, "refined", filtered)
+        blob, size_bytes = enhanced.layer
         return Refinement(
-            enhancement_blob=enhancement_blobs[0],
-            enhancement_bytes=len(enhancement),
+            enhancement_blob=blob,
+            enhancement_bytes=size_bytes,
             base_image=image_key(review.review_id, "base"),
-            enhanced_image=enhanced.key,
+            enhanced_image=enhanced.stored.key,
             refined_image=refined.key,
             shown_sha256=refined.sha256,
             postfilter=self.postfilter.identity,
             codec_model=self.codec.model_hash.hex(),
-            image_bytes=base_image_bytes + enhanced.size_bytes + refined.size_bytes,
+            image_bytes=base_image_bytes + enhanced.stored.size_bytes + refined.size_bytes,
         )
 
     def _enhanced(

@@ -60,6 +60,11 @@ def wish_for_review(
     return tuple(sorted(wishes, key=lambda wish: -wish.priority))
 
 
+def chosen_anyway(config: PolicyConfig, frame: FrameIdentity, *, secret: bytes) -> bool:
+    """Whether a frame has a reason to be shown that no detection can change: it can be fetched before one looks."""
+    return _every_nth(config, frame) is not None or _audit(config, frame, secret) is not None
+
+
 def _named(rule: str, detection: Detection) -> str:
     return f"{rule}: {detection.label} {detection.score:.2f}"
 
