@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ from secondlook.cloud.workers.fetchahead import FetchAhead
 from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
-from secondlook.shared.detection import Detector
+from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -62,6 +64,7 @@ from secondlook.shared.videobits import is_of_group
 log = logging.getLogger(__name__)
 
 U8Image = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
@@ -138,12 +141,13 @@ class MachineWorker:
             self.blobs.put(_blob(item.frame), item.frame.payload)
             if chosen_anyway(self.policy, _identity(item.frame), secret=self._secret):
                 self._fetch_ahead(item.frame)
+        # What has been in other hands may be why they let go of it: it is looked at alone, behind the others.
+        fresh = [item for item in leased if item.attempts == 1]
         try:
+            self._work(fresh, hold)
             for item in leased:
-                hold.renew()
-                self._work(item, hold)
-                hold.ids.remove(item.id)
-                self.heartbeat()
+                if item.attempts > 1:
+                    self._work([item], hold)
         except LeaseLost:
             # Too slow: the rest is in other hands, and will come again if it is not.
             log.info("%d frames went to another worker meanwhile", len(hold.ids))
@@ -152,32 +156,71 @@ class MachineWorker:
             self._next_batch = max(1, min(self.config.batch, self.config.batch_pixels // pixels))
         return len(leased)
 
-    def _work(self, item: Leased, hold: _Hold) -> None:
-        """Look at one frame and acknowledge it; one that cannot be looked at is given back with its cause.
+    def _work(self, leased: Sequence[Leased], hold: _Hold) -> None:
+        """Decode the frames of a batch, look at all of them at once, file and acknowledge each.
+
+        The detector's run is what a batch shares. Where it fails, each frame is looked at alone: the one that it fails
+        over is given back, and its neighbours lose nothing.
+        """
+        decoded: list[tuple[Leased, U8Image]] = []
+        for item in leased:
+            hold.renew()
+            frame = item.frame
+            if frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
+                self._finish(item, hold, filed=True)
+                continue
+            image = self._guarded(item, hold, partial(self._decode, frame, hold))
+            if image is None:
+                self._finish(item, hold, filed=False)
+            else:
+                decoded.append((item, image))
+        found = self._look_at_all([image for _, image in decoded], hold)
+        for (item, image), of_frame in zip(decoded, found, strict=True):
+            hold.renew()
+            filed = self._guarded(item, hold, partial(self._file, item.frame, image, of_frame))
+            self._finish(item, hold, filed=filed is not None)
+
+    def _finish(self, item: Leased, hold: _Hold, *, filed: bool) -> None:
+        if filed:
+            self.broker.ack([item.id])
+        hold.ids.remove(item.id)
+        self.heartbeat()
+
+    def _look_at_all(self, images: Sequence[U8Image], hold: _Hold) -> Sequence[list[Detection] | None]:
+        """What the detector finds in each frame; None where each is to be looked at alone."""
+        alone = [None] * len(images)
+        if len(images) < 2:
+            return alone
+        try:
+            with told_of_tiles(lambda: self._progress(hold)):
+                return detect_all(self.detector, images)
+        except (GatewayUnreachable, LeaseLost, StorageError):
+            raise
+        except Exception as error:  # one of them, or all together: too much for its memory, say
+            log.debug("%d frames at once", len(images), exc_info=error)
+            return alone
+
+    def _guarded(self, item: Leased, hold: _Hold, work: Callable[[], T]) -> T | None:
+        """A step of work on one frame; None where it failed and the frame is given back with its cause.
 
         Nothing that a camera host sends may end a worker, and nobody can list what every codec, detector and database
-        may raise over crafted bytes: this boundary, and the refiner's, are where any exception is caught. What does
-        not come from the frame passes through: a store or a gateway that is away, a lease that is lost; and a worker
-        that fails on a grey picture too is broken, and says so.
+        may raise over crafted bytes: this boundary, that of the batch above and the refiner's are where any exception
+        is caught. What does not come from the frame passes through: a store or a gateway that is away, a lease that is
+        lost; and a worker that fails on a grey picture too is broken, and says so.
         """
         frame = item.frame
-        if not frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
-            try:
-                with told_of_tiles(lambda: self._progress(hold)):
-                    image = self._decode(frame, hold)
-                    hold.renew_if_possible()
-                    self._file(frame, image)
-            except (BitstreamError, ModelNotFound) as error:
-                self._give_back(item, cause_of(error))
-                return
-            except (GatewayUnreachable, LeaseLost, StorageError):
-                raise
-            except Exception as error:
-                log.debug("frame %d of %s", frame.seq, frame.edge_id, exc_info=error)
-                self._give_back(item, cause_of(error))
-                self.check()
-                return
-        self.broker.ack([item.id])
+        try:
+            with told_of_tiles(lambda: self._progress(hold)):
+                return work()
+        except (BitstreamError, ModelNotFound) as error:
+            self._give_back(item, cause_of(error))
+        except (GatewayUnreachable, LeaseLost, StorageError):
+            raise
+        except Exception as error:
+            log.debug("frame %d of %s", frame.seq, frame.edge_id, exc_info=error)
+            self._give_back(item, cause_of(error))
+            self.check()
+        return None
 
     def _progress(self, hold: _Hold) -> None:
         self.heartbeat()
@@ -220,8 +263,10 @@ class MachineWorker:
             check_layer(key, self.config.max_pixels)
         return self.codec.decode_base(frame.payload, key=key)
 
-    def _file(self, frame: QueuedFrame, image: U8Image) -> None:
-        found = self.detector.detect(image)
+    def _file(self, frame: QueuedFrame, image: U8Image, found: list[Detection] | None) -> bool:
+        """Store a frame with what was found in it, or, where nobody has looked yet, is found now. True."""
+        if found is None:
+            found = self.detector.detect(image)
         identity = _identity(frame)
         wishes = wish_for_review(self.policy, identity, found, secret=self._secret)
         store_frame(
@@ -253,6 +298,7 @@ class MachineWorker:
             and review_is_due(self.catalogue, frame.edge_id, frame.boot_id, frame.seq)
         ):
             self._fetch_ahead(frame)
+        return True
 
     def _fetch_ahead(self, frame: QueuedFrame) -> None:
         """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""

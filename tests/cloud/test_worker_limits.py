@@ -185,7 +185,7 @@ def test_a_frame_that_outlasts_its_lease_is_held_from_within_its_tiles(
     monkeypatch.setattr(site.broker, "extend", counted)
     site.deliver(*(base_frame(seq, grey(10)) for seq in range(4)))
     assert site.machine.step() == 4
-    assert extended == sorted(extended, reverse=True) and extended.count(4) >= 9 and extended.count(1) >= 9
+    assert extended.count(4) == len(extended) >= 36, "all of them are held while each is decoded"
     assert len(site.frames()) == 4
 
 
