@@ -152,7 +152,7 @@ class MachineWorker:
             # Too slow: the rest is in other hands, and will come again if it is not.
             log.info("%d frames went to another worker meanwhile", len(hold.ids))
         if leased:
-            pixels = max(item.frame.width * item.frame.height for item in leased)
+            pixels = max(item.frame.info.width * item.frame.info.height for item in leased)
             self._next_batch = max(1, min(self.config.batch, self.config.batch_pixels // pixels))
         return len(leased)
 
@@ -166,7 +166,7 @@ class MachineWorker:
         for item in leased:
             hold.renew()
             frame = item.frame
-            if frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
+            if frame_is_stored(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
                 self._finish(item, hold, filed=True)
                 continue
             image = self._guarded(item, hold, partial(self._decode, frame, hold))
@@ -217,7 +217,7 @@ class MachineWorker:
         except (GatewayUnreachable, LeaseLost, StorageError):
             raise
         except Exception as error:
-            log.debug("frame %d of %s", frame.seq, frame.edge_id, exc_info=error)
+            log.debug("frame %d of %s", frame.info.seq, frame.edge_id, exc_info=error)
             self._give_back(item, cause_of(error))
             self.check()
         return None
@@ -228,23 +228,23 @@ class MachineWorker:
 
     def _decode(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
         most = self.config.max_pixels
-        check_pixels(frame.width, frame.height, most)
-        check_layer(frame.payload, most, announced=(frame.width, frame.height))
+        check_pixels(frame.info.width, frame.info.height, most)
+        check_layer(frame.payload, most, announced=(frame.info.width, frame.info.height))
         image = (
             self._decode_in_group(frame, hold) if is_of_group(frame.payload) else self._decode_alone(frame)
         )
-        if image.shape[:2] != (frame.height, frame.width):
+        if image.shape[:2] != (frame.info.height, frame.info.width):
             raise MalformedBitstream(
-                f"{image.shape[1]}x{image.shape[0]} decoded, {frame.width}x{frame.height} announced"
+                f"{image.shape[1]}x{image.shape[0]} decoded, {frame.info.width}x{frame.info.height} announced"
             )
         return image
 
     def _decode_in_group(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
         return self._groups.decode(
             frame.edge_id,
-            frame.boot_id,
-            frame.seq,
-            frame.key_seq,
+            frame.info.boot_id,
+            frame.info.seq,
+            frame.info.key_seq,
             frame.payload,
             lambda: self._progress(hold),
         )
@@ -252,14 +252,14 @@ class MachineWorker:
     def _decode_alone(self, frame: QueuedFrame) -> U8Image:
         """With the key at most."""
         key = None
-        if frame.key_seq is not None:
-            key_blob = base_key(frame.edge_id, frame.boot_id, frame.key_seq)
+        if frame.info.key_seq is not None:
+            key_blob = base_key(frame.edge_id, frame.info.boot_id, frame.info.key_seq)
             if not self.blobs.exists(key_blob):
-                raise ReferenceMissing(f"its key frame {frame.key_seq} has not come")
+                raise ReferenceMissing(f"its key frame {frame.info.key_seq} has not come")
             try:
                 key = self.blobs.get(key_blob)
             except StoreCorrupt as error:  # this one blob
-                raise ReferenceMissing(f"its key frame {frame.key_seq} is gone: {error}") from error
+                raise ReferenceMissing(f"its key frame {frame.info.key_seq} is gone: {error}") from error
             check_layer(key, self.config.max_pixels)
         return self.codec.decode_base(frame.payload, key=key)
 
@@ -273,17 +273,11 @@ class MachineWorker:
             self.catalogue,
             NewFrame(
                 edge_id=frame.edge_id,
-                boot_id=frame.boot_id,
-                seq=frame.seq,
                 camera=frame.camera,
-                captured_ns=frame.captured_ns,
                 received_ns=frame.received_ns,
-                width=frame.width,
-                height=frame.height,
-                key_seq=frame.key_seq,
+                info=frame.info,
                 base_blob=_blob(frame),
                 base_bytes=len(frame.payload),
-                enhancement_bytes=frame.enhancement_bytes,
             ),
             found,
             detector=self.detector.name,
@@ -295,34 +289,36 @@ class MachineWorker:
         if (
             wishes
             and not chosen_anyway(self.policy, identity, secret=self._secret)
-            and review_is_due(self.catalogue, frame.edge_id, frame.boot_id, frame.seq)
+            and review_is_due(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq)
         ):
             self._fetch_ahead(frame)
         return True
 
     def _fetch_ahead(self, frame: QueuedFrame) -> None:
         """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
-        wanted = [frame.seq]
-        if frame.key_seq is not None and not is_of_group(frame.payload):
-            wanted.append(frame.key_seq)  # of about the same size, nobody says exactly
-        size_bytes = len(wanted) * frame.enhancement_bytes
+        wanted = [frame.info.seq]
+        if frame.info.key_seq is not None and not is_of_group(frame.payload):
+            wanted.append(frame.info.key_seq)  # of about the same size, nobody says exactly
+        size_bytes = len(wanted) * frame.info.enhancement_bytes
         if not self._ahead.takes(frame.edge_id, size_bytes, now=self.clock()):
             return
         try:
             for seq in wanted:
                 self.broker.request_enhancement(
-                    frame.edge_id, frame.boot_id, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD
+                    frame.edge_id, frame.info.boot_id, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD
                 )
         except PacketMalformed:  # a gateway of an earlier version, which takes no such request
             self._ahead = FetchAhead(0)
 
     def _give_back(self, item: Leased, why: str) -> None:
         frame = item.frame
-        log.warning("%s %s/%d, attempt %d: %s", frame.edge_id, frame.boot_id, frame.seq, item.attempts, why)
+        log.warning(
+            "%s %s/%d, attempt %d: %s", frame.edge_id, frame.info.boot_id, frame.info.seq, item.attempts, why
+        )
         try:
             self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why)
         except LeaseLost:
-            log.info("frame %d went to another worker meanwhile", frame.seq)
+            log.info("frame %d went to another worker meanwhile", frame.info.seq)
 
     def _tell_of_skipped(self) -> None:
         """Say now and then how many frames nobody will be asked about."""
@@ -386,11 +382,11 @@ def retry_delay(attempts: int) -> float:
 
 
 def _blob(frame: QueuedFrame) -> str:
-    return base_key(frame.edge_id, frame.boot_id, frame.seq)
+    return base_key(frame.edge_id, frame.info.boot_id, frame.info.seq)
 
 
 def _identity(frame: QueuedFrame) -> FrameIdentity:
-    return FrameIdentity(frame.edge_id, frame.boot_id, frame.seq)
+    return FrameIdentity(frame.edge_id, frame.info.boot_id, frame.info.seq)
 
 
 def _new_review(wish: ReviewReason) -> NewReview:

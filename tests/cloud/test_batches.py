@@ -85,7 +85,7 @@ def test_what_was_in_other_hands_is_looked_at_alone_and_last(site: Site, batches
     store = site.machine._file
 
     def noted(frame: object, *rest: object) -> bool:
-        order.append(frame.seq)  # type: ignore[attr-defined]
+        order.append(frame.info.seq)  # type: ignore[attr-defined]
         return store(frame, *rest)  # type: ignore[arg-type]
 
     site.machine._file = noted  # type: ignore[method-assign,assignment]
