@@ -27,6 +27,7 @@ from secondlook.shared.settings import (
     Threads,
     within,
 )
+from secondlook.shared.zones import parse_zone
 
 LONGEST_LEASE_SECONDS = 3600.0
 
@@ -218,6 +219,16 @@ class PolicyConfig(Settings):
     every_nth_apart_seconds: _Apart = 0.0  # the same for their number
     audit_every: _Count = 200  # one frame in so many, chosen at random; never spaced
     audit_priority: Priority = 10
+    # watched classes, the operator's rule and doubt have each object reviewed once, however long it is in view
+    once_per_object: bool = True
+    # an object counts for these three once it has been in view for so long
+    dwell_seconds: _Apart = 0.0
+    # their boxes' heights as shares of the frame's: what is smaller is far away, what is larger is at the lens
+    min_height: Score = 0.0
+    max_height: Score = 1.0
+    # polygons in which the middle of a box's lower edge has to be for them, as "EDGE: x,y x,y x,y" in shares of the
+    # frame, * for every camera host; one without a zone counts everywhere
+    zones: tuple[str, ...] = ()
     # without a decision, of the whole site; beyond, the least urgent are skipped
     max_open_reviews: _Reviews = 500
     max_open_reviews_of_camera: _Reviews = 100  # without a decision, of one camera host
@@ -226,6 +237,10 @@ class PolicyConfig(Settings):
         super().__post_init__()
         if self.uncertain_low > self.uncertain_high:
             raise ConfigError("uncertain_low must not exceed uncertain_high")
+        if self.min_height > self.max_height:
+            raise ConfigError("min_height must not exceed max_height")
+        for zone in self.zones:
+            parse_zone(zone)
 
 
 @dataclass(frozen=True)

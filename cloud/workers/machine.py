@@ -267,8 +267,8 @@ class MachineWorker:
         """Store a frame with what was found in it, or, where nobody has looked yet, is found now. True."""
         if found is None:
             found = self.detector.detect(image)
-        identity = _identity(frame)
-        wishes = wish_for_review(self.policy, identity, found, secret=self._secret)
+        identity, size = _identity(frame), (frame.info.width, frame.info.height)
+        wishes = wish_for_review(self.policy, identity, found, secret=self._secret, size=size)
         store_frame(
             self.catalogue,
             NewFrame(
@@ -390,7 +390,15 @@ def _identity(frame: QueuedFrame) -> FrameIdentity:
 
 
 def _new_review(wish: ReviewReason) -> NewReview:
-    return NewReview(wish.reason, wish.priority, round(wish.apart_seconds * _NANOSECONDS), wish.rule)
+    return NewReview(
+        wish.reason,
+        wish.priority,
+        round(wish.apart_seconds * _NANOSECONDS),
+        wish.rule,
+        boxes=wish.boxes,
+        dwell_ns=round(wish.dwell_seconds * _NANOSECONDS),
+        once=wish.once,
+    )
 
 
 class _Hold:
