@@ -104,7 +104,7 @@ def work(
                 PoisonedBox(harm),
                 catalogue,
                 blobs,
-                PolicyConfig(uncertain_apart_seconds=0),
+                PolicyConfig(uncertain_apart_seconds=0, once_per_object=False),
                 WorkerConfig(lease_seconds=LEASE_SECONDS),
                 heartbeat=beat,
             )

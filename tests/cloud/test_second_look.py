@@ -78,7 +78,11 @@ def test_the_enhanced_picture_is_shown_before_the_refined_one(site: Site) -> Non
 def test_all_are_enhanced_before_the_first_is_refined_and_then_in_their_turn(site: Site) -> None:
     site.machine.detector = ByLevel()
     site.machine.policy = PolicyConfig(
-        watched_labels=("dog",), watched_apart_seconds=0, uncertain_apart_seconds=0, audit_every=0
+        watched_labels=("dog",),
+        watched_apart_seconds=0,
+        uncertain_apart_seconds=0,
+        audit_every=0,
+        once_per_object=False,
     )
     before: list[list[bool]] = []
     slow = Slow(lambda: before.append([enhanced for _, _, enhanced, _ in states(site)]))
