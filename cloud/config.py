@@ -248,7 +248,8 @@ class RefinerConfig(Settings):
     """The refiner."""
 
     codec: NameOrPath = NameOrPath("lite")  # name of an exported codec, or its folder
-    postfilter: NameOrPath = NameOrPath("rrdb-l1")  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
+    # rrdb-fast, rrdb-l1, rrdb-l2, or a folder: slower ones gain more (docs/reviews.md)
+    postfilter: NameOrPath = NameOrPath("rrdb-fast")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
     # auto, exact or fast: the post-filter in float32, or in bfloat16 where the processor has it (extra cloud-fast)
