@@ -96,7 +96,7 @@ def _counts(config: PolicyConfig, edge_id: str, found: Detection, size: tuple[in
     """Whether a detection is of a size, and stands where the rules look."""
     width, height = size
     x0, y0, x1, y1 = found.box
-    if not config.min_height <= (y1 - y0) / height <= config.max_height:
+    if not config.min_height <= min((y1 - y0) / height, 1.0) <= config.max_height:
         return False
     # Boxes end where the frame does, and the frame's lower rim belongs to the zones that touch it.
     foot = ((x0 + x1) / 2 / width, min(y1 / height, _LOWEST))
