@@ -13,6 +13,7 @@ from secondlook.shared.address import is_loopback
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.health import HealthConfig
+from secondlook.shared.precision import check_precision
 from secondlook.shared.settings import (
     DAY_SECONDS,
     MAX_BYTES,
@@ -26,6 +27,7 @@ from secondlook.shared.settings import (
     Threads,
     within,
 )
+from secondlook.shared.zones import parse_zone
 
 LONGEST_LEASE_SECONDS = 3600.0
 
@@ -182,6 +184,9 @@ class WorkerConfig(Settings):
     lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
     # pause before asking an empty queue again
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
+    # of enhancements of frames that became reviews, fetched from a camera host while its link is idle, before a refiner
+    # asks; 0 = none
+    ahead_bytes_per_minute: Annotated[int, within(0, 1 << 40, "bytes")] = 4_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,6 +219,16 @@ class PolicyConfig(Settings):
     every_nth_apart_seconds: _Apart = 0.0  # the same for their number
     audit_every: _Count = 200  # one frame in so many, chosen at random; never spaced
     audit_priority: Priority = 10
+    # watched classes, the operator's rule and doubt have each object reviewed once, however long it is in view
+    once_per_object: bool = True
+    # an object counts for these three once it has been in view for so long
+    dwell_seconds: _Apart = 0.0
+    # their boxes' heights as shares of the frame's: what is smaller is far away, what is larger is at the lens
+    min_height: Score = 0.0
+    max_height: Score = 1.0
+    # polygons in which the middle of a box's lower edge has to be for them, as "EDGE: x,y x,y x,y" in shares of the
+    # frame, * for every camera host; one without a zone counts everywhere
+    zones: tuple[str, ...] = ()
     # without a decision, of the whole site; beyond, the least urgent are skipped
     max_open_reviews: _Reviews = 500
     max_open_reviews_of_camera: _Reviews = 100  # without a decision, of one camera host
@@ -222,6 +237,10 @@ class PolicyConfig(Settings):
         super().__post_init__()
         if self.uncertain_low > self.uncertain_high:
             raise ConfigError("uncertain_low must not exceed uncertain_high")
+        if self.min_height > self.max_height:
+            raise ConfigError("min_height must not exceed max_height")
+        for zone in self.zones:
+            parse_zone(zone)
 
 
 @dataclass(frozen=True)
@@ -229,9 +248,12 @@ class RefinerConfig(Settings):
     """The refiner."""
 
     codec: NameOrPath = NameOrPath("lite")  # name of an exported codec, or its folder
-    postfilter: NameOrPath = NameOrPath("rrdb-l1")  # rrdb-l1, rrdb-l2, rrdb-fast, or a folder
+    # rrdb-fast, rrdb-l1, rrdb-l2, or a folder: slower ones gain more (docs/reviews.md)
+    postfilter: NameOrPath = NameOrPath("rrdb-fast")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
+    # auto, exact or fast: the post-filter in float32, or in bfloat16 where the processor has it (extra cloud-fast)
+    precision: str = "auto"
     lease_seconds: Lease = 60.0  # a worker silent for so long loses its review to another
     # a camera host that has not answered by then is given up
     deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
@@ -249,6 +271,7 @@ class RefinerConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ _REFINER_FLAGS: tuple[Flag, ...] = (
     ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "refiner.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
+    ("--precision", "refiner.precision", str, "of the post-filter: auto, exact (float32) or fast (bfloat16)"),
     _HEALTH,
 )
 _STATION_FLAGS: tuple[Flag, ...] = (
@@ -225,9 +226,11 @@ def run_refiner(args: argparse.Namespace) -> int:
         BrokerClient(config.broker, name) as broker,
     ):
         codec = load_codec(config.refiner.codec, threads=threads, device=device)
-        postfilter = load_postfilter(config.refiner.postfilter, threads=threads, device=device)
+        postfilter = load_postfilter(
+            config.refiner.postfilter, threads=threads, device=device, precision=config.refiner.precision
+        )
         catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
-        logging.getLogger(__name__).info("refining with %s", postfilter.name)
+        logging.getLogger(__name__).info("refining with %s", postfilter.identity)
         refiner = Refiner(
             name,
             broker,

@@ -65,6 +65,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     ├── EncoderFailed               a video encoder cannot be opened, or hands out what it should not
     ├── DetectorError               detector weights are absent or not of a known layout
     ├── DeviceUnavailable           a GPU that was asked for is not there, or fails
+    ├── PrecisionUnavailable        bfloat16 was asked for, and this machine does not have it
     └── DemoError
         ├── ChildEnded              a process of the demo ended by itself
         ├── PipelineStalled         nothing moved on in the time allowed
@@ -332,6 +333,10 @@ class DetectorError(SecondlookError):
 
 
 class DeviceUnavailable(SecondlookError):
+    pass
+
+
+class PrecisionUnavailable(SecondlookError):
     pass
 
 

@@ -2,6 +2,8 @@
 
 A device is `auto`, `cpu`, `cuda` (the first GPU) or `cuda:N`. `auto` takes the first GPU where ONNX Runtime really
 computes on it, and the CPU elsewhere; a GPU that is asked for by name and is not there is an error, not a slow CPU.
+
+So with precision (`shared/precision.py`): `auto` takes bfloat16 where it is to be had, `fast` insists on it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from secondlook.shared import bfloat16
 from secondlook.shared.device import gpu_of
-from secondlook.shared.errors import DeviceUnavailable, ModelCorrupt
+from secondlook.shared.errors import DeviceUnavailable, ModelCorrupt, PrecisionUnavailable
 from secondlook.shared.external_data import has_external_data
+from secondlook.shared.precision import BFLOAT16, FLOAT32, check_precision
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +53,10 @@ _PROBE = bytes.fromhex(
 
 
 class Session:
-    """An ONNX graph ready to run. Not for concurrent use by threads that need an order of results."""
+    """An ONNX graph ready to run. Not for concurrent use by threads that need an order of results.
+
+    `device`: `cpu` or `cuda:N`; `precision`: `float32` or `bfloat16`. Both as they are, whatever was asked for.
+    """
 
     def __init__(self, session: ort.InferenceSession, path: Path) -> None:
         self._session = session
@@ -58,6 +65,7 @@ class Session:
         self.outputs = tuple(o.name for o in session.get_outputs())
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.device = _device_of(session)
+        self.precision = BFLOAT16 if bfloat16.is_taken(session) else FLOAT32
 
     @property
     def input_shape(self) -> tuple[int | str | None, ...]:
@@ -71,7 +79,7 @@ class Session:
         Raises DeviceUnavailable when a GPU fails, for instance because its memory is full.
         """
         options = None
-        if release:
+        if release and self.precision == FLOAT32:  # OpenVINO has no such arena
             arenas = "cpu:0" if self.device == "cpu" else f"cpu:0;gpu:{self.device.removeprefix('cuda:')}"
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
@@ -85,14 +93,20 @@ class Session:
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
 
 
-def open_session(path: Path, threads: int = 0, *, device: str = "cpu") -> Session:
-    """Load an ONNX file for a device, and log which one it got.
+def open_session(path: Path, threads: int = 0, *, device: str = "cpu", precision: str = "exact") -> Session:
+    """Load an ONNX file for a device, and log which one it got and how it computes there.
 
-    `threads`: intra-op threads on the CPU, 0 = one per core. Raises ModelCorrupt when the file is not a graph or
-    keeps part of it in another file, DeviceUnavailable when a GPU is asked for by name and cannot be had.
+    `threads`: intra-op threads on the CPU, 0 = one per core. `precision`: `auto`, `exact` or `fast`. Raises
+    ModelCorrupt when the file is not a graph or keeps part of it in another file, DeviceUnavailable when a GPU is asked
+    for by name and cannot be had, PrecisionUnavailable when `fast` cannot.
     """
+    check_precision(precision)
     _check_file(path)
     chosen = choose_device(device)
+    if precision != "exact":
+        fast = _open_fast(path, threads, chosen, insists=precision == "fast")
+        if fast is not None:
+            return fast
     try:
         session = _open_on(path, threads, chosen)
         if session.device != chosen:
@@ -104,6 +118,28 @@ def open_session(path: Path, threads: int = 0, *, device: str = "cpu") -> Sessio
         session = _open_on(path, threads, "cpu")
     log.info("%s/%s runs on %s", path.parent.name, path.name, session.device)
     return session
+
+
+def _open_fast(path: Path, threads: int, device: str, *, insists: bool) -> Session | None:
+    """A session in bfloat16; None where this machine has none and nobody insists."""
+    problem = _problem_of_bfloat16() if device == "cpu" else f"on {device} networks run in float32"
+    if problem is None:
+        try:
+            session = Session(_open_bfloat16(str(path), threads), path)
+        except _REFUSALS as error:
+            _open_on(
+                path, threads, "cpu"
+            )  # which tells a graph that is none from one that OpenVINO does not take
+            problem = f"OpenVINO does not take {path.name}: {str(error).splitlines()[0]}"
+        else:
+            if session.precision == BFLOAT16:
+                log.info("%s/%s runs on %s in bfloat16", path.parent.name, path.name, session.device)
+                return session
+            problem = f"OpenVINO left {path.name} to another provider"
+    if insists:
+        raise PrecisionUnavailable(f"precision fast: {problem}")
+    log.info("precision auto takes float32 for %s/%s: %s", path.parent.name, path.name, problem)
+    return None
 
 
 def _open_on(path: Path, threads: int, device: str) -> Session:
@@ -157,7 +193,41 @@ def _problem_of(gpu: int) -> str | None:
     return None
 
 
+@cache
+def _problem_of_bfloat16() -> str | None:
+    """Why networks cannot run in bfloat16 on this CPU; None when one just has."""
+    if (missing := bfloat16.what_is_missing()) is not None:
+        return missing
+    try:
+        session = _open_bfloat16(bfloat16.PROBE, 1)
+        if not bfloat16.is_taken(session):
+            return "OpenVINO did not take a matrix product"
+        (product,) = session.run(None, bfloat16.probe_feeds())
+    except (*_REFUSALS, ImportError, OSError, ValueError) as error:
+        return f"OpenVINO cannot be used: {str(error).splitlines()[0]}"
+    if not np.all(np.asarray(product) == 1):
+        return "OpenVINO computes in another precision than bfloat16"
+    return None
+
+
+def _open_bfloat16(model: str | bytes, threads: int) -> ort.InferenceSession:
+    options = _options(threads)
+    bfloat16.add_provider(options, threads=threads)
+    return ort.InferenceSession(model, options)
+
+
 def _open(model: str | bytes, threads: int, device: str) -> ort.InferenceSession:
+    options = _options(threads)
+    providers: list[str | tuple[str, dict[str, str]]] = [CPU_PROVIDER]
+    if device != "cpu":
+        # Without TF32 a GPU's pictures differ from a CPU's by the rounding of float32 and no more.
+        cuda = {"device_id": device.removeprefix("cuda:"), "use_tf32": "0"}
+        providers = [(CUDA_PROVIDER, cuda), CPU_PROVIDER]
+    # Left to itself, the runtime prints what fails on the GPU and goes on with the CPU.
+    return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+
+
+def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -166,13 +236,7 @@ def _open(model: str | bytes, threads: int, device: str) -> ort.InferenceSession
     # Nothing but ONNX, whatever the file's name or first bytes say: it is what `_check_file` looked at.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3
-    providers: list[str | tuple[str, dict[str, str]]] = [CPU_PROVIDER]
-    if device != "cpu":
-        # Without TF32 a GPU's pictures differ from a CPU's by the rounding of float32 and no more.
-        cuda = {"device_id": device.removeprefix("cuda:"), "use_tf32": "0"}
-        providers = [(CUDA_PROVIDER, cuda), CPU_PROVIDER]
-    # Left to itself, the runtime prints what fails on the GPU and goes on with the CPU.
-    return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    return options
 
 
 def _device_of(session: ort.InferenceSession) -> str:

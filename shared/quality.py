@@ -10,6 +10,7 @@ import argparse
 
 from secondlook.shared.bitstream import MAX_QUALITY
 
+DEFAULT_QUALITY = 40  # of both layers, as a camera host has it
 PRESETS = {"lambda-0.005": 25, "lambda-0.010": 35, "lambda-0.020": 46, "lambda-0.030": 52}
 
 

@@ -17,7 +17,7 @@ from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
 from secondlook.shared.codec import LiteCodec, load_codec
 from secondlook.shared.errors import ConfigError, SourceNotFound
 from secondlook.shared.files import PUBLIC_FILE, write_atomically
-from secondlook.shared.quality import PRESETS
+from secondlook.shared.quality import DEFAULT_QUALITY, PRESETS
 from secondlook.training.data import U8, list_images, read_rgb
 from secondlook.training.published import KODAK_CURVES, is_kodak
 from secondlook.training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
@@ -25,7 +25,6 @@ from secondlook.training.scalability import base_layer_cost, sentence
 from secondlook.training.speed import compare_speed
 
 LEARNED_PEERS = tuple(KODAK_CURVES)
-DEFAULT_QUALITY = 40  # of both layers, as an edge agent has it
 BASE_QUALITY = 8
 COMMON_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -65,7 +64,7 @@ def measure_ours(
         totals.append([*rates, psnr(image, base), plain, ms_ssim(image, enhanced), *times])
         if filtered is None or number < filtered:
             for name, postfilter in filters.items():
-                gains[name].append(psnr(image, postfilter.apply(enhanced)) - plain)
+                gains[name].append(psnr(image, postfilter.apply(enhanced, quality=quality)) - plain)
     names = ("bpp_base", "bpp", "psnr_base", "psnr", "ms_ssim", "encode_ms", "decode_base_ms", "decode_ms")
     row: Row = dict(zip(names, means(totals), strict=True))
     return {

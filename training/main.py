@@ -23,7 +23,7 @@ from secondlook.training.provenance import free_folder
 
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
-TRAINABLE_FILTERS = (*bench_cli.FILTERS, "rrdb-tiny")
+TRAINABLE_FILTERS = (*bench_cli.FILTERS, "rrdb-tiny", "quick")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -89,7 +89,7 @@ def _train_parsers(group: Subparsers) -> None:
         _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
     )
     _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
-    _postfilter_flags(_add(group, "postfilter", "an RRDB post-filter for the codec", _train_postfilter))
+    _postfilter_flags(_add(group, "postfilter", "a post-filter for the codec", _train_postfilter))
 
 
 def _lite_flags(lite: argparse.ArgumentParser) -> None:
@@ -179,6 +179,9 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     postfilter.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
+    postfilter.add_argument(
+        "--teacher", type=Path, metavar="FOLDER", help="learn from the RRDB filter of a model folder as well"
+    )
     postfilter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     postfilter.add_argument(
         "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
@@ -206,7 +209,7 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
 
 def _export_parsers(group: Subparsers) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
-    postfilter = _add(group, "postfilter", "an RRDB post-filter", _export_postfilter)
+    postfilter = _add(group, "postfilter", "a post-filter", _export_postfilter)
     _filter_flags(postfilter)
     family = _add(
         group, "paper", "the paper family: the machine model and all additional ones", _export_paper
@@ -292,6 +295,7 @@ def _train_postfilter(args: argparse.Namespace) -> int:
         more=args.more,
         detector=args.detector,
         start_from=args.from_model,
+        teacher=args.teacher,
         config=FilterConfig(args.layer, args.loss, args.batch, args.lr, args.patch),
     )
     print(checkpoint)

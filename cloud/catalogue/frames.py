@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.newreviews import UNLIMITED, NewReview, ReviewBudget, call_for_review
+from secondlook.cloud.catalogue.objects import link_objects
 from secondlook.cloud.catalogue.schema import (
     Camera,
     DetectedBox,
@@ -89,6 +90,7 @@ def store_frame(
             row.detections = [_box(detection, detector) for detection in detections]
             session.add(row)
             session.flush()
+            link_objects(session, row, detections)
             _cut_tombstones(session, row)
             call_for_review(session, row, reasons, budget, now_ns=now_ns)
     except IntegrityError:

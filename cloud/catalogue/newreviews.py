@@ -14,8 +14,18 @@ from typing import Any
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.objects import is_called, note_call
 from secondlook.cloud.catalogue.reviews import audit_review, move_review
-from secondlook.cloud.catalogue.schema import Frame, Reason, Retention, Review, ReviewState, Rule, Verdict
+from secondlook.cloud.catalogue.schema import (
+    Frame,
+    Reason,
+    Retention,
+    Review,
+    ReviewState,
+    Rule,
+    SeenObject,
+    Verdict,
+)
 from secondlook.cloud.catalogue.store import Catalogue
 
 _LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
@@ -29,12 +39,18 @@ class NewReview:
 
     By itself it calls for no review where the same rule called for one of a frame of the same camera host captured
     less than `apart_ns` before or after.
+
+    One that speaks of detections (`boxes`, by index) is a reason only while an object among them has been in view for
+    `dwell_ns`; with `once`, it is decisive only while the rule has not had one of these objects reviewed.
     """
 
     reason: str
     priority: int
     apart_ns: int = 0
     rule: Rule = Rule.OPERATOR
+    boxes: tuple[int, ...] | None = None
+    dwell_ns: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,10 @@ def call_for_review(
     session: Session, frame: Frame, reasons: Sequence[NewReview], budget: ReviewBudget, *, now_ns: int
 ) -> None:
     """Make a review of a frame where one of its reasons is decisive; it is skipped where there is no room."""
-    decisive = [reason for reason in reasons if not _called_near(session, frame, reason)]
+    reasons = [reason for reason in reasons if _has_stayed(frame, reason)]
+    decisive = [
+        reason for reason in reasons if _is_news(frame, reason) and not _called_near(session, frame, reason)
+    ]
     if not decisive:
         return
     ranked = sorted(reasons, key=lambda reason: -reason.priority)
@@ -79,6 +98,10 @@ def call_for_review(
         for reason in ranked
     ]
     session.add(review)
+    if room:  # a person will see all of them
+        for reason in ranked:
+            for seen in _objects(frame, reason):
+                note_call(seen, reason.rule)
     session.flush()
     # The audit trail comes last, after everything that may wait for a row.
     for victim in gave_way:
@@ -100,6 +123,26 @@ def skipped_reviews(catalogue: Catalogue) -> int:
     with catalogue.reading() as session:
         query = select(func.count()).select_from(Review).where(Review.state == ReviewState.SKIPPED)
         return session.scalar(query) or 0
+
+
+def _objects(frame: Frame, reason: NewReview) -> list[SeenObject]:
+    """The objects that a reason speaks of, and that have been in view for long enough."""
+    found = [frame.detections[index].object for index in reason.boxes or ()]
+    return [one for one in found if one is not None and one.last_ns - one.first_ns >= reason.dwell_ns]
+
+
+def _has_stayed(frame: Frame, reason: NewReview) -> bool:
+    """Whether something a reason speaks of has been in view for long enough; a sight of no object is of a moment."""
+    return reason.boxes is None or reason.dwell_ns == 0 or bool(_objects(frame, reason))
+
+
+def _is_news(frame: Frame, reason: NewReview) -> bool:
+    """Whether the rule has not yet had something of this reviewed."""
+    if reason.boxes is None or not reason.once:
+        return True
+    seen = [frame.detections[index].object for index in reason.boxes]
+    nameless = reason.dwell_ns == 0 and any(one is None for one in seen)
+    return nameless or any(not is_called(one, reason.rule) for one in _objects(frame, reason))
 
 
 def _called_near(session: Session, frame: Frame, reason: NewReview) -> bool:

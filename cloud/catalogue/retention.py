@@ -14,6 +14,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from secondlook.cloud.catalogue.objects import objects_in, remove_unseen
 from secondlook.cloud.catalogue.schema import (
     DetectedBox,
     Frame,
@@ -120,7 +121,7 @@ def list_deleting(catalogue: Catalogue, *, after: int, limit: int) -> list[Doome
 
 
 def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
-    """Remove the rows of frames that are marked, with their detections, reviews and verdicts.
+    """Remove the rows of frames that are marked, their detections, reviews and verdicts, and objects seen in no other.
 
     Their blobs must be gone. Returns what was removed here; a frame that another process removed does not count.
     """
@@ -132,7 +133,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
             .with_for_update(skip_locked=True)
         ).all()
         ids = [row.id for row in mine]
-        of_frames = Review.frame_id.in_(ids)
+        of_frames, shown = Review.frame_id.in_(ids), objects_in(session, ids)
         for statement in (
             delete(DetectedBox).where(DetectedBox.frame_id.in_(ids)),
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
@@ -141,6 +142,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
             delete(Frame).where(Frame.id.in_(ids)),
         ):
             session.execute(statement, execution_options={"synchronize_session": False})
+        remove_unseen(session, shown)
         return Held(len(ids), sum(row.stored_bytes for row in mine))
 
 

@@ -60,6 +60,11 @@ class LeasedReview:
     requested_ns: int
     has_base_image: bool
 
+    @property
+    def turn(self) -> tuple[int, int, int, int]:
+        """Sorts reviews as people are to see them, the most urgent first."""
+        return -self.priority, self.requested_ns, self.created_ns, self.review_id
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -150,6 +155,32 @@ def set_base_image(
         row.frame.stored_bytes = max(row.frame.stored_bytes, row.frame.base_bytes + image_bytes)
         row.base_image, row.shown_sha256 = key, sha256
         row.attempts = max(0, row.attempts - 1)  # this one ended well
+
+
+def set_enhanced_image(
+    catalogue: Catalogue, review_id: int, owner: str, *, key: str, sha256: str, image_bytes: int
+) -> None:
+    """Note the enhanced image of a leased review: it is shown until the refined one is there.
+
+    ``image_bytes``: of base and enhanced image together.
+    """
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        row.frame.stored_bytes = max(row.frame.stored_bytes, row.frame.base_bytes + image_bytes)
+        row.enhanced_image, row.shown_sha256 = key, sha256
+        row.attempts = max(0, row.attempts - 1)  # this one ended well
+
+
+def review_is_due(catalogue: Catalogue, edge_id: str, boot_id: str, seq: int) -> bool:
+    """Whether a frame has a review that no refiner has taken up yet."""
+    with catalogue.reading() as session:
+        query = (
+            select(Review.id)
+            .join(Frame, Review.frame_id == Frame.id)
+            .where(Frame.edge_id == edge_id, Frame.boot_id == boot_id, Frame.seq == seq)
+            .where(Review.state == ReviewState.DUE)
+        )
+        return session.scalars(query).first() is not None
 
 
 def begin_attempt(

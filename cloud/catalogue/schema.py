@@ -171,8 +171,36 @@ class DetectedBox(Base):
     x1: Mapped[float] = mapped_column(Float)
     y1: Mapped[float] = mapped_column(Float)
     detector: Mapped[str] = mapped_column(String(255))
+    # What it is one sight of; NULL where the detector was too unsure to begin an object.
+    object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"), index=True)
 
     frame: Mapped[Frame] = relationship(back_populates="detections")
+    object: Mapped[SeenObject | None] = relationship()
+
+
+class SeenObject(Base):
+    """One thing that a camera has in view, over its frames; `shared.tracking` says how it is known again.
+
+    Its box is where it was seen last, in pixels of the frame; label and score are those of its surest detection.
+    """
+
+    __tablename__ = "objects"
+    __table_args__ = (Index("objects_of_host", "edge_id", "last_ns"), _NEVER_REUSED)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    edge_id: Mapped[str] = mapped_column(String(64), ForeignKey("cameras.edge_id"))
+    label: Mapped[str] = mapped_column(String(64))
+    score: Mapped[float] = mapped_column(Float)
+    first_ns: Mapped[int] = mapped_column(_Nanoseconds)  # clock of the camera host
+    last_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    frames: Mapped[int]  # in which it was seen
+    x0: Mapped[float] = mapped_column(Float)
+    y0: Mapped[float] = mapped_column(Float)
+    x1: Mapped[float] = mapped_column(Float)
+    y1: Mapped[float] = mapped_column(Float)
+    speed_x: Mapped[float] = mapped_column(Float)  # pixels a second
+    speed_y: Mapped[float] = mapped_column(Float)
+    called: Mapped[str] = mapped_column(String(64))  # the rules that had it reviewed, with commas between
 
 
 class Review(Base):
@@ -196,7 +224,7 @@ class Review(Base):
     base_image: Mapped[str | None] = mapped_column(_BlobKey)
     enhanced_image: Mapped[str | None] = mapped_column(_BlobKey)
     refined_image: Mapped[str | None] = mapped_column(_BlobKey)
-    shown_sha256: Mapped[str | None] = mapped_column(String(64))  # of the refined image, else of the base
+    shown_sha256: Mapped[str | None] = mapped_column(String(64))  # of the best image there is
     postfilter: Mapped[str | None] = mapped_column(String(128))
     codec_model: Mapped[str | None] = mapped_column(String(64))
     why_expired: Mapped[str | None] = mapped_column(String(255))

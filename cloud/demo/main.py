@@ -93,7 +93,7 @@ def _choices(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--postfilter",
         choices=("rrdb-l1", "rrdb-l2", "rrdb-fast"),
-        default="rrdb-l1",
+        default="rrdb-fast",
         help="the network that cleans reviewed pictures (default %(default)s)",
     )
     demo.add_argument(

@@ -110,6 +110,13 @@ def make_report(
         "latency_ms": {
             "encode": {name: _rounded(edge.encode_ms.get(name), 1) for name in ("p50", "p95")},
             "capture_to_detection": percentiles([detected - captured for captured, detected in times]),
+            "review_to_refined": percentiles(
+                [
+                    review.refined_ns - review.created_ns
+                    for review, _ in refined
+                    if review.refined_ns is not None
+                ]
+            ),
             "request_to_refined": percentiles(
                 [
                     review.refined_ns - review.requested_ns

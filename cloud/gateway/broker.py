@@ -22,7 +22,7 @@ from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
-from secondlook.cloud.storage.requests import RequestState, RequestTable
+from secondlook.cloud.storage.requests import AHEAD, RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from secondlook.shared.packet import BOOT_ID, CODE, EDGE_ID, MAX_SEQ
 
@@ -81,7 +81,7 @@ class _Frame(_Call, frozen=True):
 
 class _AskedFor(_Frame, frozen=True):
     deadline_seconds: Annotated[float, Meta(ge=0, le=_LONGEST_DEADLINE_SECONDS)]
-    priority: Annotated[int, Meta(ge=0, le=100)]
+    priority: Annotated[int, Meta(ge=AHEAD, le=100)]
 
 
 class _OfRequest(_Call, frozen=True):

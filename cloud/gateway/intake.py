@@ -22,7 +22,7 @@ from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
-from secondlook.cloud.storage.requests import Assemblies, RequestState, RequestTable
+from secondlook.cloud.storage.requests import Assemblies, Request, RequestState, RequestTable
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -510,13 +510,12 @@ class Intake:
         control = {
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
-        found: list[Outgoing] = []
-        for edge_id in waiting:
-            for request in self._requests.to_send(edge_id, now=now) if edge_id in control else ():
-                at_ns = int(request.deadline * _NANOSECONDS)
-                asked = EnhancementRequest(request.id, request.boot_id, request.seq, at_ns, request.priority)
-                found.append((control[edge_id], asked))
-        return found
+        return [
+            (control[edge_id], _on_the_wire(request))
+            for edge_id in waiting
+            if edge_id in control
+            for request in self._requests.to_send(edge_id, now=now)
+        ]
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""
@@ -595,3 +594,8 @@ class Intake:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
         self._complaints.warning(code, f"{code}: {printable}", now)
         return Fault(code, printable)
+
+
+def _on_the_wire(request: Request) -> EnhancementRequest:
+    deadline_ns, priority = int(request.deadline * _NANOSECONDS), max(0, request.priority)
+    return EnhancementRequest(request.id, request.boot_id, request.seq, deadline_ns, priority)

@@ -40,6 +40,7 @@ class FinalBox:
     verified: bool
     score: float | None
     detected_label: str | None
+    object_id: int | None = None  # of the thing that it shows, over the frames of its camera
 
 
 def final_boxes(review: Review) -> list[FinalBox]:
@@ -157,7 +158,7 @@ def _judged(detected: DetectedBox, verdict: Verdict | None) -> FinalBox | None:
         verified = verdict.verdict in {VerdictKind.CONFIRM, VerdictKind.WRONG_CLASS}
         if verdict.verdict is VerdictKind.WRONG_CLASS and verdict.label is not None:
             label = verdict.label
-    return FinalBox(label, box, verified, detected.score, detected.label)
+    return FinalBox(label, box, verified, detected.score, detected.label, detected.object_id)
 
 
 def _counting(review: Review) -> list[Verdict]:
@@ -210,8 +211,14 @@ def _image(review: Review, root_path: str) -> dict[str, Any]:
         "reason": review.reason,
         "reviewers": sorted({verdict.reviewer for verdict in standing}),
         "shown_sha256": standing[-1].shown_sha256 if standing else None,
-        "station_path": f"{root_path}/api/reviews/{review.id}/images/{'refined' if review.refined_image else 'base'}",
+        "station_path": f"{root_path}/api/reviews/{review.id}/images/{_best_image(review)}",
     }
+
+
+def _best_image(review: Review) -> str:
+    if review.refined_image is not None:
+        return "refined"
+    return "base" if review.enhanced_image is None else "enhanced"
 
 
 def _annotation(number: int, frame_id: int, box: FinalBox, classes: _Classes) -> dict[str, Any]:
@@ -229,6 +236,7 @@ def _annotation(number: int, frame_id: int, box: FinalBox, classes: _Classes) ->
         "source": "reviewer" if box.score is None else "detector",
         "score": box.score,
         "detected_label": box.detected_label,
+        "object_id": box.object_id,
     }
 
 
@@ -254,6 +262,7 @@ def _verdict_line(review: Review, verdict: Verdict) -> dict[str, Any]:
             "score": detected.score,
             "box": [detected.x0, detected.y0, detected.x1, detected.y1],
             "detector": detected.detector,
+            "object_id": detected.object_id,
         },
         "label": verdict.label,
         "box": None if place is None else list(place),

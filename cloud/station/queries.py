@@ -18,6 +18,7 @@ from secondlook.cloud.catalogue import (
     Retention,
     Review,
     ReviewState,
+    SeenObject,
     Verdict,
     conflict_of,
 )
@@ -40,7 +41,10 @@ FILTER_STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
     "decided": (ReviewState.DECIDED,),
 }
 
-_WITH_FRAME = (selectinload(Review.frame).selectinload(Frame.detections), selectinload(Review.verdicts))
+_WITH_FRAME = (
+    selectinload(Review.frame).selectinload(Frame.detections).selectinload(DetectedBox.object),
+    selectinload(Review.verdicts),
+)
 
 _IMAGE_COLUMNS = {
     "base": Review.base_image,
@@ -271,7 +275,12 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
             enhancement_bytes=frame.enhancement_bytes,
         ),
         detections=[
-            schema.DetectionFacts(label=box.label, score=box.score, box=(box.x0, box.y0, box.x1, box.y1))
+            schema.DetectionFacts(
+                label=box.label,
+                score=box.score,
+                box=(box.x0, box.y0, box.x1, box.y1),
+                object=_object(box.object),
+            )
             for box in frame.detections
         ],
         images={
@@ -282,6 +291,14 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
         image_stamp=str(review.refined_ns or 0),
         verdicts=[_verdict(verdict) for verdict in review.verdicts],
         contested=conflict_of(review.verdicts) is not None,
+    )
+
+
+def _object(seen: SeenObject | None) -> schema.ObjectFacts | None:
+    if seen is None:
+        return None
+    return schema.ObjectFacts(
+        id=seen.id, label=seen.label, since=schema.instant(seen.first_ns), frames=seen.frames
     )
 
 
@@ -303,12 +320,14 @@ def _verdict(verdict: Verdict) -> schema.VerdictFacts:
 
 def _stamp(review: Review) -> str:
     undone = sum(verdict.undone_ns is not None for verdict in review.verdicts)
-    has_base = review.base_image is not None
+    shown = sum(
+        image is not None for image in (review.base_image, review.enhanced_image, review.refined_image)
+    )
     return _digest(
         review.state,
         str(review.refined_ns),
         str(review.why_waiting),
-        f"{len(review.verdicts)}.{undone}.{has_base}",
+        f"{len(review.verdicts)}.{undone}.{shown}",
     )
 
 

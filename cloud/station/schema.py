@@ -82,10 +82,18 @@ class FrameFacts(BaseModel):
     enhancement_bytes: int = Field(description="Waiting on the camera host.")
 
 
+class ObjectFacts(BaseModel):
+    id: int
+    label: str = Field(description="By its surest detection.")
+    since: datetime = Field(description="When it was first in view, by the clock of the camera host.")
+    frames: int = Field(description="In which it was seen so far.")
+
+
 class DetectionFacts(BaseModel):
     label: str
     score: float
     box: Box
+    object: ObjectFacts | None = Field(description="The thing that it shows, over the frames of its camera.")
 
 
 class VerdictFacts(BaseModel):

@@ -46,6 +46,9 @@ from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, 
 from secondlook.cloud.storage.sql import hold_lock
 
 MAX_CORRUPT_ANSWERS = 3
+AHEAD = (
+    -1
+)  # the priority of what nobody asked for yet: below all others, and sent to a camera host with nothing to do
 
 
 class RequestState(StrEnum):
@@ -152,8 +155,8 @@ class RequestTable:
     ) -> int:
         """The number of the request for a frame: of one that is open or done, or else of a new one.
 
-        An open request takes the later deadline and the higher priority. With ``blob_gone`` a done one does not
-        count.
+        An open request takes the later deadline and the higher priority, of those that somebody waits for. With
+        ``blob_gone`` a done one does not count.
         """
         with self._database.changing() as connection:
             # Two refiners may ask for one frame at once, through two gateways.
@@ -162,10 +165,11 @@ class RequestTable:
             known = _request(connection.execute(_BY_FRAME, of_frame).one_or_none())
             if known is not None and known.state in (RequestState.PENDING, RequestState.SENT):
                 news = {
-                    "deadline": max(known.deadline, deadline),
+                    "deadline": max(known.deadline, deadline) if known.priority != AHEAD else deadline,
                     "priority": max(known.priority, priority),
                 }
-                connection.execute(update(_requests).where(_row.id == known.id).values(news))
+                if priority != AHEAD:
+                    connection.execute(update(_requests).where(_row.id == known.id).values(news))
                 return known.id
             if known is not None and known.state is RequestState.DONE and not blob_gone:
                 return known.id
@@ -190,13 +194,17 @@ class RequestTable:
         return self._one(_BY_FRAME, edge=edge_id, boot=boot_id, frame=seq)
 
     def to_send(self, edge_id: str, *, now: float) -> list[Request]:
-        """What to send to a camera host now, most urgent first; they count as sent from now on."""
+        """What to send to a camera host now, most urgent first; they count as sent from now on.
+
+        Of those ahead of their time one, where it has nothing else to answer.
+        """
         due = {"edge": edge_id, **self._due(now)}
         with self._database.changing() as connection:
             connection.execute(_RUN_OUT, due)
             sent = connection.scalar(_SENT, {"edge": edge_id}) or 0
             most = max(0, self._times.max_sent - sent)
-            rows = connection.execute(_TO_SEND, {**due, "most": most}).all()
+            found = connection.execute(_TO_SEND, {**due, "most": most}).all()
+            rows = [row for row in found if row.priority != AHEAD] or (found[:1] if sent == 0 else [])
             connection.execute(
                 update(_requests)
                 .where(_row.id.in_([row.id for row in rows]))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.cloud.workers.layouts import class_names, literal, recognise
+from secondlook.cloud.workers.layouts import Layout, class_names, literal, recognise
 from secondlook.shared.detection import (
     PAD_VALUE,
     Detection,
@@ -112,6 +112,21 @@ class OnnxDetector:
     def metadata(self) -> dict[str, str]:
         """What the graph says of itself."""
         return self._session.metadata
+
+    @property
+    def layout(self) -> Layout:
+        """How its network takes frames and writes candidates."""
+        return self._layout
+
+    @property
+    def columns(self) -> list[int]:
+        """Where in its scores each of `classes` is."""
+        return list(self._columns)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether its network takes [N,H,W,3], not [N,3,H,W]."""
+        return self._channels_last
 
     @property
     def family(self) -> str:

@@ -105,6 +105,7 @@ class Layout:
     intake: Intake = YOLO
     suppressed: bool = False  # duplicates are already gone
     scores: tuple[int, ...] = ()  # outputs of scores alone: those of what is no class can be left out
+    logits: bool = False  # these are logits, not scores in 0..1
 
 
 def recognise(shapes: Sequence[Shape], height: int, width: int, metadata: dict[str, str]) -> Layout:
@@ -166,7 +167,7 @@ def _pair(shapes: Sequence[Shape], height: int, width: int, metadata: dict[str, 
         anchors = ssd_anchors(height, width)
     if anchors is not None and len(anchors) == rows:
         decode = partial(_offsets_and_logits, box, score, anchors, height, width)
-        return Layout("SSD", decode, classes, SSD, scores=(score,))
+        return Layout("SSD", decode, classes, SSD, scores=(score,), logits=True)
     if rows <= MAX_QUERIES:
         decode = partial(_boxes_and_scores, box, score, _detr_logits, height, width)
         return Layout("DETR", decode, classes, DETR, suppressed=True, scores=(score,))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from secondlook.cloud.catalogue import (
     check_catalogue,
     frame_is_stored,
     note_clocks,
+    review_is_due,
     site_secret,
     skipped_reviews,
     store_frame,
@@ -33,11 +36,13 @@ from secondlook.cloud.catalogue.site import AUDIT_SECRET
 from secondlook.cloud.config import PolicyConfig, WorkerConfig
 from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
+from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.fetchahead import FetchAhead
 from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
-from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, wish_for_review
-from secondlook.shared.detection import Detector
+from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
+from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -59,11 +64,13 @@ from secondlook.shared.videobits import is_of_group
 log = logging.getLogger(__name__)
 
 U8Image = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
 _SKIPPED_SECONDS = 60.0
 _CLOCKS_SECONDS = 10.0
+_AHEAD_SECONDS = 120.0  # a request ahead of its time is given up after this
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _NANOSECONDS = 1_000_000_000
 ASK_AT = 3  # the attempt at which what a frame needs is asked for: seconds after the first
@@ -95,6 +102,7 @@ class MachineWorker:
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
         self._outage = Outage(log)
         self._groups = GroupDecoders(self.blobs, self.config.max_pixels)
+        self._ahead = FetchAhead(self.config.ahead_bytes_per_minute)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Waits while the gateway is away or a disk is full.
@@ -133,12 +141,15 @@ class MachineWorker:
         # All packets first: a key that another worker's delta waits for must not wait for our detector.
         for item in leased:
             self.blobs.put(_blob(item.frame), item.frame.payload)
+            if chosen_anyway(self.policy, _identity(item.frame), secret=self._secret):
+                self._fetch_ahead(item.frame)
+        # What has been in other hands may be why they let go of it: it is looked at alone, behind the others.
+        fresh = [item for item in leased if item.attempts == 1]
         try:
+            self._work(fresh, hold)
             for item in leased:
-                hold.renew()
-                self._work(item, hold)
-                hold.ids.remove(item.id)
-                self.heartbeat()
+                if item.attempts > 1:
+                    self._work([item], hold)
         except LeaseLost:
             # Too slow: the rest is in other hands, and will come again if it is not.
             log.info("%d frames went to another worker meanwhile", len(hold.ids))
@@ -147,35 +158,73 @@ class MachineWorker:
             self._next_batch = max(1, min(self.config.batch, self.config.batch_pixels // pixels))
         return len(leased)
 
-    def _work(self, item: Leased, hold: _Hold) -> None:
-        """Look at one frame and acknowledge it; one that cannot be looked at is given back with its cause.
+    def _work(self, leased: Sequence[Leased], hold: _Hold) -> None:
+        """Decode the frames of a batch, look at all of them at once, file and acknowledge each.
+
+        The detector's run is what a batch shares. Where it fails, each frame is looked at alone: the one that it fails
+        over is given back, and its neighbours lose nothing.
+        """
+        decoded: list[tuple[Leased, U8Image]] = []
+        for item in leased:
+            hold.renew()
+            frame = item.frame
+            if frame_is_stored(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
+                self._finish(item, hold, filed=True)
+                continue
+            image = self._guarded(item, hold, partial(self._decode, frame, hold))
+            if image is None:
+                self._finish(item, hold, filed=False)
+            else:
+                decoded.append((item, image))
+        found = self._look_at_all([image for _, image in decoded], hold)
+        for (item, image), of_frame in zip(decoded, found, strict=True):
+            hold.renew()
+            filed = self._guarded(item, hold, partial(self._file, item.frame, image, of_frame))
+            self._finish(item, hold, filed=filed is not None)
+
+    def _finish(self, item: Leased, hold: _Hold, *, filed: bool) -> None:
+        if filed:
+            self.broker.ack([item.id])
+        hold.ids.remove(item.id)
+        self.heartbeat()
+
+    def _look_at_all(self, images: Sequence[U8Image], hold: _Hold) -> Sequence[list[Detection] | None]:
+        """What the detector finds in each frame; None where each is to be looked at alone."""
+        alone = [None] * len(images)
+        if len(images) < 2:
+            return alone
+        try:
+            with told_of_tiles(lambda: self._progress(hold)):
+                return detect_all(self.detector, images)
+        except (GatewayUnreachable, LeaseLost, StorageError):
+            raise
+        except Exception as error:  # one of them, or all together: too much for its memory, say
+            log.debug("%d frames at once", len(images), exc_info=error)
+            return alone
+
+    def _guarded(self, item: Leased, hold: _Hold, work: Callable[[], T]) -> T | None:
+        """A step of work on one frame; None where it failed and the frame is given back with its cause.
 
         Nothing that a camera host sends may end a worker, and nobody can list what every codec, detector and database
-        may raise over crafted bytes: this boundary, and the refiner's, are where any exception is caught. What does
-        not come from the frame passes through: a store or a gateway that is away, a lease that is lost; and a worker
-        that fails on a grey picture too is broken, and says so.
+        may raise over crafted bytes: this boundary, that of the batch above and the refiner's are where any exception
+        is caught. What does not come from the frame passes through: a store or a gateway that is away, a lease that is
+        lost; and a worker that fails on a grey picture too is broken, and says so.
         """
         frame = item.frame
-        if not frame_is_stored(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
-            try:
-                with told_of_tiles(lambda: self._progress(hold)):
-                    image = self._decode(frame, hold)
-                    hold.renew_if_possible()
-                    self._file(frame, image)
-            except FrameMissing as error:
-                self._wait_for(error.seq, item, cause_of(error))
-                return
-            except (BitstreamError, ModelNotFound) as error:
-                self._give_back(item, cause_of(error))
-                return
-            except (GatewayUnreachable, LeaseLost, StorageError):
-                raise
-            except Exception as error:
-                log.debug("frame %d of %s", frame.info.seq, frame.edge_id, exc_info=error)
-                self._give_back(item, cause_of(error))
-                self.check()
-                return
-        self.broker.ack([item.id])
+        try:
+            with told_of_tiles(lambda: self._progress(hold)):
+                return work()
+        except FrameMissing as error:
+            self._wait_for(error.seq, item, cause_of(error))
+        except (BitstreamError, ModelNotFound) as error:
+            self._give_back(item, cause_of(error))
+        except (GatewayUnreachable, LeaseLost, StorageError):
+            raise
+        except Exception as error:
+            log.debug("frame %d of %s", frame.info.seq, frame.edge_id, exc_info=error)
+            self._give_back(item, cause_of(error))
+            self.check()
+        return None
 
     def _progress(self, hold: _Hold) -> None:
         self.heartbeat()
@@ -220,10 +269,12 @@ class MachineWorker:
             check_layer(key, self.config.max_pixels)
         return self.codec.decode_base(frame.payload, key=key)
 
-    def _file(self, frame: QueuedFrame, image: U8Image) -> None:
-        found = self.detector.detect(image)
-        identity = FrameIdentity(frame.edge_id, frame.info.boot_id, frame.info.seq)
-        wishes = wish_for_review(self.policy, identity, found, secret=self._secret)
+    def _file(self, frame: QueuedFrame, image: U8Image, found: list[Detection] | None) -> bool:
+        """Store a frame with what was found in it, or, where nobody has looked yet, is found now. True."""
+        if found is None:
+            found = self.detector.detect(image)
+        identity, size = _identity(frame), (frame.info.width, frame.info.height)
+        wishes = wish_for_review(self.policy, identity, found, secret=self._secret, size=size)
         store_frame(
             self.catalogue,
             NewFrame(
@@ -240,6 +291,32 @@ class MachineWorker:
             now_ns=int(self.clock() * _NANOSECONDS),
             budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
         )
+
+        if (
+            wishes
+            and not chosen_anyway(self.policy, identity, secret=self._secret)
+            and review_is_due(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq)
+        ):
+            self._fetch_ahead(frame)
+        return True
+
+    def _fetch_ahead(self, frame: QueuedFrame) -> None:
+        """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
+        wanted = [frame.info.seq]
+        if frame.info.key_seq is not None and not is_of_group(frame.payload):
+            wanted.append(frame.info.key_seq)  # of about the same size, nobody says exactly
+        # One that is coded when it is asked for has no size yet: half a bit a pixel is about what it takes.
+        each = frame.info.enhancement_bytes or frame.info.width * frame.info.height // 16
+        size_bytes = len(wanted) * each
+        if not self._ahead.takes(frame.edge_id, size_bytes, now=self.clock()):
+            return
+        try:
+            for seq in wanted:
+                self.broker.request_enhancement(
+                    frame.edge_id, frame.info.boot_id, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD
+                )
+        except PacketMalformed:  # a gateway of an earlier version, which takes no such request
+            self._ahead = FetchAhead(0)
 
     def _wait_for(self, seq: int, item: Leased, why: str) -> None:
         """A frame needs another that is not stored: it waits, then that one is asked for, and at last it is given up.
@@ -331,8 +408,20 @@ def _blob(frame: QueuedFrame) -> str:
     return base_key(frame.edge_id, frame.info.boot_id, frame.info.seq)
 
 
+def _identity(frame: QueuedFrame) -> FrameIdentity:
+    return FrameIdentity(frame.edge_id, frame.info.boot_id, frame.info.seq)
+
+
 def _new_review(wish: ReviewReason) -> NewReview:
-    return NewReview(wish.reason, wish.priority, round(wish.apart_seconds * _NANOSECONDS), wish.rule)
+    return NewReview(
+        wish.reason,
+        wish.priority,
+        round(wish.apart_seconds * _NANOSECONDS),
+        wish.rule,
+        boxes=wish.boxes,
+        dwell_ns=round(wish.dwell_seconds * _NANOSECONDS),
+        once=wish.once,
+    )
 
 
 class _Hold:

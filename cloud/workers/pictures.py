@@ -15,8 +15,10 @@ from secondlook.cloud.catalogue import LeasedReview, Refinement
 from secondlook.cloud.storage.blobs import Blobs, image_key
 from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.poison import cause_of, check_layer
-from secondlook.shared.errors import ModelCorrupt, ReferenceMissing, StoreCorrupt
+from secondlook.shared.bitstream import parse
+from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt
 from secondlook.shared.layers import LayeredCodec, Layers
+from secondlook.shared.quality import DEFAULT_QUALITY
 from secondlook.shared.videobits import is_of_group, split_layers
 
 U8Image = npt.NDArray[np.uint8]
@@ -25,13 +27,22 @@ _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _PNG_COMPRESSION = 3
 
 
+def quality_of(enhancement: bytes) -> int:
+    """The quality that an enhancement was encoded at; the usual one for another codec's bytes."""
+    try:
+        of_group = is_of_group(enhancement)
+        return parse(split_layers(enhancement).enhancement if of_group else enhancement).quality
+    except BitstreamError:
+        return DEFAULT_QUALITY
+
+
 class ImageFilter(Protocol):
     """What the refiner needs of ``cloud.workers.postfilter``."""
 
     name: str
-    model_hash: bytes
+    identity: str  # name, hash of the weights, and the precision where it is not float32
 
-    def apply(self, image: U8Image, progress: Callable[[], None] = ...) -> U8Image: ...
+    def apply(self, image: U8Image, progress: Callable[[], None] = ..., *, quality: int = ...) -> U8Image: ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,20 @@ class StoredPicture:
     key: str
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class EnhancedPicture:
+    """Both layers decoded, and stored as a PNG; `layer` is the enhancement's blob and size in bytes."""
+
+    image: U8Image
+    stored: StoredPicture
+    layer: tuple[str, int]
+    quality: int
+
+    @property
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
 
 
 @dataclass(frozen=True)
@@ -82,35 +107,43 @@ class PictureMaker:
         hold()
         return self._store(review, "base", image)
 
+    def enhance(
+        self, review: LeasedReview, enhancement_blobs: Sequence[str], hold: Callable[[], None]
+    ) -> EnhancedPicture:
+        """Decode both layers and store what they show. The second of ``enhancement_blobs`` is that of a delta's key."""
+        enhancement = self._layer(enhancement_blobs[0])
+        image = self._enhanced(review, enhancement, enhancement_blobs)
+        hold()
+        stored = self._store(review, "enhanced", image)
+        layer = (enhancement_blobs[0], len(enhancement))
+        return EnhancedPicture(image, stored, layer, quality_of(enhancement))
+
     def refine(
         self,
         review: LeasedReview,
-        enhancement_blobs: Sequence[str],
+        enhanced: EnhancedPicture,
         hold: Callable[[], None],
         *,
         base_image_bytes: int,
     ) -> Refinement:
-        """Decode both layers and refine. The second of ``enhancement_blobs`` is that of a delta's key.
+        """Refine an enhanced picture.
 
         ``base_image_bytes``: of the base image made before; 0 where another worker made it.
         """
-        enhancement = self._layer(enhancement_blobs[0])
-        image = self._enhanced(review, enhancement, enhancement_blobs)
-        hold()
-        enhanced = self._store(review, "enhanced", image)
-        filtered = self.postfilter.apply(image, hold)
+        filtered = self.postfilter.apply(enhanced.image, hold, quality=enhanced.quality)
         hold()
         refined = self._store(review, "refined", filtered)
+        blob, size_bytes = enhanced.layer
         return Refinement(
-            enhancement_blob=enhancement_blobs[0],
-            enhancement_bytes=len(enhancement),
+            enhancement_blob=blob,
+            enhancement_bytes=size_bytes,
             base_image=image_key(review.review_id, "base"),
-            enhanced_image=enhanced.key,
+            enhanced_image=enhanced.stored.key,
             refined_image=refined.key,
             shown_sha256=refined.sha256,
-            postfilter=f"{self.postfilter.name}:{self.postfilter.model_hash.hex()}",
+            postfilter=self.postfilter.identity,
             codec_model=self.codec.model_hash.hex(),
-            image_bytes=base_image_bytes + enhanced.size_bytes + refined.size_bytes,
+            image_bytes=base_image_bytes + enhanced.stored.size_bytes + refined.size_bytes,
         )
 
     def _enhanced(

@@ -5,6 +5,9 @@ is in doubt; its number is a multiple of `every_nth`; it belongs to the random a
 holds. The sample depends on the frame's identity and on a secret of the site: a redelivered frame meets the same
 decision on every worker, and a camera host, which chooses its own names, cannot foresee it.
 
+The three rules that look at detections see only those in the zones and of the sizes that are set, and speak of objects
+(`shared.tracking`): something parked in view is reviewed once a rule, and what only passes may be left out.
+
 Each rule has a distance of its own (`*_apart_seconds`), measured against reviews that the same rule called for. The
 audit sample has none: a sample thinned out by what lies beside it says nothing of the whole. For the same reason the
 budgets of open reviews do not touch it; `audit_every` alone sets its size.
@@ -15,10 +18,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from secondlook.cloud.catalogue import Rule
 from secondlook.cloud.config import PolicyConfig
 from secondlook.shared.detection import Detection
+from secondlook.shared.zones import Zone, parse_zone, stands_in
+
+_LOWEST = 1 - 1e-6
+_Indexed = tuple[int, Detection]
 
 
 @dataclass(frozen=True)
@@ -34,24 +42,43 @@ class ReviewReason:
 
     By itself it calls for no review where the same rule called for one of a frame of the same camera host captured
     less than `apart_seconds` before or after: the same thing is there to see. 0: it always does.
+
+    `boxes`: the detections, by index, that it speaks of; None where it speaks of none. Only objects in view for
+    `dwell_seconds` count, and with `once` each calls for one review by this rule.
     """
 
     rule: Rule
     reason: str
     priority: int
     apart_seconds: float = 0.0
+    boxes: tuple[int, ...] | None = None
+    dwell_seconds: float = 0.0
+    once: bool = False
 
 
 def wish_for_review(
-    config: PolicyConfig, frame: FrameIdentity, detections: Sequence[Detection], *, secret: bytes
+    config: PolicyConfig,
+    frame: FrameIdentity,
+    detections: Sequence[Detection],
+    *,
+    secret: bytes,
+    size: tuple[int, int] | None = None,
 ) -> tuple[ReviewReason, ...]:
-    """Every reason to show this frame to a person, the most urgent first. `secret`: 1 to 64 bytes, of the site."""
+    """Every reason to show this frame to a person, the most urgent first. `secret`: 1 to 64 bytes, of the site.
+
+    `size`: width and height of the frame, which zones and heights are shares of; without it all of a frame counts.
+    """
+    counting = [
+        (index, found)
+        for index, found in enumerate(detections)
+        if size is None or _counts(config, frame.edge_id, found, size)
+    ]
     wishes = [
         wish
         for wish in (
-            _watched(config, detections),
-            _operator_rule(config, detections),
-            _uncertain(config, detections),
+            _watched(config, counting),
+            _operator_rule(config, counting),
+            _uncertain(config, counting),
             _every_nth(config, frame),
             _audit(config, frame, secret),
         )
@@ -60,46 +87,86 @@ def wish_for_review(
     return tuple(sorted(wishes, key=lambda wish: -wish.priority))
 
 
+def chosen_anyway(config: PolicyConfig, frame: FrameIdentity, *, secret: bytes) -> bool:
+    """Whether a frame has a reason to be shown that no detection can change: it can be fetched before one looks."""
+    return _every_nth(config, frame) is not None or _audit(config, frame, secret) is not None
+
+
+def _counts(config: PolicyConfig, edge_id: str, found: Detection, size: tuple[int, int]) -> bool:
+    """Whether a detection is of a size, and stands where the rules look."""
+    width, height = size
+    x0, y0, x1, y1 = found.box
+    if not config.min_height <= min((y1 - y0) / height, 1.0) <= config.max_height:
+        return False
+    # Boxes end where the frame does, and the frame's lower rim belongs to the zones that touch it.
+    foot = ((x0 + x1) / 2 / width, min(y1 / height, _LOWEST))
+    return stands_in(_zones(config.zones), edge_id, foot)
+
+
+@cache
+def _zones(texts: tuple[str, ...]) -> tuple[Zone, ...]:
+    return tuple(map(parse_zone, texts))
+
+
 def _named(rule: str, detection: Detection) -> str:
     return f"{rule}: {detection.label} {detection.score:.2f}"
 
 
-def _watched(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewReason | None:
-    seen = [
-        found
-        for found in detections
-        if found.label in config.watched_labels and found.score >= config.watched_score
-    ]
-    best = max(seen, key=lambda found: found.score, default=None)
-    if best is None:
-        return None
+def _of_detections(
+    config: PolicyConfig, rule: Rule, seen: Sequence[_Indexed], best: Detection, priority: int, apart: float
+) -> ReviewReason:
+    word = {Rule.WATCHED: "watched", Rule.OPERATOR: "rule", Rule.UNCERTAIN: "uncertain"}[rule]
     return ReviewReason(
-        Rule.WATCHED, _named("watched", best), config.watched_priority, config.watched_apart_seconds
+        rule,
+        _named(word, best),
+        priority,
+        apart,
+        boxes=tuple(index for index, _ in seen),
+        dwell_seconds=config.dwell_seconds,
+        once=config.once_per_object,
     )
 
 
-def _operator_rule(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewReason | None:
+def _watched(config: PolicyConfig, detections: Sequence[_Indexed]) -> ReviewReason | None:
+    seen = [
+        (index, found)
+        for index, found in detections
+        if found.label in config.watched_labels and found.score >= config.watched_score
+    ]
+    best = max((found for _, found in seen), key=lambda found: found.score, default=None)
+    if best is None:
+        return None
+    return _of_detections(
+        config, Rule.WATCHED, seen, best, config.watched_priority, config.watched_apart_seconds
+    )
+
+
+def _operator_rule(config: PolicyConfig, detections: Sequence[_Indexed]) -> ReviewReason | None:
     if config.rule_score == 0:
         return None
     seen = [
-        found
-        for found in detections
+        (index, found)
+        for index, found in detections
         if found.score >= config.rule_score and (not config.rule_labels or found.label in config.rule_labels)
     ]
-    best = max(seen, key=lambda found: found.score, default=None)
+    best = max((found for _, found in seen), key=lambda found: found.score, default=None)
     if best is None:
         return None
-    return ReviewReason(Rule.OPERATOR, _named("rule", best), config.rule_priority, config.rule_apart_seconds)
+    return _of_detections(config, Rule.OPERATOR, seen, best, config.rule_priority, config.rule_apart_seconds)
 
 
-def _uncertain(config: PolicyConfig, detections: Sequence[Detection]) -> ReviewReason | None:
+def _uncertain(config: PolicyConfig, detections: Sequence[_Indexed]) -> ReviewReason | None:
     middle = (config.uncertain_low + config.uncertain_high) / 2
-    seen = [found for found in detections if config.uncertain_low <= found.score < config.uncertain_high]
-    worst = min(seen, key=lambda found: abs(found.score - middle), default=None)
+    seen = [
+        (index, found)
+        for index, found in detections
+        if config.uncertain_low <= found.score < config.uncertain_high
+    ]
+    worst = min((found for _, found in seen), key=lambda found: abs(found.score - middle), default=None)
     if worst is None:
         return None
-    return ReviewReason(
-        Rule.UNCERTAIN, _named("uncertain", worst), config.uncertain_priority, config.uncertain_apart_seconds
+    return _of_detections(
+        config, Rule.UNCERTAIN, seen, worst, config.uncertain_priority, config.uncertain_apart_seconds
     )
 
 

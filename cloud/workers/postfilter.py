@@ -1,4 +1,4 @@
-"""The RRDB post-filter at run time: overlapping tiles, so memory is bounded and no seam shows.
+"""The post-filter at run time: overlapping tiles, so memory is bounded and no seam shows.
 
 The margin of a tile is the network's receptive radius (see `shared.tiles`): tiling changes nothing but float rounding.
 """
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from secondlook.shared.errors import ConfigError, ModelCorrupt
 from secondlook.shared.inference import Session, open_session
 from secondlook.shared.models import find_model
+from secondlook.shared.precision import FLOAT32
+from secondlook.shared.quality import DEFAULT_QUALITY
 from secondlook.shared.tiles import cut
 
 U8Image = npt.NDArray[np.uint8]
@@ -22,21 +24,31 @@ DEFAULT_TILE = 384
 
 
 class PostFilter:
-    """Refines decoded pictures. `name` and `model_hash` identify the weights."""
+    """Refines decoded pictures. `name` and `model_hash` identify the weights, `identity` what it computes with them."""
 
     def __init__(
         self, session: Session, *, name: str, model_hash: bytes, radius: int, multiple: int, tile: int
     ) -> None:
         """`radius`: receptive radius in pixels; `multiple`: sides must be multiples of it; `tile`: core side."""
         self.name, self.model_hash = name, model_hash
+        suffix = "" if session.precision == FLOAT32 else f":{session.precision}"
+        self.identity = f"{name}:{model_hash.hex()}{suffix}"
+        self._is_told = "quality" in session.inputs
         self._session, self._multiple = session, multiple
         self._margin = -(-radius // multiple) * multiple
         self._tile = max(tile // multiple, 1) * multiple
 
-    def apply(self, image: U8Image, progress: Callable[[], None] = lambda: None) -> U8Image:
+    def apply(
+        self,
+        image: U8Image,
+        progress: Callable[[], None] = lambda: None,
+        *,
+        quality: int = DEFAULT_QUALITY,
+    ) -> U8Image:
         """Decoded uint8[H,W,3] RGB -> refined uint8[H,W,3]. Raises ConfigError on another shape or dtype.
 
-        `progress` is called after every tile; what it raises ends the work.
+        `quality`: 0..63, of the enhancement, for filters that are told. `progress` is called after every tile; what it
+        raises ends the work.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ConfigError(f"a picture is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
@@ -45,9 +57,10 @@ class PostFilter:
         padded = cv2.copyMakeBorder(image, 0, -height % m, 0, -width % m, cv2.BORDER_REPLICATE)
         rows, columns = padded.shape[:2]
         out = np.empty((rows, columns, 3), np.uint8)
+        told = {"quality": np.array([quality], np.float32)} if self._is_told else {}
         for tile in cut(rows, columns, side=self._tile, margin=self._margin, multiple=m):
             piece = np.ascontiguousarray(padded[tile.read()])[None]
-            out[tile.kept()] = self._session.run({"image": piece})["refined"][0][tile.inner()]
+            out[tile.kept()] = self._session.run({"image": piece, **told})["refined"][0][tile.inner()]
             progress()
         return out[:height, :width].copy()
 
@@ -58,18 +71,19 @@ def load_postfilter(
     threads: int = 0,
     tile: int = DEFAULT_TILE,
     device: str = "cpu",
+    precision: str = "exact",
     root: Path | None = None,
 ) -> PostFilter:
-    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout, for a device (see `open_session`).
+    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout, for a device and precision.
 
-    Raises ModelNotFound, ModelCorrupt, or DeviceUnavailable for a GPU that is not there.
+    Raises ModelNotFound, ModelCorrupt, or as `open_session` does DeviceUnavailable and PrecisionUnavailable.
     """
     folder = find_model(model, kind="postfilter", root=root)
     radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
     if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
         raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
-    session = open_session(folder.file("filter.onnx"), threads, device=device)
-    if (session.inputs, session.outputs) != (("image",), ("refined",)):
+    session = open_session(folder.file("filter.onnx"), threads, device=device, precision=precision)
+    if session.inputs not in (("image",), ("image", "quality")) or session.outputs != ("refined",):
         raise ModelCorrupt(f"post-filter {folder.name}: its graph does not turn `image` into `refined`")
     return PostFilter(
         session, name=folder.name, model_hash=folder.model_hash, radius=radius, multiple=multiple, tile=tile

@@ -1,6 +1,8 @@
 """The refiner: fetches the enhancement layer of a due review, decodes, refines, and shows it as ready.
 
-Each review goes through: leased, base image stored, enhancement asked for, waited for, refined. Several wait at a
+Each review goes through: leased, base image stored, enhancement asked for, waited for, decoded and stored, refined.
+What people see first is made first: base images of all, then enhanced ones, and between two pictures of the slow
+post-filter, which takes them in the order in which they are shown, there is a look for more. Several wait at a
 time (``in_flight``), so that a slow link does not idle the post-filter. Whoever keeps us waiting stands aside, so that
 it holds up nobody else: a review that has waited for ``slot_seconds`` gives up its slot and is looked at now and then;
 one whose camera host is not connected goes back into the catalogue, and is looked at again when the host has come back.
@@ -17,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from secondlook.cloud.catalogue import (
     Catalogue,
@@ -31,6 +34,7 @@ from secondlook.cloud.catalogue import (
     park_review,
     release_review,
     set_base_image,
+    set_enhanced_image,
     wake_reviews,
 )
 from secondlook.cloud.config import RefinerConfig
@@ -39,7 +43,7 @@ from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
 from secondlook.cloud.workers.pictures import ImageFilter, PictureMaker
 from secondlook.cloud.workers.poison import cause_of
-from secondlook.cloud.workers.slots import OpenReview, next_hosts
+from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -100,6 +104,8 @@ class Refiner:
             try:
                 self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
+                if next_to_refine(self._open) is not None:
+                    pause = 0.0
                 self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
                 self._outage.met(error, time.monotonic())
@@ -120,12 +126,25 @@ class Refiner:
         return PictureMaker(self.codec, self.postfilter, self.blobs, self.config.max_pixels)
 
     def step(self) -> int:
-        """Take what is due, look at what has come; returns how many left our hands, well or badly."""
+        """Take what is due, look at what has come, refine; returns how many left our hands, well or badly."""
+        finished = self._look()
+        for _ in range(self.config.in_flight):
+            waiting = next_to_refine(self._open)
+            if waiting is None:
+                break
+            self._guarded(waiting, partial(self._finish, waiting))
+            self._open.remove(waiting)
+            finished += 1 + self._look()  # what came meanwhile need not wait for all the others
+        return finished
+
+    def _look(self) -> int:
+        """Base images of what is due, enhanced ones of what has come; returns how many left our hands."""
         self._look_around()
         while self._begin(among=next_hosts(self._open, self._connected, self.config.in_flight)):
             self.heartbeat()
         finished = self._look_at_the_away()
-        for waiting in list(self._open):
+        in_turn = sorted(self._open, key=lambda each: (each.has_base_image, each.review.turn))
+        for waiting in in_turn:
             if self._is_to_be_looked_at(waiting):
                 finished += self._advance(waiting)
                 self.heartbeat()
@@ -205,6 +224,8 @@ class Refiner:
         waiting.has_base_image, waiting.counted = True, False
 
     def _is_to_be_looked_at(self, waiting: OpenReview) -> bool:
+        if waiting.enhanced is not None:
+            return False
         now = self.clock()
         if waiting.aside and 0 <= now - waiting.looked_at < _LOOK_SECONDS / 2:
             return False
@@ -253,8 +274,7 @@ class Refiner:
                 return False
         blobs = [state.blob for state in states if state.blob is not None]
         if len(blobs) == len(waiting.wanted):
-            self._guarded(waiting, lambda: self._finish(waiting, blobs))
-            return False
+            return not self._has_room() or self._guarded(waiting, lambda: self._show_enhanced(waiting, blobs))
         if now > waiting.give_up_at + self.config.lease_seconds:
             self._expire(review, "the gateway gave no answer in time")
             return False
@@ -266,6 +286,11 @@ class Refiner:
             return False
         waiting.aside = waiting.aside or now - waiting.began_at >= self.config.slot_seconds
         return True
+
+    def _has_room(self) -> bool:
+        """Whether one more decoded picture may wait for the post-filter: not where they have the largest's pixels."""
+        held = sum(waiting.enhanced.pixels for waiting in self._open if waiting.enhanced is not None)
+        return held < self.config.max_pixels
 
     def _is_away(self, waiting: OpenReview, states: list[EnhancementState]) -> bool:
         """Whether nobody is there to answer: not here, and no other gateway has sent the request to anybody."""
@@ -289,12 +314,28 @@ class Refiner:
             ),
         )
 
-    def _finish(self, waiting: OpenReview, enhancement_blobs: list[str]) -> None:
+    def _show_enhanced(self, waiting: OpenReview, enhancement_blobs: list[str]) -> None:
+        """Make the enhanced image: shown until the post-filter has had its turn, and it keeps no slot from others."""
         review = waiting.review
+        self._count_attempt(waiting)
+        enhanced = self._pictures.enhance(review, enhancement_blobs, lambda: self._progress(waiting))
+        set_enhanced_image(
+            self.catalogue,
+            review.review_id,
+            self.owner,
+            key=enhanced.stored.key,
+            sha256=enhanced.stored.sha256,
+            image_bytes=waiting.base_image_bytes + enhanced.stored.size_bytes,
+        )
+        waiting.enhanced, waiting.counted, waiting.aside = enhanced, False, True
+
+    def _finish(self, waiting: OpenReview) -> None:
+        review = waiting.review
+        assert waiting.enhanced is not None
         self._count_attempt(waiting)
         result = self._pictures.refine(
             review,
-            enhancement_blobs,
+            waiting.enhanced,
             lambda: self._progress(waiting),
             base_image_bytes=waiting.base_image_bytes,
         )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from secondlook.cloud.catalogue import LeasedReview
+from secondlook.cloud.workers.pictures import EnhancedPicture
 
 
 @dataclass
@@ -24,12 +25,19 @@ class OpenReview:
     looked_at: float = 0.0
     counted: bool = False  # the catalogue knows that its picture is being worked on
     request_ids: list[int] = field(default_factory=list)
+    enhanced: EnhancedPicture | None = None  # it is shown, and waits for the post-filter
 
     @property
     def wanted(self) -> list[int]:
         """The sequences whose enhancements it needs."""
         review = self.review
         return [review.seq] if review.key_seq is None or self.alone else [review.seq, review.key_seq]
+
+
+def next_to_refine(held: Sequence[OpenReview]) -> OpenReview | None:
+    """Of the reviews that wait for the post-filter, the one that people are to see first."""
+    waiting = [each for each in held if each.enhanced is not None]
+    return min(waiting, key=lambda each: each.review.turn, default=None)
 
 
 def next_hosts(held: Sequence[OpenReview], connected: Collection[str], slots: int) -> list[str]:

@@ -150,9 +150,11 @@ class OneBox:
 
 class Brighter:
     name = "brighter"
-    model_hash = b"bright12"
+    identity = f"brighter:{b'bright12'.hex()}"
 
-    def apply(self, image: np.ndarray, progress: Callable[[], None] = lambda: None) -> np.ndarray:
+    def apply(
+        self, image: np.ndarray, progress: Callable[[], None] = lambda: None, *, quality: int = 40
+    ) -> np.ndarray:
         return image + np.uint8(1)
 
 

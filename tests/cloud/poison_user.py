@@ -80,7 +80,9 @@ class PoisonedFilter(Brighter):
     def __init__(self, harm: Callable[[], None]) -> None:
         self.harm = harm
 
-    def apply(self, image: np.ndarray, progress: Callable[[], None] = lambda: None) -> np.ndarray:
+    def apply(
+        self, image: np.ndarray, progress: Callable[[], None] = lambda: None, *, quality: int = 40
+    ) -> np.ndarray:
         if is_level(image, POISON_REVIEW_LEVEL + ENHANCEMENT_LEVEL):
             self.harm()
         return super().apply(image, progress)
@@ -102,7 +104,7 @@ def work(
                 PoisonedBox(harm),
                 catalogue,
                 blobs,
-                PolicyConfig(uncertain_apart_seconds=0),
+                PolicyConfig(uncertain_apart_seconds=0, once_per_object=False),
                 WorkerConfig(lease_seconds=LEASE_SECONDS),
                 heartbeat=beat,
             )

@@ -58,7 +58,8 @@ with BrokerClient(BrokerConfig(address=address), dies_at) as broker:
         broker.ack = die
     worker = MachineWorker(
         broker, Codec(), Detector(), open_catalogue(f"sqlite:///{folder}/catalogue.db"),
-        open_blobs(f"{folder}/blobs"), PolicyConfig(uncertain_apart_seconds=0), WorkerConfig(lease_seconds=0.3),
+        open_blobs(f"{folder}/blobs"), PolicyConfig(uncertain_apart_seconds=0, once_per_object=False),
+        WorkerConfig(lease_seconds=0.3),
     )
     while broker.stats()["depth"]:
         worker.step()

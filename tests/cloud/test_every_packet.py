@@ -168,7 +168,7 @@ class Site:
             OneBox(),
             self.catalogue,
             blobs,
-            PolicyConfig(uncertain_apart_seconds=0),
+            PolicyConfig(uncertain_apart_seconds=0, once_per_object=False),
             WorkerConfig(),
             clock=lambda: self.now,
         )

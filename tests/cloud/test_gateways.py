@@ -255,7 +255,7 @@ def test_gateways_killed_while_edges_move_and_workers_work_lose_and_double_nothi
                 OneBox(),
                 catalogue,
                 blobs,
-                PolicyConfig(uncertain_apart_seconds=0),
+                PolicyConfig(uncertain_apart_seconds=0, once_per_object=False),
                 worker,
             ).run(stop)  # type: ignore[arg-type]
         catalogue.close()

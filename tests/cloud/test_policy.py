@@ -40,7 +40,7 @@ def test_the_uncertain_band_includes_its_lower_end(score: float, wished: bool) -
 def test_the_least_certain_box_is_named() -> None:
     config = with_rules(uncertain_low=0.3, uncertain_high=0.5)
     wished = wishes(config, found(("cat", 0.31), ("dog", 0.41), ("cow", 0.9)))
-    assert wished == (ReviewReason(Rule.UNCERTAIN, "uncertain: dog 0.41", 50, 5.0),)
+    assert wished == (ReviewReason(Rule.UNCERTAIN, "uncertain: dog 0.41", 50, 5.0, boxes=(0, 1), once=True),)
 
 
 def test_every_reason_is_kept_the_most_urgent_first() -> None:
@@ -54,9 +54,9 @@ def test_every_reason_is_kept_the_most_urgent_first() -> None:
     )
     wished = wishes(config, found(("cat", 0.4), ("dog", 0.6)))
     assert wished == (
-        ReviewReason(Rule.WATCHED, "watched: dog 0.60", 90, 60.0),
-        ReviewReason(Rule.OPERATOR, "rule: dog 0.60", 70, 60.0),
-        ReviewReason(Rule.UNCERTAIN, "uncertain: cat 0.40", 50, 5.0),
+        ReviewReason(Rule.WATCHED, "watched: dog 0.60", 90, 60.0, boxes=(1,), once=True),
+        ReviewReason(Rule.OPERATOR, "rule: dog 0.60", 70, 60.0, boxes=(1,), once=True),
+        ReviewReason(Rule.UNCERTAIN, "uncertain: cat 0.40", 50, 5.0, boxes=(0,), once=True),
         ReviewReason(Rule.EVERY_NTH, "every 7th frame", 20, 0.0),
         ReviewReason(Rule.AUDIT, "audit sample", 10, 0.0),
     )
@@ -94,6 +94,45 @@ def test_each_rule_has_a_distance_of_its_own_but_the_audit_sample() -> None:
 def test_a_distance_in_time_is_finite(rule: str, apart: float) -> None:
     with pytest.raises(ConfigError, match=f"{rule}_apart_seconds"):
         with_rules(**{f"{rule}_apart_seconds": apart})
+
+
+def placed(*boxes: tuple[float, float, float, float]) -> list[Detection]:
+    return [Detection("dog", 0.9, box) for box in boxes]
+
+
+def boxes_of(config: PolicyConfig, detections: list[Detection], edge_id: str = "gate") -> tuple[int, ...]:
+    """Which detections of a frame of 200x100 pixels its one wish speaks of."""
+    frame = FrameIdentity(edge_id, "ab" * 16, 7)
+    wished = wish_for_review(config, frame, detections, secret=SECRET, size=(200, 100))
+    return () if not wished else wished[0].boxes or ()
+
+
+def test_rules_look_only_into_their_zones() -> None:
+    """Where something stands: the middle of its lower edge."""
+    found_there = placed((10, 0, 30, 40), (10, 30, 30, 80), (150, 40, 170, 100), (10, 60, 30, 100))
+    config = with_rules(watched_labels=("dog",), zones=("gate: 0,0.5 0.5,0.5 0.5,1 0,1",))
+    assert boxes_of(config, found_there) == (1, 3)
+    assert boxes_of(config, found_there, "barn") == (0, 1, 2, 3), "who has no zone is seen everywhere"
+    two = with_rules(watched_labels=("dog",), zones=(*config.zones, "*: 0.7,0.9 1,0.9 1,1 0.7,1"))
+    assert boxes_of(two, found_there) == (1, 2, 3) and boxes_of(two, found_there, "barn") == (2,)
+
+
+def test_rules_look_only_at_what_has_the_size() -> None:
+    config = with_rules(watched_labels=("dog",), min_height=0.2, max_height=0.5)
+    assert boxes_of(config, placed((0, 0, 9, 19), (0, 0, 9, 20), (0, 0, 9, 50), (0, 0, 9, 51))) == (1, 2)
+    with pytest.raises(ConfigError, match="min_height"):
+        with_rules(min_height=0.6, max_height=0.5)
+    with pytest.raises(ConfigError, match="no corner"):
+        with_rules(zones=("gate: here",))
+
+
+def test_samples_take_no_notice_of_zones() -> None:
+    config = with_rules(every_nth=1, audit_every=1, zones=("gate: 0,0 0.1,0 0,0.1",), dwell_seconds=60)
+    wished = wish_for_review(config, FRAME, placed((50, 50, 90, 90)), secret=SECRET, size=(200, 100))
+    assert [(wish.rule, wish.boxes, wish.dwell_seconds) for wish in wished] == [
+        (Rule.EVERY_NTH, None, 0.0),
+        (Rule.AUDIT, None, 0.0),
+    ]
 
 
 def test_the_operators_rule() -> None:

@@ -128,7 +128,9 @@ class Tiles(Brighter):
     def __init__(self, site: Site, tiles: int, between: Callable[[], None] = lambda: None) -> None:
         self.site, self.tiles, self.between, self.pictures = site, tiles, between, 0
 
-    def apply(self, image: np.ndarray, progress: Callable[[], None] = lambda: None) -> np.ndarray:
+    def apply(
+        self, image: np.ndarray, progress: Callable[[], None] = lambda: None, *, quality: int = 40
+    ) -> np.ndarray:
         if image.shape == (64, 64, 3):  # the test of whether the filter works at all
             return image
         self.pictures += 1
@@ -174,7 +176,9 @@ class Failing(Brighter):
     def __init__(self, error: Exception, *, always: bool = False) -> None:
         self.error, self.always = error, always
 
-    def apply(self, image: np.ndarray, progress: Callable[[], None] = lambda: None) -> np.ndarray:
+    def apply(
+        self, image: np.ndarray, progress: Callable[[], None] = lambda: None, *, quality: int = 40
+    ) -> np.ndarray:
         if self.always or image.shape != (64, 64, 3):
             raise self.error
         return image
@@ -208,7 +212,9 @@ def test_a_review_that_ends_its_worker_twice_is_set_aside(site: Site) -> None:
         """What no boundary catches."""
 
     class Deadly(Brighter):
-        def apply(self, image: np.ndarray, progress: Callable[[], None] = lambda: None) -> np.ndarray:
+        def apply(
+            self, image: np.ndarray, progress: Callable[[], None] = lambda: None, *, quality: int = 40
+        ) -> np.ndarray:
             raise Killed
 
     site.deliver(base_frame(0, grey(10)))

@@ -60,7 +60,7 @@ class Site:
             OneBox(),
             self.catalogue,
             self.blobs,
-            PolicyConfig(uncertain_apart_seconds=0),
+            PolicyConfig(uncertain_apart_seconds=0, once_per_object=False),
             WorkerConfig(),
         )
         self.refiner = self.make_refiner("r1")

@@ -21,6 +21,7 @@ from secondlook.training.postfilter import pictures
 from secondlook.training.postfilter import train as training
 from secondlook.training.postfilter.export import export_postfilter
 from secondlook.training.postfilter.model import PostFilter, lengthen
+from secondlook.training.postfilter.quick import QuickFilter
 from tests.pictures import photo, psnr
 
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
@@ -62,6 +63,42 @@ def test_the_radius_is_how_far_one_pixel_looks(length, unshuffle):
 
 
 @torch.no_grad()
+def test_the_quick_filter_starts_as_the_identity_and_costs_a_twentieth():
+    net, x = training.fresh("quick"), torch.rand(2, 3, 16, 24)
+    assert torch.equal(net(x, torch.tensor([25.0, 52.0])), x)
+    assert net.macs_per_pixel <= 719_000 / 20
+
+
+def test_the_radius_of_the_quick_filter_is_how_far_one_pixel_looks():
+    net = QuickFilter(unshuffle=2, features=4, blocks=3).double()
+    for parameter in net.parameters():
+        torch.nn.init.constant_(parameter, 0.1 if parameter.ndim == 4 else 0.0)
+    half = net.radius + 4
+    x = (torch.rand(1, 3, 2 * half, 2 * half, dtype=torch.float64) + 1).requires_grad_()
+    net(x, torch.tensor([40.0], dtype=torch.float64))[0, :, half, half].sum().backward()
+    blocks = x.grad[0].abs().amax(0).nonzero() // 2 - half // 2
+    assert int(blocks.abs().max()) * 2 == net.radius
+
+
+@torch.no_grad()
+def test_the_quick_filter_as_exported_computes_what_was_trained(tmp_path):
+    """Three branches have become one, and the quality still counts."""
+    net = QuickFilter(unshuffle=2, features=8, blocks=2)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    x = torch.rand(1, 3, 32, 48)
+    assert torch.allclose(net(x, torch.tensor([30.0])), net.plain()(x, torch.tensor([30.0])), atol=1e-5)
+    export_postfilter(net, tmp_path / "quick", {"licence": "none"})
+    loaded, image = load_postfilter(tmp_path / "quick", threads=1), photo(41, 70)
+    low, high = (loaded.apply(image, quality=quality).astype(int) for quality in (5, 60))
+    assert abs(low - high).max() > 3
+    whole = torch.from_numpy(image[:40].copy()).permute(2, 0, 1)[None].float() / 255
+    ours = (net(whole, torch.tensor([5.0])).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
+    inner = slice(0, 40 - net.radius)
+    assert abs(low[:40][inner] - ours[inner]).max() <= 1
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("sizes", [{}, {"unshuffle": 4}, {"features": 16, "growth": 8}])
 def test_a_longer_filter_starts_as_the_shorter_one(sizes):
     short = randomised(**sizes)
@@ -100,6 +137,29 @@ def test_a_short_run_and_its_resume(data, tmp_path, name):
     export_postfilter(net, tmp_path / name, {"licence": "none"})
     image = photo(50, 70)
     assert psnr(load_postfilter(tmp_path / name, threads=1).apply(image), image) > 30
+
+
+def test_a_student_learns_what_its_teacher_shows(data, tmp_path, monkeypatch):
+    """A teacher that makes every picture darker: so does the student, though the originals are not darker."""
+    model = find_model("lite", kind="codec").path
+    monkeypatch.setattr(training, "open_teacher", lambda *_: lambda y: y - 0.1)
+    few = training.FilterConfig(batch=2, lr=2e-3)
+    path = training.train(
+        "quick", data, model, tmp_path, 0.15, resume=False, threads=1, teacher=tmp_path, config=few
+    )
+    net = training.build("quick", tmp_path)
+    net.load_state_dict(torch.load(path, weights_only=True)["model"])
+    x = torch.from_numpy(photo(96, 96).transpose(2, 0, 1)[None].copy()).float() / 255
+    assert (net(x, torch.tensor([40.0])) - x).mean() < -0.02
+
+
+def test_a_teacher_is_a_filter_that_training_knows(tmp_path):
+    teach = training.open_teacher(find_model("rrdb-fast", kind="postfilter").path, torch.device("cpu"))
+    x = torch.rand(1, 3, 33, 21)
+    taught = teach(x)
+    assert taught.shape == x.shape and 0 < (taught - x).abs().max() < 1
+    with pytest.raises(ModelNotFound, match="no teacher at"):
+        training.open_teacher(tmp_path, torch.device("cpu"))
 
 
 def test_filters_are_built_by_name_and_layer(tmp_path):
@@ -230,13 +290,20 @@ def test_coding_ahead_ends_in_time_and_says_what_is_too_small(codec, tmp_path):
 
 def test_patches_lie_where_their_originals_do():
     whole = photo(160, 144)
-    coded = [pictures.CodedPicture(255 - whole, whole, 0.25), pictures.CodedPicture(255 - whole, whole, 0.5)]
+    coded = [
+        pictures.CodedPicture(255 - whole, whole, whole // 2, error, quality)
+        for error, quality in ((0.25, 20), (0.5, 50))
+    ]
     for side in (16, 96):
         drawn = pictures.draw(coded, 24, side, np.random.default_rng(1))
         assert drawn.decoded.shape == drawn.original.shape == (24, 3, side, side)
         assert drawn.decoded.dtype == torch.uint8 and drawn.thirds in (2, 3)
         assert torch.equal(drawn.decoded, 255 - drawn.original)
-        assert set(drawn.errors.tolist()) == {0.25, 0.5}
+        assert torch.equal(drawn.taught, drawn.original // 2)
+        assert set(zip(drawn.errors.tolist(), drawn.qualities.tolist(), strict=True)) == {
+            (0.25, 20),
+            (0.5, 50),
+        }
         patches = drawn.original.permute(0, 2, 3, 1).numpy()
         windows = np.lib.stride_tricks.sliding_window_view(whole, (side, side, 3)).reshape(-1, side, side, 3)
         found = [[(windows == seen).all((1, 2, 3)).any() for seen in (p, p[:, ::-1])] for p in patches]
@@ -269,11 +336,11 @@ def test_gains_are_decibels():
     """A filter that halves every error gains 6 dB."""
 
     class Halves(torch.nn.Module):
-        def forward(self, y):
+        def forward(self, y, quality):
             return y / 2
 
     x = torch.zeros(1, 3, 8, 8)
-    (gain,) = training.gains(Halves(), [(torch.full_like(x, 200 / 255), x)])
+    (gain,) = training.gains(Halves(), [(torch.full_like(x, 200 / 255), x, torch.tensor([40.0]))])
     assert gain == pytest.approx(20 * np.log10(2), abs=0.05)
 
 

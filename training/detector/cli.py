@@ -18,8 +18,8 @@ from secondlook.training.flagtypes import at_least, positive
 def _train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of training images")
     parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
-    parser.add_argument("--teacher", type=Path, required=True, help="the YOLOX-nano ONNX export")
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--teacher", type=Path, help="the YOLOX-nano ONNX export; not with --from")
+    parser.add_argument("--work", type=Path, help="folder for checkpoints; not with --from")
     parser.add_argument("--decoded", type=Path, help="folder made by secondlook.training.detector.decoded")
     parser.add_argument(
         "--minutes", type=positive, required=True, help="time for the whole run, resumed parts included"
@@ -32,6 +32,27 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="start from the weights of a detector's model folder",
     )
+    _finetune_flags(parser)
+
+
+def _finetune_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fine-tuning of any detector on decoded base layers")
+    group.add_argument(
+        "--from",
+        dest="from_detector",
+        type=model_argument,
+        metavar="MODEL",
+        help="fine-tune this added model, or folder, in place of distilling the small one",
+    )
+    group.add_argument("--images", type=Path, help="annotated pictures that judge it, none of --data")
+    group.add_argument("--annotations", type=Path, help="their COCO instances file")
+    group.add_argument("--out", type=Path, help="the model folder to write where it is better")
+    group.add_argument("--labels", type=Path, metavar="FILE", help="a COCO export of the station")
+    group.add_argument("--label-images", type=Path, metavar="DIR", help="its frames as machines saw them")
+    group.add_argument("--codec", type=model_argument, default="lite", help="codec of the base layers")
+    group.add_argument("--base-quality", type=int, default=16, help="of the base layers that judge it, 0..63")
+    group.add_argument("--rate", type=float, default=1e-4, help="learning rate (default %(default)s)")
+    group.add_argument("--batch", type=int, default=8, help="pictures a step (default %(default)s)")
 
 
 def _export_flags(parser: argparse.ArgumentParser) -> None:

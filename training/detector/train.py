@@ -323,6 +323,14 @@ def report(
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.from_detector is not None:
+        from secondlook.training.detector import finetune
+
+        return finetune.run(args)
+    if args.teacher is None or args.work is None:
+        raise ConfigError(
+            "distilling needs --teacher and --work; --from MODEL fine-tunes a detector without them"
+        )
     torch.set_num_threads(args.threads)
     config = TrainConfig(minutes=args.minutes)
     args.work.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,8 @@ class Rrdb(nn.Module):
 class PostFilter(nn.Module):
     """Decoded picture float[B,3,H,W] in 0..1 -> refined picture, same shape; H and W multiples of `unshuffle`.
 
-    `length` is the paper's l. The last convolution starts at zero: the filter begins as the identity.
+    `length` is the paper's l. The last convolution starts at zero: the filter begins as the identity. Qualities, which
+    other filters are told, it sees for itself.
     """
 
     def __init__(self, length: int, *, unshuffle: int = 1, features: int = 64, growth: int = 32) -> None:
@@ -66,7 +67,7 @@ class PostFilter(nn.Module):
         """Receptive radius in pixels: how far around a pixel the filter looks."""
         return (15 * self.length + 3) * self.unshuffle
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
         a = self.first(F.pixel_unshuffle(x - 0.5, self.unshuffle) if self.unshuffle > 1 else x - 0.5)
         a = F.leaky_relu(a + self.trunk(self.body(a)), 0.2)
         residual = self.last(a)

@@ -32,28 +32,38 @@ USUAL_BASE_QUALITY = 8  # that of every second picture
 JPEG_SHARE = 0.5  # of the pictures
 JPEG_QUALITY_RANGE = (82, 98)
 JPEG_SAMPLINGS = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
+
+# A decoded picture float[1,3,H,W] -> what a teacher makes of it.
+Teach = Callable[[Tensor], Tensor]
 VERSIONS = 3  # of a picture, each of qualities of its own
 MOST = 6000  # held in memory: 0.9 MB each with its original, of 448x336 pixels
 
 
 @dataclass(frozen=True)
 class CodedPicture:
-    """uint8[H,W,3] RGB both; `error`: mean squared error between them, of values in 0..1."""
+    """uint8[H,W,3] RGB each; `error`: mean squared error of `decoded`, of values in 0..1.
+
+    `taught`: what a teacher made of `decoded`; the original where there is no teacher.
+    """
 
     decoded: U8
     original: U8
+    taught: U8
     error: float
+    quality: int
 
 
 class Draw(NamedTuple):
-    """What one step trains on: uint8[B,3,side,side], errors of the whole pictures float[B].
+    """What one step trains on: three uint8[B,3,side,side]; errors of the whole pictures and their qualities, float[B].
 
     `thirds`: of a patch's side, at which a detector sees it.
     """
 
     decoded: Tensor
     original: Tensor
+    taught: Tensor
     errors: Tensor
+    qualities: Tensor
     thirds: int
 
 
@@ -75,10 +85,11 @@ def code_ahead(
     device: torch.device,
     *,
     is_over: Callable[[], bool],
+    teach: Teach | None = None,
 ) -> list[CodedPicture]:
     """`VERSIONS` of every image that holds a patch of `side` pixels, in random order, until `is_over`; one at least.
 
-    Raises ConfigError where no image is large enough.
+    `teach` refines each as a student shall. Raises ConfigError where no image is large enough.
     """
     coded: list[CodedPicture] = []
     for _ in range(VERSIONS):
@@ -88,7 +99,7 @@ def code_ahead(
             image = read_rgb(paths[i])
             if fits(image, side):
                 image = as_jpeg(image, rng) if rng.random() < JPEG_SHARE else image
-                coded.append(code(codec, image, layer, *draw_qualities(rng), device))
+                coded.append(code(codec, image, layer, *draw_qualities(rng), device, teach))
         if not coded:
             raise ConfigError(f"none of {len(paths)} images has {side} pixels a side, which a patch takes")
     return coded
@@ -113,26 +124,40 @@ def draw_qualities(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def code(
-    codec: nn.Module, image: U8, layer: str, base_quality: int, quality: int, device: torch.device
+    codec: nn.Module,
+    image: U8,
+    layer: str,
+    base_quality: int,
+    quality: int,
+    device: torch.device,
+    teach: Teach | None = None,
 ) -> CodedPicture:
     """Code uint8[H,W,3] by the torch model of a codec."""
     x = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
     y = through_codec(codec, x, *(torch.tensor([q], device=device) for q in (base_quality, quality)), layer)
-    back = (y[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
-    return CodedPicture(np.ascontiguousarray(back), image, (y - x).square().mean().item())
+    taught = image if teach is None else as_image(teach(y))
+    return CodedPicture(as_image(y), image, taught, (y - x).square().mean().item(), quality)
+
+
+def as_image(x: Tensor) -> U8:
+    """float[1,3,H,W] in 0..1 -> uint8[H,W,3]."""
+    image = (x[0].permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return np.ascontiguousarray(image)
 
 
 def draw(coded: Sequence[CodedPicture], batch: int, side: int, rng: np.random.Generator) -> Draw:
     """Random patches, half of them flipped."""
-    pairs = np.empty((2, batch, side, side, 3), np.uint8)
-    errors = np.empty(batch, np.float32)
+    patches = np.empty((3, batch, side, side, 3), np.uint8)
+    errors, qualities = np.empty(batch, np.float32), np.empty(batch, np.float32)
     for i in range(batch):
         picture = coded[int(rng.integers(len(coded)))]
         top, left = (int(rng.integers(length - side + 1)) for length in picture.original.shape[:2])
         step = -1 if rng.random() < 0.5 else 1
-        for place, whole in zip(pairs[:, i], (picture.decoded, picture.original), strict=True):
+        wholes = (picture.decoded, picture.original, picture.taught)
+        for place, whole in zip(patches[:, i], wholes, strict=True):
             place[:] = whole[top : top + side, left : left + side][:, ::step]
-        errors[i] = picture.error
-    before, original = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in pairs)
+        errors[i], qualities[i] = picture.error, picture.quality
+    before, original, taught = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in patches)
     # Detectors mostly look at frames scaled down; at times they see every pixel.
-    return Draw(before, original, torch.from_numpy(errors), int(rng.integers(2, 4)))
+    thirds = int(rng.integers(2, 4))
+    return Draw(before, original, taught, torch.from_numpy(errors), torch.from_numpy(qualities), thirds)

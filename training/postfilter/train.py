@@ -1,4 +1,4 @@
-"""Train an RRDB post-filter on pictures that a codec decoded. Resumable and time-boxed.
+"""Train a post-filter on pictures that a codec decoded. Resumable and time-boxed.
 
 Pictures are coded ahead by the torch model of a codec folder (symbols rounded as the bitstream has them, pictures
 rounded to 8 bits): `lite` at the four λ of the paper and between, with base qualities as edges use them; the paper
@@ -7,6 +7,9 @@ family at each λ that an additional model was trained for.
 For people the filter learns from squared errors on enhanced pictures. For machines it learns on base layers, and from
 the distance of a detector's features between filtered picture and original (Shindo et al., ICALET 2023, "Accuracy
 Improvement of Object Detection in VVC Coded Video Using YOLO-v7 Features").
+
+A teacher, a larger filter, shows what can be known: originals differ from decoded pictures by much that no filter can
+guess, and a student's steps would be mostly noise. Its picture is mixed into the original.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secondlook.shared.errors import ConfigError, ModelNotFound
@@ -40,13 +44,17 @@ from secondlook.training.lite.train import evaluation_images
 from secondlook.training.lite.weights import load_weights
 from secondlook.training.models.pair import load_torch_codec
 from secondlook.training.postfilter.model import PostFilter, lengthen
-from secondlook.training.postfilter.pictures import code_ahead, draw, through_codec
+from secondlook.training.postfilter.pictures import Teach, code_ahead, draw, through_codec
+from secondlook.training.postfilter.quick import QuickFilter
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
     "rrdb-fast": {"unshuffle": 2, "features": 64, "growth": 32},
     "rrdb-tiny": {"unshuffle": 4, "features": 32, "growth": 16},
 }
+QUICK = {"unshuffle": 2, "features": 48, "blocks": 6}
+AnyFilter = PostFilter | QuickFilter
+TEACHER_SHARE = 0.8  # of a student's target; the rest is the original
 LARGEST_PATCH = 256  # pixels a side
 EDGE = 4  # pixels at the sides of a patch that count for nothing: a filter lacks their surroundings
 EASY_ERROR = 1e-5  # 50 dB: pictures better than this count less
@@ -93,13 +101,15 @@ def filter_name(name: str, layer: str) -> str:
     return name if layer == "enhanced" else f"{name}-{layer}"
 
 
-def fresh(name: str) -> PostFilter:
+def fresh(name: str) -> AnyFilter:
     """A filter of the size `name` that does nothing yet."""
+    if name == "quick":
+        return QuickFilter(**QUICK)
     length, size = (2, "rrdb-l1") if name == "rrdb-l2" else (1, name)
     return PostFilter(length, **SIZES[size])
 
 
-def build(name: str, work: Path, layer: str = "enhanced") -> PostFilter:
+def build(name: str, work: Path, layer: str = "enhanced") -> AnyFilter:
     """A fresh filter; l = 2 starts from the l = 1 checkpoint in `work`. Raises ModelNotFound if that is missing."""
     if name == "rrdb-l2":
         start = checkpoint_of("rrdb-l1", layer, work)
@@ -147,14 +157,38 @@ def open_loss(loss: str, detector: Path | None, device: torch.device = CPU) -> L
     return FeatureRatio(detector, device)
 
 
+def open_teacher(folder: Path, device: torch.device) -> Teach:
+    """The filter of a model folder, of this module's sizes, as what another learns from. Raises ModelNotFound."""
+    name = folder.name
+    if name not in SIZES and name != "rrdb-l2":
+        raise ModelNotFound(
+            f"no teacher at {folder}: it is the folder of an RRDB filter, exported_models/rrdb-l1 say"
+        )
+    net = fresh(name)
+    net.load_state_dict(load_weights(folder))
+    net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def teach(y: Tensor) -> Tensor:
+        height, width = y.shape[2:]
+        wide = F.pad(y, (0, -width % net.unshuffle, 0, -height % net.unshuffle), mode="replicate")
+        with torch.no_grad(), half_precision(device.type):
+            refined: Tensor = net(wide.to(memory_format=torch.channels_last))
+        return refined.float()[..., :height, :width]
+
+    return teach
+
+
+Pair = tuple[Tensor, Tensor, Tensor]  # decoded, original float[1,3,H,W], quality float[1]
+
+
 @torch.no_grad()
-def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
-    """PSNR gain in dB for each (decoded, original) pair."""
+def gains(net: AnyFilter, pairs: list[Pair]) -> list[float]:
+    """PSNR gain in dB for each pair."""
     net.eval()
     result = []
-    for y, x in pairs:
+    for y, x, quality in pairs:
         with half_precision(y.device.type):
-            refined = net(y)
+            refined = net(y, quality)
         refined = torch.round(refined.clamp(0, 1) * 255) / 255
         result.append(10 * math.log10((y - x).square().mean().item() / (refined - x).square().mean().item()))
     net.train()
@@ -162,13 +196,13 @@ def gains(net: PostFilter, pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
 
 
 @torch.no_grad()
-def judge(net: PostFilter, pairs: list[tuple[Tensor, Tensor]], loss: Loss) -> dict[str, float]:
-    """Figures for the log over (decoded, original) pairs."""
+def judge(net: AnyFilter, pairs: list[Pair], loss: Loss) -> dict[str, float]:
+    """Figures for the log."""
     facts = {"val_gain_db": float(np.mean(gains(net, pairs)))}
     if isinstance(loss, FeatureRatio):
         net.eval()
         facts["val_feature_ratio"] = float(
-            np.mean([loss.features(net(y).clamp(0, 1), y, x).item() for y, x in pairs])
+            np.mean([loss.features(net(y, q).clamp(0, 1), y, x).item() for y, x, q in pairs])
         )
         net.train()
     return {name: round(value, 4) for name, value in facts.items()}
@@ -176,13 +210,13 @@ def judge(net: PostFilter, pairs: list[tuple[Tensor, Tensor]], loss: Loss) -> di
 
 def validation_pairs(
     codec: nn.Module, folder: Path, count: int, layer: str, device: torch.device = CPU
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Pair]:
     pairs = []
     for i, image in enumerate(evaluation_images(folder, count)):
         x = image.to(device)
-        qualities = (torch.tensor([q], device=device) for q in (8, (25, 35, 46, 52)[i % 4]))
-        y = through_codec(codec, x, *qualities, layer)
-        pairs.append((y[..., :192, :192], x[..., :192, :192]))
+        base, quality = (torch.tensor([q], device=device) for q in (8, (25, 35, 46, 52)[i % 4]))
+        y = through_codec(codec, x, base, quality, layer)
+        pairs.append((y[..., :192, :192], x[..., :192, :192], quality.float()))
     return pairs
 
 
@@ -198,12 +232,13 @@ def train(
     more: Sequence[Path] = (),
     detector: Path | None = None,
     start_from: Path | None = None,
+    teacher: Path | None = None,
     config: FilterConfig = FilterConfig(),
 ) -> Path:
     """Train filter `name` for the codec in folder `model`; checkpoint to `work`. Returns its path.
 
     Patches come from `data/train/images` and from the folders in `more`, camera frames say. `start_from`: a model
-    folder whose weights a run begins with that has no checkpoint to resume.
+    folder whose weights a run begins with that has no checkpoint to resume. `teacher`: one of a filter to learn from.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(3)
@@ -229,7 +264,10 @@ def train(
     start = time.monotonic()
     pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
     spent = partial(share_spent, start, minutes)
-    coded = code_ahead(codec, paths, config.layer, side, rng, device, is_over=lambda: spent() > CODING_SHARE)
+    teach = None if teacher is None else open_teacher(teacher, device)
+    coded = code_ahead(
+        codec, paths, config.layer, side, rng, device, is_over=lambda: spent() > CODING_SHARE, teach=teach
+    )
     print(json.dumps({"coded": len(coded), "seconds": round(time.monotonic() - start)}), flush=True)
     draws = read_ahead(lambda: draw(coded, config.batch, side, rng), device)
     advance = Recorded(stepper(net, optimiser, loss_of), device)
@@ -271,10 +309,13 @@ def stepper(
 ) -> Callable[..., dict[str, Tensor]]:
     """A step of `optimiser` for `Recorded`: (thirds, the tensors of a `Draw`) -> its loss as "ratio" float[]."""
 
-    def step(thirds: int, decoded: Tensor, original: Tensor, errors: Tensor) -> dict[str, Tensor]:
-        y, x = decoded.float() / 255, original.float() / 255
+    def step(
+        thirds: int, decoded: Tensor, original: Tensor, taught: Tensor, errors: Tensor, qualities: Tensor
+    ) -> dict[str, Tensor]:
+        y, x, shown = decoded.float() / 255, original.float() / 255, taught.float() / 255
+        x = x + TEACHER_SHARE * (shown - x)  # gradients as of both errors, in these shares
         with half_precision(x.device.type):
-            refined = net(y.to(memory_format=torch.channels_last))
+            refined = net(y.to(memory_format=torch.channels_last), qualities)
         loss = loss_of(refined, y, x, errors, thirds)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -286,7 +327,7 @@ def stepper(
 
 
 def save(
-    path: Path, net: PostFilter, optimiser: torch.optim.Optimizer, step: int, config: FilterConfig
+    path: Path, net: AnyFilter, optimiser: torch.optim.Optimizer, step: int, config: FilterConfig
 ) -> None:
     part = path.with_suffix(".part")
     state = {
