@@ -67,6 +67,7 @@ def call_for_review(
         priority=ranked[0].priority,
         state=ReviewState.DUE if room else ReviewState.SKIPPED,
         created_ns=now_ns,
+        captured_ns=frame.captured_ns,
         attempts=0,
     )
     review.reasons = [

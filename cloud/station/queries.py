@@ -186,7 +186,7 @@ def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Re
 
 
 def box_of(verdict: Verdict) -> schema.Box | None:
-    """Where a missed object is."""
+    """Where a missed object is, or a corrected box should be."""
     if verdict.x0 is None or verdict.y0 is None or verdict.x1 is None or verdict.y1 is None:
         return None
     return verdict.x0, verdict.y0, verdict.x1, verdict.y1

@@ -165,8 +165,8 @@ def _add_exports(
     ) -> StreamingResponse:
         """Decided frames as a COCO data set, corrections applied.
 
-        `undecided=true` adds those still open, `unsure=true` those of which a reviewer was unsure, `contested=true`
-        those that two people decided differently.
+        `undecided=true` adds those still open, `unsure=true` those of which a reviewer was unsure or that
+        hold more than has a box, `contested=true` those that two people decided differently.
         """
         asked = {"undecided": undecided, "unsure": unsure, "contested": contested}
         note_export(catalogue, _name(caller), "coco.json", asked, now_ns=now_ns())

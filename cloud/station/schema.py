@@ -179,7 +179,9 @@ class ReviewerIn(Incoming):
 class VerdictIn(ReviewerIn):
     """A verdict on the whole frame, or, with `box_index`, on one detection.
 
-    `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`.
+    `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`; `corrected` needs all three.
+    `no_object` says of a frame without a box that there is nothing in it, `incomplete` that a frame holds more than
+    has a box.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)

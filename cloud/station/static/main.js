@@ -12,7 +12,8 @@ import { attachKeys, renderHelp } from "./keys.js";
 import { Notes } from "./notes.js";
 import { MOST_UNSAVED } from "./outbox.js";
 import * as panels from "./panels.js";
-import { bestVersion, boxVerdict, createStore, initialState, PENDING } from "./state.js";
+import { bestVersion, boxVerdict, createStore, frameVerdict, initialState, PENDING } from "./state.js";
+import { buildVerdictBar, renderVerdictBar } from "./verdictbar.js";
 import { attachPointer, Stage } from "./view.js";
 
 const HISTORY_PAGE = 100;
@@ -121,31 +122,8 @@ function segmented(container, names, choose) {
   }
 }
 
-const VERDICT_BUTTONS = [
-  ["confirm", "Confirm", "a", "good"],
-  ["reject", "Reject", "r", "bad"],
-  ["wrongClass", "Wrong class", "w", ""],
-  ["missed", "Missed", "m", ""],
-  ["unsure", "Unsure", "u", ""],
-  ["undo", "Undo", "z", "quiet after-gap"],
-  ["previous", "‹", "k", "quiet", "Previous frame"],
-  ["next", "›", "j", "quiet", "Next frame"],
-];
-
-function buildVerdictBar() {
-  const target = panels.element("span", { id: "target", className: "target" });
-  byId("verdicts").append(target);
-  for (const [action, words, key, kind, name] of VERDICT_BUTTONS) {
-    const button = panels.element("button", { className: `verdict ${kind}`, "data-action": action, text: `${words} ` });
-    button.append(panels.element("kbd", { text: key }));
-    if (name) button.setAttribute("aria-label", name);
-    button.addEventListener("click", () => actions[action]());
-    byId("verdicts").append(button);
-  }
-}
-
 function renderToolbars(state) {
-  const { review, selectedBox } = state;
+  const { review } = state;
   for (const button of byId("versions").children) {
     const { version } = button.dataset;
     button.setAttribute("aria-checked", String(version === bestVersion(review, state.version)));
@@ -153,12 +131,7 @@ function renderToolbars(state) {
   }
   byId("compare").setAttribute("aria-pressed", String(state.comparing));
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
-  byId("target").textContent =
-    !review || selectedBox === null ? "Whole frame" : `Box ${selectedBox + 1} · ${review.detections[selectedBox].label}`;
-  const room = state.unsaved < MOST_UNSAVED;
-  const judging = state.mayJudge && room && Boolean(review) && !PENDING.has(review.state);
-  for (const button of byId("verdicts").querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
-  byId("verdicts").querySelector("[data-action=undo]").disabled = !state.mayJudge;
+  renderVerdictBar(byId("verdicts"), state);
 }
 
 // --- what keys and buttons do
@@ -268,8 +241,8 @@ const setVersion = (version) => store.set({ version });
 const onReview = (action) => (...given) => (store.get().page === "review" ? action(...given) : false);
 
 const reviewActions = {
-  confirm: () => judge("confirm"),
-  reject: () => judge("reject"),
+  confirm: () => judge(frameVerdict(store.get().review, "confirm")?.[0] ?? "confirm"),
+  reject: () => judge(frameVerdict(store.get().review, "reject")?.[0] ?? "reject"),
   unsure: () => judge("unsure"),
   wrongClass: () => void wrongClass(),
   missed: () => store.set({ drawing: Boolean(store.get().review) && !store.get().drawing }),
@@ -306,7 +279,7 @@ const actions = {
 
 function attachControls() {
   segmented(byId("versions"), VERSIONS, setVersion);
-  buildVerdictBar();
+  buildVerdictBar(byId("verdicts"), actions);
   renderHelp(byId("help-keys"));
   const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help" };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());

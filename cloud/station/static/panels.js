@@ -1,7 +1,7 @@
 // Everything around the stage: progress, filters, queue, facts, box list, history. Text only, never HTML strings.
 
 import { boxCaption } from "./boxes.js";
-import { boxVerdict, FILTERS, missedObjects, STATE_WORDS } from "./state.js";
+import { boxVerdict, FILTERS, missedObjects, STATE_WORDS, VERDICT_WORDS } from "./state.js";
 
 export function element(name, { text, className, ...attributes } = {}, ...children) {
   const node = document.createElement(name);
@@ -70,7 +70,7 @@ function queueRow(row, current, choose) {
       "span",
       { className: "row-side" },
       element("span", { text: row.camera || row.edge_id }),
-      element("span", { text: row.contested ? "contested" : row.verdict ? row.verdict.replace("_", " ") : age(row.created_at) }),
+      element("span", { text: row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at) }),
     ),
   );
   button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}`);
@@ -158,14 +158,14 @@ export function renderBoxList(list, state, choose) {
   for (const missed of missedObjects(review)) {
     rows.push(element("li", { className: "is-missed", text: `+ ${missed.label} (added)` }));
   }
-  if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing here." }));
+  if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing in this frame." }));
   list.replaceChildren(...rows);
 }
 
 // What somebody else decided while this reviewer had the frame open, and what this reviewer said.
 export function conflictItem(entry, { conflict, review }) {
   const said = ({ verdict, label, box_index: index }) =>
-    `${verdict.replace("_", " ")}${label ? ` ${label}` : ""}${index === null ? "" : ` (box ${index + 1})`}`;
+    `${VERDICT_WORDS[verdict]}${label ? ` ${label}` : ""}${index === null ? "" : ` (box ${index + 1})`}`;
   const classes = review.detections.map((detection) => detection.label).join(", ") || "no box";
   const text = `${conflict.reviewer}: ${said(conflict)}, ${when(conflict.decided_at)}. You: ${said(entry.body)}.`;
   const lines = [element("b", { text: `Frame #${review.frame.seq} (${classes}) ` }), element("span", { text })];

@@ -96,7 +96,26 @@ export function boxVerdict(review, index) {
 export const missedObjects = (review) =>
   review.verdicts.filter((verdict) => !verdict.undone && verdict.verdict === "missed_object");
 
-const WHOLE_FRAME = new Set(["confirm", "reject", "unsure"]);
+const WHOLE_FRAME = new Set(["confirm", "reject", "unsure", "no_object", "incomplete"]);
+
+export const VERDICT_WORDS = {
+  confirm: "confirmed",
+  reject: "rejected",
+  wrong_class: "wrong class",
+  missed_object: "missed object",
+  unsure: "unsure",
+  no_object: "nothing here",
+  incomplete: "something is missing",
+};
+
+// A frame without any box is judged in other words: [verdict, words on its button].
+const NOTHING_FOUND = { confirm: ["no_object", "Nothing here"], reject: ["incomplete", "Something is missing"] };
+const ALL_DRAWN = { confirm: ["confirm", "That is all"], reject: ["incomplete", "More is missing"] };
+
+export function frameVerdict(review, verdict) {
+  if (!review || review.detections.length) return null;
+  return (missedObjects(review).length ? ALL_DRAWN : NOTHING_FOUND)[verdict] ?? null;
+}
 
 // The server's rule (catalogue/verdicts.py), so that the page can move on before the answer is here.
 export function isDecided(review) {
