@@ -303,6 +303,7 @@ def run_station(args: argparse.Namespace) -> int:
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
             title=station.title,
+            claim_seconds=station.claim_seconds,
             allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
             exposed=station.is_exposed,
             trusted_proxies=station.trusted_proxies,

@@ -286,6 +286,14 @@ class DecidedMeanwhile(ReviewConflict):
         self.other_id = other_id
 
 
+class ClaimHeld(ReviewConflict):
+    """Another person, ``holder``, has the frame open to judge it."""
+
+    def __init__(self, text: str, *, holder: str) -> None:
+        super().__init__(text)
+        self.holder = holder
+
+
 class KeyReused(ReviewError):
     pass
 

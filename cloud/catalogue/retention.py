@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, 
 from sqlalchemy.orm import Session, aliased
 
 from secondlook.cloud.catalogue.schema import (
+    Claim,
     DetectedBox,
     Frame,
     Reason,
@@ -130,6 +131,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
         for statement in (
             delete(DetectedBox).where(DetectedBox.frame_id.in_(ids)),
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
+            delete(Claim).where(Claim.review_id.in_(select(Review.id).where(of_frames))),
             delete(Reason).where(Reason.review_id.in_(select(Review.id).where(of_frames))),
             delete(Review).where(of_frames),
             delete(Frame).where(Frame.id.in_(ids)),

@@ -17,12 +17,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
-from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Rule, Verdict, VerdictKind
+from secondlook.cloud.catalogue.schema import (
+    Claim,
+    Retention,
+    Review,
+    ReviewState,
+    Rule,
+    Verdict,
+    VerdictKind,
+)
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
 from secondlook.shared.texts import class_key, class_name, has_control
@@ -230,6 +238,8 @@ def _add(session: Session, review: Review, verdict: NewVerdict, now_ns: int) -> 
     review.verdicts.append(entry)
     session.flush()
     _settle(review, now_ns)
+    if review.state is ReviewState.DECIDED:
+        session.execute(delete(Claim).where(Claim.review_id == review.id))
     detail = {
         "verdict_id": entry.id,
         "verdict": verdict.kind.value,

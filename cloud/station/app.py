@@ -20,6 +20,7 @@ from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
 from secondlook.cloud.station.access import Authorizer, GuardedRoute
 from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.claim_routes import build_claim_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
@@ -43,6 +44,7 @@ from secondlook.shared.version import __version__
 from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
+CLAIM_SECONDS = 120.0
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
 
@@ -68,6 +70,7 @@ def create_app(
     catalogue_url: str,
     blobs_url: str,
     title: str = "Secondlook",
+    claim_seconds: float = CLAIM_SECONDS,
     allowed_hosts: Collection[str] = LOOPBACK_NAMES,
     exposed: bool = False,
     trusted_proxies: Sequence[str] = (),
@@ -87,7 +90,9 @@ def create_app(
     ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count. ``origins``: what browsers show
     before the path where a proxy does not pass on the Host they asked for. ``root_path``: the folder, as "/review",
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
-    ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
+    ``claim_seconds``: a frame whose
+    page is heard of no more is free for others after this. ``watchdog`` hears the heartbeat; without one for
+    ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
@@ -111,6 +116,7 @@ def create_app(
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
+    app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(_pages(app))
     app.include_router(build_health_router(beats, stall_seconds))

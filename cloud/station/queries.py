@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
     AuditEntry,
     Camera,
     Catalogue,
+    ClaimedReview,
     DetectedBox,
     Frame,
     Retention,
@@ -20,8 +22,10 @@ from secondlook.cloud.catalogue import (
     ReviewState,
     Verdict,
     conflict_of,
+    list_claims,
 )
 from secondlook.cloud.station import schema
+from secondlook.cloud.station.choice import STATES, ReviewChoice
 from secondlook.shared.errors import ReviewNotFound
 
 _NANOSECONDS = 1_000_000_000
@@ -30,15 +34,6 @@ _RATE_WINDOW_NS = 30 * 60 * _NANOSECONDS
 _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
-
-FILTER_STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
-    "open": (ReviewState.READY, ReviewState.EXPIRED, ReviewState.DUE, ReviewState.LEASED),
-    "ready": (ReviewState.READY,),
-    "pending": (ReviewState.DUE, ReviewState.LEASED),
-    "expired": (ReviewState.EXPIRED,),
-    "skipped": (ReviewState.SKIPPED,),
-    "decided": (ReviewState.DECIDED,),
-}
 
 _WITH_FRAME = (selectinload(Review.frame).selectinload(Frame.detections), selectinload(Review.verdicts))
 
@@ -61,7 +56,7 @@ def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
             )
         ).one()
         decisions = _decision_times(session, since_ns=now_ns - _DAY_NS)
-    filters = {name: sum(counts.get(s, 0) for s in states) for name, states in FILTER_STATES.items()}
+    filters = {name: sum(counts.get(s, 0) for s in states) for name, states in STATES.items()}
     rate = decisions_per_hour(decisions, now_ns=now_ns)
     return schema.Summary(
         revision=_digest(*(f"{state}={count}" for state, count in sorted(counts.items())), *map(str, marks)),
@@ -71,6 +66,13 @@ def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
         decided_last_day=len(decisions),
         rate_per_hour=rate,
         eta_seconds=None if rate is None else filters["open"] / rate * 3600,
+        claims=[claim_facts(claim) for claim in list_claims(catalogue, now_ns=now_ns)],
+    )
+
+
+def claim_facts(claim: ClaimedReview) -> schema.ClaimFacts:
+    return schema.ClaimFacts(
+        review_id=claim.review_id, holder=claim.holder, since=schema.instant(claim.since_ns)
     )
 
 
@@ -84,21 +86,20 @@ def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
     return (len(recent) - 1) * 3600 * _NANOSECONDS / span
 
 
-def list_reviews(catalogue: Catalogue, name: schema.Filter, *, limit: int, offset: int) -> schema.ReviewList:
-    """Reviews by priority, then age; decided ones by the time of their last verdict, newest first."""
-    chosen = Review.state.in_(FILTER_STATES[name])
+def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offset: int) -> schema.ReviewList:
+    """The chosen reviews, in their order."""
     with catalogue.reading() as session:
-        total = session.scalar(select(func.count()).select_from(Review).where(chosen)) or 0
-        query = select(Review).options(*_WITH_FRAME).where(chosen).limit(limit).offset(offset)
-        if name == "decided":
-            last = select(func.max(Verdict.id)).where(Verdict.review_id == Review.id).scalar_subquery()
-            query = query.order_by(last.desc())
-        else:
-            query = query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
-        reviews = session.scalars(query).all()
+        total = session.scalar(choice.chosen(select(func.count()).select_from(Review))) or 0
+        query = choice.ordered(choice.chosen(select(Review).options(*_WITH_FRAME)))
+        reviews = session.scalars(query.limit(limit).offset(offset)).all()
         cameras = _cameras(session)
         names = {edge_id: camera.camera for edge_id, camera in cameras.items()}
         return schema.ReviewList(total=total, reviews=[_row(review, names) for review in reviews])
+
+
+def review_ids(catalogue: Catalogue, query: Select[Any]) -> list[int]:
+    with catalogue.reading() as session:
+        return list(session.scalars(query))
 
 
 def review_detail(catalogue: Catalogue, review_id: int) -> schema.ReviewDetail:

@@ -20,6 +20,7 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.station import export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.shared.errors import (
@@ -72,12 +73,12 @@ def _add_reads(
 
     @router.get("/reviews")
     def reviews(
-        filter: schema.Filter = "open",
+        chosen: Chosen,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         offset: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
     ) -> schema.ReviewList:
-        """Reviews by priority, then age; decided ones newest first."""
-        return queries.list_reviews(catalogue, filter, limit=limit, offset=offset)
+        """Reviews by priority, then age, or in another order; decided ones by their last verdict."""
+        return queries.list_reviews(catalogue, chosen, limit=limit, offset=offset)
 
     @router.get("/reviews/{review_id}")
     def review(review_id: Id) -> schema.ReviewDetail:

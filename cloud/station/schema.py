@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator,
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
+from secondlook.cloud.catalogue.claims import TAB_PATTERN
 from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
 from secondlook.shared.texts import class_name, has_control
@@ -31,6 +32,18 @@ class Station(BaseModel):
     labels: list[str]
 
 
+class ClaimFacts(BaseModel):
+    """A frame that somebody has open to judge it."""
+
+    review_id: int
+    holder: str
+    since: datetime
+
+
+class Claim(ClaimFacts):
+    seconds: float = Field(description="For so long it holds, unless it is renewed.")
+
+
 class Summary(BaseModel):
     revision: str = Field(description="Changes whenever a list or a review may have changed.")
     filters: dict[Filter, int]
@@ -39,6 +52,7 @@ class Summary(BaseModel):
     decided_last_day: int
     rate_per_hour: float | None = Field(description="Decisions an hour lately; null before the third one.")
     eta_seconds: float | None
+    claims: list[ClaimFacts] = Field(description="Frames that people have open.")
 
 
 class ReviewRow(BaseModel):
@@ -174,6 +188,22 @@ class ReviewerIn(Incoming):
         pattern=f"^{REVIEWER_PATTERN}$",
         description="Where there is no log-in, the name a reviewer goes by; else null, or one's own name.",
     )
+
+
+class ClaimantIn(ReviewerIn):
+    tab: str = Field(pattern=f"^{TAB_PATTERN}$", description="Names one page of the reviewer's browser.")
+
+
+class ClaimIn(ClaimantIn):
+    """Asks for ``review_id``, or, with ``or_next``, for the first one after it in its list that nobody has."""
+
+    review_id: int | None = Field(None, ge=1, le=2**63 - 1)
+    or_next: bool = False
+
+
+class ClaimRefused(BaseModel):
+    detail: str
+    holder: str | None
 
 
 class VerdictIn(ReviewerIn):

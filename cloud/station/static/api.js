@@ -52,8 +52,9 @@ async function request(path, options, most = ANSWER_MS) {
 
 const getJson = async (path) => (await request(path, { headers: headers() })).json();
 
-async function postJson(path, body) {
+async function postJson(path, body, options = {}) {
   const response = await request(path, {
+    ...options,
     method: "POST",
     headers: headers({ "content-type": "application/json", "x-csrf-token": csrf }),
     body: JSON.stringify(body),
@@ -85,9 +86,15 @@ export const retryReview = (id, reviewer) => postJson(`api/reviews/${id}/retry`,
 export const undoLast = (reviewer) => postJson("api/undo", { reviewer });
 export const undoVerdict = (id, reviewer) => postJson(`api/verdicts/${id}/undo`, { reviewer });
 
-export function getReviews(filter, limit, offset = 0) {
-  return getJson(`api/reviews?${new URLSearchParams({ filter, limit, offset })}`);
+// `choice`: { filter, order, ... }, what the list is made of.
+export function getReviews(choice, limit, offset = 0) {
+  return getJson(`api/reviews?${new URLSearchParams({ ...choice, limit, offset })}`);
 }
+
+export const claimReview = (body, choice) => postJson(`api/claims?${new URLSearchParams(choice ?? {})}`, body);
+export const renewClaim = (id, body) => postJson(`api/claims/${id}/renew`, body);
+export const releaseClaim = (id, body, keepalive) => postJson(`api/claims/${id}/release`, body, { keepalive });
+export const freeClaim = (id, reviewer) => postJson(`api/claims/${id}/free`, { reviewer });
 
 export function getHistory(limit, before = null) {
   const query = new URLSearchParams({ limit });

@@ -1,8 +1,9 @@
 // The flow of work: which frame is open, what is fetched ahead, verdicts, undo, keeping up with the server.
 
 import * as api from "./api.js";
+import { Claims } from "./claims.js";
 import { keyOf, MOST_UNSAVED, Outbox } from "./outbox.js";
-import { bestVersion, DECIDABLE, indexOf, isDecided, nextDecidable, upcoming } from "./state.js";
+import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, nextDecidable, upcoming } from "./state.js";
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
@@ -28,25 +29,34 @@ export class Desk {
       loggedOut: () => on.loggedOut(),
       renew: () => api.getMe(),
       changed: () => this.#showPending(),
+      holder: (reviewId) => this.claims.holderOf(reviewId),
     });
+    this.claims = new Claims(
+      () => store.get().reviewer,
+      (id) => this.outbox.pendingOf(id).length > 0,
+      () => store.set({ lost: true }),
+    );
   }
 
   // --- what is open
 
-  async open(id) {
+  // `automatic`: nobody chose this very frame, so that another one will do where somebody else has it.
+  async open(id, { automatic = false } = {}) {
     const { rows } = this.store.get();
     const row = rows.find((candidate) => candidate.id === id);
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
-    this.store.set({ currentId: id, review: known ? this.#withPending(known) : null, selectedBox: null, drawing: false });
+    const review = known ? this.#withPending(known) : null;
+    this.store.set({ currentId: id, review, selectedBox: null, drawing: false, holder: null, lost: false });
+    if (this.claims.current !== id) void this.claim(automatic);
     if (!fresh) await this.refreshCurrent();
     this.#prefetch();
   }
 
   openFirst() {
-    const { rows } = this.store.get();
-    const row = rows.find((candidate) => DECIDABLE.has(candidate.state)) ?? rows[0];
-    if (row) return this.open(row.id);
+    const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
+    if (row) return this.open(row.id, { automatic: true });
+    this.claims.release();
     this.store.set({ currentId: null, review: null, selectedBox: null, drawing: false });
     return Promise.resolve();
   }
@@ -58,12 +68,44 @@ export class Desk {
     if (row) this.open(row.id);
   }
 
+  // Take the open frame for this page, where it can be judged.
+  async claim(automatic = false) {
+    const { currentId: id, mayJudge, rows } = this.store.get();
+    const state = (this.details.get(id) ?? rows.find((row) => row.id === id))?.state;
+    if (!mayJudge || (state && !DECIDABLE.has(state))) {
+      this.claims.release();
+      return;
+    }
+    const { id: got, holder } = await this.claims.take(id, automatic ? this.choice() : null);
+    if (this.store.get().currentId !== id) return;
+    if (holder !== null && automatic && got !== null) await this.open(got);
+    else this.store.set({ holder, lost: false });
+  }
+
+  async free() {
+    const { currentId: id, reviewer } = this.store.get();
+    try {
+      await api.freeClaim(id, reviewer);
+      await this.claim();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  // What the list is made of.
+  choice() {
+    return { filter: this.store.get().filter };
+  }
+
   async refreshCurrent() {
     const id = this.store.get().currentId;
     if (id === null) return;
     try {
+      const was = this.details.get(id)?.state;
       const review = await api.getReview(id);
       this.#keep(review);
+      const { currentId, holder } = this.store.get();
+      if (currentId === id && was !== review.state && holder === null && this.claims.current !== id) void this.claim();
     } catch (error) {
       this.#failed(error);
     }
@@ -86,6 +128,12 @@ export class Desk {
       this.tell("Full quality is still on its way; a verdict waits for it");
       return false;
     }
+    const { holder, lost } = this.store.get();
+    if (holder !== null) {
+      this.tell(`${holder} has this frame open`);
+      return false;
+    }
+    if (lost) void this.claim(); // the verdict is sent once that is answered
     if (this.outbox.count >= MOST_UNSAVED) {
       this.tell(`${this.outbox.count} verdicts are not saved yet; go on when the station answers`, "error");
       return false;
@@ -102,7 +150,7 @@ export class Desk {
     const leaves = isDecided(expected) && !isDecided(review);
     const next = leaves ? nextDecidable(this.store.get(), review.id) : null;
     this.outbox.add({ key, user, reviewId: review.id, body: { ...body, idempotency_key: key }, leaves });
-    if (leaves) void (next ? this.open(next.id) : this.openFirst());
+    if (leaves) void (next ? this.open(next.id, { automatic: true }) : this.openFirst());
     return true;
   }
 
@@ -123,6 +171,7 @@ export class Desk {
     this.tell(`The verdict was not stored: ${error.message}`, "error");
     try {
       await this.refreshList();
+      if (error.status === undefined) return; // somebody else has it
       if (entry.leaves || this.store.get().currentId === entry.reviewId) await this.open(entry.reviewId);
     } catch (problem) {
       this.#failed(problem);
@@ -212,8 +261,7 @@ export class Desk {
 
   async refreshList() {
     const turn = ++this.listing;
-    const { filter } = this.store.get();
-    const list = await api.getReviews(filter, LIST_LIMIT);
+    const list = await api.getReviews(this.choice(), LIST_LIMIT);
     if (turn !== this.listing) return; // a newer request is on its way
     this.listed = { rows: list.reviews, total: list.total };
     this.store.set({ ...this.#shownRows(), loaded: true });
@@ -240,6 +288,8 @@ export class Desk {
       const missing = currentId !== null && !review; // it was opened while the station was away
       if (was || missing || before?.revision !== summary.revision) await this.#catchUp();
       this.store.set({ summary }); // only now: a list that failed is asked for again
+      const now = this.store.get();
+      if (now.holder !== null && holderOf(now, now.currentId) === null) void this.claim(); // it is free by now
     } catch (error) {
       this.#failed(error);
     } finally {

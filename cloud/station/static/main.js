@@ -69,6 +69,8 @@ function noticeFor(state) {
   const { review } = state;
   if (!review) return state.currentId === null ? "" : "Loading…";
   if (state.drawing) return "Drag a box around the missed object · Esc to stop";
+  if (state.holder) return `${state.holder} has this frame open to judge it`;
+  if (state.lost) return "This frame is not kept for you any more";
   const wanted = bestVersion(review, state.version);
   const error = wanted && images.errorOf(review.id, wanted);
   if (error) return `${VERSION_WORDS[wanted]} picture: ${error}`;
@@ -98,10 +100,16 @@ function renderStage(state) {
   const notice = byId("notice");
   notice.replaceChildren(noticeFor(state));
   notice.className = `notice ${state.drawing ? "drawing" : (state.review?.state ?? "")}`;
-  if (["expired", "skipped"].includes(state.review?.state) && !state.drawing) {
+  if (["expired", "skipped"].includes(state.review?.state) && !state.drawing && !state.holder && !state.lost) {
     const text = state.review.state === "skipped" ? "Look at it after all" : "Ask the camera again";
     const button = panels.element("button", { className: "tool", text });
     button.addEventListener("click", () => desk.retry());
+    notice.append(button);
+  }
+  const action = state.holder ? state.role === "admin" && ["Free it", () => desk.free()] : state.lost && ["Take it again", () => desk.claim()];
+  if (action && !state.drawing) {
+    const button = panels.element("button", { className: "tool", text: action[0] });
+    button.addEventListener("click", action[1]);
     notice.append(button);
   }
   const comparing = Boolean(onScreen && shownVersions(state).left);
@@ -336,13 +344,16 @@ function renderUnsaved({ unsaved, connection }) {
   byId("unsaved").classList.toggle("stuck", connection !== "" || unsaved >= MOST_UNSAVED);
 }
 
+const claimsOf = ({ summary }) => JSON.stringify(summary?.claims ?? []);
+
 function render(state, before) {
   showPicture(state);
   renderStage(state);
   renderToolbars(state);
   panels.renderFacts(byId("facts"), state, onScreen?.sha256);
   panels.renderBoxList(byId("box-list"), state, (index) => store.set({ selectedBox: index }));
-  if (state.rows !== before.rows || state.currentId !== before.currentId || state.loaded !== before.loaded || state === before) {
+  const changed = ["rows", "currentId", "loaded"].some((name) => state[name] !== before[name]);
+  if (changed || state === before || claimsOf(state) !== claimsOf(before)) {
     panels.renderQueue(byId("queue"), state, (id) => desk.open(id));
   }
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
@@ -368,7 +379,7 @@ function loggedOut() {
 function loggedIn(me) {
   // Somebody else has another list and other rights; what waits here waits for its own giver.
   if (me.name !== store.get().user) location.reload();
-  store.set({ mayJudge: me.role !== "viewer" });
+  store.set({ mayJudge: me.role !== "viewer", role: me.role });
   showAccount(me);
   desk.outbox.kick();
   stageElement.focus();
@@ -393,6 +404,7 @@ async function start() {
   attachAccount(() => desk.outbox.count);
   store.subscribe(render);
   const me = await getMe();
+  store.set({ role: me.role });
   if (me.name !== null) store.set({ user: me.name, reviewer: me.name, mayJudge: me.role !== "viewer" });
   showAccount(me);
   const station = await getStation();

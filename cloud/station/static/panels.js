@@ -1,7 +1,7 @@
 // Everything around the stage: progress, filters, queue, facts, box list, history. Text only, never HTML strings.
 
 import { boxCaption } from "./boxes.js";
-import { boxVerdict, FILTERS, missedObjects, STATE_WORDS, VERDICT_WORDS } from "./state.js";
+import { boxVerdict, FILTERS, holderOf, missedObjects, STATE_WORDS, VERDICT_WORDS } from "./state.js";
 
 export function element(name, { text, className, ...attributes } = {}, ...children) {
   const node = document.createElement(name);
@@ -59,7 +59,9 @@ export function renderFilters(container, state, choose) {
   }
 }
 
-function queueRow(row, current, choose) {
+function queueRow(row, state, choose) {
+  const current = state.currentId;
+  const holder = holderOf(state, row.id);
   const button = element("button", { className: "row", "data-id": row.id });
   if (row.id === current) button.setAttribute("aria-current", "true");
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
@@ -70,10 +72,11 @@ function queueRow(row, current, choose) {
       "span",
       { className: "row-side" },
       element("span", { text: row.camera || row.edge_id }),
-      element("span", { text: row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at) }),
+      element("span", { text: holder ? `${holder} has it` : row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at) }),
     ),
   );
-  button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}`);
+  button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}${holder ? `, ${holder} has it open` : ""}`);
+  button.classList.toggle("is-held", holder !== null);
   button.addEventListener("click", () => choose(row.id));
   return element("li", {}, button);
 }
@@ -93,7 +96,7 @@ export function renderQueue(list, state, choose) {
     list.replaceChildren(element("li", { className: "queue-empty", text: state.loaded ? EMPTY_LIST[state.filter] : "Loading…" }));
     return;
   }
-  const rows = state.rows.map((row) => queueRow(row, state.currentId, choose));
+  const rows = state.rows.map((row) => queueRow(row, state, choose));
   if (state.total > state.rows.length) {
     rows.push(element("li", { className: "queue-empty", text: `and ${state.total - state.rows.length} more` }));
   }

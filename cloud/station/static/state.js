@@ -44,10 +44,13 @@ export const initialState = () => ({
   reviewer: "", // what verdicts are signed with
   user: null, // who is logged in; null where there is no log-in
   mayJudge: true,
+  role: null,
   page: "review",
   filter: "open",
   rows: [], // the queue as listed, in the server's order
   total: 0,
+  holder: null, // who else has the open frame, and is not to be disturbed
+  lost: false, // the open frame was ours and is not any more
   loaded: false, // the first list has come
   currentId: null,
   review: null, // detail of currentId, or null while it loads
@@ -64,19 +67,29 @@ export const initialState = () => ({
 
 export const indexOf = (state, id) => state.rows.findIndex((row) => row.id === id);
 
-// The row to show after `id`: the next one that can be decided, searching forward, then from the start.
+// Who else has a frame open, as far as the page has heard.
+export function holderOf(state, id) {
+  const claim = state.summary?.claims.find((one) => one.review_id === id);
+  return claim && claim.holder !== state.reviewer ? claim.holder : null;
+}
+
+const isFree = (state, row) => DECIDABLE.has(row.state) && holderOf(state, row.id) === null;
+
+// The row to show after `id`: the next one that can be decided and is free, searching forward, then from the start.
 export function nextDecidable(state, id) {
   const at = indexOf(state, id);
   const ring = [...state.rows.slice(at + 1), ...state.rows.slice(0, Math.max(at, 0))];
-  return ring.find((row) => DECIDABLE.has(row.state) && row.id !== id) ?? null;
+  return ring.find((row) => isFree(state, row) && row.id !== id) ?? null;
 }
+
+export const firstDecidable = (state) => state.rows.find((row) => isFree(state, row)) ?? null;
 
 // Rows to prefetch: those after `id` that can be decided.
 export function upcoming(state, id, count) {
   const at = indexOf(state, id);
   return state.rows
     .slice(at + 1)
-    .filter((row) => DECIDABLE.has(row.state))
+    .filter((row) => isFree(state, row))
     .slice(0, count);
 }
 

@@ -12,6 +12,7 @@ import pytest
 
 from secondlook.cloud.station.app import create_app
 from tests.cloud.station.browser import Browser, find_chromium
+from tests.cloud.station.people import PASSWORDS, add_people, log_in
 from tests.cloud.station.seed import Scene, Seeded, seed
 from tests.cloud.station.server import serving
 
@@ -66,6 +67,16 @@ def say_name(browser: Browser, name: str) -> None:
     browser.wait_for(f"!{NAME_ASKED}")
 
 
+def enter_password(browser: Browser, user: str) -> None:
+    """Log in at the page for it."""
+    browser.wait_for("document.activeElement?.id === 'name' && !document.getElementById('submit').disabled")
+    browser.type(user)
+    browser.press("Tab")
+    browser.type(PASSWORDS[user])
+    browser.press("Enter")
+    browser.wait_for(f"document.getElementById('account')?.textContent === '{user}'")
+
+
 @contextmanager
 def opened_page(
     browser: Browser,
@@ -73,15 +84,26 @@ def opened_page(
     *states: str,
     scenes: Sequence[Scene] = (),
     path: str = "/",
+    user: str | None = None,
     **options: Any,
 ) -> Iterator[Page]:
-    """The page over reviews in the given states, with Ann before it. ``options`` are the app's."""
+    """The page over reviews in the given states, with Ann before it, or with one of ``people`` logged in.
+
+    ``options`` are the app's.
+    """
     seeded = seed(folder, states, scenes)
+    if user is not None:
+        add_people(seeded.catalogue_url)
     app = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url, **options)
     with ExitStack() as stack:
         address = stack.enter_context(serving(app))
         api = stack.enter_context(httpx.Client(base_url=address, timeout=30))
         stack.callback(browser.call, "Page.navigate", url="about:blank")
         browser.call("Page.navigate", url=f"{address}{path}")
-        say_name(browser, "Ann")
+        if user is None:
+            say_name(browser, "Ann")
+        else:
+            stack.callback(browser.call, "Network.clearBrowserCookies")
+            assert log_in(api, user).status_code == 200
+            enter_password(browser, user)
         yield Page(browser, api, seeded, address)
