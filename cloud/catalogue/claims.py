@@ -7,20 +7,21 @@ said while the station was away must not be lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import and_, case, delete, or_, select
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review
-from secondlook.cloud.catalogue.schema import Claim, Review, table_of
+from secondlook.cloud.catalogue.schema import Claim, Review, ReviewState, table_of
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.storage.sql import insert
 from secondlook.shared.errors import ClaimHeld, ReviewConflict, ReviewNotFound
 
 TAB_PATTERN = r"[A-Za-z0-9-]{8,64}"
 
+_TO_JUDGE = frozenset({ReviewState.READY, ReviewState.EXPIRED})
 _NANOSECONDS = 1_000_000_000
 
 
@@ -42,20 +43,29 @@ class ClaimedReview:
 
 
 def claim_review(
-    catalogue: Catalogue, review_id: int, claimant: Claimant, *, lease_seconds: float, now_ns: int
+    catalogue: Catalogue,
+    review_id: int,
+    claimant: Claimant,
+    *,
+    keep: Collection[int] = (),
+    lease_seconds: float,
+    now_ns: int,
 ) -> ClaimedReview:
-    """Take a frame, or hold it for longer; what the tab held before is free again.
+    """Take a frame, or hold it for longer; what the tab held before is free again, except `keep`.
 
-    Raises ReviewNotFound, and ClaimHeld while another person has it.
+    Raises ReviewNotFound, ClaimHeld while another person has it, ReviewConflict when it is decided, or not ready.
     """
     with catalogue.writing() as session:
-        if session.get(Review, review_id) is None:
+        review = session.get(Review, review_id, with_for_update=True)
+        if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
+        if review.state not in _TO_JUDGE:
+            raise ReviewConflict(f"review {review_id} is {review.state.value}: nothing is to be judged in it")
         claimed = _take(session, review_id, claimant, lease_seconds, now_ns)
         if claimed is None:
             holder = session.get_one(Claim, review_id).holder
             raise ClaimHeld(f"{holder} has this frame open", holder=holder)
-        _let_go_of_others(session, claimed, claimant)
+        _let_go_of_others(session, claimant, {review_id, *keep})
         return claimed
 
 
@@ -64,15 +74,19 @@ def claim_first(
     review_ids: Iterable[int],
     claimant: Claimant,
     *,
+    keep: Collection[int] = (),
     lease_seconds: float,
     now_ns: int,
 ) -> ClaimedReview | None:
-    """Take the first of these frames that nobody else has; None when all are taken."""
+    """Take the first of these frames that is to be judged and that nobody else has; None when there is none."""
     with catalogue.writing() as session:
         for review_id in review_ids:
+            review = session.get(Review, review_id, with_for_update=True)
+            if review is None or review.state not in _TO_JUDGE:
+                continue
             claimed = _take(session, review_id, claimant, lease_seconds, now_ns)
             if claimed is not None:
-                _let_go_of_others(session, claimed, claimant)
+                _let_go_of_others(session, claimant, {review_id, *keep})
                 return claimed
     return None
 
@@ -144,10 +158,8 @@ def _take(
     return None if taken is None else ClaimedReview(review_id, claimant.reviewer, taken.since_ns)
 
 
-def _let_go_of_others(session: Session, claimed: ClaimedReview, claimant: Claimant) -> None:
-    others = and_(
-        Claim.holder == claimant.reviewer, Claim.tab == claimant.tab, Claim.review_id != claimed.review_id
-    )
+def _let_go_of_others(session: Session, claimant: Claimant, kept: Collection[int]) -> None:
+    others = and_(Claim.holder == claimant.reviewer, Claim.tab == claimant.tab, Claim.review_id.not_in(kept))
     session.execute(delete(Claim).where(others))
 
 

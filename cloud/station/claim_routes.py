@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import JSONResponse
@@ -45,23 +45,24 @@ def _add_taking(
 
     @router.post("", response_model=schema.Claim | None, responses={409: {"model": schema.ClaimRefused}})
     def claim(body: schema.ClaimIn, chosen: Chosen, caller: Caller) -> schema.Claim | JSONResponse | None:
-        """Take a frame to judge it; what this tab had before is free again.
+        """Take a frame to judge it; what this tab had before is free again, except `keep`.
 
         With `or_next`, the first free one of the list that the parameters describe is given where another person has
         the one asked for, or none was named; null when there is none. Else that is answered with 409.
         """
         claimant, now = _claimant(body, caller), now_ns()
-        refusal = ClaimHeld("no frame was named", holder="")
+        refusal = ReviewConflict("no frame was named")
+        lease: dict[str, Any] = {"keep": body.keep, "lease_seconds": seconds, "now_ns": now}
         if body.review_id is not None:
             try:
-                taken = claim_review(catalogue, body.review_id, claimant, lease_seconds=seconds, now_ns=now)
-                return _answer(taken)
-            except ClaimHeld as error:
+                return _answer(claim_review(catalogue, body.review_id, claimant, **lease))
+            except ReviewConflict as error:
                 refusal = error
         if not body.or_next:
             return _refused(refusal)
         candidates = queries.review_ids(catalogue, chosen.to_judge(_CANDIDATES))
-        first = claim_first(catalogue, candidates, claimant, lease_seconds=seconds, now_ns=now)
+        first = claim_first(catalogue, candidates, claimant, **lease)
+
         return None if first is None else _answer(first)
 
 
@@ -93,4 +94,4 @@ def _claimant(body: schema.ClaimantIn, caller: Principal) -> Claimant:
 
 def _refused(error: ReviewConflict) -> JSONResponse:
     holder = error.holder if isinstance(error, ClaimHeld) else None
-    return JSONResponse({"detail": str(error), "holder": holder or None}, 409)
+    return JSONResponse({"detail": str(error), "holder": holder}, 409)

@@ -199,6 +199,9 @@ class ClaimIn(ClaimantIn):
 
     review_id: int | None = Field(None, ge=1, le=2**63 - 1)
     or_next: bool = False
+    keep: list[int] = Field(
+        [], max_length=100, description="What the tab has besides: frames whose verdicts are on their way."
+    )
 
 
 class ClaimRefused(BaseModel):

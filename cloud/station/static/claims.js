@@ -5,7 +5,7 @@ import * as api from "./api.js";
 const newTab = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export class Claims {
-  // `reviewer()` -> the name claims are made in; `judged(id)` -> whether a verdict on a frame waits to be sent;
+  // `reviewer()` -> the name claims are made in; `judged()` -> the frames whose verdict is on its way;
   // `lost()` is called when the open frame is not ours any more.
   constructor(reviewer, judged, lost) {
     this.reviewer = reviewer;
@@ -30,9 +30,9 @@ export class Claims {
   }
 
   async #take(id, choice) {
-    if (this.current !== id && !this.judged(id)) return { id, holder: null }; // passed by already
+    if (this.current !== id && !this.judged().includes(id)) return { id, holder: null }; // passed by already
     try {
-      const claim = await api.claimReview({ ...this.#claimant(), review_id: id, or_next: choice !== null }, choice);
+      const claim = await api.claimReview({ ...this.#claimant(), review_id: id, or_next: choice !== null, keep: this.judged() }, choice);
       const got = claim?.review_id ?? null;
       if (claim) this.#keep(claim.seconds * 250); // three more may fail on their way
       if (this.current === id) this.current = got;

@@ -33,7 +33,7 @@ export class Desk {
     });
     this.claims = new Claims(
       () => store.get().reviewer,
-      (id) => this.outbox.pendingOf(id).length > 0,
+      () => [...new Set(this.outbox.entries.map((entry) => entry.reviewId))],
       () => store.set({ lost: true }),
     );
   }

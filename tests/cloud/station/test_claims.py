@@ -63,6 +63,9 @@ def test_the_next_one_frees_the_last_one(catalogue: cat.Catalogue) -> None:
     assert held(catalogue) == [(2, "Ann"), (3, "Ann")]
     cat.release_claim(catalogue, 3, ANN)
     assert held(catalogue) == [(2, "Ann")]
+    take(catalogue, 4, ANN)
+    cat.claim_review(catalogue, 5, ANN, keep=[4], lease_seconds=120, now_ns=0)  # its verdict is on its way
+    assert held(catalogue) == [(2, "Ann"), (4, "Ann"), (5, "Ann")]
     assert take(catalogue, 2, ANN, at=7).since_ns == 0  # the same person goes on in another tab
 
 
@@ -74,6 +77,8 @@ def test_a_decision_and_an_admin_end_a_claim(catalogue: cat.Catalogue) -> None:
     assert held(catalogue) == [(2, "Bea")]
     cat.free_claim(catalogue, 2, actor="ada", now_ns=SECOND)
     assert held(catalogue) == []
+    with pytest.raises(ReviewConflict, match="review 1 is decided"):
+        take(catalogue, 1, BEA)
     with pytest.raises(ReviewConflict, match="nobody has review 2"):
         cat.free_claim(catalogue, 2, actor="ada", now_ns=SECOND)
     with pytest.raises(ReviewConflict, match="any more"):  # and does not come back by itself
