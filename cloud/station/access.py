@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -31,6 +32,9 @@ RIGHTS: dict[str, Role | None] = {
     "GET /login": PUBLIC,
     "POST /api/login": PUBLIC,
     "GET /": Role.VIEWER,
+    "GET /reviews": Role.VIEWER,
+    "GET /reviews/{number}": Role.VIEWER,
+    "GET /history": Role.VIEWER,
     "GET /docs": Role.VIEWER,
     "GET /openapi.json": Role.VIEWER,
     "GET /api/me": Role.VIEWER,
@@ -62,7 +66,7 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/users/{name}/remove": Role.ADMIN,
 }
 
-_PAGES = frozenset({"/", "/docs"})
+_DATA = ("/api/", "/openapi.json")  # all else are pages, which lead to the log-in
 _COOKIE = "secondlook"
 _TLS_PREFIX = "__Host-"  # browsers let no other host, and no plain connection, set such a cookie
 
@@ -116,8 +120,10 @@ class Authorizer:
         """The refusal of a request that may not pass; else its principal is in ``request.state``."""
         principal = self._principal(request)
         if principal is None:
-            if request.scope["path"] in _PAGES:
-                return RedirectResponse(self._login_page, HTTPStatus.SEE_OTHER)
+            path = request.scope["path"]
+            if not path.startswith(_DATA):
+                back = "" if path == "/" else f"?next={quote(path[1:])}"
+                return RedirectResponse(self._login_page + back, HTTPStatus.SEE_OTHER)
             return JSONResponse(
                 {"detail": "log in first"}, HTTPStatus.UNAUTHORIZED, {"www-authenticate": "Bearer"}
             )

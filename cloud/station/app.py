@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -18,10 +18,11 @@ from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
-from secondlook.cloud.station.access import Authorizer, GuardedRoute
+from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
 from secondlook.cloud.station.claim_routes import build_claim_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
+from secondlook.cloud.station.pages import build_pages
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
@@ -118,7 +119,7 @@ def create_app(
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
     app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
-    app.include_router(_pages(app))
+    app.include_router(build_pages(app, root_path))
     app.include_router(build_health_router(beats, stall_seconds))
     # Pages without what they show: whoever reads them learns what is in this repository.
     app.mount("/static", StaticFiles(directory=_STATIC))
@@ -151,28 +152,6 @@ def _check_users(catalogue: Catalogue) -> None:
         raise ConfigError(
             "the station faces a network and has no users: make one with `secondlook users add`"
         )
-
-
-def _pages(app: FastAPI) -> APIRouter:
-    router = APIRouter(route_class=GuardedRoute, include_in_schema=False)
-
-    @router.get("/")
-    def page() -> FileResponse:
-        return FileResponse(_STATIC / "index.html")
-
-    @router.get("/login")
-    def login() -> FileResponse:
-        return FileResponse(_STATIC / "login.html")
-
-    @router.get("/docs")
-    def docs() -> FileResponse:
-        return FileResponse(_STATIC / "docs.html")
-
-    @router.get("/openapi.json")
-    def openapi() -> JSONResponse:
-        return JSONResponse(app.openapi())
-
-    return router
 
 
 def _on_error(_request: Request, error: SecondlookError) -> JSONResponse:

@@ -47,7 +47,7 @@ export class Desk {
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
     const review = known ? this.#withPending(known) : null;
-    this.store.set({ currentId: id, review, selectedBox: null, drawing: false, holder: null, lost: false });
+    this.store.set({ currentId: id, review, selectedBox: null, drawing: false, holder: null, lost: false, missing: null });
     if (this.claims.current !== id) void this.claim(automatic);
     if (!fresh) await this.refreshCurrent();
     this.#prefetch();
@@ -57,7 +57,7 @@ export class Desk {
     const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
     if (row) return this.open(row.id, { automatic: true });
     this.claims.release();
-    this.store.set({ currentId: null, review: null, selectedBox: null, drawing: false });
+    this.store.set({ currentId: null, review: null, selectedBox: null, drawing: false, missing: null });
     return Promise.resolve();
   }
 
@@ -107,7 +107,9 @@ export class Desk {
       const { currentId, holder } = this.store.get();
       if (currentId === id && was !== review.state && holder === null && this.claims.current !== id) void this.claim();
     } catch (error) {
-      this.#failed(error);
+      if ([404, 410].includes(error.status) && this.store.get().currentId === id) {
+        this.store.set({ currentId: null, review: null, missing: error.message });
+      } else this.#failed(error);
     }
   }
 
@@ -305,7 +307,7 @@ export class Desk {
     await this.refreshList();
     const { rows, currentId } = this.store.get();
     if (currentId === null) {
-      await this.openFirst();
+      if (this.store.get().missing === null) await this.openFirst();
       return;
     }
     const row = rows.find((candidate) => candidate.id === currentId);

@@ -12,7 +12,9 @@ import { attachKeys, renderHelp } from "./keys.js";
 import { Notes } from "./notes.js";
 import { MOST_UNSAVED } from "./outbox.js";
 import * as panels from "./panels.js";
+import { attachRouter, routeOf, showRoute } from "./router.js";
 import { bestVersion, boxVerdict, createStore, frameVerdict, initialState, PENDING } from "./state.js";
+import { chooseTheme, chosenTheme, THEMES } from "./theme.js";
 import { buildVerdictBar, renderVerdictBar } from "./verdictbar.js";
 import { attachPointer, Stage } from "./view.js";
 
@@ -85,9 +87,17 @@ function noticeFor(state) {
 
 function renderStage(state) {
   const empty = state.loaded && state.currentId === null;
-  for (const section of document.querySelectorAll(".facts section")) section.hidden = empty;
+  for (const section of document.querySelectorAll(".facts > *")) section.hidden = empty;
   byId("empty").hidden = !empty;
-  if (empty) {
+  if (empty && state.missing !== null) {
+    const button = panels.element("button", { className: "primary", text: "To the list" });
+    button.addEventListener("click", () => void desk.openFirst());
+    byId("empty").replaceChildren(
+      panels.element("p", { className: "empty-title", text: "There is no such frame" }),
+      panels.element("p", { text: state.missing }),
+      panels.element("p", {}, button),
+    );
+  } else if (empty) {
     const calm = state.filter === "open" || state.filter === "ready";
     const done = state.summary?.decided_last_day ?? 0;
     byId("empty").replaceChildren(
@@ -215,10 +225,17 @@ async function addMissed(box) {
   if (label && store.get().currentId === review.id) judge("missed_object", { label, box: rounded });
 }
 
-async function setPage(page) {
+// `search`: what else the address says, as "?camera=gate".
+async function setPage(page, search = "") {
   store.set({ page });
+  showRoute({ page, id: page === "review" ? store.get().currentId : null }, search);
   if (page === "history") await showHistory();
   else stageElement.focus();
+}
+
+async function go({ page, id }, search = "") {
+  if (page === "review" && id !== null && id !== store.get().currentId) void desk.open(id);
+  await setPage(page, search);
 }
 
 async function showHistory(before = null) {
@@ -291,8 +308,9 @@ function attachControls() {
   renderHelp(byId("help-keys"));
   const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help" };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());
-  byId("tab-review").addEventListener("click", () => setPage("review"));
-  byId("tab-history").addEventListener("click", () => setPage("history"));
+  attachRouter((route, search) => void go(route, search));
+  attachTheme();
+  attachFolds();
   byId("history-more").addEventListener("click", (event) => showHistory(event.target.dataset.before));
   byId("reviewer").addEventListener("click", async () => store.set({ reviewer: await askReviewer(store.get().reviewer) }));
   note.addEventListener("input", () => store.get().currentId !== null && notes.write(store.get().currentId, note.value));
@@ -306,6 +324,25 @@ function attachControls() {
   for (const area of document.querySelectorAll(".toolbar, .verdicts, .queue, .facts .box-list")) {
     area.addEventListener("click", (event) => event.detail > 0 && stageElement.focus());
   }
+}
+
+function attachTheme() {
+  for (const theme of THEMES) {
+    const button = panels.element("button", { role: "radio", text: theme, "aria-checked": String(theme === chosenTheme()) });
+    button.addEventListener("click", () => {
+      chooseTheme(theme);
+      for (const other of byId("theme").children) other.setAttribute("aria-checked", String(other === button));
+    });
+    byId("theme").append(button);
+  }
+}
+
+// What there is to read about the frame is folded where it would push out what there is to do.
+function attachFolds() {
+  const roomy = matchMedia("(min-height: 860px) and (min-width: 941px)");
+  const fold = () => (byId("frame-facts").open = roomy.matches);
+  roomy.addEventListener("change", fold);
+  fold();
 }
 
 function attachStage() {
@@ -357,6 +394,9 @@ function render(state, before) {
     panels.renderQueue(byId("queue"), state, (id) => desk.open(id));
   }
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
+  if (started && state.page === "review" && state.currentId !== before.currentId) {
+    showRoute({ page: "review", id: state.currentId }, "");
+  }
   panels.renderProgress(byId("progress"), state.summary);
   renderNote(state);
   renderUnsaved(state);
@@ -365,14 +405,16 @@ function render(state, before) {
   byId("connection").textContent = CONNECTION_WORDS[state.connection];
   for (const page of ["review", "history"]) {
     byId(`page-${page}`).hidden = state.page !== page;
-    byId(`tab-${page}`).setAttribute("aria-selected", String(state.page === page));
+    if (state.page === page) byId(`tab-${page}`).setAttribute("aria-current", "page");
+    else byId(`tab-${page}`).removeAttribute("aria-current");
   }
 }
 
 // --- the session, and other people
 
 function loggedOut() {
-  if (!started) location.replace(`${BASE}login`);
+  const here = location.pathname.slice(BASE.length);
+  if (!started) location.replace(`${BASE}login${here ? `?next=${encodeURIComponent(here)}` : ""}`);
   else askLogin(store.get().user, loggedIn);
 }
 
@@ -415,7 +457,7 @@ async function start() {
   started = true;
   const others = await desk.outbox.load(me.name);
   if (others.length) tell(`${others.length} unsaved verdicts of ${[...new Set(others)].join(", ")} wait here for their log-in`);
-  stageElement.focus();
+  await go(routeOf() ?? { page: "review", id: null }, location.search);
   await desk.follow();
 }
 

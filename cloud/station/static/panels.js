@@ -66,7 +66,7 @@ function queueRow(row, state, choose) {
   if (row.id === current) button.setAttribute("aria-current", "true");
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
   button.append(
-    element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }),
+    element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }, element("span", { className: "hidden", text: STATE_WORDS[row.state] })),
     element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
     element(
       "span",
@@ -75,7 +75,6 @@ function queueRow(row, state, choose) {
       element("span", { text: holder ? `${holder} has it` : row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at) }),
     ),
   );
-  button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}${holder ? `, ${holder} has it open` : ""}`);
   button.classList.toggle("is-held", holder !== null);
   button.addEventListener("click", () => choose(row.id));
   return element("li", {}, button);

@@ -50,6 +50,7 @@ export const initialState = () => ({
   rows: [], // the queue as listed, in the server's order
   total: 0,
   holder: null, // who else has the open frame, and is not to be disturbed
+  missing: null, // why there is no frame at the address that was opened
   lost: false, // the open frame was ours and is not any more
   loaded: false, // the first list has come
   currentId: null,
