@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -136,6 +136,19 @@ def named_classes(catalogue: Catalogue) -> tuple[set[str], set[str]]:
         detected = session.scalars(select(DetectedBox.label).distinct())
         named = session.scalars(select(Verdict.label).where(Verdict.label.is_not(None)).distinct())
         return set(detected), {label for label in named if label is not None}
+
+
+def common_classes(catalogue: Catalogue, most: int) -> list[str]:
+    """The classes that detectors found most in frames under review, and reviewers named; the commonest first."""
+    found = select(DetectedBox.label, func.count().label("times")).join(
+        Review, Review.frame_id == DetectedBox.frame_id
+    )
+    named = select(Verdict.label, func.count().label("times")).where(Verdict.label.is_not(None))
+    both = union_all(found.group_by(DetectedBox.label), named.group_by(Verdict.label)).subquery()
+    times = func.sum(both.c.times)
+    query = select(both.c.label).group_by(both.c.label).order_by(times.desc(), both.c.label).limit(most)
+    with catalogue.reading() as session:
+        return list(session.scalars(query))
 
 
 def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.History:

@@ -36,6 +36,8 @@ from secondlook.shared.version import __version__
 _MAX_ID = 2**63 - 1
 Id = Annotated[int, Path(ge=1, le=_MAX_ID)]
 
+_COMMON = 9  # one for each digit
+
 # What a reviewer most likely has on screen comes first.
 _VERSIONS: tuple[schema.ImageVersion, ...] = ("refined", "base", "enhanced")
 
@@ -64,7 +66,8 @@ def _add_reads(
     @router.get("/station")
     def station() -> schema.Station:
         """The station's name, and the classes a reviewer may pick."""
-        return schema.Station(title=title, version=__version__, labels=classes.names())
+        common = queries.common_classes(catalogue, _COMMON)
+        return schema.Station(title=title, version=__version__, labels=classes.names(), common=common)
 
     @router.get("/summary")
     def summary() -> schema.Summary:

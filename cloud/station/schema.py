@@ -30,6 +30,7 @@ class Station(BaseModel):
     title: str
     version: str
     labels: list[str]
+    common: list[str] = Field(description="Those met most in reviews, at most nine.")
 
 
 class ClaimFacts(BaseModel):

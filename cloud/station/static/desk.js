@@ -47,7 +47,7 @@ export class Desk {
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
     const review = known ? this.#withPending(known) : null;
-    this.store.set({ currentId: id, review, selectedBox: null, drawing: false, holder: null, lost: false, missing: null });
+    this.store.set({ currentId: id, review, selectedBox: null, draft: null, drawing: false, holder: null, lost: false, missing: null });
     if (this.claims.current !== id) void this.claim(automatic);
     if (!fresh) await this.refreshCurrent();
     this.#prefetch();
@@ -57,7 +57,7 @@ export class Desk {
     const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
     if (row) return this.open(row.id, { automatic: true });
     this.claims.release();
-    this.store.set({ currentId: null, review: null, selectedBox: null, drawing: false, missing: null });
+    this.store.set({ currentId: null, review: null, selectedBox: null, draft: null, drawing: false, missing: null });
     return Promise.resolve();
   }
 
@@ -211,18 +211,19 @@ export class Desk {
     this.store.set(this.#shownRows());
   }
 
+  // -> whether it was undone.
   async undo(verdictId = null) {
     const taken = verdictId === null ? this.outbox.takeBack() : null;
     if (taken) {
       this.notes.giveBack(taken.reviewId, taken.body.note);
       await this.open(taken.reviewId);
       this.tell("Taken back before it was sent");
-      return;
+      return true;
     }
     await this.outbox.settled();
     if (this.outbox.count) {
       this.tell("The last verdict is not saved yet; undo waits for the station", "error");
-      return;
+      return false;
     }
     const { reviewer } = this.store.get();
     try {
@@ -231,8 +232,10 @@ export class Desk {
       await this.refreshList();
       await this.open(review.id);
       this.tell("Undone");
+      return true;
     } catch (error) {
       this.tell(error.status === 409 ? "There is no verdict of yours to undo" : error.message, "error");
+      return false;
     }
   }
 

@@ -3,17 +3,19 @@
 import { askLogin, attachAccount, foundLogin, showAccount } from "./account.js";
 import { getHistory, getMe, getStation, onLoggedOut } from "./api.js";
 import { BASE } from "./base.js";
-import { attachDrawing, boxAt, drawBoxes } from "./boxes.js";
+import { attachDrawing, attachEditing, boxAt, BoxLayer } from "./boxes.js";
+import { boxesOf } from "./boxmodel.js";
 import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
 import { Desk } from "./desk.js";
-import { askReviewer, pickLabel, showConflict, showHelp, storedReviewer } from "./dialogs.js";
+import { askReviewer, showConflict, showHelp, storedReviewer } from "./dialogs.js";
 import { ImageCache, VERSIONS } from "./images.js";
+import { Judging } from "./judging.js";
 import { attachKeys, renderHelp } from "./keys.js";
 import { Notes } from "./notes.js";
 import { MOST_UNSAVED } from "./outbox.js";
 import * as panels from "./panels.js";
 import { attachRouter, routeOf, showRoute } from "./router.js";
-import { bestVersion, boxVerdict, createStore, frameVerdict, initialState, PENDING } from "./state.js";
+import { bestVersion, createStore, initialState, PENDING } from "./state.js";
 import { chooseTheme, chosenTheme, THEMES } from "./theme.js";
 import { buildVerdictBar, renderVerdictBar } from "./verdictbar.js";
 import { attachPointer, Stage } from "./view.js";
@@ -29,14 +31,16 @@ const notes = new Notes();
 const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedOut, answered: foundLogin });
 
 const stageElement = byId("stage");
-const overlay = byId("overlay");
+const layer = new BoxLayer(byId("overlay"));
 let started = false;
 let rubber = null; // the box being drawn, in frame pixels
 let onScreen = null; // { id, version, sha256 } of the picture on the canvas
 const stage = new Stage(stageElement, byId("canvas"), () => {
-  drawBoxes(overlay, stage, store.get(), rubber);
+  layer.draw(stage, store.get(), rubber);
   byId("zoom").textContent = store.get().review ? `${Math.round(stage.scale * 100)}%` : "";
 });
+
+const judging = new Judging(store, desk, notes, { tell, onScreen: () => onScreen, focus: () => stageElement.focus() });
 
 // --- the picture
 
@@ -70,6 +74,7 @@ function want(review, version) {
 function noticeFor(state) {
   const { review } = state;
   if (!review) return state.currentId === null ? "" : "Loading…";
+  if (state.draft) return "Changed: Enter keeps it, Esc drops it";
   if (state.drawing) return "Drag a box around the missed object · Esc to stop";
   if (state.holder) return `${state.holder} has this frame open to judge it`;
   if (state.lost) return "This frame is not kept for you any more";
@@ -116,6 +121,13 @@ function renderStage(state) {
     button.addEventListener("click", () => desk.retry());
     notice.append(button);
   }
+  if (state.draft) {
+    for (const [text, act] of [["Keep", () => judging.keep()], ["Drop", () => store.set({ draft: null })]]) {
+      const button = panels.element("button", { className: "tool", text });
+      button.addEventListener("click", act);
+      notice.append(button);
+    }
+  }
   const action = state.holder ? state.role === "admin" && ["Free it", () => desk.free()] : state.lost && ["Take it again", () => desk.claim()];
   if (action && !state.drawing) {
     const button = panels.element("button", { className: "tool", text: action[0] });
@@ -149,6 +161,7 @@ function renderToolbars(state) {
   }
   byId("compare").setAttribute("aria-pressed", String(state.comparing));
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
+  byId("score-value").textContent = `${Math.round(state.minScore * 100)}%`;
   renderVerdictBar(byId("verdicts"), state);
 }
 
@@ -161,68 +174,6 @@ function renderNote({ currentId }) {
   const text = currentId === null ? "" : notes.of(currentId);
   if (note.value !== text) note.value = text;
   note.disabled = currentId === null;
-}
-
-function judge(verdict, parts = {}) {
-  if (!store.get().mayJudge) {
-    tell("Viewers see everything and judge nothing");
-    return;
-  }
-  const { selectedBox, review } = store.get();
-  const boxIndex = verdict === "missed_object" ? null : selectedBox;
-  const text = review ? notes.of(review.id) : "";
-  // Before the verdict is taken, for the page moves on with it.
-  if (review) notes.write(review.id, "");
-  const taken = desk.decide(verdict, onScreen, { box_index: boxIndex, note: text.trim(), ...parts });
-  if (!taken) {
-    if (review) notes.write(review.id, text);
-    return;
-  }
-  const after = store.get();
-  if (boxIndex === null || after.currentId !== review?.id) return;
-  store.set({ selectedBox: nextOpenBox(after.review, boxIndex) });
-}
-
-function nextOpenBox(review, from) {
-  const count = review.detections.length;
-  for (let step = 1; step <= count; step += 1) {
-    const index = (from + step) % count;
-    if (!boxVerdict(review, index)) return index;
-  }
-  return null;
-}
-
-function moveBox(by) {
-  const { review, selectedBox } = store.get();
-  const count = review?.detections.length ?? 0;
-  const next = selectedBox === null ? (by > 0 ? 0 : count - 1) : selectedBox + by;
-  const inside = next >= 0 && next < count;
-  store.set({ selectedBox: inside ? next : null });
-  return inside; // past the last box, Tab leaves the stage as it would anywhere
-}
-
-async function wrongClass() {
-  const { review, labels } = store.get();
-  if (!review) return;
-  if (store.get().selectedBox === null && review.detections.length === 1) store.set({ selectedBox: 0 });
-  const index = store.get().selectedBox;
-  if (index === null) {
-    tell("Choose a box first (Tab)");
-    return;
-  }
-  const was = review.detections[index].label;
-  const label = await pickLabel(`Not “${was}”, but…`, labels.filter((name) => name !== was), labels);
-  stageElement.focus();
-  if (label && store.get().currentId === review.id) judge("wrong_class", { label });
-}
-
-async function addMissed(box) {
-  const { review, labels } = store.get();
-  const label = await pickLabel("What was missed?", labels);
-  stageElement.focus();
-  store.set({ drawing: false });
-  const rounded = box.map((value) => Math.round(value * 10) / 10);
-  if (label && store.get().currentId === review.id) judge("missed_object", { label, box: rounded });
 }
 
 // `search`: what else the address says, as "?camera=gate".
@@ -266,26 +217,41 @@ const setVersion = (version) => store.set({ version });
 const onReview = (action) => (...given) => (store.get().page === "review" ? action(...given) : false);
 
 const reviewActions = {
-  confirm: () => judge(frameVerdict(store.get().review, "confirm")?.[0] ?? "confirm"),
-  reject: () => judge(frameVerdict(store.get().review, "reject")?.[0] ?? "reject"),
-  unsure: () => judge("unsure"),
-  wrongClass: () => void wrongClass(),
+  confirm: () => judging.judge("confirm"),
+  reject: () => judging.judge("reject"),
+  unsure: () => judging.judge("unsure"),
+  wrongClass: () => void judging.wrongClass(),
+  class: (number) => {
+    const label = store.get().common[number - 1];
+    if (label) void judging.setClass(label);
+  },
+  keep: () => judging.keep(),
+  remove: () => void judging.remove(),
+  snap: () => judging.snap(),
+  part: () => judging.nextPart(),
+  nudgeLeft: () => judging.nudge(-1, 0),
+  nudgeRight: () => judging.nudge(1, 0),
+  nudgeUp: () => judging.nudge(0, -1),
+  nudgeDown: () => judging.nudge(0, 1),
   missed: () => store.set({ drawing: Boolean(store.get().review) && !store.get().drawing }),
   undo: () => void desk.undo(),
-  next: () => desk.step(1),
-  previous: () => desk.step(-1),
-  nextBox: () => moveBox(1),
-  previousBox: () => moveBox(-1),
-  cancel: () => store.set(store.get().drawing ? { drawing: false } : { selectedBox: null }),
+  next: () => judging.mayLeave() && desk.step(1),
+  previous: () => judging.mayLeave() && desk.step(-1),
+  nextBox: () => judging.move(1),
+  previousBox: () => judging.move(-1),
+  cancel() {
+    const { drawing, draft } = store.get();
+    store.set(drawing ? { drawing: false } : draft ? { draft: null } : { selectedBox: null });
+  },
   base: () => setVersion("base"),
   enhanced: () => setVersion("enhanced"),
   refined: () => setVersion("refined"),
   compare: () => toggle("comparing"),
   boxes: () => toggle("showBoxes"),
   zoomBox() {
-    if (store.get().selectedBox === null) moveBox(1);
-    const { review, selectedBox } = store.get();
-    if (selectedBox !== null) stage.zoomTo(review.detections[selectedBox].box);
+    if (!judging.chosen()) judging.move(1);
+    const chosen = judging.chosen();
+    if (chosen) stage.zoomTo(chosen.box);
   },
   fit: () => stage.fit(),
   zoomIn: () => stage.zoomCentre(1.25),
@@ -311,6 +277,7 @@ function attachControls() {
   attachRouter((route, search) => void go(route, search));
   attachTheme();
   attachFolds();
+  byId("score").addEventListener("input", (event) => store.set({ minScore: Number(event.target.value) / 100 }));
   byId("history-more").addEventListener("click", (event) => showHistory(event.target.dataset.before));
   byId("reviewer").addEventListener("click", async () => store.set({ reviewer: await askReviewer(store.get().reviewer) }));
   note.addEventListener("input", () => store.get().currentId !== null && notes.write(store.get().currentId, note.value));
@@ -345,9 +312,18 @@ function attachFolds() {
   fold();
 }
 
+function chosenToEdit() {
+  const state = store.get();
+  const chosen = judging.chosen();
+  if (!chosen || !state.mayJudge || state.drawing || !state.showBoxes) return null;
+  const others = boxesOf(state.review).flatMap((one) => [one.detected, one === chosen ? null : one.box]);
+  return { box: state.draft ?? chosen.box, frame: state.review.frame, others: others.filter(Boolean) };
+}
+
 function attachStage() {
   const drawing = () => store.get().drawing;
-  attachPointer(stage, drawing);
+  const editing = attachEditing(stage, chosenToEdit, (box) => judging.edit(box));
+  attachPointer(stage, () => drawing() || editing());
   attachDivider(stage, byId("divider"), () => store.get().comparing);
   attachDrawing(
     stage,
@@ -356,7 +332,7 @@ function attachStage() {
       rubber = box;
       stage.redraw();
     },
-    (box) => void addMissed(box),
+    (box) => void judging.addMissed(box),
   );
   let pressed = null;
   stageElement.addEventListener("pointerdown", (event) => {
@@ -368,7 +344,7 @@ function attachStage() {
     const moved = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]);
     const bounds = stageElement.getBoundingClientRect();
     if (moved < CLICK_PIXELS) {
-      store.set({ selectedBox: boxAt(stage, review, event.clientX - bounds.left, event.clientY - bounds.top) });
+      judging.select(boxAt(stage, store.get(), event.clientX - bounds.left, event.clientY - bounds.top));
     }
   });
 }
@@ -388,10 +364,10 @@ function render(state, before) {
   renderStage(state);
   renderToolbars(state);
   panels.renderFacts(byId("facts"), state, onScreen?.sha256);
-  panels.renderBoxList(byId("box-list"), state, (index) => store.set({ selectedBox: index }));
+  panels.renderBoxList(byId("box-list"), state, (at) => judging.select(at));
   const changed = ["rows", "currentId", "loaded"].some((name) => state[name] !== before[name]);
   if (changed || state === before || claimsOf(state) !== claimsOf(before)) {
-    panels.renderQueue(byId("queue"), state, (id) => desk.open(id));
+    panels.renderQueue(byId("queue"), state, (id) => judging.mayLeave() && void desk.open(id));
   }
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
   if (started && state.page === "review" && state.currentId !== before.currentId) {
@@ -452,7 +428,8 @@ async function start() {
   const station = await getStation();
   document.title = station.title;
   byId("title").textContent = station.title;
-  store.set({ title: station.title, labels: station.labels });
+  store.set({ title: station.title, labels: station.labels, common: station.common });
+  panels.renderCommon(byId("common"), station.common, (number) => actions.class(number));
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
   started = true;
   const others = await desk.outbox.load(me.name);

@@ -1,7 +1,7 @@
 // Everything around the stage: progress, filters, queue, facts, box list, history. Text only, never HTML strings.
 
-import { boxCaption } from "./boxes.js";
-import { boxVerdict, FILTERS, holderOf, missedObjects, STATE_WORDS, VERDICT_WORDS } from "./state.js";
+import { boxesOf, captionOf, isShown, styleOf } from "./boxmodel.js";
+import { FILTERS, holderOf, STATE_WORDS, VERDICT_WORDS } from "./state.js";
 
 export function element(name, { text, className, ...attributes } = {}, ...children) {
   const node = document.createElement(name);
@@ -147,21 +147,35 @@ export function renderBoxList(list, state, choose) {
     list.replaceChildren();
     return;
   }
-  const rows = review.detections.map((detection, index) => {
-    const verdict = boxVerdict(review, index);
+  const rows = boxesOf(review).map((box, at) => {
+    const { colour } = styleOf(box.label);
     const button = element("button", {
-      text: boxCaption(detection, verdict),
-      className: verdict ? `is-${verdict.verdict}` : "is-open",
-      "aria-pressed": String(index === state.selectedBox),
+      className: box.score === null ? "is-missed" : `is-${box.verdict?.verdict ?? "open"}`,
+      "aria-pressed": String(at === state.selectedBox),
     });
-    button.addEventListener("click", () => choose(index));
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = colour;
+    button.append(swatch, element("span", { text: captionOf(box) }));
+    button.classList.toggle("is-below", !isShown(state, box));
+    button.addEventListener("click", () => choose(at));
     return element("li", {}, button);
   });
-  for (const missed of missedObjects(review)) {
-    rows.push(element("li", { className: "is-missed", text: `+ ${missed.label} (added)` }));
-  }
   if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing in this frame." }));
   list.replaceChildren(...rows);
+}
+
+// The classes met most, each with its digit.
+export function renderCommon(list, common, choose) {
+  list.replaceChildren(
+    ...common.map((label, at) => {
+      const button = element("button", { className: "common", title: `Shift ${at + 1}: the chosen box is ${label}` });
+      const swatch = element("span", { className: "swatch" });
+      swatch.style.background = styleOf(label).colour;
+      button.append(swatch, element("span", { text: label }), element("kbd", { text: `⇧${at + 1}` }));
+      button.addEventListener("click", () => choose(at + 1));
+      return element("li", {}, button);
+    }),
+  );
 }
 
 // What somebody else decided while this reviewer had the frame open, and what this reviewer said.

@@ -41,6 +41,7 @@ export function createStore(initial) {
 export const initialState = () => ({
   title: "Secondlook",
   labels: [],
+  common: [], // the classes met most, for Shift and a digit
   reviewer: "", // what verdicts are signed with
   user: null, // who is logged in; null where there is no log-in
   mayJudge: true,
@@ -55,7 +56,9 @@ export const initialState = () => ({
   loaded: false, // the first list has come
   currentId: null,
   review: null, // detail of currentId, or null while it loads
-  selectedBox: null, // index into review.detections
+  selectedBox: null, // index into `boxesOf(review)`: detections, then what was drawn
+  draft: null, // where the chosen box is being moved to, in frame pixels, before that is kept
+  minScore: 0, // boxes below are not shown
   version: "refined", // what the reviewer asked for
   holding: false, // base is held on screen
   comparing: false,

@@ -1,5 +1,6 @@
 // The row of buttons below the picture. Their words follow the frame: one without a box is not "confirmed".
 
+import { boxesOf } from "./boxmodel.js";
 import { MOST_UNSAVED } from "./outbox.js";
 import { element } from "./panels.js";
 import { frameVerdict, PENDING } from "./state.js";
@@ -28,15 +29,16 @@ export function buildVerdictBar(container, actions) {
 
 export function renderVerdictBar(container, state) {
   const { review, selectedBox } = state;
-  container.querySelector("#target").textContent =
-    !review || selectedBox === null ? "Whole frame" : `Box ${selectedBox + 1} · ${review.detections[selectedBox].label}`;
+  const boxes = boxesOf(review);
+  const chosen = selectedBox === null ? null : boxes[selectedBox];
+  container.querySelector("#target").textContent = chosen ? `Box ${selectedBox + 1} · ${chosen.label}` : "Whole frame";
   const room = state.unsaved < MOST_UNSAVED;
   const judging = state.mayJudge && room && Boolean(review) && !PENDING.has(review.state);
   for (const button of container.querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
   const button = (action) => container.querySelector(`[data-action=${action}]`);
   button("undo").disabled = !state.mayJudge;
-  button("wrongClass").disabled ||= !review?.detections.length;
+  button("wrongClass").disabled ||= !boxes.length;
   for (const [action, words] of BUTTONS.slice(0, 2)) {
-    button(action).firstElementChild.textContent = frameVerdict(review, action)?.[1] ?? words;
+    button(action).firstElementChild.textContent = (chosen ? null : frameVerdict(review, action))?.[1] ?? words;
   }
 }

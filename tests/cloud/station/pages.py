@@ -56,7 +56,7 @@ class Page:
         url = f"/api/reviews/{review_id}"
         held = "(await r.json()).verdicts.filter((v) => !v.undone).length"
         self.browser.wait_for(f"fetch('{url}').then(async (r) => {held} === {len(verdicts)})")
-        assert self.standing(review_id) == verdicts
+        assert self.standing(review_id) == verdicts, self.standing(review_id)
 
 
 def say_name(browser: Browser, name: str) -> None:
