@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import IO, Any
 
 from secondlook.cloud.catalogue import DetectedBox, Review, ReviewState, Verdict, VerdictKind, conflict_of
@@ -214,10 +215,11 @@ def _image(review: Review, root_path: str) -> dict[str, Any]:
     )
     contested = conflict_of(review.verdicts) is not None
     incomplete = on_frame is not None and _is_incomplete(review, on_frame)
+    ending = PurePosixPath(review.refined_image or review.base_image or "x.webp").suffix
     verified = (settled or (each_box and not incomplete)) and not contested
     return {
         "id": frame.id,
-        "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}.png",
+        "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}{PurePosixPath(shown or 'x.webp').suffix}",
         "width": frame.width,
         "height": frame.height,
         "date_captured": instant(frame.captured_ns).isoformat(),

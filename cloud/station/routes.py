@@ -18,6 +18,7 @@ from secondlook.cloud.catalogue import (
     retry_review,
     undo_verdict,
 )
+from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
 from secondlook.cloud.station.choice import Chosen
@@ -90,7 +91,7 @@ def _add_reads(
 
     @router.get("/reviews/{review_id}/images/{version}", response_class=Response)
     def image(review_id: Id, version: schema.ImageVersion, request: Request) -> Response:
-        """A picture as PNG; 410 once retention has deleted it.
+        """A picture, lossless; 410 once retention has deleted it.
 
         `X-Content-SHA256` is the hash of exactly these bytes; verdicts name it.
         """
@@ -101,7 +102,7 @@ def _add_reads(
         headers = {"etag": f'"{sha256}"', "x-content-sha256": sha256}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        return Response(data, media_type="image/png", headers=headers)
+        return Response(data, media_type=media_type(data), headers=headers)
 
     @router.get("/history")
     def history(

@@ -31,11 +31,12 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.catalogue.site import AUDIT_SECRET
 from secondlook.cloud.config import PolicyConfig, WorkerConfig
+from secondlook.cloud.decoding.groups import GroupDecoders
+from secondlook.cloud.decoding.limits import check_layer, check_pixels
 from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.workers.broker_client import BrokerClient
-from secondlook.cloud.workers.groups import GroupDecoders
-from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
+from secondlook.cloud.workers.poison import cause_of
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, wish_for_review
 from secondlook.shared.detection import Detector
 from secondlook.shared.errors import (

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.decoding.groups import GroupDecoders
+from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, base_key, open_blobs
 from secondlook.cloud.storage.ledger import with_keys
 from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits
 from secondlook.cloud.workers import groups
-from secondlook.cloud.workers.groups import GroupDecoders
-from secondlook.cloud.workers.poison import check_layer
 from secondlook.shared import packet as p
 from secondlook.shared.errors import (
     MalformedBitstream,

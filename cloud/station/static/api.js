@@ -104,6 +104,6 @@ export function getHistory(limit, before = null) {
 
 // The picture's bytes and the sha256 the server computed over exactly these bytes.
 export async function getImage(id, version) {
-  const response = await request(`api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/png" }) }, PICTURE_MS);
+  const response = await request(`api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/*" }) }, PICTURE_MS);
   return { blob: await response.blob(), sha256: response.headers.get("x-content-sha256") };
 }

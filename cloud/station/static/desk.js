@@ -7,6 +7,7 @@ import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, n
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
+const QUICK_MS = 400; // a line that takes no longer for a picture has room for more
 const POLL_MS = 1000;
 const POLL_HIDDEN_MS = 10000;
 const SLOW_MS = 1200; // a station that has not answered by then is said not to answer
@@ -329,27 +330,41 @@ export class Desk {
     else this.#connection("lost");
   }
 
-  // What the reviewer will want next: base of the open frame, to compare, then the frames that follow. One request
-  // after the other, so that the open frame is never slowed down.
+  // What the reviewer will want next: the frames that follow, as many as the line has room for, then, where it is quick,
+  // their bases, to compare. One request after the other, so that the open frame is never slowed down.
   async #prefetch() {
     const state = this.store.get();
     const open = state.rows.filter((row) => row.id === state.currentId);
-    for (const row of [...open, ...upcoming(state, state.currentId, PREFETCH)]) {
-      try {
-        let review = this.details.get(row.id);
-        if (review?.stamp !== row.stamp) {
-          review = await api.getReview(row.id);
-          this.details.set(row.id, review);
-        }
-        const version = bestVersion(review, this.store.get().version);
-        if (version) await this.loadImage(review, version);
-        if (review.images.base) await this.loadImage(review, "base");
-      } catch {
-        return; // only a prefetch: opening the frame will ask again and say what is wrong
+    const ahead = [...open, ...upcoming(state, state.currentId, PREFETCH)];
+    const fetch = async (row, wanted) => {
+      let review = this.details.get(row.id);
+      if (review?.stamp !== row.stamp) {
+        review = await api.getReview(row.id);
+        this.details.set(row.id, review);
       }
-      if (this.store.get().currentId !== state.currentId) return; // the reviewer moved on; a newer prefetch runs
+      const version = wanted === "base" ? review.images.base && "base" : bestVersion(review, wanted);
+      if (version) await this.loadImage(review, version);
+      return this.store.get().currentId === state.currentId; // else the reviewer moved on, and a newer prefetch runs
+    };
+    try {
+      for (const [at, row] of ahead.entries()) {
+        if (at > this.#room()) break;
+        if (!(await fetch(row, this.store.get().version))) return;
+      }
+      for (const row of ahead) {
+        if (this.images.pace > QUICK_MS || navigator.connection?.saveData) break;
+        if (!(await fetch(row, "base"))) return;
+      }
+    } catch {
+      return; // only a prefetch: opening the frame will ask again and say what is wrong
     }
     this.#forget(state);
+  }
+
+  // How many frames are fetched ahead: on a slow line those that are looked at come first.
+  #room() {
+    const { pace } = this.images;
+    return pace === null || pace > 8 * QUICK_MS ? 1 : pace > 3 * QUICK_MS ? 2 : PREFETCH;
   }
 
   #forget(state) {

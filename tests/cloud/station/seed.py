@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.decoding.files import lossless
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
 from secondlook.shared.detection import Detection
 
@@ -103,7 +104,7 @@ def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, pri
 def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, state: str) -> None:
     lease = cat.lease_due_review(catalogue, "refiner-1", lease_seconds=3600, now_ns=START)
     assert lease is not None and lease.review_id == review_id, "seed due reviews last"
-    base = _png(scene, 5)
+    base = _picture(scene, 5)
     blobs.put(image_key(review_id, "base"), base)
     digest = hashlib.sha256(base).hexdigest()
     cat.set_base_image(catalogue, review_id, "refiner-1", key=image_key(review_id, "base"), sha256=digest)
@@ -115,8 +116,8 @@ def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, 
 
 
 def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene) -> None:
-    refined = _png(scene, 0)
-    blobs.put(image_key(review_id, "enhanced"), _png(scene, 1.2))
+    refined = _picture(scene, 0)
+    blobs.put(image_key(review_id, "enhanced"), _picture(scene, 1.2))
     blobs.put(image_key(review_id, "refined"), refined)
     result = cat.Refinement(
         enhancement_blob=enhancement_key("gate-north", BOOT, review_id),
@@ -131,8 +132,6 @@ def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene
     cat.mark_ready(catalogue, review_id, "refiner-1", result, now_ns=START + 60 * SECOND)
 
 
-def _png(scene: Scene, blur: float) -> bytes:
+def _picture(scene: Scene, blur: float) -> bytes:
     image = scene.image if blur == 0 else cv2.GaussianBlur(scene.image, (0, 0), blur)
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert done
-    return data.tobytes()
+    return lossless(np.asarray(image, np.uint8))

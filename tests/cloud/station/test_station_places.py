@@ -211,7 +211,7 @@ def test_a_station_below_a_folder(tmp_path: Path, strips: bool) -> None:
         client.headers["x-csrf-token"] = answer.json()["csrf"]
         assert client.get("/review/api/summary").status_code == 200
         data = client.get("/review/api/export/coco.json", params={"undecided": True}).json()
-        assert client.get(data["images"][0]["station_path"]).headers["content-type"] == "image/png"
+        assert client.get(data["images"][0]["station_path"]).headers["content-type"] == "image/webp"
         spec = client.get("/review/openapi.json").json()
         assert spec["servers"] == [{"url": "/review"}]
 
