@@ -27,13 +27,12 @@ from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
 from secondlook.edge.place import PlaceKeeper, Taken
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.spool import Spool, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
 from secondlook.shared.outage import Outage
-from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Agent:
         """Opens nothing yet; `run` does."""
         self.boot_id = secrets.token_hex(16)
         self._config = config
-        self._encoder = choose_encoder(codec, config.codec, config.source)
+        self._encoder = choose_encoder(codec, config.codec, config.source, self.boot_id)
         self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
@@ -201,9 +200,9 @@ class Agent:
                 log.warning(
                     "frame %d is too large (%dx%d): %s of %d bytes, at most %d are possible; lower source.resize or"
                     " the quality",
-                    frame.seq,
-                    frame.width,
-                    frame.height,
+                    frame.info.seq,
+                    frame.info.width,
+                    frame.info.height,
                     what,
                     size,
                     most,
@@ -249,10 +248,10 @@ class Agent:
         if not batch:
             return
         if self._unspooled is None:
-            log.error("frames are lost from %d on: %s", batch[0].seq, error)
+            log.error("frames are lost from %d on: %s", batch[0].info.seq, error)
         keys = [frame.needed_seq for frame in batch if frame.needed_seq is not None]
         self._encoder.end_group()
-        lost = UnspooledTombstone(batch[0].seq, batch[-1].seq, keys[-1] if keys else None)
+        lost = UnspooledTombstone(batch[0].info.seq, batch[-1].info.seq, keys[-1] if keys else None)
         self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
         self._tombstoned += len(batch)
 

@@ -12,8 +12,7 @@ from secondlook.edge.keys import Keys
 from secondlook.shared.address import is_ipv6
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.keepalive import set_keepalive
-from secondlook.shared.packet import Packet
-from secondlook.shared.packetfields import MAX_MESSAGE_BYTES
+from secondlook.shared.packet import MAX_MESSAGE_BYTES, Packet
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 

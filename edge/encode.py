@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from secondlook.edge.background import Background
 from secondlook.edge.config import CodecConfig, SourceConfig
 from secondlook.edge.sources import is_moving
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spool import SpooledFrame
 from secondlook.shared.layers import Layers
+from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import MAX_PIXELS, GroupHead, join_layers
 
@@ -28,8 +29,9 @@ _TIMES_KEPT = 512
 class FrameEncoder:
     """Encodes the frames of one boot in order; sequence numbers begin at 0."""
 
-    def __init__(self, codec: LayeredCodec, config: CodecConfig) -> None:
+    def __init__(self, codec: LayeredCodec, config: CodecConfig, boot_id: str) -> None:
         self._codec = codec
+        self._boot_id = boot_id
         self._config = config
         self._key: Key | None = None
         self._milliseconds: deque[float] = deque(maxlen=_TIMES_KEPT)
@@ -45,15 +47,16 @@ class FrameEncoder:
         key_seq, layers = self._code(frame, seq)
         self._milliseconds.append((time.perf_counter() - started) * 1000.0)
         self.next_seq = seq + 1
-        return SpooledFrame(
+        info = FrameInfo(
+            boot_id=self._boot_id,
             seq=seq,
             captured_ns=frame.captured_ns,
             width=frame.image.shape[1],
             height=frame.image.shape[0],
             key_seq=key_seq,
-            base=layers.base,
-            enhancement=layers.enhancement,
+            enhancement_bytes=len(layers.enhancement),
         )
+        return SpooledFrame(info, layers.base, layers.enhancement)
 
     def end_group(self) -> None:
         """Frames were dropped: what comes must not depend on them. Deltas of the model depend on their key alone."""
@@ -91,8 +94,8 @@ class VideoFrameEncoder(FrameEncoder):
     A frame larger than the video family takes is coded by the model alone.
     """
 
-    def __init__(self, codec: LayeredCodec, config: CodecConfig) -> None:
-        super().__init__(codec, config)
+    def __init__(self, codec: LayeredCodec, config: CodecConfig, boot_id: str) -> None:
+        super().__init__(codec, config, boot_id)
         self._video = VideoEncoder(VideoSettings(config.encoder, config.preset, config.group_frames))
         self._background = Background()
         self._first = 0  # sequence of the first frame of the group at hand
@@ -121,11 +124,13 @@ class VideoFrameEncoder(FrameEncoder):
         return None, Layers(head.to_bytes(), enhancement)
 
 
-def choose_encoder(codec: LayeredCodec, config: CodecConfig, source: SourceConfig) -> FrameEncoder:
+def choose_encoder(
+    codec: LayeredCodec, config: CodecConfig, source: SourceConfig, boot_id: str
+) -> FrameEncoder:
     """The encoder of the family that is set; for `auto`, of the one that suits the source, and a line says which."""
     if config.family == "video" or (config.family == "auto" and is_moving(source.address)):
         log.info("base layers are coded by %s, in groups of %d frames", config.encoder, config.group_frames)
-        return VideoFrameEncoder(codec, config)
+        return VideoFrameEncoder(codec, config, boot_id)
     if config.family == "auto":
         log.info("base layers are coded by the model %s: the source holds images", codec.name)
-    return FrameEncoder(codec, config)
+    return FrameEncoder(codec, config, boot_id)

@@ -10,8 +10,14 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-from secondlook.shared.packet import Chunk, ChunkCredit, EnhancementRequest, Refusal
-from secondlook.shared.packetfields import MAX_CHUNK_BYTES, MAX_OUTSTANDING_CHUNKS
+from secondlook.shared.packet import (
+    MAX_CHUNK_BYTES,
+    MAX_OUTSTANDING_CHUNKS,
+    Chunk,
+    ChunkCredit,
+    EnhancementRequest,
+    Refusal,
+)
 
 _MAX_ANSWERS = 2
 _WINDOW_BYTES = MAX_CHUNK_BYTES * MAX_OUTSTANDING_CHUNKS

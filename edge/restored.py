@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from secondlook.edge.spoolrows import Restored
 from secondlook.shared.link import Received
 from secondlook.shared.videobits import GROUP_MARK
 
@@ -20,6 +20,15 @@ _ISLANDS = (
     "SELECT min(seq), max(seq) FROM (SELECT seq, seq - row_number() OVER (ORDER BY seq) AS island FROM frames"
     " WHERE boot = ? AND safe = ? AND seq BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
 )
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a gateway was told to be safe and holds no more, because an older copy of its data was put back."""
+
+    again: int = 0  # frames to send again
+    again_from: int | None = None  # the first of them
+    gone: int = 0  # frames that are not in the spool any more, and those that need them: under tombstones now
 
 
 def take_back(

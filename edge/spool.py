@@ -24,33 +24,142 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from secondlook.edge.config import SpoolConfig
-from secondlook.edge.restored import take_back
-from secondlook.edge.spoolrows import (
-    SCHEMA,
-    SCHEMA_VERSION,
-    UPGRADE,
-    PendingBase,
-    Restored,
-    Safe,
-    SpoolCounts,
-    SpooledFrame,
-    SpooledTombstone,
-    UnspooledTombstone,
-)
+from secondlook.edge.restored import Restored, take_back
 from secondlook.shared.errors import StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
-from secondlook.shared.packetfields import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES, BaseFrame, FrameInfo, Tombstone
 from secondlook.shared.sqlite import immediate, named_errors, prepare, private_database
-from secondlook.shared.videobits import GROUP_MARK
+from secondlook.shared.videobits import GROUP_MARK, is_of_group
 
 _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
 _LONGEST_STEP_NS = 3600 * 10**9
 _BOOTS_KEPT = 256  # the latest ones are known for good, so that a gateway that lost them can be told
+SCHEMA_VERSION = 2
+INDEXES = """
+CREATE INDEX frames_undelivered ON frames (boot, seq) WHERE safe = 0;
+CREATE INDEX frames_deltas ON frames (id) WHERE safe = 0 AND key_seq IS NOT NULL;
+CREATE INDEX frames_safe ON frames (id) WHERE safe = 1;
+CREATE INDEX frames_pinned ON frames (pinned_until_ns) WHERE pinned_until_ns > 0;
+"""
+CLOCK = """
+CREATE TABLE clock (spool_ns INTEGER NOT NULL, wall_ns INTEGER NOT NULL) STRICT;
+INSERT INTO clock VALUES (0, 0);
+"""
+SCHEMA = f"""
+CREATE TABLE boots (
+    number INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL UNIQUE,
+    started_ns INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE frames (
+    id INTEGER PRIMARY KEY,
+    boot INTEGER NOT NULL REFERENCES boots (number),
+    seq INTEGER NOT NULL,
+    captured_ns INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    key_seq INTEGER,
+    size_bytes INTEGER NOT NULL,
+    put_ns INTEGER NOT NULL DEFAULT 0,  -- by the spool's own clock
+    pinned_until_ns INTEGER NOT NULL DEFAULT 0,  -- by the same clock
+    safe INTEGER NOT NULL DEFAULT 0,
+    base BLOB NOT NULL,
+    enhancement BLOB NOT NULL,
+    UNIQUE (boot, seq)
+) STRICT;
+{INDEXES}CREATE TABLE tombstones (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    boot INTEGER NOT NULL REFERENCES boots (number),
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+{CLOCK}"""
+# From version 1: frames begin to age anew, and none is pinned.
+UPGRADE = f"""
+ALTER TABLE frames ADD COLUMN put_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE frames ADD COLUMN pinned_until_ns INTEGER NOT NULL DEFAULT 0;
+DROP INDEX frames_undelivered;
+DROP INDEX frames_safe;
+{INDEXES}{CLOCK}"""
+
+
+@dataclass(frozen=True)
+class SpooledFrame:
+    """One encoded frame: what the gateway must know of it, and both layers."""
+
+    info: FrameInfo
+    base: bytes
+    enhancement: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.base) + len(self.enhancement)
+
+    @property
+    def needed_seq(self) -> int | None:
+        """Of the key that nobody can decode others without, when this frame is dropped: its own, or its group's."""
+        if self.info.key_seq is not None and is_of_group(self.base):
+            return self.info.key_seq
+        return self.info.seq if self.info.key_seq is None else None
+
+
+@dataclass(frozen=True)
+class UnspooledTombstone:
+    """Frames `first_seq` to `last_seq` that could not be stored; the latest key that cannot be decoded by now."""
+
+    first_seq: int
+    last_seq: int
+    key_seq: int | None
+
+    def followed_by(self, later: UnspooledTombstone) -> UnspooledTombstone:
+        key_seq = self.key_seq if later.key_seq is None else later.key_seq
+        return UnspooledTombstone(self.first_seq, later.last_seq, key_seq)
+
+
+@dataclass(frozen=True)
+class SpooledTombstone:
+    """Frames `first_seq` to `last_seq` of a boot were dropped. A tombstone that grows gets a new `id`."""
+
+    id: int
+    boot_id: str
+    first_seq: int
+    last_seq: int
+    reason: str
+
+    def packet(self) -> Tombstone:
+        return Tombstone(self.boot_id, self.first_seq, self.last_seq, self.reason)
+
+
+@dataclass(frozen=True)
+class SpoolCounts:
+    """What the boots that the spool knows have come to; a frame that is neither undelivered nor dropped is safe."""
+
+    boots: int
+    frames: int  # that were given a number, dropped ones too
+    undelivered: int  # frames that are held and not yet acknowledged
+    dropped_untold: int  # frames under tombstones that are not yet acknowledged
+    oldest_undelivered_ns: int | None  # when it was captured
+
+    @property
+    def acknowledged(self) -> int:
+        return self.frames - self.undelivered - self.dropped_untold
+
+
+@dataclass(frozen=True)
+class Safe:
+    """What one `Welcome` or `Ack` said of one boot."""
+
+    boot_id: str
+    cumulative: int
+    selective: tuple[tuple[int, int], ...] = ()
 
 
 class Spool:
@@ -124,7 +233,7 @@ class Spool:
                     self._lost_key(before.key_seq)
                 for frame in frames:
                     dropped += self._put(frame)
-                last = frames[-1].seq if frames else -1 if before is None else before.last_seq
+                last = frames[-1].info.seq if frames else -1 if before is None else before.last_seq
                 self._db.execute(
                     "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
                 )
@@ -144,13 +253,22 @@ class Spool:
             return dropped + self._bury_arriving(frame, "spool-full")
         if self._lacks_another(frame):
             return dropped + self._bury_arriving(frame, "key-dropped")
+        info = frame.info
         self._db.execute(
             "INSERT INTO frames"
             " (boot, seq, captured_ns, width, height, key_seq, size_bytes, put_ns, base, enhancement)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(self._boot, frame.seq, frame.captured_ns, frame.width, frame.height, frame.key_seq),
-                *(frame.size_bytes, self._clock_ns, frame.base, frame.enhancement),
+                self._boot,
+                info.seq,
+                info.captured_ns,
+                info.width,
+                info.height,
+                info.key_seq,
+                frame.size_bytes,
+                self._clock_ns,
+                frame.base,
+                frame.enhancement,
             ),
         )
         self._bytes += frame.size_bytes
@@ -158,14 +276,14 @@ class Spool:
 
     def _lacks_another(self, frame: SpooledFrame) -> bool:
         """Whether a frame that it cannot do without is gone: its key, or any before it in its video group."""
-        first = frame.key_seq
+        first = frame.info.key_seq
         if first is None:
             return False
-        last = first if frame.needed_seq is None else frame.seq - 1
+        last = first if frame.needed_seq is None else frame.info.seq - 1
         return first == self._dropped_key or list(self._restored.missing(first, last)) != [(first, last)]
 
     def _bury_arriving(self, frame: SpooledFrame, reason: str) -> int:
-        self._bury(self._boot, frame.seq, frame.seq, reason)
+        self._bury(self._boot, frame.info.seq, frame.info.seq, reason)
         self._lost_key(frame.needed_seq)
         return 1
 
@@ -187,7 +305,7 @@ class Spool:
         if short > self._bytes:
             return False, 0  # dropping everything would not be enough
         while short > 0:
-            freed, lost = self._drop_oldest(for_delta=frame.key_seq is not None)
+            freed, lost = self._drop_oldest(for_delta=frame.info.key_seq is not None)
             if freed == 0:
                 return False, dropped
             short -= freed
@@ -404,21 +522,21 @@ class Spool:
 
     def read(
         self, boot_id: str, from_seq: int, max_bytes: int, last_seq: int | None = None, max_frames: int = -1
-    ) -> list[PendingBase]:
+    ) -> list[BaseFrame]:
         """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
         `max_bytes`, at least one; at most `max_frames` unless that is below 0."""
-        found: list[PendingBase] = []
+        found: list[BaseFrame] = []
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
                 " WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
                 (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, max_frames),
             ):
-                pending = PendingBase(*row)
-                max_bytes -= len(pending.base)
+                *facts, base = row
+                max_bytes -= len(base)
                 if found and max_bytes < 0:
                     break
-                found.append(pending)
+                found.append(BaseFrame(FrameInfo(boot_id, *facts), base))
         return found
 
     def tombstones(self, after_id: int) -> list[SpooledTombstone]:

@@ -28,8 +28,7 @@ from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Responder
 from secondlook.edge.keys import load_keys
 from secondlook.edge.outage import LinkOutage
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe
+from secondlook.edge.spool import Safe, Spool
 from secondlook.shared.errors import (
     DiskFull,
     KeyRejected,
@@ -428,10 +427,10 @@ class Uplink:
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
-                size = len(pending.base)
-                if not self._sender.may_send(size) or not bulk.send(pending.packet(read.boot_id)):
+                size = len(pending.payload)
+                if not self._sender.may_send(size) or not bulk.send(pending):
                     return
-                self._sender.sent(read.boot_id, pending.seq, pending.seq, size, now)
+                self._sender.sent(read.boot_id, pending.info.seq, pending.info.seq, size, now)
 
     def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
         """Send again what was not acknowledged in time, if the spool still has it."""
@@ -444,7 +443,7 @@ class Uplink:
                     packet = tombstone.packet()
         else:
             for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
-                packet = pending.packet(flight.boot_id)
+                packet = pending
         if packet is None:
             self._sender.gone(flight)
         elif bulk.send(packet):

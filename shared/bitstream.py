@@ -117,10 +117,18 @@ class Bitstream:
     def to_bytes(self) -> bytes:
         parts = [
             _HEAD.pack(
-                MAGIC, VERSION, self.codec, self.layer, _FLAG_DELTA if self.reference is not None else 0,
-                self.quality, self.model_hash, self.width, self.height, self.symbol_crc,
+                MAGIC,
+                VERSION,
+                self.codec,
+                self.layer,
+                _FLAG_DELTA if self.reference is not None else 0,
+                self.quality,
+                self.model_hash,
+                self.width,
+                self.height,
+                self.symbol_crc,
             )
-        ]  # fmt: skip
+        ]
         if self.layer is Layer.ENHANCEMENT:
             parts.append(_ENHANCEMENT.pack(self.base_quality, self.base_symbol_crc))
         if self.reference is not None:
@@ -181,9 +189,19 @@ def parse(data: bytes) -> Bitstream:
     if zlib.crc32(memoryview(data)[:body_end]) != crc:
         raise MalformedBitstream("the layer fails its checksum: it was altered or damaged")
     parsed = Bitstream(
-        Codec(codec), model_hash, Layer(layer), quality, base_quality, width, height,
-        reference, reference_crc, symbol_crc, base_symbol_crc, payload,
-    )  # fmt: skip
+        Codec(codec),
+        model_hash,
+        Layer(layer),
+        quality,
+        base_quality,
+        width,
+        height,
+        reference,
+        reference_crc,
+        symbol_crc,
+        base_symbol_crc,
+        payload,
+    )
     if parsed.to_bytes() != data:
         raise MalformedBitstream("reserved bytes are not zero")
     return parsed

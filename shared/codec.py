@@ -46,16 +46,26 @@ T = TypeVar("T")
 # Receptive radius of each graph in pixels, rounded up to whole hyper-latents. Symbols decide σ-indexes next to them and
 # have to agree everywhere: of a frame that is quantised in tiles, σ-indexes are found again from all its symbols.
 MARGINS = {
-    "encode": None, "analysis": 64, "quantise": 128, "dequantise_base": 64, "dequantise_enhancement": 64,
-    "synthesis_base": 64, "synthesis_enhanced": 128,
-}  # fmt: skip
+    "encode": None,
+    "analysis": 64,
+    "quantise": 128,
+    "dequantise_base": 64,
+    "dequantise_enhancement": 64,
+    "synthesis_base": 64,
+    "synthesis_enhanced": 128,
+}
 EXACT = ("encode", "quantise")  # the graphs with the integer network inside: on the CPU, whatever the device
 
 # What a frame of several tiles takes of the graph that quantises.
 _OF_TILES = (
-    "z_base", "symbols_base", "z_enhancement", "symbols_enhancement",
-    "latents_base", "latents_enhancement", "changed",
-)  # fmt: skip
+    "z_base",
+    "symbols_base",
+    "z_enhancement",
+    "symbols_enhancement",
+    "latents_base",
+    "latents_enhancement",
+    "changed",
+)
 
 
 @dataclass(frozen=True)
@@ -114,9 +124,15 @@ class LiteCodec:
         enhancement = self._write_enhancement(*packed["enhancement"], base, quality, key)
         if key is None:
             key = Key(
-                sequence, base_quality, quality, (width, height), (base.symbol_crc, enhancement.symbol_crc),
-                coded["latents_base"], coded["latents_enhancement"], coded["y_enhancement"],
-            )  # fmt: skip
+                sequence,
+                base_quality,
+                quality,
+                (width, height),
+                (base.symbol_crc, enhancement.symbol_crc),
+                coded["latents_base"],
+                coded["latents_enhancement"],
+                coded["y_enhancement"],
+            )
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
 
     def _code(self, image: U8Image, base_quality: int, quality: int, key: Key | None) -> dict[str, Any]:
@@ -158,9 +174,11 @@ class LiteCodec:
             base, signal = (np.broadcast_to(nothing, (1, c, *grid)) for c in channels)
             latents = (base, signal)
         return {
-            "key_signal": signal, "reference_base": latents[0], "reference_enhancement": latents[1],
+            "key_signal": signal,
+            "reference_base": latents[0],
+            "reference_enhancement": latents[1],
             "threshold": np.array([threshold], np.float32),
-        }  # fmt: skip
+        }
 
     def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image:
         """Decode a base layer to uint8[H,W,3]; a delta needs its key's base layer."""
@@ -179,20 +197,39 @@ class LiteCodec:
         lower = self._read_base(base, key_base)
         upper = self._read_enhancement(enhancement, lower, key_enhancement)
         picture = self._run(
-            "synthesis_enhanced", latents_base=lower.latents, latents_enhancement=upper.latents,
-            base_quality=_scalar(lower.bitstream.quality), quality=_scalar(upper.bitstream.quality),
-        )["image"]  # fmt: skip
+            "synthesis_enhanced",
+            latents_base=lower.latents,
+            latents_enhancement=upper.latents,
+            base_quality=_scalar(lower.bitstream.quality),
+            quality=_scalar(upper.bitstream.quality),
+        )["image"]
         return _crop(picture, upper.bitstream)
 
     def _write_base(
-        self, payload: bytes, crc: int, keep: npt.NDArray[np.bool_], quality: int, width: int, height: int,
+        self,
+        payload: bytes,
+        crc: int,
+        keep: npt.NDArray[np.bool_],
+        quality: int,
+        width: int,
+        height: int,
         key: Key | None,
-    ) -> Bitstream:  # fmt: skip
+    ) -> Bitstream:
         reference, reference_crc = (None, 0) if key is None else (key.sequence, key.symbol_crcs[0])
         return Bitstream(
-            Codec.LITE, self.model_hash, Layer.BASE, quality, quality, width, height,
-            reference, reference_crc, crc, crc, payload if key is None else pack_map(keep) + payload,
-        )  # fmt: skip
+            Codec.LITE,
+            self.model_hash,
+            Layer.BASE,
+            quality,
+            quality,
+            width,
+            height,
+            reference,
+            reference_crc,
+            crc,
+            crc,
+            payload if key is None else pack_map(keep) + payload,
+        )
 
     def _write_enhancement(
         self, payload: bytes, crc: int, base: Bitstream, quality: int, key: Key | None
@@ -200,9 +237,19 @@ class LiteCodec:
         # The map of changed positions travels in the base layer only.
         reference_crc = 0 if key is None else key.symbol_crcs[1]
         return Bitstream(
-            Codec.LITE, self.model_hash, Layer.ENHANCEMENT, quality, base.quality, base.width, base.height,
-            base.reference, reference_crc, crc, base.symbol_crc, payload,
-        )  # fmt: skip
+            Codec.LITE,
+            self.model_hash,
+            Layer.ENHANCEMENT,
+            quality,
+            base.quality,
+            base.width,
+            base.height,
+            base.reference,
+            reference_crc,
+            crc,
+            base.symbol_crc,
+            payload,
+        )
 
     def _pack(
         self, coded: dict[str, Any], base_quality: int, quality: int, keep: npt.NDArray[np.bool_]
@@ -267,9 +314,12 @@ class LiteCodec:
             raise SymbolMismatch("base layer: decoded symbols fail their checksum")
         reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
         latents = self._run(
-            "dequantise_base", z_base=z[None], symbols_base=y[None], keep=_as_floats(keep),
+            "dequantise_base",
+            z_base=z[None],
+            symbols_base=y[None],
+            keep=_as_floats(keep),
             reference_base=reference,
-        )["latents_base"]  # fmt: skip
+        )["latents_base"]
         return _Latents(bitstream, y, latents)
 
     def _read_enhancement(self, data: bytes, base: _Latents, key: _Latents | None = None) -> _Latents:
@@ -293,10 +343,15 @@ class LiteCodec:
             raise SymbolMismatch("enhancement layer: decoded symbols fail their checksum")
         reference = key.latents if key is not None else np.zeros((1, *y.shape), np.float32)
         latents = self._run(
-            "dequantise_enhancement", z_enhancement=z[None], symbols_enhancement=y[None], latents_base=base.latents,
-            base_quality=_scalar(lower.quality), quality=_scalar(bitstream.quality),
-            keep=_as_floats(keep), reference_enhancement=reference,
-        )["latents_enhancement"]  # fmt: skip
+            "dequantise_enhancement",
+            z_enhancement=z[None],
+            symbols_enhancement=y[None],
+            latents_base=base.latents,
+            base_quality=_scalar(lower.quality),
+            quality=_scalar(bitstream.quality),
+            keep=_as_floats(keep),
+            reference_enhancement=reference,
+        )["latents_enhancement"]
         return _Latents(bitstream, y, latents)
 
     def _parse(self, data: bytes, layer: Layer) -> Bitstream:

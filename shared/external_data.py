@@ -21,11 +21,16 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
     "Node": {5: "Attribute"},
     "Attribute": {
-        5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor",
+        5: "Tensor",
+        6: "Graph",
+        10: "Tensor",
+        11: "Graph",
+        22: "SparseTensor",
+        23: "SparseTensor",
     },
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
-}  # fmt: skip
+}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a Tensor: where its values lie, and that they lie elsewhere
 
 

@@ -4,50 +4,169 @@ A message is two ZeroMQ frames, ``[header][payload]``. The header is a MessagePa
 ``[version, kind, *fields]`` with the fields in the order they are declared here. `PACKETS.md` beside
 this file is the format for people; the classes below are the format for programs.
 
-Every field's annotation carries its limit, and one check serves both ends: a packet that could not be
-parsed cannot be constructed either. `parse` raises `PacketError` subclasses and nothing else.
+Every field's type is ``Annotated[python type, check]``. A check returns the value in its final form or raises
+`PacketMalformed` or `PacketTooLarge`, and serves both ends: a packet that could not be parsed cannot be
+constructed either. `parse` raises `PacketError` subclasses and nothing else.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, get_type_hints
 
 import msgpack
 
 from secondlook.shared.errors import PacketCorrupt, PacketMalformed, PacketTooLarge, UnsupportedPacket
-from secondlook.shared.packetfields import (
-    EDGE_ID,
-    MAX_HEADER_BYTES,
-    MAX_MESSAGE_BYTES,
-    MAX_RANGES,
-    MAX_TEXT_BYTES,
-    BasePayload,
-    BootId,
-    ByteCount,
-    Channel,
-    Check,
-    ChunkPayload,
-    Code,
-    Crc,
-    Cumulative,
-    EdgeId,
-    EnhancementBytes,
-    MaybeNoBytes,
-    MaybeSeq,
-    Nanoseconds,
-    Priority,
-    Ranges,
-    RefusalReason,
-    RequestId,
-    Seq,
-    Side,
-    Text,
-)
 
 VERSION = 1
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_HEADER_BYTES = 8 << 10  # the longest, an acknowledgement with all its ranges, has 5 KB
+MAX_BASE_BYTES = MAX_MESSAGE_BYTES - (64 << 10)  # so that the whole message keeps to its limit
+MAX_ENHANCEMENT_BYTES = 4 << 20
+MAX_CHUNK_BYTES = 64 << 10
+MAX_OUTSTANDING_CHUNKS = 4
+MAX_RANGES = 256
+MAX_SEQ = 2**53 - 1  # exact in every language that keeps numbers as float64
+MAX_NS = 7_258_118_400 * 10**9  # the year 2200: leaves room for sums in 64 bits, as tables hold them
+MAX_SIDE = 65_535
+MAX_TEXT_BYTES = 4 * 200  # of the longest text, in UTF-8
+
+CHANNELS = ("bulk", "control")
+REFUSALS = ("expired", "busy", "unknown")
+EDGE_ID = re.compile(r"[a-z0-9-]{1,64}")
+BOOT_ID = re.compile(r"[0-9a-f]{32}")
+CODE = re.compile(r"[a-z0-9-]{1,64}")
+
+
+class Check(Protocol):
+    """A limit on one field: returns the value in its final form or raises `PacketMalformed`."""
+
+    def __call__(self, name: str, value: object) -> object: ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An integer from `low` to `high`; None as well where `optional`."""
+
+    low: int
+    high: int
+    optional: bool = False
+
+    def __call__(self, name: str, value: object) -> object:
+        if value is None and self.optional:
+            return None
+        if type(value) is not int:  # bool is an int to isinstance, not to us
+            raise PacketMalformed(f"{name} must be an integer, not {type(value).__name__}")
+        if not self.low <= value <= self.high:
+            raise PacketMalformed(f"{name} is {value}, outside {self.low}..{self.high}")
+        return value
+
+
+@dataclass(frozen=True)
+class TextOf:
+    """Text of at most `most` characters that matches `pattern` whole, if there is one."""
+
+    most: int
+    pattern: re.Pattern[str] | None = None
+
+    def __call__(self, name: str, value: object) -> object:
+        if not isinstance(value, str):
+            raise PacketMalformed(f"{name} must be text, not {type(value).__name__}")
+        if len(value) > self.most:
+            raise PacketTooLarge(f"{name} has {len(value)} characters, at most {self.most} are allowed")
+        if self.pattern is not None and self.pattern.fullmatch(value) is None:
+            raise PacketMalformed(f"{name} {value!r} does not match {self.pattern.pattern}")
+        if not value.isprintable():
+            raise PacketMalformed(f"{name} holds characters that cannot be printed")
+        return value
+
+
+@dataclass(frozen=True)
+class OneOf:
+    choices: tuple[str, ...]
+
+    def __call__(self, name: str, value: object) -> object:
+        if not isinstance(value, str) or value not in self.choices:
+            raise PacketMalformed(f"{name} must be one of {', '.join(self.choices)}")
+        return value
+
+
+@dataclass(frozen=True)
+class AscendingRanges:
+    """Pairs (first, last), ascending, with a gap of at least one number between neighbours."""
+
+    def __call__(self, name: str, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            raise PacketMalformed(f"{name} must be a list of ranges, not {type(value).__name__}")
+        if len(value) > MAX_RANGES:
+            raise PacketTooLarge(f"{name} holds {len(value)} ranges, at most {MAX_RANGES} are allowed")
+        floor, pairs = 0, []
+        for item in value:
+            if not isinstance(item, list | tuple) or len(item) != 2:
+                raise PacketMalformed(f"{name} must hold pairs (first, last)")
+            first, last = item
+            if type(first) is not int or type(last) is not int:
+                raise PacketMalformed(f"{name} must hold pairs of integers")
+            if not floor <= first <= last <= MAX_SEQ:
+                raise PacketMalformed(f"{name} is not ascending at ({first}, {last})")
+            pairs.append((first, last))
+            floor = last + 2
+        return tuple(pairs)
+
+
+@dataclass(frozen=True)
+class Payload:
+    most: int
+
+    def __call__(self, name: str, value: object) -> object:
+        if not isinstance(value, bytes):
+            raise PacketMalformed(f"{name} must be bytes, not {type(value).__name__}")
+        if not value:
+            raise PacketMalformed(f"{name} is empty")
+        if len(value) > self.most:
+            raise PacketTooLarge(f"{name} has {len(value)} bytes, at most {self.most} are allowed")
+        return value
+
+
+EdgeId: TypeAlias = Annotated[str, TextOf(64, EDGE_ID)]
+BootId: TypeAlias = Annotated[str, TextOf(32, BOOT_ID)]
+Seq: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
+MaybeSeq: TypeAlias = Annotated[int | None, Whole(0, MAX_SEQ, optional=True)]
+Cumulative: TypeAlias = Annotated[int, Whole(-1, MAX_SEQ)]
+Nanoseconds: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
+Side: TypeAlias = Annotated[int, Whole(1, MAX_SIDE)]
+ByteCount: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
+EnhancementBytes: TypeAlias = Annotated[int, Whole(1, MAX_ENHANCEMENT_BYTES)]
+MaybeNoBytes: TypeAlias = Annotated[int, Whole(0, MAX_ENHANCEMENT_BYTES)]
+Crc: TypeAlias = Annotated[int, Whole(0, 2**32 - 1)]
+RequestId: TypeAlias = Annotated[int, Whole(1, MAX_SEQ)]
+Priority: TypeAlias = Annotated[int, Whole(0, 100)]
+Code: TypeAlias = Annotated[str, TextOf(64, CODE)]
+Text: TypeAlias = Annotated[str, TextOf(200)]
+Channel: TypeAlias = Annotated[str, OneOf(CHANNELS)]
+RefusalReason: TypeAlias = Annotated[str, OneOf(REFUSALS)]
+Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], AscendingRanges()]
+BasePayload: TypeAlias = Annotated[bytes, Payload(MAX_BASE_BYTES)]
+ChunkPayload: TypeAlias = Annotated[bytes, Payload(MAX_CHUNK_BYTES)]
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """What a camera host says of one frame: the record that goes with its layers from the spool to the catalogue.
+
+    Its limits hold wherever a packet carries it (`BaseFrame`).
+    """
+
+    boot_id: BootId
+    seq: Seq  # in its boot, from 0
+    captured_ns: Nanoseconds  # Unix nanoseconds by the camera host's clock
+    width: Side  # pixels
+    height: Side
+    key_seq: MaybeSeq  # of the frame that its base layer refers to; None: it stands alone
+    enhancement_bytes: MaybeNoBytes  # that wait on the camera host
 
 
 @dataclass(frozen=True)
@@ -58,15 +177,25 @@ class Packet:
     CRC_OF_PAYLOAD: ClassVar[bool] = False  # the header then ends with the CRC-32 of the payload
 
     def __post_init__(self) -> None:
+        members = self._members()
         for name, (title, check) in _CHECKS[type(self)].items():
-            value = getattr(self, name)
+            value = members[name]
             final = check(title, value)
             if final is not value:
                 object.__setattr__(self, name, final)
 
+    def _members(self) -> dict[str, Any]:
+        """By name, what the header and the payload hold."""
+        return vars(self)
+
+    @classmethod
+    def _of_members(cls, members: dict[str, Any]) -> Packet:
+        return cls(**members)
+
     def to_frames(self) -> list[bytes]:
         """The two frames of this packet: MessagePack header, payload (empty for most kinds)."""
-        head = [VERSION, self.KIND, *(getattr(self, name) for name in _HEADER[type(self)])]
+        members = self._members()
+        head = [VERSION, self.KIND, *(members[name] for name in _HEADER[type(self)])]
         payload: bytes = getattr(self, "payload", b"")
         if self.CRC_OF_PAYLOAD:
             head.append(zlib.crc32(payload))
@@ -105,23 +234,28 @@ class Welcome(Packet):
 
 @dataclass(frozen=True)
 class BaseFrame(Packet):
-    """Edge → gateway: the base layer of one frame, a delta to `key_seq` unless that is None."""
+    """Edge → gateway: the base layer of one frame, a delta to `info.key_seq` unless that is None.
+
+    The header holds the members of `info`, in their order.
+    """
 
     KIND: ClassVar[int] = 3
     CRC_OF_PAYLOAD: ClassVar[bool] = True
-    boot_id: BootId
-    seq: Seq
-    captured_ns: Nanoseconds
-    width: Side
-    height: Side
-    key_seq: MaybeSeq
-    enhancement_bytes: MaybeNoBytes
+    info: FrameInfo
     payload: BasePayload
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.key_seq is not None and self.key_seq >= self.seq:
-            raise PacketMalformed(f"BaseFrame.key_seq {self.key_seq} is not before seq {self.seq}")
+        if self.info.key_seq is not None and self.info.key_seq >= self.info.seq:
+            raise PacketMalformed(f"BaseFrame.key_seq {self.info.key_seq} is not before seq {self.info.seq}")
+
+    def _members(self) -> dict[str, Any]:
+        return {**vars(self.info), "payload": self.payload}
+
+    @classmethod
+    def _of_members(cls, members: dict[str, Any]) -> BaseFrame:
+        payload = members.pop("payload")
+        return cls(FrameInfo(**members), payload)
 
 
 @dataclass(frozen=True)
@@ -237,11 +371,17 @@ KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 
 def _field_checks(kind: type[Packet]) -> dict[str, tuple[str, Check]]:
     """Each field's check, with the name that its errors call it by."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {
-        field.name: (f"{kind.__name__}.{field.name}", hints[field.name].__metadata__[0])
-        for field in fields(kind)
+    hints = {
+        name: hint for name, hint in get_type_hints(kind, include_extras=True).items() if name in _names(kind)
     }
+    if "info" in hints:
+        del hints["info"]
+        hints = {**get_type_hints(FrameInfo, include_extras=True), **hints}
+    return {name: (f"{kind.__name__}.{name}", hint.__metadata__[0]) for name, hint in hints.items()}
+
+
+def _names(kind: type[Packet]) -> set[str]:
+    return {field.name for field in fields(kind)}
 
 
 _CHECKS = {kind: _field_checks(kind) for kind in KINDS.values()}
@@ -276,7 +416,7 @@ def parse(frames: Sequence[bytes]) -> Packet:
         members["payload"] = payload
     elif payload:
         raise PacketMalformed(f"{kind.__name__} carries no payload, but {len(payload)} bytes came")
-    return kind(**members)
+    return kind._of_members(members)
 
 
 def is_edge_id(text: str) -> bool:

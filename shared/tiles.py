@@ -77,9 +77,11 @@ def cut(rows: int, columns: int, *, side: int, margin: int, multiple: int) -> It
     for top, bottom in _spans(rows, side, multiple):
         for left, right in _spans(columns, side, multiple):
             piece = (
-                max(top - margin, 0), min(bottom + margin, rows),
-                max(left - margin, 0), min(right + margin, columns),
-            )  # fmt: skip
+                max(top - margin, 0),
+                min(bottom + margin, rows),
+                max(left - margin, 0),
+                min(right + margin, columns),
+            )
             yield Tile((top, bottom, left, right), piece)
 
 

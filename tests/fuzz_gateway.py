@@ -334,15 +334,15 @@ class Honest(threading.Thread):
                 leased = broker.lease(16, 60)
                 for item in leased:
                     if item.frame.edge_id == "gate":
-                        assert item.frame.seq not in seen and item.attempts == 1
-                        seen.add(item.frame.seq)
-                        assert item.frame.payload == item.frame.seq.to_bytes(8) * 500
+                        assert item.frame.info.seq not in seen and item.attempts == 1
+                        seen.add(item.frame.info.seq)
+                        assert item.frame.payload == item.frame.info.seq.to_bytes(8) * 500
                 broker.ack([item.id for item in leased])
                 self.frames += 1
                 self.slowest = max(self.slowest, time.monotonic() - began)
                 time.sleep(0.02)
             while leased := broker.lease(16, 60):
-                seen |= {item.frame.seq for item in leased if item.frame.edge_id == "gate"}
+                seen |= {item.frame.info.seq for item in leased if item.frame.edge_id == "gate"}
                 broker.ack([item.id for item in leased])
             assert seen == set(range(self.frames)), "an honest frame is missing"
 

@@ -220,7 +220,7 @@ class Simulation:
 
     def _send_frame(self, frame: Frame) -> None:
         size = self.disk.frames[frame]
-        self._send(p.BaseFrame(*frame, 5, 64, 48, key_of(frame[1]), 9, bytes(size)))
+        self._send(p.BaseFrame(p.FrameInfo(*frame, 5, 64, 48, key_of(frame[1]), 9), bytes(size)))
         self.outstanding[frame] = size
         self.sender.sent(frame[0], frame[1], frame[1], size, self.now)
 

@@ -95,10 +95,23 @@ def problems(samples: Samples, logs: Path) -> list[str]:
 
 def _settings(folder: Path, ports: Ports, fps: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
     config = DemoConfig(
-        source="demo:", frames=None, fps=fps, exit_when_done=False, report=None, port=0, data_dir=folder,
-        open_browser=False, restart=False, audit_every=100, key_interval=1, codec="lite", detector="builtin",
-        device="cpu", postfilter="rrdb-fast", stall_seconds=600.0,
-    )  # fmt: skip
+        source="demo:",
+        frames=None,
+        fps=fps,
+        exit_when_done=False,
+        report=None,
+        port=0,
+        data_dir=folder,
+        open_browser=False,
+        restart=False,
+        audit_every=100,
+        key_interval=1,
+        codec="lite",
+        detector="builtin",
+        device="cpu",
+        postfilter="rrdb-fast",
+        stall_seconds=600.0,
+    )
     cloud = cloud_settings(config, folder, ports)
     cloud["policy"] |= {"max_open_reviews": 50, "max_open_reviews_of_camera": 50}
     # A minute stands for half a day. Undecided reviews are never deleted: their number is bounded by the policy.

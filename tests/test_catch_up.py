@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spool import Spool, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
+from secondlook.shared.packet import FrameInfo
 from tests.chaos.proxy import Proxy, Weather
 from tests.cloud.test_crash import free_port, gateway_process
 
@@ -31,7 +31,11 @@ def record(store: Spool, first: int, count: int) -> None:
     layer = bytes(BASE_BYTES - 8), bytes(ENHANCEMENT_BYTES)
     store.put(
         [
-            SpooledFrame(seq, seq * step, 64, 48, None, seq.to_bytes(8, "big") + layer[0], layer[1])
+            SpooledFrame(
+                FrameInfo(BOOT, seq, seq * step, 64, 48, None, len(layer[1])),
+                seq.to_bytes(8, "big") + layer[0],
+                layer[1],
+            )
             for seq in range(first, first + count)
         ],
         time.time_ns(),

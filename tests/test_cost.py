@@ -26,7 +26,7 @@ from secondlook.shared import bitstream, config, models, packet, redact
 from secondlook.shared.codec import LiteCodec, load_codec
 from secondlook.shared.errors import SecondlookError
 from secondlook.shared.external_data import has_external_data
-from secondlook.shared.packetfields import MAX_HEADER_BYTES
+from secondlook.shared.packet import MAX_HEADER_BYTES
 
 VECTORS = Path(__file__).parent / "vectors"
 BOOT = "ab" * 16
@@ -173,9 +173,16 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
 
 
 NAMES = [
-    "packet", "broker request", "bitstream", "manifest", "onnx file", "addresses", "verdict", "edge settings",
+    "packet",
+    "broker request",
+    "bitstream",
+    "manifest",
+    "onnx file",
+    "addresses",
+    "verdict",
+    "edge settings",
     "cloud settings",
-]  # fmt: skip
+]
 
 
 def hostile(draw: st.DrawFn, reader: Reader) -> bytes:

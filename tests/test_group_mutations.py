@@ -31,10 +31,19 @@ def test_every_frame_is_refused_or_is_a_true_picture(capsys) -> None:
     told = capsys.readouterr().out
     assert f"0 streams went wrong (seed {SEED})" in told
     for outcome in (
-        "ReferenceMissing", "MalformedBitstream", "SymbolMismatch", "TruncatedBitstream", "LayerMismatch",
-        "NotABitstream", "UnsupportedBitstream", "picture, a true one", "picture of another sender",
-        "background MalformedBitstream", "background SymbolMismatch", "background TruncatedBitstream",
-    ):  # fmt: skip
+        "ReferenceMissing",
+        "MalformedBitstream",
+        "SymbolMismatch",
+        "TruncatedBitstream",
+        "LayerMismatch",
+        "NotABitstream",
+        "UnsupportedBitstream",
+        "picture, a true one",
+        "picture of another sender",
+        "background MalformedBitstream",
+        "background SymbolMismatch",
+        "background TruncatedBitstream",
+    ):
         assert f"  {outcome}\n" in told
 
 

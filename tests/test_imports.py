@@ -102,9 +102,18 @@ def test_modules_and_functions_stay_readable(path):
 
 
 TRAINING_ONLY = (
-    "compressai", "lpips", "matplotlib", "onnx", "onnx2torch", "onnxscript", "pycocotools",
-    "pytorch_msssim", "scipy", "torch", "torchvision",
-)  # fmt: skip
+    "compressai",
+    "lpips",
+    "matplotlib",
+    "onnx",
+    "onnx2torch",
+    "onnxscript",
+    "pycocotools",
+    "pytorch_msssim",
+    "scipy",
+    "torch",
+    "torchvision",
+)
 
 
 def test_the_suite_runs_without_the_training_extra() -> None:

@@ -13,10 +13,10 @@ import pytest
 from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spool import Spool, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.address import is_ipv6
+from secondlook.shared.packet import FrameInfo
 from secondlook.shared.settings import Endpoint
 from tests.cloud.helpers import running, settings, wait_until
 
@@ -47,7 +47,10 @@ def test_frames_go_from_a_camera_host_to_a_worker_over_ipv6(tmp_path: Path) -> N
         link = LinkConfig(Endpoint(gateway.edge_address))
         uplink = Uplink(link, AgentIdentity("gate", BOOT, "yard"), spool, random.Random(0))
         uplink.start()
-        spool.put([SpooledFrame(0, 7, 64, 48, None, b"base", b"enhancement")], time.time_ns())
+        spool.put(
+            [SpooledFrame(FrameInfo(BOOT, 0, 7, 64, 48, None, 11), b"base", b"enhancement")],
+            time.time_ns(),
+        )
         uplink.wake()
         with BrokerClient(BrokerConfig(Endpoint(gateway.broker_address)), "w") as broker:
             wait_until(lambda: uplink.acknowledged == 1)

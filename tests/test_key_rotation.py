@@ -15,9 +15,9 @@ from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spool import Spool, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
+from secondlook.shared.packet import FrameInfo
 from tests.cloud.helpers import running, settings, wait_until
 
 BOOT = "c" * 32
@@ -56,7 +56,16 @@ def test_no_frame_is_lost_when_the_key_changes(tmp_path: Path) -> None:
             nonlocal put
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                spool.put([SpooledFrame(put, 7, 64, 48, None, b"base" * 100, b"enhancement")], 0)
+                spool.put(
+                    [
+                        SpooledFrame(
+                            FrameInfo(BOOT, put, 7, 64, 48, None, 11),
+                            b"base" * 100,
+                            b"enhancement",
+                        )
+                    ],
+                    0,
+                )
                 uplink.wake()
                 put += 1
                 time.sleep(0.02)
@@ -91,7 +100,10 @@ def test_an_agent_with_the_key_of_another_keeps_nobody_busy(
         registry_file=keys / "registry.json",
     )
     spool = Spool(tmp_path / "edge", SpoolConfig(min_free_bytes=0), BOOT, 0)
-    spool.put([SpooledFrame(0, 7, 64, 48, None, b"base" * 100, b"enhancement")], 0)
+    spool.put(
+        [SpooledFrame(FrameInfo(BOOT, 0, 7, 64, 48, None, 11), b"base" * 100, b"enhancement")],
+        0,
+    )
     with running(config) as gateway:
         link = LinkConfig(
             gateway=gateway.edge_address,

@@ -40,9 +40,17 @@ def test_every_stream_is_refused_or_is_a_picture(attack):
     assert tally.failures == []
     assert tally.outcomes.total() == STREAMS
     assert {
-        "MalformedBitstream", "TruncatedBitstream", "NotABitstream", "UnsupportedBitstream", "SymbolMismatch",
-        "LayerMismatch", "ReferenceMissing", "ModelNotFound", "picture, the true one", "picture of another header",
-    } == set(tally.outcomes)  # fmt: skip
+        "MalformedBitstream",
+        "TruncatedBitstream",
+        "NotABitstream",
+        "UnsupportedBitstream",
+        "SymbolMismatch",
+        "LayerMismatch",
+        "ReferenceMissing",
+        "ModelNotFound",
+        "picture, the true one",
+        "picture of another header",
+    } == set(tally.outcomes)
 
 
 def test_a_stream_is_known_by_its_number(codec, streams):

@@ -57,6 +57,7 @@ from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.config import load
 from secondlook.shared.errors import StoreUnavailable, Unwritable
 from secondlook.shared.keyfiles import read_key_pair, read_public_key
+from secondlook.shared.packet import FrameInfo
 from tests.cloud.helpers import wait_until
 from tests.cloud.queues import BOOT, queued
 from tests.cloud.servers import (
@@ -279,7 +280,9 @@ def test_each_role_can_do_its_work_and_no_more(database: Database, tmp_path: Pat
     check_catalogue(refiner)
     assert len(site_secret(worker, AUDIT_SECRET)) == 32
     # With a budget of one, a more urgent review lets the one that is due be skipped.
-    frame = NewFrame("yard-2", seed.BOOT, 40, "Yard", seed.START, seed.START, 320, 192, None, "x", 1, 1)
+    frame = NewFrame(
+        "yard-2", "Yard", seed.START, FrameInfo(seed.BOOT, 40, seed.START, 320, 192, None, 1), "x", 1
+    )
     urgent = NewReview("watched: person", 250, rule=Rule.WATCHED)
     budget = ReviewBudget(site=1)
     assert store_frame(

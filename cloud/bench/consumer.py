@@ -67,7 +67,7 @@ def _work(address: str, number: int, all_sent: Event, seen: _Seen) -> None:
             last_look = all_sent.is_set()
             leased = broker.lease(MAX_LEASED, _LEASE_SECONDS)
             for item in leased:
-                seen.add(item.frame.edge_id, item.frame.boot_id, item.frame.seq)
+                seen.add(item.frame.edge_id, item.frame.info.boot_id, item.frame.info.seq)
             if leased:
                 broker.ack([item.id for item in leased])
             elif last_look:

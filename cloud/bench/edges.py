@@ -18,7 +18,7 @@ import zmq
 
 from secondlook.shared.errors import GatewayUnreachable, RequestRefused
 from secondlook.shared.link import BaseSender, LinkTimes, Received
-from secondlook.shared.packet import Ack, BaseFrame, Fault, Hello, Welcome, parse
+from secondlook.shared.packet import Ack, BaseFrame, Fault, FrameInfo, Hello, Welcome, parse
 
 _Socket: TypeAlias = "zmq.Socket[bytes]"
 _Context: TypeAlias = "zmq.Context[_Socket]"
@@ -166,7 +166,7 @@ class _Edge:
 
     def _send(self, seq: int, now: float) -> None:
         payload = self._payload(seq)
-        packet = BaseFrame(self._load.boot_id, seq, time.time_ns(), _SIDE, _SIDE, None, 0, payload)
+        packet = BaseFrame(FrameInfo(self._load.boot_id, seq, time.time_ns(), _SIDE, _SIDE, None, 0), payload)
         self.socket.send_multipart(packet.to_frames(), zmq.DONTWAIT)
         self._sender.sent(self._load.boot_id, seq, seq, len(payload), now)
         self._sent_at.setdefault(seq, now)

@@ -22,24 +22,19 @@ from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.storage.sql import hold_lock, insert
 from secondlook.shared.detection import Detection
 from secondlook.shared.link import parts_beside
+from secondlook.shared.packet import FrameInfo
 
 
 @dataclass(frozen=True)
 class NewFrame:
-    """A frame that a machine has looked at. Times in Unix nanoseconds, sizes in bytes and pixels."""
+    """A frame that a machine has looked at."""
 
     edge_id: str
-    boot_id: str
-    seq: int
     camera: str
-    captured_ns: int
-    received_ns: int
-    width: int
-    height: int
-    key_seq: int | None
+    received_ns: int  # Unix nanoseconds by the gateway's clock
+    info: FrameInfo
     base_blob: str
     base_bytes: int
-    enhancement_bytes: int
 
 
 @dataclass(frozen=True)
@@ -76,23 +71,17 @@ def store_frame(
     """
     try:
         with catalogue.writing() as session:
-            _hold_boot(session, frame.edge_id, frame.boot_id)
-            if _find_frame(session, frame.edge_id, frame.boot_id, frame.seq) is not None:
+            _hold_boot(session, frame.edge_id, frame.info.boot_id)
+            if _find_frame(session, frame.edge_id, frame.info.boot_id, frame.info.seq) is not None:
                 return False
             _see_camera(session, frame.edge_id, frame.camera, now_ns)
             row = Frame(
+                **vars(frame.info),
                 edge_id=frame.edge_id,
-                boot_id=frame.boot_id,
-                seq=frame.seq,
-                captured_ns=frame.captured_ns,
                 received_ns=frame.received_ns,
                 detected_ns=now_ns,
-                width=frame.width,
-                height=frame.height,
-                key_seq=frame.key_seq,
                 base_blob=frame.base_blob,
                 base_bytes=frame.base_bytes,
-                enhancement_bytes=frame.enhancement_bytes,
                 retention=Retention.UNREVIEWED,
                 retention_ns=now_ns,
                 stored_bytes=frame.base_bytes,
@@ -105,7 +94,7 @@ def store_frame(
             call_for_review(session, row, reasons, budget, now_ns=now_ns)
     except IntegrityError:
         # A database that lets two writers in: another worker stored this frame after our look.
-        if frame_is_stored(catalogue, frame.edge_id, frame.boot_id, frame.seq):
+        if frame_is_stored(catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
             return False
         raise
     return True

@@ -32,7 +32,7 @@ class Batch:
         self.frames.append(frame)
         self.size_bytes += len(frame.payload)
         self.bytes_of[frame.edge_id] += len(frame.payload)
-        self.peers[peer, (frame.edge_id, frame.boot_id)] = None
+        self.peers[peer, (frame.edge_id, frame.info.boot_id)] = None
 
     def add_tombstone(self, peer: Peer, tombstone: FrameTombstone) -> None:
         self.tombstones.append(tombstone)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias
 
 import msgpack
+import msgspec
+from msgspec import Meta, Struct
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.storage.blobs import Blobs
@@ -22,7 +24,7 @@ from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FrameQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
-from secondlook.shared.packetfields import BOOT_ID, EDGE_ID, MAX_SEQ
+from secondlook.shared.packet import BOOT_ID, EDGE_ID, MAX_SEQ
 
 MAX_LEASED = 64
 MAX_ROWS = 500
@@ -30,65 +32,71 @@ MAX_REQUEST_BYTES = 64 << 10
 _MAX_ARGUMENTS = 16
 _COMPLAINT_SECONDS = 1.0
 _LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
-
-T = TypeVar("T")
+_NO_NUL = r"\A[^\0]*\Z"
 
 log = logging.getLogger(__name__)
 
+_Id: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_SEQ)]
+_Ids: TypeAlias = Annotated[list[_Id], Meta(max_length=MAX_ROWS)]
+_Rows: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_ROWS)]
+_LeaseSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=LONGEST_LEASE_SECONDS)]
+_Worker: TypeAlias = Annotated[str, Meta(max_length=128, pattern=_NO_NUL)]
 
-class _Arguments:
-    """The arguments of one call, taken out one by one with their types and limits."""
 
-    def __init__(self, given: Mapping[str, object], caller: str) -> None:
-        self._given = dict(given)
-        self._caller = caller
+class _Call(Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of one operation, with their types and limits."""
 
-    def whole(self, name: str, low: int, high: int) -> int:
-        value = self._take(name, int)
-        if not low <= value <= high:
-            raise PacketMalformed(f"{name} is {value}, outside {low}..{high}")
-        return value
 
-    def seconds(self, name: str, most: float) -> float:
-        value = self._given.pop(name, None)
-        if type(value) not in (int, float) or not 0 <= float(str(value)) <= most:
-            raise PacketMalformed(f"{name} must be seconds, 0 to {most:g}")
-        return float(str(value))
+class _Lease(_Call, frozen=True):
+    n: Annotated[int, Meta(ge=1, le=MAX_LEASED)]
+    ttl_seconds: _LeaseSeconds
+    worker: _Worker
 
-    def text(self, name: str, most: int) -> str:
-        value = self._take(name, str)
-        if len(value) > most:
-            raise PacketMalformed(f"{name} has more than {most} characters")
-        if "\0" in value:
-            raise PacketMalformed(f"{name} holds a NUL character")
-        return value
 
-    def worker(self) -> str:
-        """Who calls: the name that goes with the key of the connection, and the one that the worker gives itself."""
-        name = self.text("worker", 128)
-        return f"{self._caller}/{name}" if self._caller else name
+class _Acknowledged(_Call, frozen=True):
+    ids: _Ids
+    worker: _Worker
 
-    def ids(self, name: str) -> list[int]:
-        value = self._take(name, list)
-        if len(value) > MAX_ROWS or any(type(item) is not int or not 0 < item <= MAX_SEQ for item in value):
-            raise PacketMalformed(f"{name} must be a list of at most {MAX_ROWS} numbers")
-        return value
 
-    def frame(self) -> tuple[str, str, int]:
-        edge_id, boot_id = self.text("edge_id", 64), self.text("boot_id", 32)
-        if EDGE_ID.fullmatch(edge_id) is None or BOOT_ID.fullmatch(boot_id) is None:
-            raise PacketMalformed("edge_id or boot_id is not one")
-        return edge_id, boot_id, self.whole("seq", 0, MAX_SEQ)
+class _GivenBack(_Call, frozen=True):
+    id: _Id
+    delay_seconds: _LeaseSeconds
+    worker: _Worker
+    why: Annotated[str, Meta(max_length=500, pattern=_NO_NUL)]
 
-    def end(self) -> None:
-        if self._given:
-            raise PacketMalformed("an argument is not known to this operation")
 
-    def _take(self, name: str, kind: type[T]) -> T:
-        value = self._given.pop(name, None)
-        if type(value) is not kind:
-            raise PacketMalformed(f"{name} must be of type {kind.__name__}")
-        return value
+class _Extended(_Call, frozen=True):
+    ids: _Ids
+    ttl_seconds: _LeaseSeconds
+    worker: _Worker
+
+
+class _AskedFor(_Call, frozen=True):
+    edge_id: Annotated[str, Meta(pattern=rf"\A{EDGE_ID.pattern}\Z")]
+    boot_id: Annotated[str, Meta(pattern=rf"\A{BOOT_ID.pattern}\Z")]
+    seq: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+    deadline_seconds: Annotated[float, Meta(ge=0, le=_LONGEST_DEADLINE_SECONDS)]
+    priority: Annotated[int, Meta(ge=0, le=100)]
+
+
+class _OfRequest(_Call, frozen=True):
+    request_id: _Id
+
+
+class _After(_Call, frozen=True):
+    after: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+
+
+class _Newest(_Call, frozen=True):
+    n: _Rows
+
+
+class _OfItem(_Call, frozen=True):
+    id: _Id
+
+
+class _OfItems(_Call, frozen=True):
+    ids: _Ids
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,8 @@ class Broker:
         """
         request_id: object = None
         try:
-            request_id, op, arguments = _open(message, caller)
-            return _pack([request_id, True, _OPERATIONS[op](self, arguments, now)])
+            request_id, op, call = _open(message)
+            return _pack([request_id, True, _OPERATIONS[op][1](self, call, caller, now)])
         except SecondlookError as error:
             return _pack([request_id, False, type(error).__name__, str(error)])
         except Exception as error:  # noqa: BLE001
@@ -129,113 +137,85 @@ class Broker:
     def on_rollback(self, message: bytes, error: StorageError) -> bytes:
         """The answer to a request whose work was rolled back with that of others."""
         try:
-            request_id, *_ = _open(message, "")
+            request_id, *_ = _open(message)
         except PacketMalformed as malformed:
             return _pack([None, False, "PacketMalformed", str(malformed)])
         return _pack([request_id, False, type(error).__name__, str(error)])
 
-    def lease(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
-        n = arguments.whole("n", 1, MAX_LEASED)
-        ttl, worker = arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS), arguments.worker()
-        arguments.end()
-        leased = self.queue.lease(n, ttl_seconds=ttl, worker=worker, now=now)
-        return [{"id": item.id, "attempts": item.attempts, **vars(item.frame)} for item in leased]
+    def lease(self, call: _Lease, caller: str, now: float) -> list[dict[str, Any]]:
+        worker = _name(caller, call.worker)
+        leased = self.queue.lease(call.n, ttl_seconds=call.ttl_seconds, worker=worker, now=now)
+        return [{"id": item.id, "attempts": item.attempts, **item.frame.values()} for item in leased]
 
-    def ack(self, arguments: _Arguments, now: float) -> None:
-        ids, worker = arguments.ids("ids"), arguments.worker()
-        arguments.end()
-        self.queue.ack(ids, worker=worker)
+    def ack(self, call: _Acknowledged, caller: str, now: float) -> None:
+        self.queue.ack(call.ids, worker=_name(caller, call.worker))
 
-    def nack(self, arguments: _Arguments, now: float) -> None:
-        id_ = arguments.whole("id", 1, MAX_SEQ)
-        delay, worker = arguments.seconds("delay_seconds", LONGEST_LEASE_SECONDS), arguments.worker()
-        why = arguments.text("why", 500)
-        arguments.end()
-        self.queue.nack(id_, delay_seconds=delay, worker=worker, why=why, now=now)
+    def nack(self, call: _GivenBack, caller: str, now: float) -> None:
+        worker = _name(caller, call.worker)
+        self.queue.nack(call.id, delay_seconds=call.delay_seconds, worker=worker, why=call.why, now=now)
 
-    def extend(self, arguments: _Arguments, now: float) -> None:
-        ids, ttl = arguments.ids("ids"), arguments.seconds("ttl_seconds", LONGEST_LEASE_SECONDS)
-        worker = arguments.worker()
-        arguments.end()
-        self.queue.extend(ids, ttl_seconds=ttl, worker=worker, now=now)
+    def extend(self, call: _Extended, caller: str, now: float) -> None:
+        self.queue.extend(call.ids, ttl_seconds=call.ttl_seconds, worker=_name(caller, call.worker), now=now)
 
-    def request_enhancement(self, arguments: _Arguments, now: float) -> int:
-        edge_id, boot_id, seq = arguments.frame()
-        deadline, priority = (
-            arguments.seconds("deadline_seconds", _LONGEST_DEADLINE_SECONDS),
-            arguments.whole("priority", 0, 100),
-        )
-        arguments.end()
-        known = self.requests.of_frame(edge_id, boot_id, seq)
+    def request_enhancement(self, call: _AskedFor, caller: str, now: float) -> int:
+        known = self.requests.of_frame(call.edge_id, call.boot_id, call.seq)
         done = known is not None and known.blob is not None
         return self.requests.ask(
-            edge_id,
-            boot_id,
-            seq,
-            deadline=now + deadline,
-            priority=priority,
+            call.edge_id,
+            call.boot_id,
+            call.seq,
+            deadline=now + call.deadline_seconds,
+            priority=call.priority,
             blob_gone=done and known is not None and not self.blobs.exists(str(known.blob)),
             now=now,
         )
 
-    def enhancement_state(self, arguments: _Arguments, now: float) -> dict[str, Any]:
-        id_ = arguments.whole("request_id", 1, MAX_SEQ)
-        arguments.end()
-        request = self.requests.get(id_)
+    def enhancement_state(self, call: _OfRequest, caller: str, now: float) -> dict[str, Any]:
+        request = self.requests.get(call.request_id)
         if request is None:
-            raise RequestRefused(f"there is no enhancement request {id_}")
+            raise RequestRefused(f"there is no enhancement request {call.request_id}")
         blob = request.blob if request.state is RequestState.DONE else None
         return {"state": request.state.value, "reason": request.reason, "blob": blob}
 
-    def tombstones(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
-        after = arguments.whole("after", 0, MAX_SEQ)
-        arguments.end()
+    def tombstones(self, call: _After, caller: str, now: float) -> list[dict[str, Any]]:
         return [
             {"id": id_, **asdict(tombstone)}
-            for id_, tombstone in self.ledger.tombstones_after(after, MAX_ROWS)
+            for id_, tombstone in self.ledger.tombstones_after(call.after, MAX_ROWS)
         ]
 
-    def edges_connected(self, arguments: _Arguments, now: float) -> list[str]:
+    def edges_connected(self, call: _Call, caller: str, now: float) -> list[str]:
         """Camera hosts that take requests from this gateway."""
-        arguments.end()
         return [edge_id for edge_id, channels in self.connected().items() if "control" in channels]
 
-    def dead_list(self, arguments: _Arguments, now: float) -> list[dict[str, Any]]:
-        n = arguments.whole("n", 1, MAX_ROWS)
-        arguments.end()
-        return [asdict(item) for item in self.queue.dead(n)]
+    def dead_list(self, call: _Newest, caller: str, now: float) -> list[dict[str, Any]]:
+        return [asdict(item) for item in self.queue.dead(call.n)]
 
-    def dead_show(self, arguments: _Arguments, now: float) -> dict[str, Any]:
+    def dead_show(self, call: _OfItem, caller: str, now: float) -> dict[str, Any]:
         """All that is known of a dead item but its payload."""
-        id_ = arguments.whole("id", 1, MAX_SEQ)
-        arguments.end()
-        found = self.queue.dead_frame(id_)
+        found = self.queue.dead_frame(call.id)
         if found is None:
-            raise RequestRefused(f"there is no dead item {id_}")
+            raise RequestRefused(f"there is no dead item {call.id}")
         dead, frame = found
-        return {**asdict(dead), **{name: value for name, value in vars(frame).items() if name != "payload"}}
+        return {
+            **asdict(dead),
+            **{name: value for name, value in frame.values().items() if name != "payload"},
+        }
 
-    def dead_requeue(self, arguments: _Arguments, now: float) -> int:
-        ids = arguments.ids("ids")
-        arguments.end()
-        return self.queue.requeue(ids, now=now)
+    def dead_requeue(self, call: _OfItems, caller: str, now: float) -> int:
+        return self.queue.requeue(call.ids, now=now)
 
-    def dead_purge(self, arguments: _Arguments, now: float) -> int:
-        ids = arguments.ids("ids")
-        arguments.end()
-        return self.queue.purge(ids)
+    def dead_purge(self, call: _OfItems, caller: str, now: float) -> int:
+        return self.queue.purge(call.ids)
 
-    def clocks(self, arguments: _Arguments, now: float) -> dict[str, float]:
+    def clocks(self, call: _Call, caller: str, now: float) -> dict[str, float]:
         """Seconds by which our clock is ahead of each camera host's, as measured last."""
-        arguments.end()
         return {
             edge.edge_id: edge.clock_offset_seconds
             for edge in self.ledger.edges()
             if edge.clock_offset_seconds is not None
         }
 
-    def stats(self, arguments: _Arguments, now: float) -> dict[str, Any]:
-        arguments.end()
+    def stats(self, call: _Call, caller: str, now: float) -> dict[str, Any]:
         connected, offsets = self.connected(), self.clock_offsets()
         return {
             "depth": self.queue.depth,
@@ -256,25 +236,31 @@ class Broker:
         }
 
 
-_OPERATIONS: dict[str, Callable[[Broker, _Arguments, float], object]] = {
-    "lease": Broker.lease,
-    "ack": Broker.ack,
-    "nack": Broker.nack,
-    "extend": Broker.extend,
-    "request_enhancement": Broker.request_enhancement,
-    "enhancement_state": Broker.enhancement_state,
-    "tombstones": Broker.tombstones,
-    "edges_connected": Broker.edges_connected,
-    "dead_list": Broker.dead_list,
-    "dead_show": Broker.dead_show,
-    "dead_requeue": Broker.dead_requeue,
-    "dead_purge": Broker.dead_purge,
-    "clocks": Broker.clocks,
-    "stats": Broker.stats,
+def _name(caller: str, worker: str) -> str:
+    """Whose a lease is: the name that goes with the key of the connection, and the one the worker gives itself."""
+    return f"{caller}/{worker}" if caller else worker
+
+
+# Each with the type of its arguments.
+_OPERATIONS: dict[str, tuple[type[_Call], Callable[..., object]]] = {
+    "lease": (_Lease, Broker.lease),
+    "ack": (_Acknowledged, Broker.ack),
+    "nack": (_GivenBack, Broker.nack),
+    "extend": (_Extended, Broker.extend),
+    "request_enhancement": (_AskedFor, Broker.request_enhancement),
+    "enhancement_state": (_OfRequest, Broker.enhancement_state),
+    "tombstones": (_After, Broker.tombstones),
+    "edges_connected": (_Call, Broker.edges_connected),
+    "dead_list": (_Newest, Broker.dead_list),
+    "dead_show": (_OfItem, Broker.dead_show),
+    "dead_requeue": (_OfItems, Broker.dead_requeue),
+    "dead_purge": (_OfItems, Broker.dead_purge),
+    "clocks": (_Call, Broker.clocks),
+    "stats": (_Call, Broker.stats),
 }
 
 
-def _open(message: bytes, caller: str) -> tuple[int, str, _Arguments]:
+def _open(message: bytes) -> tuple[int, str, _Call]:
     if len(message) > MAX_REQUEST_BYTES:
         raise PacketMalformed(f"request exceeds {MAX_REQUEST_BYTES} bytes")
     # Member by member, and no list but one: what is built never costs more than what came.
@@ -307,7 +293,10 @@ def _open(message: bytes, caller: str) -> tuple[int, str, _Arguments]:
         raise PacketMalformed(f"request is not MessagePack: {type(error).__name__}") from error
     if op not in _OPERATIONS:
         raise PacketMalformed("operation is not known")
-    return request_id, op, _Arguments(arguments, caller)
+    try:
+        return request_id, op, msgspec.convert(arguments, _OPERATIONS[op][0])
+    except msgspec.ValidationError as error:
+        raise PacketMalformed(f"arguments of {op}: {error}") from error
 
 
 def _numbers(unpacker: Any) -> list[object]:

@@ -34,6 +34,7 @@ from secondlook.shared.errors import (
 from secondlook.shared.link import Received
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
+    MAX_RANGES,
     Ack,
     BaseFrame,
     Chunk,
@@ -49,7 +50,6 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
-from secondlook.shared.packetfields import MAX_RANGES
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class Intake:
     def _begin(self, batch: Batch) -> Settled | None:
         try:
             known = self._ledger.received
-            fresh = [f for f in self._with_keys(batch) if f.seq not in known(f.edge_id, f.boot_id)]
+            fresh = [f for f in self._with_keys(batch) if f.info.seq not in known(f.edge_id, f.info.boot_id)]
             return self._queue.begin(fresh)
         except TRANSIENT_ERRORS:
             return None  # to store it will show the cause
@@ -408,35 +408,30 @@ class Intake:
     def _collect(
         self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float
     ) -> list[Packet]:
-        if packet.boot_id not in session.boots:
-            return [Fault("hello-first", f"no hello was said for boot {packet.boot_id}")]
+        boot_id = packet.info.boot_id if isinstance(packet, BaseFrame) else packet.boot_id
+        if boot_id not in session.boots:
+            return [Fault("hello-first", f"no hello was said for boot {boot_id}")]
         received_ns = int(now * _NANOSECONDS)
         if isinstance(packet, Tombstone):
             cost = self._costs.tombstone_packets
             if not self._rates.admits(session.edge_id, packets=cost, size_bytes=0, now=now):
                 return self._too_fast(session.edge_id, now)
             tombstone = FrameTombstone(
-                session.edge_id, packet.boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns
+                session.edge_id, boot_id, packet.first_seq, packet.last_seq, packet.reason, received_ns
             )
             self._batcher.growing.add_tombstone(peer, tombstone)
             return []
         if self._is_stalled(now):
             # Once is enough: it hears when there is credit again.
-            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
+            return [self._ack(session, boot_id, 0, now)] if session.credit_bytes else []
         if len(packet.payload) > self._room_of(session.edge_id):
             # Its share of the queue is full: what it sends in spite of that is not taken.
-            return [self._ack(session, packet.boot_id, 0, now)] if session.credit_bytes else []
+            return [self._ack(session, boot_id, 0, now)] if session.credit_bytes else []
         frame = QueuedFrame(
             edge_id=session.edge_id,
             camera=session.camera,
-            boot_id=packet.boot_id,
-            seq=packet.seq,
-            captured_ns=packet.captured_ns,
             received_ns=received_ns,
-            width=packet.width,
-            height=packet.height,
-            key_seq=packet.key_seq,
-            enhancement_bytes=packet.enhancement_bytes,
+            info=packet.info,
             payload=packet.payload,
         )
         self._batcher.growing.add_frame(peer, frame)
@@ -490,13 +485,20 @@ class Intake:
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
         return [
-            (control[edge_id], EnhancementRequest(
-                request.id, request.boot_id, request.seq, int(request.deadline * _NANOSECONDS), request.priority,
-            ))
+            (
+                control[edge_id],
+                EnhancementRequest(
+                    request.id,
+                    request.boot_id,
+                    request.seq,
+                    int(request.deadline * _NANOSECONDS),
+                    request.priority,
+                ),
+            )
             for edge_id in waiting
             if edge_id in control
             for request in self._requests.to_send(edge_id, now=now)
-        ]  # fmt: skip
+        ]
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""

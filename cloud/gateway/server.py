@@ -31,7 +31,7 @@ from secondlook.shared.address import is_ipv6, is_loopback
 from secondlook.shared.errors import TRANSIENT_ERRORS, ConfigError, KeyRejected, PortBusy
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.keyfiles import read_key_pair
-from secondlook.shared.packetfields import MAX_MESSAGE_BYTES
+from secondlook.shared.packet import MAX_MESSAGE_BYTES
 from secondlook.shared.sqlite import named_errors
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"

@@ -166,12 +166,12 @@ class _Draft:
     tombstones: list[FrameTombstone] = field(default_factory=list)
 
     def add_frame(self, frame: QueuedFrame) -> None:
-        name = (frame.edge_id, frame.boot_id)
+        name = (frame.edge_id, frame.info.boot_id)
         boot = self.boots[name]
-        if frame.seq in boot.received:
+        if frame.info.seq in boot.received:
             boot.repeated += 1
         elif has_room(boot.received):
-            boot.received.add(frame.seq)
+            boot.received.add(frame.info.seq)
             boot.frames += 1
             self.fresh.append(frame)
         else:
@@ -223,7 +223,7 @@ class Ledger:
         holes is left out, and its frames of this batch with it. Raises QueueFull, DiskFull, StoreUnavailable: then
         nothing may be acknowledged.
         """
-        boots_of_frames = {(frame.edge_id, frame.boot_id) for frame in frames}
+        boots_of_frames = {(frame.edge_id, frame.info.boot_id) for frame in frames}
         names = sorted(boots_of_frames | {(tombstone.edge_id, tombstone.boot_id) for tombstone in tombstones})
         self._trim()
         try:
@@ -385,19 +385,19 @@ def with_keys(
     kept: list[QueuedFrame] = []
     here: dict[BootName, set[int]] = {}
     for frame in frames:
-        boot, key = (frame.edge_id, frame.boot_id), _needed(frame)
+        boot, key = (frame.edge_id, frame.info.boot_id), _needed(frame)
         known, seqs = received(*boot), here.setdefault(boot, set())
-        if key is None or key in seqs or key in known or frame.seq in known:
+        if key is None or key in seqs or key in known or frame.info.seq in known:
             kept.append(frame)
-            seqs.add(frame.seq)
+            seqs.add(frame.info.seq)
     return kept
 
 
 def _needed(frame: QueuedFrame) -> int | None:
     """The sequence that a frame cannot do without."""
-    if frame.key_seq is not None and is_of_group(frame.payload):
-        return frame.seq - 1
-    return frame.key_seq
+    if frame.info.key_seq is not None and is_of_group(frame.payload):
+        return frame.info.seq - 1
+    return frame.info.key_seq
 
 
 def missing_parts(received: Received, first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -12,12 +12,12 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Protocol
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS, QueueLimits
 from secondlook.cloud.storage.database import transaction
 from secondlook.shared.errors import LeaseLost, QueueFull, UnsupportedStore
+from secondlook.shared.packet import FrameInfo
 from secondlook.shared.sqlite import immediate, named_errors
 
 # What the file says of its queue (``user_version``); 0 is a new file, or one of a version that did not say.
@@ -75,19 +75,48 @@ INSERT INTO queue_total SELECT
 
 @dataclass(frozen=True)
 class QueuedFrame:
-    """A base packet on its way to a machine worker. Times in Unix nanoseconds, sizes in pixels and bytes."""
+    """A base packet on its way to a machine worker."""
 
     edge_id: str
     camera: str
-    boot_id: str
-    seq: int
-    captured_ns: int
-    received_ns: int
-    width: int
-    height: int
-    key_seq: int | None
-    enhancement_bytes: int
+    received_ns: int  # Unix nanoseconds by the gateway's clock
+    info: FrameInfo
     payload: bytes
+
+    def values(self) -> dict[str, Any]:
+        """By name and in a fixed order, as tables, messages and the broker hold it; the payload is the last."""
+        info = self.info
+        return {
+            "edge_id": self.edge_id,
+            "camera": self.camera,
+            "boot_id": info.boot_id,
+            "seq": info.seq,
+            "captured_ns": info.captured_ns,
+            "received_ns": self.received_ns,
+            "width": info.width,
+            "height": info.height,
+            "key_seq": info.key_seq,
+            "enhancement_bytes": info.enhancement_bytes,
+            "payload": self.payload,
+        }
+
+    @classmethod
+    def of_values(
+        cls,
+        edge_id: str,
+        camera: str,
+        boot_id: str,
+        seq: int,
+        captured_ns: int,
+        received_ns: int,
+        width: int,
+        height: int,
+        key_seq: int | None,
+        enhancement_bytes: int,
+        payload: bytes,
+    ) -> QueuedFrame:
+        info = FrameInfo(boot_id, seq, captured_ns, width, height, key_seq, enhancement_bytes)
+        return cls(edge_id, camera, received_ns, info, payload)
 
 
 @dataclass(frozen=True)
@@ -288,7 +317,7 @@ class SqliteQueue:
                     f"INSERT INTO queue (state, available_at, attempts, company, payload_bytes, {_COLUMNS}) "
                     "VALUES ('ready', ?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (edge_id, boot_id, seq) DO NOTHING",
-                    (now, len(frame.payload), *_values(frame)),
+                    (now, len(frame.payload), *list(frame.values().values())[:-1]),
                 )
                 if row.rowcount and row.lastrowid is not None:
                     payloads.append((row.lastrowid, frame.payload))
@@ -418,7 +447,7 @@ class SqliteQueue:
         if row is None:
             return None
         frame = self._db.execute(f"SELECT {_COLUMNS}, payload {where}", (id_,)).fetchone()
-        return Dead(*row), QueuedFrame(*frame)
+        return Dead(*row), QueuedFrame.of_values(*frame)
 
     def requeue(self, ids: Sequence[int], *, now: float) -> int:
         with transaction(self._db):
@@ -542,14 +571,13 @@ class SqliteQueue:
             self._db.execute(f"DELETE FROM {table} WHERE {_LISTED}", listed)
 
 
-_values = attrgetter(*_COLUMNS.split(", "))
 _LOST = "the lease ran out; another worker may have the item now"
 
 
 def _item(row: Any) -> tuple[Leased, bool]:
     """An available item as it would be leased now, and whether its last lease ran out."""
     id_, state, attempts, company, _, *frame = row
-    return Leased(id_, _attempt(state, attempts, company), QueuedFrame(*frame)), state == "leased"
+    return Leased(id_, _attempt(state, attempts, company), QueuedFrame.of_values(*frame)), state == "leased"
 
 
 def _attempt(state: str, attempts: int, company: int) -> int:

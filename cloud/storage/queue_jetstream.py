@@ -31,9 +31,9 @@ from secondlook.cloud.storage.jetstream import End, JetStream, Request, answered
 from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, Dead, Leased, QueuedFrame, Removed, least_room
 from secondlook.cloud.storage.streams import Streams
 from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull, StorageError, StoreUnavailable
-from secondlook.shared.packetfields import MAX_MESSAGE_BYTES
+from secondlook.shared.packet import MAX_MESSAGE_BYTES
 
-_VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of QueuedFrame
+_VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of QueuedFrame.values
 _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS = "Secondlook-Why", "Secondlook-Attempts"
 _DIED = "Secondlook-Died"
@@ -503,7 +503,7 @@ class JetStreamQueue:
         return None if frame is None else frame.received_ns / 1e9
 
     def _subject(self, frame: QueuedFrame) -> str:
-        return f"{self._streams.frames}.frame.{frame.edge_id}.{frame.boot_id}.{frame.seq}"
+        return f"{self._streams.frames}.frame.{frame.edge_id}.{frame.info.boot_id}.{frame.info.seq}"
 
 
 def _connect(address: NatsAddress, config: JetStreamConfig) -> JetStream:
@@ -521,7 +521,7 @@ def _size_bytes(messages: Sequence[tuple[str, bytes]]) -> int:
 
 
 def _pack(frame: QueuedFrame) -> bytes:
-    packed: bytes = msgpack.packb([_VERSION, *vars(frame).values()])
+    packed: bytes = msgpack.packb([_VERSION, *frame.values().values()])
     return packed
 
 
@@ -529,7 +529,7 @@ def _unpack(data: bytes) -> QueuedFrame | None:
     """The frame in a message; None for anything else."""
     try:
         version, *values = msgpack.unpackb(data)
-        return QueuedFrame(*values) if version == _VERSION else None
+        return QueuedFrame.of_values(*values) if version == _VERSION else None
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
         return None
 
@@ -540,8 +540,8 @@ def _dead(message: api.RawStreamMsg) -> Dead:
         id=int(message.seq or 0),
         attempts=int(head.get(_ATTEMPTS, 0)),
         edge_id="" if frame is None else frame.edge_id,
-        boot_id="" if frame is None else frame.boot_id,
-        seq=-1 if frame is None else frame.seq,
+        boot_id="" if frame is None else frame.info.boot_id,
+        seq=-1 if frame is None else frame.info.seq,
         why=json.loads(head.get(_WHY, '""')),
         size_bytes=0 if frame is None else len(frame.payload),
         died_at=float(head.get(_DIED, 0.0)),

@@ -24,7 +24,7 @@ from secondlook.cloud.storage.requests import RequestTable
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.files import keep_private, only_process
-from secondlook.shared.packetfields import MAX_BASE_BYTES
+from secondlook.shared.packet import MAX_BASE_BYTES
 from secondlook.shared.sqlite import immediate, named_errors
 
 if TYPE_CHECKING:

@@ -142,7 +142,7 @@ class MachineWorker:
             # Too slow: the rest is in other hands, and will come again if it is not.
             log.info("%d frames went to another worker meanwhile", len(hold.ids))
         if leased:
-            pixels = max(item.frame.width * item.frame.height for item in leased)
+            pixels = max(item.frame.info.width * item.frame.info.height for item in leased)
             self._next_batch = max(1, min(self.config.batch, self.config.batch_pixels // pixels))
         return len(leased)
 
@@ -155,7 +155,7 @@ class MachineWorker:
         that fails on a grey picture too is broken, and says so.
         """
         frame = item.frame
-        if not frame_is_stored(self.catalogue, frame.edge_id, frame.boot_id, frame.seq):
+        if not frame_is_stored(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
             try:
                 with told_of_tiles(lambda: self._progress(hold)):
                     image = self._decode(frame, hold)
@@ -167,7 +167,7 @@ class MachineWorker:
             except (GatewayUnreachable, LeaseLost, StorageError):
                 raise
             except Exception as error:
-                log.debug("frame %d of %s", frame.seq, frame.edge_id, exc_info=error)
+                log.debug("frame %d of %s", frame.info.seq, frame.edge_id, exc_info=error)
                 self._give_back(item, cause_of(error))
                 self.check()
                 return
@@ -179,23 +179,23 @@ class MachineWorker:
 
     def _decode(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
         most = self.config.max_pixels
-        check_pixels(frame.width, frame.height, most)
-        check_layer(frame.payload, most, announced=(frame.width, frame.height))
+        check_pixels(frame.info.width, frame.info.height, most)
+        check_layer(frame.payload, most, announced=(frame.info.width, frame.info.height))
         image = (
             self._decode_in_group(frame, hold) if is_of_group(frame.payload) else self._decode_alone(frame)
         )
-        if image.shape[:2] != (frame.height, frame.width):
+        if image.shape[:2] != (frame.info.height, frame.info.width):
             raise MalformedBitstream(
-                f"{image.shape[1]}x{image.shape[0]} decoded, {frame.width}x{frame.height} announced"
+                f"{image.shape[1]}x{image.shape[0]} decoded, {frame.info.width}x{frame.info.height} announced"
             )
         return image
 
     def _decode_in_group(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
         return self._groups.decode(
             frame.edge_id,
-            frame.boot_id,
-            frame.seq,
-            frame.key_seq,
+            frame.info.boot_id,
+            frame.info.seq,
+            frame.info.key_seq,
             frame.payload,
             lambda: self._progress(hold),
         )
@@ -203,36 +203,30 @@ class MachineWorker:
     def _decode_alone(self, frame: QueuedFrame) -> U8Image:
         """With the key at most."""
         key = None
-        if frame.key_seq is not None:
-            key_blob = base_key(frame.edge_id, frame.boot_id, frame.key_seq)
+        if frame.info.key_seq is not None:
+            key_blob = base_key(frame.edge_id, frame.info.boot_id, frame.info.key_seq)
             if not self.blobs.exists(key_blob):
-                raise ReferenceMissing(f"its key frame {frame.key_seq} has not come")
+                raise ReferenceMissing(f"its key frame {frame.info.key_seq} has not come")
             try:
                 key = self.blobs.get(key_blob)
             except StoreCorrupt as error:  # this one blob
-                raise ReferenceMissing(f"its key frame {frame.key_seq} is gone: {error}") from error
+                raise ReferenceMissing(f"its key frame {frame.info.key_seq} is gone: {error}") from error
             check_layer(key, self.config.max_pixels)
         return self.codec.decode_base(frame.payload, key=key)
 
     def _file(self, frame: QueuedFrame, image: U8Image) -> None:
         found = self.detector.detect(image)
-        identity = FrameIdentity(frame.edge_id, frame.boot_id, frame.seq)
+        identity = FrameIdentity(frame.edge_id, frame.info.boot_id, frame.info.seq)
         wishes = wish_for_review(self.policy, identity, found, secret=self._secret)
         store_frame(
             self.catalogue,
             NewFrame(
                 edge_id=frame.edge_id,
-                boot_id=frame.boot_id,
-                seq=frame.seq,
                 camera=frame.camera,
-                captured_ns=frame.captured_ns,
                 received_ns=frame.received_ns,
-                width=frame.width,
-                height=frame.height,
-                key_seq=frame.key_seq,
+                info=frame.info,
                 base_blob=_blob(frame),
                 base_bytes=len(frame.payload),
-                enhancement_bytes=frame.enhancement_bytes,
             ),
             found,
             detector=self.detector.name,
@@ -243,11 +237,13 @@ class MachineWorker:
 
     def _give_back(self, item: Leased, why: str) -> None:
         frame = item.frame
-        log.warning("%s %s/%d, attempt %d: %s", frame.edge_id, frame.boot_id, frame.seq, item.attempts, why)
+        log.warning(
+            "%s %s/%d, attempt %d: %s", frame.edge_id, frame.info.boot_id, frame.info.seq, item.attempts, why
+        )
         try:
             self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why)
         except LeaseLost:
-            log.info("frame %d went to another worker meanwhile", frame.seq)
+            log.info("frame %d went to another worker meanwhile", frame.info.seq)
 
     def _tell_of_skipped(self) -> None:
         """Say now and then how many frames nobody will be asked about."""
@@ -311,7 +307,7 @@ def retry_delay(attempts: int) -> float:
 
 
 def _blob(frame: QueuedFrame) -> str:
-    return base_key(frame.edge_id, frame.boot_id, frame.seq)
+    return base_key(frame.edge_id, frame.info.boot_id, frame.info.seq)
 
 
 def _new_review(wish: ReviewReason) -> NewReview:

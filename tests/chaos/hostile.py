@@ -43,7 +43,7 @@ class Attacker:
         """Real packets with bytes changed, cut off, doubled, and plain noise."""
         samples = [
             p.Hello("evil", BOOT, "bulk", "x", 9, 0, "x").to_frames(),
-            p.BaseFrame(BOOT, 1, 5, 64, 64, None, 9, b"x" * 300).to_frames(),
+            p.BaseFrame(p.FrameInfo(BOOT, 1, 5, 64, 64, None, 9), b"x" * 300).to_frames(),
             p.Tombstone(BOOT, 2, 2**52, "evil").to_frames(),
             p.Chunk(1, 0, 3, 0, b"abc").to_frames(),
         ]
@@ -65,8 +65,8 @@ class Attacker:
         frames = [
             p.Hello("edge-0", BOOT, "bulk", "x", 9, 0, "x").to_frames(),
             p.Hello("evil", BOOT, "bulk", "x", 9, 0, "x").to_frames(),
-            p.BaseFrame(BOOT, 7, 5, 64, 64, None, 9, b"no layer").to_frames(),
-            p.BaseFrame(BOOT, 7, 5, 64, 64, None, 9, b"no layer").to_frames(),
+            p.BaseFrame(p.FrameInfo(BOOT, 7, 5, 64, 64, None, 9), b"no layer").to_frames(),
+            p.BaseFrame(p.FrameInfo(BOOT, 7, 5, 64, 64, None, 9), b"no layer").to_frames(),
         ]
         return self._talk(lambda: self._rng.choice(frames), seconds, rest=0.001)
 

@@ -28,9 +28,9 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.edge.config import SpoolConfig
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe, SpooledFrame
+from secondlook.edge.spool import Safe, Spool, SpooledFrame
 from secondlook.shared.detection import Detection
+from secondlook.shared.packet import FrameInfo
 from tests.chaos.audit import Audit, audit
 from tests.chaos.fleet import backends
 from tests.chaos.namespace import Namespace, namespaces_permitted
@@ -73,7 +73,10 @@ def test_an_older_copy_put_back_loses_and_doubles_nothing(backend: str) -> None:
 def stores(tmp_path: Path) -> Path:
     """What a run leaves that captured three frames, of which the last was dropped."""
     spool = Spool(tmp_path / "edge-0", SpoolConfig(min_free_bytes=0), BOOT, 0)
-    spool.put([SpooledFrame(seq, 0, 8, 8, None, b"base", b"enh") for seq in range(3)], 0)
+    spool.put(
+        [SpooledFrame(FrameInfo(BOOT, seq, 0, 8, 8, None, 3), b"base", b"enh") for seq in range(3)],
+        0,
+    )
     spool.mark_safe([Safe(BOOT, 2)])
     spool.close()
     (tmp_path / "cloud").mkdir()
@@ -81,7 +84,7 @@ def stores(tmp_path: Path) -> Path:
     blobs = open_blobs(str(tmp_path / "cloud" / "blobs"))
     for seq in range(2):
         blobs.put(f"base/{seq}", b"base")
-        frame = NewFrame("edge-0", BOOT, seq, "yard", 1, 2, 8, 8, None, f"base/{seq}", 4, 3)
+        frame = NewFrame("edge-0", "yard", 2, FrameInfo(BOOT, seq, 1, 8, 8, None, 3), f"base/{seq}", 4)
         box = Detection("thing", 0.9, (1.0, 1.0, 5.0, 4.0))
         store_frame(catalogue, frame, [box], detector="one-box", reasons=[], now_ns=3)
     store_tombstones(catalogue, [FrameTombstone("edge-0", BOOT, 2, 2, "spool-full", 4)])

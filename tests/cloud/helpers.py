@@ -110,7 +110,7 @@ def base_frame(
     seq: int, payload: bytes = b"picture", key_seq: int | None = None, **other: Any
 ) -> p.BaseFrame:
     values = {"boot_id": BOOT, "captured_ns": 7, "width": 8, "height": 6, "enhancement_bytes": 99, **other}
-    return p.BaseFrame(seq=seq, key_seq=key_seq, payload=payload, **values)
+    return p.BaseFrame(p.FrameInfo(seq=seq, key_seq=key_seq, **values), payload)
 
 
 class PlainCodec:

@@ -31,12 +31,12 @@ def use(where: str, first_seq: int, worker: str) -> NoReturn:
     for turn in itertools.count():
         batch = [queued(next(seqs), 2000) for _ in range(1 + turn % 5)]
         put(queue, *batch)
-        say("put", *(frame.seq for frame in batch))
+        say("put", *(frame.info.seq for frame in batch))
         for item in lease(queue, 1 + turn % 4, ttl=1.0, worker=worker):
             if turn % 3:
-                say("acking", item.frame.seq)
+                say("acking", item.frame.info.seq)
                 queue.ack([item.id], worker=worker)
-                say("acked", item.frame.seq)
+                say("acked", item.frame.info.seq)
     raise AssertionError
 
 

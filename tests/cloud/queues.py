@@ -11,6 +11,7 @@ from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.database import open_database
 from secondlook.cloud.storage.queue import Dead, FrameQueue, Leased, QueuedFrame, Removed, SqliteQueue
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
+from secondlook.shared.packet import FrameInfo
 
 BOOT = "cd" * 16
 LIMITS = QueueLimits(max_bytes=64 << 20, max_attempts=3)
@@ -18,10 +19,11 @@ JETSTREAM = JetStreamConfig(timeout_seconds=5)
 
 
 def queued(seq: int, size: int = 10, **other: object) -> QueuedFrame:
+    """`other`: members of the frame or of its FrameInfo."""
     frame = QueuedFrame(
-        "gate", "yard", BOOT, seq, 5, 6_000_000_000, 64, 48, None, 900, bytes([seq % 256]) * size
+        "gate", "yard", 6_000_000_000, FrameInfo(BOOT, seq, 5, 64, 48, None, 900), bytes([seq % 256]) * size
     )
-    return replace(frame, **other)  # type: ignore[arg-type]
+    return QueuedFrame.of_values(**{**frame.values(), **other})
 
 
 def _ignore(removed: Sequence[Dead], why: str) -> None:
@@ -74,7 +76,7 @@ def lease(queue: FrameQueue, n: int = 9, ttl: float = 30.0, worker: str = "w1") 
 
 
 def seqs(leased: list[Leased]) -> list[int]:
-    return [item.frame.seq for item in leased]
+    return [item.frame.info.seq for item in leased]
 
 
 def await_leases(queue: FrameQueue, n: int, worker: str) -> list[Leased]:

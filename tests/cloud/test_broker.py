@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondlook.cloud.config import CloudConfig
-from secondlook.cloud.gateway.broker import _OPERATIONS, MAX_REQUEST_BYTES, Broker
+from secondlook.cloud.gateway.broker import _OPERATIONS, MAX_REQUEST_BYTES, Broker, _Call
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import FrameTombstone
 from secondlook.cloud.storage.stores import open_stores
@@ -63,13 +63,13 @@ def test_a_fault_of_ours_is_an_answer(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for result in (2**70, object()):
-        monkeypatch.setitem(_OPERATIONS, "stats", lambda *_, result=result: result)
+        monkeypatch.setitem(_OPERATIONS, "stats", (_Call, lambda *_, result=result: result))
         assert call(broker, "stats")[:2] == [False, "RequestRefused"]
 
     def divide(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(_OPERATIONS, "stats", divide)
+    monkeypatch.setitem(_OPERATIONS, "stats", (_Call, divide))
     assert call(broker, "stats") == [False, "RequestRefused", "internal error: ZeroDivisionError"]
     # A line with its traceback, and no more than one a second.
     assert [record.message for record in caplog.records] == ["a worker's request failed"]

@@ -18,25 +18,22 @@ from secondlook.shared.errors import (
     UnsupportedStore,
     Unwritable,
 )
+from secondlook.shared.packet import FrameInfo
 
 BOOT = "ab" * 16
 SECOND = 1_000_000_000
 
 
-def frame(seq: int, key_seq: int | None = None, edge_id: str = "gate") -> cat.NewFrame:
+def frame(seq: int, key_seq: int | None = None, edge_id: str = "gate", **facts: int) -> cat.NewFrame:
+    """`facts`: other members of its FrameInfo."""
+    facts = {"captured_ns": 1, "width": 64, "height": 48, "enhancement_bytes": 900, **facts}
     return cat.NewFrame(
         edge_id=edge_id,
-        boot_id=BOOT,
-        seq=seq,
         camera="yard",
-        captured_ns=1,
         received_ns=2,
-        width=64,
-        height=48,
-        key_seq=key_seq,
+        info=FrameInfo(boot_id=BOOT, seq=seq, key_seq=key_seq, **facts),
         base_blob=f"base/{edge_id}/{BOOT}/{seq}.slk",
         base_bytes=100,
-        enhancement_bytes=900,
     )
 
 
@@ -103,7 +100,7 @@ def test_a_review_may_give_way_to_one_nearby(catalogue: cat.Catalogue) -> None:
 
     def reviewed(seq: int, captured_ns: int, apart_ns: int, edge_id: str = "gate") -> bool:
         before = count(catalogue, cat.Review)
-        of_it = replace(frame(seq, edge_id=edge_id), captured_ns=captured_ns)
+        of_it = frame(seq, edge_id=edge_id, captured_ns=captured_ns)
         wish = cat.NewReview("uncertain: cat 0.50", 5, apart_ns)
         assert cat.store_frame(catalogue, of_it, [box()], detector="tiny", reasons=[wish], now_ns=1)
         return count(catalogue, cat.Review) == before + 1

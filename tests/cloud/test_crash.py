@@ -125,8 +125,8 @@ def test_a_gateway_killed_again_and_again_keeps_every_acknowledged_frame_once(tm
         seen: Counter[int] = Counter()
         while leased := broker.lease(16, 60):
             for item in leased:
-                assert item.frame.payload == item.frame.seq.to_bytes(4, "big") * 200
-                seen[item.frame.seq] += 1
+                assert item.frame.payload == item.frame.info.seq.to_bytes(4, "big") * 200
+                seen[item.frame.info.seq] += 1
         assert seen == Counter(range(FRAMES))
         assert broker.stats()["received"] == FRAMES
 

@@ -88,7 +88,7 @@ COLUMNS = """id INTEGER PRIMARY KEY AUTOINCREMENT,
     attempts INTEGER NOT NULL, why TEXT, payload_bytes INTEGER NOT NULL, edge_id TEXT NOT NULL, camera TEXT NOT NULL,
     boot_id TEXT NOT NULL, seq INTEGER NOT NULL, captured_ns INTEGER NOT NULL, received_ns INTEGER NOT NULL,
     width INTEGER NOT NULL, height INTEGER NOT NULL, key_seq INTEGER, enhancement_bytes INTEGER NOT NULL"""
-FRAME = f"'gate', 'yard', '{queued(0).boot_id}'"
+FRAME = f"'gate', 'yard', '{queued(0).info.boot_id}'"
 LIVE = f"(1, 'leased', 5.0, 'w1', 1, NULL, 10, {FRAME}, 0, 5, 6000000000, 64, 48, NULL, 900"
 DEAD = f"(2, 'dead', 5.0, NULL, 6, 'bad magic', 10, {FRAME}, 1, 5, 6000000000, 64, 48, NULL, 900"
 LIVE_PAYLOAD, DEAD_PAYLOAD = queued(0).payload.hex(), queued(1).payload.hex()
@@ -156,7 +156,7 @@ def test_queue_ledger_and_requests_change_together_or_not_at_all(tmp_path: Path)
         requests.ask("gate", BOOT, 0, deadline=9, priority=1, blob_gone=False, now=1.0)
         raise RuntimeError
     ledger.forget()
-    assert (queue.depth, ledger.received("gate", queued(0).boot_id).cumulative) == (0, -1)
+    assert (queue.depth, ledger.received("gate", queued(0).info.boot_id).cumulative) == (0, -1)
     assert requests.of_frame("gate", BOOT, 0) is None
     assert not db.in_transaction
     with transaction(db):

@@ -24,6 +24,7 @@ from secondlook.cloud.demo.edgestatus import EdgeStatus, EdgeTotals
 from secondlook.cloud.demo.report import count, make_report, percentiles, psnr_db
 from secondlook.cloud.storage.blobs import image_key, open_blobs
 from secondlook.shared.errors import StoreCorrupt
+from secondlook.shared.packet import FrameInfo
 
 BOOT = "0" * 32
 OTHER_BOOT = "1" * 32
@@ -41,17 +42,19 @@ def store(catalogue, seq, *, boot=BOOT, review=None, captured_ms=None):
     captured_ns = (1000 + seq * 100 if captured_ms is None else captured_ms) * MS
     frame = NewFrame(
         edge_id="demo",
-        boot_id=boot,
-        seq=seq,
         camera="c",
-        captured_ns=captured_ns,
         received_ns=captured_ns + 5 * MS,
-        width=8,
-        height=8,
-        key_seq=None,
+        info=FrameInfo(
+            boot_id=boot,
+            seq=seq,
+            captured_ns=captured_ns,
+            width=8,
+            height=8,
+            key_seq=None,
+            enhancement_bytes=1,
+        ),
         base_blob="base",
         base_bytes=1,
-        enhancement_bytes=1,
     )
     store_frame(
         catalogue,

@@ -96,7 +96,9 @@ class Site:
         if camera.keeps_to_credit:
             most = min(most, camera.credit // FRAME_BYTES)
         for seq in [camera.waiting[index] for index in range(min(most, 64))]:
-            frame = p.BaseFrame(BOOT, seq, int(self.now * 1e9), 8, 6, None, 9, bytes(FRAME_BYTES))
+            frame = p.BaseFrame(
+                p.FrameInfo(BOOT, seq, int(self.now * 1e9), 8, 6, None, 9), bytes(FRAME_BYTES)
+            )
             self._hear(self.intake.receive(camera.peer, frame.to_frames(), "", now=self.now))
         if not camera.keeps_to_credit:
             grave = p.Tombstone(BOOT, 10**9 + 2 * camera.next_seq, 10**9 + 2 * camera.next_seq, "age")
@@ -119,7 +121,7 @@ class Site:
 
     def _take(self, most: int) -> list[tuple[int, str, int]]:
         leased = self.queue.lease(most, ttl_seconds=TURN, worker="w", now=self.now)
-        return [(item.id, item.frame.edge_id, item.frame.seq) for item in leased]
+        return [(item.id, item.frame.edge_id, item.frame.info.seq) for item in leased]
 
 
 class OneLine(Site):

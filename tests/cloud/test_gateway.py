@@ -49,7 +49,7 @@ def test_frames_reach_a_worker_and_the_queue_empties(tmp_path: Path) -> None:
         while edge.expect().cumulative < 2:
             pass
         leased = broker.lease(2, 30)
-        assert [(item.frame.seq, item.frame.camera, item.frame.payload) for item in leased] == [
+        assert [(item.frame.info.seq, item.frame.camera, item.frame.payload) for item in leased] == [
             (0, "yard", b"\1" * 20),
             (1, "yard", b"\2" * 20),
         ]

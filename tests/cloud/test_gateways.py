@@ -84,7 +84,7 @@ def test_a_lease_outlives_its_gateway(config: CloudConfig) -> None:
         broker.ack([leased[0].id])
         broker.extend([leased[1].id], 60)
         broker.nack(leased[2].id, delay_seconds=0, why="its key has not come")
-        assert [(item.frame.seq, item.attempts) for item in other.lease(3, 60)] == [(2, 2)]
+        assert [(item.frame.info.seq, item.attempts) for item in other.lease(3, 60)] == [(2, 2)]
         assert other.stats()["depth"] == 2
 
 
@@ -111,7 +111,7 @@ def test_a_single_gateway_may_keep_its_ledger_to_itself(tmp_path: Path, nats_url
     with running(config) as gateway, Edge(gateway.edge_address) as edge, client(gateway) as broker:
         assert edge.hello().cumulative == 1
         deliver(edge, 1, 2)
-        assert [item.frame.seq for item in broker.lease(9, 30)] == [0, 1, 2]
+        assert [item.frame.info.seq for item in broker.lease(9, 30)] == [0, 1, 2]
 
 
 def test_tombstones_of_all_gateways_reach_a_worker(config: CloudConfig) -> None:
@@ -158,7 +158,7 @@ def is_taken(edge: Edge, seq: int) -> bool:
 
 def leases(broker: BrokerClient) -> list[int]:
     try:
-        return [item.frame.seq for item in broker.lease(4, 30)]
+        return [item.frame.info.seq for item in broker.lease(4, 30)]
     except StoreUnavailable:
         return []
 
@@ -313,14 +313,14 @@ def test_two_gateways_that_take_the_same_frames_count_each_once(two: list[Stores
         for start in range(0, 60, 3):
             batch = [queued(seq) for seq in range(start, start + 6)]
             assert stores.ledger.take(stores.queue, batch, [], now=time.time()) == {
-                ("gate", batch[0].boot_id)
+                ("gate", batch[0].info.boot_id)
             }
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(take, two))
     for stores in two:
         stores.ledger.see_edge("gate", camera="yard", software="test", now_ns=1)
-        assert stores.ledger.received("gate", queued(0).boot_id).cumulative == 62
+        assert stores.ledger.received("gate", queued(0).info.boot_id).cumulative == 62
         assert stores.ledger.totals() == {"received": 63, "redelivered": 2 * 120 - 63, "tombstones": 0}
         assert stores.queue.depth == 63
 

@@ -28,6 +28,7 @@ from secondlook.shared.errors import (
 )
 from secondlook.shared.layers import Layers
 from secondlook.shared.link import Received
+from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import GroupHead, join_layers
 from tests.cloud.helpers import BOOT, Edge, base_frame, grey, running, settings, wait_until
@@ -177,7 +178,7 @@ def test_a_picture_too_large_is_refused_by_its_header(blobs: Blobs) -> None:
 
 
 def queued(seq: int, key_seq: int | None, payload: bytes) -> QueuedFrame:
-    return QueuedFrame("gate", "", BOOT, seq, 0, 0, WIDTH, HEIGHT, key_seq, 1, payload)
+    return QueuedFrame("gate", "", 0, FrameInfo(BOOT, seq, 0, WIDTH, HEIGHT, key_seq, 1), payload)
 
 
 def test_the_gateway_takes_no_frame_of_a_group_ahead_of_the_one_before() -> None:
@@ -186,14 +187,14 @@ def test_the_gateway_takes_no_frame_of_a_group_ahead_of_the_one_before() -> None
 
     def taken(*numbers: int) -> list[int]:
         kept = with_keys([frames[number] for number in numbers], lambda *_: known)
-        return [frame.seq for frame in kept]
+        return [frame.info.seq for frame in kept]
 
     assert taken(1, 2, 3) == [1, 2, 3]
     assert taken(1, 3) == [1]
     assert taken(2, 3) == []
     assert taken(4, 6, 5) == [4, 5]
     plain = [queued(1, 0, b"\x89"), queued(3, 0, b"\x89")]
-    assert [frame.seq for frame in with_keys(plain, lambda *_: known)] == [1, 3]
+    assert [frame.info.seq for frame in with_keys(plain, lambda *_: known)] == [1, 3]
 
 
 @pytest.fixture

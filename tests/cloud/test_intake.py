@@ -64,7 +64,7 @@ class Room:
 
     def queued(self) -> list[int]:
         leased = self.queue.lease(100, ttl_seconds=1, worker="w", now=self.now)
-        return [item.frame.seq for item in leased]
+        return [item.frame.info.seq for item in leased]
 
 
 def enter(
@@ -102,7 +102,7 @@ class SlowQueue:
         return getattr(self._queue, name)
 
     def begin(self, batch: Sequence[QueuedFrame]) -> Callable[[], bool]:
-        self.begun.append([frame.seq for frame in batch])
+        self.begun.append([frame.info.seq for frame in batch])
         return lambda: self.is_settled
 
 
@@ -196,7 +196,7 @@ def test_what_comes_twice_is_queued_once_even_after_it_was_worked_off(room: Room
         room.say(frame)
     room.flush()
     leased = room.queue.lease(9, ttl_seconds=1, worker="w", now=room.now)
-    assert [item.frame.seq for item in leased] == [0, 1]
+    assert [item.frame.info.seq for item in leased] == [0, 1]
     room.queue.ack([item.id for item in leased], worker="w")
     room.say(base_frame(1))
     assert room.flush() == [p.Ack(BOOT, 1, (), 1000)]

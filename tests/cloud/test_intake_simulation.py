@@ -88,7 +88,7 @@ class RealGateway:
 
     def work(self, most: int, now: float) -> None:
         leased = self._queue.lease(most, ttl_seconds=1.0, worker="w", now=now) if most else []
-        frames = [(item.frame.boot_id, item.frame.seq) for item in leased]
+        frames = [(item.frame.info.boot_id, item.frame.info.seq) for item in leased]
         self._taken.update(frame for frame in frames if frame not in self._filed)
         self._queue.ack([item.id for item in leased], worker="w")
 

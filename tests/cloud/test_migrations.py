@@ -26,6 +26,7 @@ from secondlook.cloud.catalogue.schema import Base
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.main import main
 from secondlook.shared.errors import StoreCorrupt
+from secondlook.shared.packet import FrameInfo
 from tests import migration
 from tests.cloud.servers import PostgreSQL
 
@@ -201,7 +202,7 @@ def test_numbers_of_deleted_rows_are_not_given_out_again(old_url: str, engine: E
     with catalogue.writing() as session:
         for table in ("verdicts", "review_reasons", "reviews", "detections", "frames"):
             session.execute(text(f"DELETE FROM {table}"))
-    new = cat.NewFrame("gate", "cd" * 16, 0, "yard", 1, 2, 8, 6, None, "base/x/y/0.slk", 1, 2)
+    new = cat.NewFrame("gate", "yard", 2, FrameInfo("cd" * 16, 0, 1, 8, 6, None, 2), "base/x/y/0.slk", 1)
     assert cat.store_frame(
         catalogue, new, [], detector="tiny", reasons=[cat.NewReview("watched", 5)], now_ns=3
     )

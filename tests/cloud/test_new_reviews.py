@@ -49,7 +49,7 @@ class Store:
 
     def __call__(self, *reasons: cat.NewReview, at: float = 0.0, edge_id: str = "gate") -> int:
         self.seq += 1
-        new = replace(frame(self.seq, edge_id=edge_id), captured_ns=round(at * SECOND))
+        new = frame(self.seq, edge_id=edge_id, captured_ns=round(at * SECOND))
         assert cat.store_frame(
             self.catalogue,
             new,
@@ -146,7 +146,7 @@ def test_of_60_photographs_every_one_drawn_is_reviewed_and_doubt_has_its_share(
 def test_no_clock_of_a_camera_host_overflows_a_distance(catalogue: cat.Catalogue, captured_ns: int) -> None:
     huge = replace(doubt(), apart_ns=10**30)
     for seq, edge_id in enumerate(["gate", "gate", "barn"]):
-        new = replace(frame(seq, edge_id=edge_id), captured_ns=captured_ns, enhancement_bytes=LATEST_NS)
+        new = frame(seq, edge_id=edge_id, captured_ns=captured_ns, enhancement_bytes=LATEST_NS)
         assert cat.store_frame(
             catalogue, new, [box()], detector="tiny", reasons=[huge if seq else doubt()], now_ns=seq
         )

@@ -118,9 +118,17 @@ def test_other_arrays_are_no_pictures(folder, image):
         load_postfilter(folder, threads=1).apply(image)
 
 
-@pytest.mark.parametrize("changes", [
-    {"radius": None}, {"multiple": None}, {"radius": -1}, {"multiple": 0}, {"radius": "18"}, {"multiple": 1.0},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"radius": None},
+        {"multiple": None},
+        {"radius": -1},
+        {"multiple": 0},
+        {"radius": "18"},
+        {"multiple": 1.0},
+    ],
+)
 def test_manifests_without_what_tiling_needs(folder, tmp_path, changes):
     with pytest.raises(ModelCorrupt, match="radius or multiple"):
         load_postfilter(altered(folder, tmp_path / "bad", **changes))

@@ -31,7 +31,7 @@ def lease(queue: SqliteQueue, worker: str = "w1", now: float = 10.0) -> list[Lea
 
 
 def seqs(queue: SqliteQueue, worker: str = "w1", now: float = 10.0) -> list[int]:
-    return [leased.frame.seq for leased in lease(queue, worker, now)]
+    return [leased.frame.info.seq for leased in lease(queue, worker, now)]
 
 
 def test_a_full_disk_is_named_and_stores_nothing(path: Path) -> None:

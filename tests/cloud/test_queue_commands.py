@@ -41,7 +41,7 @@ def test_dead_frames_are_listed_shown_requeued_and_purged(
         while edge.expect().cumulative < 3:
             pass
         for item in broker.lease(9, 30):
-            broker.nack(item.id, delay_seconds=0, why=f"bad magic\n{item.frame.seq}")
+            broker.nack(item.id, delay_seconds=0, why=f"bad magic\n{item.frame.info.seq}")
         at = ("--gateway", gateway.broker_address)
         lines = say(capsys, "list", *at).splitlines()
         assert [line.rpartition("  ")[2] for line in lines] == [f"bad magic?{seq}" for seq in (3, 2, 1, 0)]
@@ -52,7 +52,7 @@ def test_dead_frames_are_listed_shown_requeued_and_purged(
         assert "camera: yard\n" in shown
         assert say(capsys, "requeue", numbers[0], *at) == "1 requeued\n"
         (again,) = broker.lease(9, 30)
-        assert (again.frame.seq, again.attempts) == (3, 1)
+        assert (again.frame.info.seq, again.attempts) == (3, 1)
         broker.ack([again.id])
         assert say(capsys, "purge", numbers[1], "987654", *at) == "1 purged\n"
         # The catalogue hears that the frame is gone for good.

@@ -10,7 +10,7 @@ import pytest
 
 from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, FrameQueue, QueuedFrame
 from secondlook.shared.errors import LeaseLost, QueueFull
-from secondlook.shared.packetfields import MAX_BASE_BYTES
+from secondlook.shared.packet import MAX_BASE_BYTES, FrameInfo
 from tests.cloud.helpers import wait_until
 from tests.cloud.queues import LIMITS, Engine, await_lease, await_leases, lease, put, queued, seqs
 
@@ -32,7 +32,9 @@ def test_items_leave_in_the_order_they_came_and_whole(engine: Engine) -> None:
 
 def test_every_field_survives(engine: Engine) -> None:
     queue = engine.open()
-    odd = QueuedFrame("a-1", "Höfe 7", "0f" * 16, 2**53 - 1, 2**63 - 1, 1, 65_535, 1, 2**53 - 2, 0, b"\0\xff")
+    odd = QueuedFrame(
+        "a-1", "Höfe 7", 1, FrameInfo("0f" * 16, 2**53 - 1, 2**63 - 1, 65_535, 1, 2**53 - 2, 0), b"\0\xff"
+    )
     assert put(queue, odd, queued(0)) == 2
     assert [item.frame for item in lease(queue)] == [odd, queued(0)]
 
@@ -68,7 +70,7 @@ def test_what_was_begun_and_never_put_leaves_the_next_batch_alone(engine: Engine
     queue = engine.open()
     queue.begin([queued(0)])
     assert put(queue, queued(1)) == 1
-    assert 1 in [item.frame.seq for item in lease(queue)]
+    assert 1 in [item.frame.info.seq for item in lease(queue)]
     queue.begin([queued(2)])
     queue.begin([queued(3)])
     assert put(queue, queued(3)) == 1
@@ -89,7 +91,7 @@ def test_an_expired_lease_makes_the_item_available_again(engine: Engine) -> None
     (held,) = lease(queue, ttl=0.5)
     assert lease(queue, worker="w2") == []
     again = await_lease(queue, worker="w2")
-    assert (again.id, again.attempts, again.frame.seq) == (held.id, 2, 0)
+    assert (again.id, again.attempts, again.frame.info.seq) == (held.id, 2, 0)
     with pytest.raises(LeaseLost):
         queue.extend([held.id], ttl_seconds=5, worker="w1", now=time.time())
     with pytest.raises(LeaseLost):
@@ -146,9 +148,9 @@ def test_an_item_whose_lease_ran_out_comes_alone_and_its_neighbours_lose_no_atte
         if not found:
             time.sleep(0.05)
             continue
-        if any(item.frame.seq < 4 for item in found):
+        if any(item.frame.info.seq < 4 for item in found):
             (alone,) = found
-            if alone.frame.seq == 1:
+            if alone.frame.info.seq == 1:
                 continue  # it kills its worker again
             assert alone.attempts == 1
         queue.ack([item.id for item in found], worker="w1")
@@ -165,7 +167,7 @@ def test_an_item_given_back_may_come_with_others(engine: Engine) -> None:
     for item in held:
         queue.nack(item.id, delay_seconds=0, worker="w1", why="its key is not here", now=time.time())
     again = lease(queue, 2)
-    assert [(item.frame.seq, item.attempts) for item in again] == [(0, 2), (1, 2)]
+    assert [(item.frame.info.seq, item.attempts) for item in again] == [(0, 2), (1, 2)]
 
 
 def test_extend_holds_an_item_beyond_its_first_lease(engine: Engine) -> None:
@@ -183,7 +185,7 @@ def test_extend_is_all_or_nothing(engine: Engine) -> None:
     (held,) = lease(queue, ttl=0.5)
     with pytest.raises(LeaseLost):
         queue.extend([held.id, held.id + 1], ttl_seconds=60, worker="w1", now=time.time())
-    assert await_lease(queue, worker="w2").frame.seq == 0
+    assert await_lease(queue, worker="w2").frame.info.seq == 0
 
 
 def test_what_was_acknowledged_is_held_by_nobody(engine: Engine) -> None:
@@ -206,7 +208,7 @@ def test_an_item_given_back_comes_after_its_delay(engine: Engine) -> None:
     queue.nack(quick.id, delay_seconds=0, worker="w1", why="its key is not here", now=time.time())
     assert seqs(lease(queue)) == [1]
     given_back = time.monotonic()
-    assert await_lease(queue).frame.seq == 0
+    assert await_lease(queue).frame.info.seq == 0
     assert time.monotonic() - given_back > 0.8
 
 
@@ -215,11 +217,11 @@ def test_a_poison_item_dies_with_its_reason_and_leaves_the_rest_alone(engine: En
     put(queue, queued(0), queued(1))
     for attempt in range(LIMITS.max_attempts):
         held = await_lease(queue)
-        assert (held.frame.seq, held.attempts) == (0, attempt + 1)
+        assert (held.frame.info.seq, held.attempts) == (0, attempt + 1)
         queue.nack(held.id, delay_seconds=0, worker="w1", why=f"bad magic {attempt}", now=time.time())
     assert seqs(lease(queue)) == [1]
     (dead,) = queue.dead(5)
-    assert (dead.edge_id, dead.boot_id, dead.seq) == ("gate", queued(0).boot_id, 0)
+    assert (dead.edge_id, dead.boot_id, dead.seq) == ("gate", queued(0).info.boot_id, 0)
     assert (dead.attempts, dead.why) == (3, "bad magic 2")
     assert (queue.depth, queue.dead_count) == (1, 1)
     queue.ack([dead.id], worker="w1")
@@ -342,12 +344,12 @@ def test_camera_hosts_are_served_in_turn(engine: Engine) -> None:
     put(queue, *(queued(seq, edge_id="flood") for seq in range(3000)))
     put(queue, queued(0, edge_id="honest"), queued(1, edge_id="honest"), queued(0, edge_id="third"))
     found = lease(queue, 2) + lease(queue, 2) + lease(queue, 2)
-    served = [(item.frame.edge_id, item.frame.seq) for item in found]
+    served = [(item.frame.edge_id, item.frame.info.seq) for item in found]
     assert {("honest", 0), ("honest", 1), ("third", 0)} < set(served)
     assert [seq for edge_id, seq in served if edge_id == "honest"] == [0, 1]
     assert [seq for edge_id, seq in served if edge_id == "flood"] == [0, 1, 2]
     put(queue, queued(2, edge_id="honest"))
-    assert ("honest", 2) in [(item.frame.edge_id, item.frame.seq) for item in lease(queue, 2)]
+    assert ("honest", 2) in [(item.frame.edge_id, item.frame.info.seq) for item in lease(queue, 2)]
 
 
 def test_one_camera_host_leaves_room_for_others(engine: Engine) -> None:

@@ -32,8 +32,8 @@ def drain(queue: FrameQueue) -> Counter[int]:
         assert time.monotonic() < deadline, "something neither comes nor goes"
         with contextlib.suppress(StoreUnavailable):
             for item in lease(queue, 16, ttl=5, worker="audit"):
-                seen[item.frame.seq] += 1
-                assert item.frame == queued(item.frame.seq, len(item.frame.payload))
+                seen[item.frame.info.seq] += 1
+                assert item.frame == queued(item.frame.info.seq, len(item.frame.payload))
                 queue.ack([item.id], worker="audit")
             if not queue.depth:
                 return seen
@@ -88,7 +88,7 @@ def test_a_broker_killed_again_and_again_keeps_what_it_acknowledged(own_nats: Na
                 kept.update(batch)
                 for item in lease(queue, 2, ttl=1.0):
                     queue.ack([item.id], worker="w1")
-                    acked.add(item.frame.seq)
+                    acked.add(item.frame.info.seq)
         except StoreUnavailable:
             killer.join()
         own_nats.start()

@@ -32,6 +32,7 @@ from secondlook.cloud.retention import run as retention_run
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
 from secondlook.main import main
 from secondlook.shared.errors import DiskFull, ReviewGone, StoreUnavailable, Unwritable
+from secondlook.shared.packet import FrameInfo
 from tests.cloud.servers import point_aws_at, s3_running, small_disk
 
 BOOT = "ab" * 16
@@ -89,7 +90,9 @@ class Site:
         seq, at_ns = next(self._seqs), int((NOW - days * DAY) * SECOND)
         blob = base_key("gate", BOOT, seq)
         self.blobs.put(blob, LAYER)
-        new = cat.NewFrame("gate", BOOT, seq, "yard", at_ns, at_ns, 8, 6, key, blob, len(LAYER), 50)
+        new = cat.NewFrame(
+            "gate", "yard", at_ns, FrameInfo(BOOT, seq, at_ns, 8, 6, key, 50), blob, len(LAYER)
+        )
         rule = Rule.AUDIT if review == AUDIT_SAMPLE else Rule.WATCHED
         reasons = [] if review is None else [cat.NewReview(review, 5, rule=rule)]
         assert cat.store_frame(self.catalogue, new, [], detector="tiny", reasons=reasons, now_ns=at_ns)

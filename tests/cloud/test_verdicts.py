@@ -10,6 +10,7 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ReviewConflict, ReviewNotFound
+from secondlook.shared.packet import FrameInfo
 
 BOOT = "ab" * 16
 SHOWN = "c" * 64
@@ -20,7 +21,7 @@ def catalogue(catalogue_url: str) -> Iterator[cat.Catalogue]:
     """Review 1: a ready frame of 64 x 48 with two boxes. Review 2: one that still waits."""
     catalogue = cat.open_catalogue(catalogue_url)
     for seq in range(2):
-        frame = cat.NewFrame("gate", BOOT, seq, "yard", 1, 2, 64, 48, None, "base/x.slk", 100, 900)
+        frame = cat.NewFrame("gate", "yard", 2, FrameInfo(BOOT, seq, 1, 64, 48, None, 900), "base/x.slk", 100)
         boxes = [Detection("cat", 0.5, (1.0, 2.0, 30.0, 40.0)), Detection("dog", 0.9, (5.0, 5.0, 9.0, 9.0))]
         review = cat.NewReview(reason="uncertain", priority=5 - seq)
         cat.store_frame(catalogue, frame, boxes, detector="tiny", reasons=[review], now_ns=10)

@@ -19,7 +19,7 @@ from secondlook.cloud.config import PolicyConfig, WorkerConfig
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import DetectorError, LeaseLost, UnsupportedStore
-from secondlook.shared.packetfields import MAX_ENHANCEMENT_BYTES, MAX_NS
+from secondlook.shared.packet import MAX_ENHANCEMENT_BYTES, MAX_NS
 from secondlook.shared.tiles import run_tiled, told_of_tiles
 from tests.cloud.helpers import OneBox, PlainCodec, base_frame, grey
 from tests.cloud.test_workers import Site, site

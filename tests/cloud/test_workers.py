@@ -80,7 +80,7 @@ class Site:
     def deliver(self, *frames: p.BaseFrame | p.Tombstone) -> None:
         for frame in frames:
             self.edge.send(frame)
-        last = max(frame.last_seq if isinstance(frame, p.Tombstone) else frame.seq for frame in frames)
+        last = max(frame.last_seq if isinstance(frame, p.Tombstone) else frame.info.seq for frame in frames)
         while self.edge.expect().cumulative < last:
             pass
 
@@ -161,8 +161,8 @@ def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
     site: Site, monkeypatch: pytest.MonkeyPatch, frame: p.BaseFrame, why: str
 ) -> None:
     monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
-    if frame.key_seq is not None:  # the gateway takes no delta ahead of its key, unless that is given up
-        site.edge.send(p.Tombstone(BOOT, frame.key_seq, frame.key_seq, "spool-full"))
+    if frame.info.key_seq is not None:  # the gateway takes no delta ahead of its key, unless that is given up
+        site.edge.send(p.Tombstone(BOOT, frame.info.key_seq, frame.info.key_seq, "spool-full"))
         site.edge.expect()
     site.edge.send(frame)
     site.edge.expect()
@@ -172,7 +172,7 @@ def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
         site.machine.step()
     assert site.frames() == [(7, 1)]
     (dead,) = site.broker.stats()["dead_frames"]
-    assert dead["seq"] == frame.seq
+    assert dead["seq"] == frame.info.seq
     assert why in dead["why"]
 
 

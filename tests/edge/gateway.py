@@ -127,11 +127,11 @@ class SmallGateway:
         if who not in self._greeted:
             return [p.Fault("hello-first", "say hello")]
         if isinstance(packet, p.BaseFrame):
-            memory.arrivals[packet.boot_id, packet.seq] += 1
+            memory.arrivals[packet.info.boot_id, packet.info.seq] += 1
             if not self.acknowledges(packet):
                 return []
-            memory.frames[packet.boot_id, packet.seq] = packet
-            return [self._ack(packet.boot_id, packet.seq, packet.seq)]
+            memory.frames[packet.info.boot_id, packet.info.seq] = packet
+            return [self._ack(packet.info.boot_id, packet.info.seq, packet.info.seq)]
         if isinstance(packet, p.Tombstone):
             memory.tombstones.append(packet)
             if self.forgets_tombstones:

@@ -26,8 +26,7 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.camera import Frame
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.encode import FrameEncoder
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame, UnspooledTombstone
+from secondlook.edge.spool import Spool, SpooledFrame, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
 from secondlook.shared.layers import Encoded, Key, Layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until
@@ -54,16 +53,16 @@ def still(width: int = 64) -> Frame:
 
 
 def test_keys_come_at_their_interval_and_when_the_size_changes() -> None:
-    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4))
+    encoder = FrameEncoder(PlainCodec(), CodecConfig(key_interval=4), "ab" * 16)
     frames = [encoder.encode(still(width)) for width in (64, 64, 64, 32, 32, 32)]
-    assert [frame.seq for frame in frames] == list(range(6))
-    assert [frame.key_seq for frame in frames] == [None, 0, 0, None, None, 4]
+    assert [frame.info.seq for frame in frames] == list(range(6))
+    assert [frame.info.key_seq for frame in frames] == [None, 0, 0, None, None, 4]
     assert [frame.base for frame in frames] == [b"K", b"D", b"D", b"K", b"K", b"D"]
-    assert (frames[3].width, frames[3].height, frames[3].captured_ns) == (32, 48, 5)
+    assert (frames[3].info.width, frames[3].info.height, frames[3].info.captured_ns) == (32, 48, 5)
 
 
 def test_encoding_times_are_kept() -> None:
-    encoder = FrameEncoder(PlainCodec(), CodecConfig())
+    encoder = FrameEncoder(PlainCodec(), CodecConfig(), "ab" * 16)
     assert (encoder.milliseconds(0.5), encoder.frames_per_second()) == (None, None)
     encoder._milliseconds.extend(range(1, 101))
     assert (encoder.milliseconds(0.5), encoder.milliseconds(0.95)) == (50, 95)
@@ -109,7 +108,7 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
     rate = found.pop("encode_fps")
     assert isinstance(rate, float) and rate > 1
     assert found.pop("bytes_enhancement_stored") == sum(
-        frame.enhancement_bytes for frame in memory.frames.values()
+        frame.info.enhancement_bytes for frame in memory.frames.values()
     )
     for name in ("time", "last_frame"):
         said = datetime.fromisoformat(str(found.pop(name)).replace("Z", "+00:00"))
@@ -426,7 +425,7 @@ def test_the_command_delivers_with_the_real_codec_and_stops_on_sigterm(tmp_path:
         _, complaints = agent.communicate(timeout=20)
     gateway.stop()
     assert agent.returncode == 0, complaints
-    assert {(frame.width, frame.height) for frame in memory.frames.values()} == {(32, 24)}
+    assert {(frame.info.width, frame.info.height) for frame in memory.frames.values()} == {(32, 24)}
     assert len(memory.arrivals) == status(tmp_path)["acknowledged"] == 4
 
 

@@ -34,7 +34,7 @@ def codec():
 
 
 def encoder(codec, **settings) -> VideoFrameEncoder:
-    made = choose_encoder(codec, CodecConfig(family="video", **settings), SourceConfig("demo:"))
+    made = choose_encoder(codec, CodecConfig(family="video", **settings), SourceConfig("demo:"), "ab" * 16)
     assert isinstance(made, VideoFrameEncoder)
     return made
 
@@ -42,8 +42,8 @@ def encoder(codec, **settings) -> VideoFrameEncoder:
 def test_each_group_begins_with_a_head_and_its_places_follow_the_sequence(codec) -> None:
     at_work = encoder(codec, group_frames=3, base_quality=40)
     frames = [at_work.encode(shot(number)) for number in range(7)]
-    assert [frame.seq for frame in frames] == list(range(7))
-    assert [frame.key_seq for frame in frames] == [None, 0, 0, None, 3, 3, None]
+    assert [frame.info.seq for frame in frames] == list(range(7))
+    assert [frame.info.key_seq for frame in frames] == [None, 0, 0, None, 3, 3, None]
     decoder = None
     for number, frame in enumerate(frames):
         packet = parse_base(frame.base)
@@ -51,7 +51,7 @@ def test_each_group_begins_with_a_head_and_its_places_follow_the_sequence(codec)
             decoder, packet = GroupDecoder(packet.background.to_bytes()), packet.frame
         assert decoder is not None and packet.place == number % 3 + 1
         assert psnr(decoder.decode(packet.to_bytes()), shot(number).image) > 26
-        assert (frame.width, frame.height, frame.captured_ns) == (96, 64, number * 10**8)
+        assert (frame.info.width, frame.info.height, frame.info.captured_ns) == (96, 64, number * 10**8)
     assert at_work.milliseconds(0.5) is not None
 
 
@@ -63,10 +63,10 @@ def test_the_enhancement_is_the_picture_in_both_layers_of_the_model(codec) -> No
 
 def test_a_group_that_was_ended_goes_on_as_another(codec) -> None:
     at_work = encoder(codec)
-    assert [at_work.encode(shot(number)).key_seq for number in range(2)] == [None, 0]
+    assert [at_work.encode(shot(number)).info.key_seq for number in range(2)] == [None, 0]
     at_work.end_group()
-    assert [at_work.encode(shot(number)).key_seq for number in (2, 3)] == [None, 2]
-    assert at_work.encode(shot(4, photo(48, 64))).key_seq is None, "another size"
+    assert [at_work.encode(shot(number)).info.key_seq for number in (2, 3)] == [None, 2]
+    assert at_work.encode(shot(4, photo(48, 64))).info.key_seq is None, "another size"
 
 
 def test_a_frame_too_large_for_the_family_is_coded_by_the_model(codec, monkeypatch) -> None:
@@ -74,7 +74,7 @@ def test_a_frame_too_large_for_the_family_is_coded_by_the_model(codec, monkeypat
     at_work = encoder(codec)
     frames = [at_work.encode(shot(0)), at_work.encode(shot(1, photo(48, 64))), at_work.encode(shot(2))]
     assert [frame.base[:1] for frame in frames] == [b"\x89", b"\x8a", b"\x89"]
-    assert [frame.key_seq for frame in frames] == [None, None, None]
+    assert [frame.info.key_seq for frame in frames] == [None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_source_chooses_where_the_settings_leave_it_to_it(
 ) -> None:
     caplog.set_level(logging.INFO)
     source = SourceConfig(address.replace("FOLDER", str(tmp_path)))
-    made = choose_encoder(codec, CodecConfig(family=family), source)
+    made = choose_encoder(codec, CodecConfig(family=family), source, "ab" * 16)
     assert isinstance(made, VideoFrameEncoder) is is_video
     told = [record.message for record in caplog.records]
     if is_video:
@@ -135,7 +135,7 @@ def test_a_lost_batch_and_a_full_spool_end_the_group(codec, tmp_path: Path) -> N
     keys = []
     for dropped in (0, 0, 1, 0, None, 0, 0):
         agent._take(shot(len(keys)))
-        keys.append(agent._batch[-1].key_seq)
+        keys.append(agent._batch[-1].info.key_seq)
         spool.dropped = dropped
         agent._commit(spool, Uplink())
         if dropped is None:

@@ -7,8 +7,7 @@ import zlib
 import pytest
 
 from secondlook.edge.enhance import Responder
-from secondlook.shared.packet import ChunkCredit, EnhancementRequest, Refusal
-from secondlook.shared.packetfields import MAX_CHUNK_BYTES
+from secondlook.shared.packet import MAX_CHUNK_BYTES, ChunkCredit, EnhancementRequest, Refusal
 
 BOOT = "a" * 32
 LAYER = bytes(range(251)) * 2000  # 502,000 bytes: eight chunks

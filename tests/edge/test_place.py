@@ -22,8 +22,7 @@ import pytest
 from secondlook.edge.agent import Agent
 from secondlook.edge.config import EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.place import PlaceKeeper, Taken
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame, UnspooledTombstone
+from secondlook.edge.spool import Spool, SpooledFrame, UnspooledTombstone
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.servers import write_video
 from tests.edge.test_agent import PlainCodec

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 from secondlook.edge.config import SpoolConfig
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Restored, Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
+from secondlook.edge.restored import Restored
+from secondlook.edge.spool import Safe, Spool, SpooledFrame, SpooledTombstone, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
+from secondlook.shared.packet import FrameInfo
 
 BOOT, LATER = "a" * 32, "b" * 32
 SECOND = 10**9
@@ -24,7 +25,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def frame(seq: int, *, size: int = 100, key: int | None = None, at: int = 0) -> SpooledFrame:
-    return SpooledFrame(seq, at, 64, 48, key, bytes([seq % 256]) * (size // 2), b"e" * (size - size // 2))
+    return SpooledFrame(
+        FrameInfo(BOOT, seq, at, 64, 48, key, size - size // 2),
+        bytes([seq % 256]) * (size // 2),
+        b"e" * (size - size // 2),
+    )
 
 
 def spool(folder: Path, boot: str = BOOT, now_ns: int = 0, **settings: object) -> Spool:
@@ -32,7 +37,7 @@ def spool(folder: Path, boot: str = BOOT, now_ns: int = 0, **settings: object) -
 
 
 def held(store: Spool, boot: str = BOOT) -> list[int]:
-    return [pending.seq for pending in store.read(boot, 0, 10**9)]
+    return [pending.info.seq for pending in store.read(boot, 0, 10**9)]
 
 
 def spans(tombstones: list[SpooledTombstone]) -> list[tuple[int, int, str]]:
@@ -43,9 +48,16 @@ def test_frames_come_back_in_order_until_safe(tmp_path: Path) -> None:
     store = spool(tmp_path)
     store.put([frame(0), frame(1, key=0), frame(2)], 0)
     (first, second, _) = store.read(BOOT, 0, 10**9)
-    assert (first.base, first.enhancement_bytes, first.key_seq, second.key_seq) == (b"\0" * 50, 50, None, 0)
-    assert [pending.seq for pending in store.read(BOOT, 1, 60)] == [1]
-    assert [pending.seq for pending in store.read(BOOT, 1, 1)] == [1], "one frame comes whatever its size"
+    assert (first.payload, first.info.enhancement_bytes, first.info.key_seq, second.info.key_seq) == (
+        b"\0" * 50,
+        50,
+        None,
+        0,
+    )
+    assert [pending.info.seq for pending in store.read(BOOT, 1, 60)] == [1]
+    assert [pending.info.seq for pending in store.read(BOOT, 1, 1)] == [1], (
+        "one frame comes whatever its size"
+    )
     assert store.bounds(BOOT) == (0, 3)
     assert store.mark_safe([Safe(BOOT, 0, ((2, 2),))]) == 2
     assert store.mark_safe([Safe(BOOT, 0)]) == 0
@@ -235,7 +247,7 @@ def test_a_spool_of_version_1_is_taken_over(tmp_path: Path) -> None:
     store = spool(tmp_path, LATER, 10**18, max_age_seconds=3600)
     store.put([frame(0)], 10**18)
     (pending,) = store.read(BOOT, 0, 10**9)
-    assert (pending.base, pending.captured_ns) == (b"abc", 5)
+    assert (pending.payload, pending.info.captured_ns) == (b"abc", 5)
     assert store.pin(BOOT, 0, 5.0)
 
 
@@ -343,14 +355,15 @@ _WRITER = """
 import sys
 from pathlib import Path
 from secondlook.edge.config import SpoolConfig
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import SpooledFrame
+from secondlook.edge.spool import Spool, SpooledFrame
+from secondlook.shared.packet import FrameInfo
 
 store = Spool(Path(sys.argv[1]), SpoolConfig(min_free_bytes=0, max_bytes=400_000), sys.argv[2], 0)
 seq = 0
 while True:
     bases = [bytes([(seq + n) % 251]) * 3000 for n in range(3)]
-    store.put([SpooledFrame(seq + n, 0, 8, 8, None, base, b"e" * 9000) for n, base in enumerate(bases)], 0)
+    infos = [FrameInfo(sys.argv[2], seq + n, 0, 8, 8, None, 9000) for n in range(3)]
+    store.put([SpooledFrame(info, base, b"e" * 9000) for info, base in zip(infos, bases)], 0)
     seq += 3
     print(seq, flush=True)
 """
@@ -370,13 +383,13 @@ def test_nothing_that_was_put_is_lost_by_sigkill(tmp_path: Path, lines: int) -> 
     written = max([written, *(int(line) for line in rest[:-1])])
     store = spool(tmp_path, LATER)
     found = store.read(BOOT, 0, 10**9)
-    seqs = {pending.seq for pending in found}
+    seqs = {pending.info.seq for pending in found}
     for tombstone in store.tombstones(0):
         seqs |= set(range(tombstone.first_seq, tombstone.last_seq + 1))
     _, following = store.bounds(BOOT)
     assert following >= written
     assert seqs == set(range(following)), "each frame is there or under a tombstone, and nothing half"
     assert following % 3 == 0, "a batch is there whole or not at all"
-    assert all(pending.base == bytes([pending.seq % 251]) * 3000 for pending in found)
+    assert all(pending.payload == bytes([pending.info.seq % 251]) * 3000 for pending in found)
     assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert store.size_bytes == 12_000 * len(found) <= 400_000

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe, SpooledFrame
+from secondlook.edge.spool import Safe, Spool, SpooledFrame
 from secondlook.shared.link import Received
-from secondlook.shared.packetfields import MAX_BASE_BYTES
+from secondlook.shared.packet import MAX_BASE_BYTES, FrameInfo
 from tests.edge.test_spool import BOOT, LATER, SECOND, held, spans, spool
 
 
 def grouped(seq: int, first: int, *, size: int = 100) -> SpooledFrame:
     """A frame of the group that begins at `first`."""
     base = b"\x8a" + bytes(size // 2 - 1)
-    return SpooledFrame(seq, 0, 64, 48, None if seq == first else first, base, b"e" * (size // 2))
+    return SpooledFrame(
+        FrameInfo(BOOT, seq, 0, 64, 48, None if seq == first else first, size // 2),
+        base,
+        b"e" * (size // 2),
+    )
 
 
 def group(first: int, count: int) -> list[SpooledFrame]:
@@ -57,7 +60,7 @@ def test_what_arrives_behind_a_hole_is_dropped_until_a_new_group_begins(tmp_path
 @pytest.mark.parametrize("drop", ["newest", "oldest"])
 def test_a_frame_too_large_ends_its_group(tmp_path: Path, drop: str) -> None:
     store = spool(tmp_path, drop=drop)
-    huge = SpooledFrame(2, 0, 64, 48, 0, b"\x8a" + bytes(MAX_BASE_BYTES), b"")
+    huge = SpooledFrame(FrameInfo(BOOT, 2, 0, 64, 48, 0, 0), b"\x8a" + bytes(MAX_BASE_BYTES), b"")
     assert store.put([*group(0, 2), huge, grouped(3, 0), *group(4, 2)], 0) == 2
     assert held(store) == [0, 1, 4, 5]
     assert spans_of(store) == [(2, 2, "too-large"), (3, 3, "key-dropped")]
@@ -82,9 +85,9 @@ def test_a_delivered_head_stays_good_when_the_rest_of_its_group_ages(tmp_path: P
 
 def test_an_older_group_that_goes_does_not_hide_the_hole_in_the_newest(tmp_path: Path) -> None:
     store = spool(tmp_path, max_bytes=600)
-    huge = SpooledFrame(4, 0, 64, 48, 3, b"\x8a" + bytes(MAX_BASE_BYTES), b"")
+    huge = SpooledFrame(FrameInfo(BOOT, 4, 0, 64, 48, 3, 0), b"\x8a" + bytes(MAX_BASE_BYTES), b"")
     store.put([*group(0, 3), grouped(3, 3), huge], 0)
-    store.put([SpooledFrame(9, 0, 64, 48, None, b"\x8a" + bytes(399), b"")], 0)
+    store.put([SpooledFrame(FrameInfo(BOOT, 9, 0, 64, 48, None, 0), b"\x8a" + bytes(399), b"")], 0)
     assert held(store) == [3, 9]
     assert store.put([grouped(10, 3)], 0) == 1
 
@@ -128,7 +131,10 @@ def test_a_frame_that_arrives_for_a_group_with_a_lost_middle_is_dropped(tmp_path
 
 def test_deltas_of_a_model_need_their_key_alone(tmp_path: Path) -> None:
     store = spool(tmp_path, max_bytes=300, drop="keep-keys")
-    deltas = [SpooledFrame(seq, 0, 64, 48, 0 if seq else None, bytes(50), bytes(50)) for seq in range(4)]
+    deltas = [
+        SpooledFrame(FrameInfo(BOOT, seq, 0, 64, 48, 0 if seq else None, 50), bytes(50), bytes(50))
+        for seq in range(4)
+    ]
     store.put(deltas[:3], 0)
     assert store.put(deltas[3:], 0) == 1
     assert held(store) == [0, 2, 3]

@@ -17,12 +17,12 @@ import zmq.auth
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.keys import load_keys
-from secondlook.edge.spool import Spool
-from secondlook.edge.spoolrows import Safe, SpooledFrame
+from secondlook.edge.spool import Safe, Spool, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, KeyRejected, SecretExposed
 from secondlook.shared.link import Received
+from secondlook.shared.packet import FrameInfo
 from tests.chaos.proxy import Proxy, Weather
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
@@ -33,7 +33,9 @@ FAR = 2**62
 
 
 def frame(seq: int, enhancement: bytes = b"e" * 50) -> SpooledFrame:
-    return SpooledFrame(seq, 7, 64, 48, None, bytes([seq]) * 2000, enhancement)
+    return SpooledFrame(
+        FrameInfo(BOOT, seq, 7, 64, 48, None, len(enhancement)), bytes([seq]) * 2000, enhancement
+    )
 
 
 class Edge:
@@ -81,7 +83,7 @@ def test_frames_arrive_once_and_become_safe(edge: Edge, memory: Memory) -> None:
     edge.put(frame(10))
     wait_until(edge.all_safe)
     assert memory.arrivals == {(BOOT, seq): 1 for seq in range(11)}
-    assert memory.frames[BOOT, 3] == p.BaseFrame(BOOT, 3, 7, 64, 48, None, 50, bytes([3]) * 2000)
+    assert memory.frames[BOOT, 3] == p.BaseFrame(p.FrameInfo(BOOT, 3, 7, 64, 48, None, 50), bytes([3]) * 2000)
     wait_until(lambda: edge.uplink.acknowledged == 11)
     assert edge.uplink.state == "up"
     assert {hello.channel for hello in memory.hellos} == {"bulk", "control"}
@@ -179,7 +181,9 @@ def pinned(edge: Edge) -> int:
 def test_unacknowledged_frames_are_sent_again_in_time_and_after_a_restart(
     tmp_path: Path, memory: Memory
 ) -> None:
-    deaf = SmallGateway(memory, acknowledges=lambda it: it.seq not in (2, 3) or memory.arrivals[BOOT, 2] > 2)
+    deaf = SmallGateway(
+        memory, acknowledges=lambda it: it.info.seq not in (2, 3) or memory.arrivals[BOOT, 2] > 2
+    )
     edge = Edge(tmp_path, replace(QUICK, gateway=deaf.address))
     edge.put(*(frame(seq) for seq in range(6)))
     wait_until(edge.all_safe)

@@ -145,9 +145,15 @@ class Attack:
 def _meaning(layer: Bitstream) -> tuple[object, ...]:
     """All that a picture depends on, the payload aside: its symbols answer to the checksum."""
     return (
-        layer.quality, layer.base_quality, layer.width, layer.height, layer.reference is None, layer.reference_crc,
-        layer.symbol_crc, layer.base_symbol_crc,
-    )  # fmt: skip
+        layer.quality,
+        layer.base_quality,
+        layer.width,
+        layer.height,
+        layer.reference is None,
+        layer.reference_crc,
+        layer.symbol_crc,
+        layer.base_symbol_crc,
+    )
 
 
 def _claimed(stream: Stream) -> tuple[int, int]:

@@ -44,9 +44,14 @@ def corpus() -> list[Group]:
     """Small groups of every encoder: photographs and noise, at low and high qualities. H.264 first: most are that."""
     groups = []
     recipes: list[tuple[EncoderName, int, int, int]] = [
-        ("x264", 32, 48, 16), ("x264", 37, 71, 40), ("x264", 64, 64, 63), ("x265", 48, 64, 16), ("x265", 64, 71, 50),
-        ("svtav1", 64, 64, 16), ("svtav1", 71, 80, 50),
-    ]  # fmt: skip
+        ("x264", 32, 48, 16),
+        ("x264", 37, 71, 40),
+        ("x264", 64, 64, 63),
+        ("x265", 48, 64, 16),
+        ("x265", 64, 71, 50),
+        ("svtav1", 64, 64, 16),
+        ("svtav1", 71, 80, 50),
+    ]
     for number, (encoder, height, width, quality) in enumerate(recipes):
         coder = VideoEncoder(VideoSettings(encoder))
         ground = noise(height, width) if quality == 63 else photo(height, width, seed=number)
@@ -137,7 +142,8 @@ def _sealed(rng: Random, group: Group, other: Group) -> Group:
 
 KINDS: dict[str, tuple[int, Callable[[Random, Group, Group], Group]]] = {
     "bits of payloads": (
-        30, lambda rng, group, other: _in_a_frame(rng, group, lambda data: _flip(rng, data, FRAME_HEADER_BYTES))
+        30,
+        lambda rng, group, other: _in_a_frame(rng, group, lambda data: _flip(rng, data, FRAME_HEADER_BYTES)),
     ),
     "bits of frames": (8, lambda rng, group, other: _in_a_frame(rng, group, lambda data: _flip(rng, data))),
     "cut": (8, lambda rng, group, other: _in_a_frame(rng, group, lambda data: _cut(rng, data, 0))),
@@ -150,15 +156,22 @@ KINDS: dict[str, tuple[int, Callable[[Random, Group, Group], Group]]] = {
     "rehung": (10, _rehung),
     "shuffled": (6, _shuffled),
     "bits of the background": (
-        10, lambda rng, group, other: replace(group, background=_flip(rng, group.background, 2))
+        10,
+        lambda rng, group, other: replace(group, background=_flip(rng, group.background, 2)),
     ),
-    "cut background": (4, lambda rng, group, other: replace(group, background=_cut(rng, group.background, 0))),
+    "cut background": (
+        4,
+        lambda rng, group, other: replace(group, background=_cut(rng, group.background, 0)),
+    ),
     "spliced background": (
-        8, lambda rng, group, other: replace(group, background=_splice(rng, group.background, 10, other.background))
+        8,
+        lambda rng, group, other: replace(
+            group, background=_splice(rng, group.background, 10, other.background)
+        ),
     ),
     "other parameter sets": (8, _other_sets),
     SEALED: (20, _sealed),
-}  # fmt: skip
+}
 
 
 class GroupAttack:

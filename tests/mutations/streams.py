@@ -44,10 +44,15 @@ def corpus(codec: LiteCodec) -> list[Stream]:
     """Keys and deltas of small frames: photographs, noise and a flat one, at low, middling and high qualities."""
     streams = []
     for height, width, base_quality, quality, make in (
-        (16, 16, 16, 40, photo), (1, 1, 0, 0, photo), (64, 64, 8, 50, photo),
+        (16, 16, 16, 40, photo),
+        (1, 1, 0, 0, photo),
+        (64, 64, 8, 50, photo),
         (60, 60, 40, 40, lambda height, width: np.full((height, width, 3), 90, np.uint8)),
-        (40, 56, 50, 20, noise), (64, 64, 30, 63, noise), (100, 72, 16, 40, photo), (90, 130, 63, 32, photo),
-    ):  # fmt: skip
+        (40, 56, 50, 20, noise),
+        (64, 64, 30, 63, noise),
+        (100, 72, 16, 40, photo),
+        (90, 130, 63, 32, photo),
+    ):
         image = make(height, width)
         coded = codec.encode(image, base_quality=base_quality, quality=quality, sequence=7)
         streams.append(Stream(coded.layers))
@@ -101,9 +106,13 @@ class Mutator:
         (payload, crc), (upper_payload, upper_crc) = forged
         base = dataclasses.replace(base, payload=payload, symbol_crc=crc, base_symbol_crc=crc)
         enhancement = dataclasses.replace(
-            enhancement, reference=None, reference_crc=0, payload=upper_payload, symbol_crc=upper_crc,
+            enhancement,
+            reference=None,
+            reference_crc=0,
+            payload=upper_payload,
+            symbol_crc=upper_crc,
             base_symbol_crc=crc,
-        )  # fmt: skip
+        )
         return Stream(Layers(base.to_bytes(), enhancement.to_bytes()))
 
 
@@ -234,19 +243,31 @@ def _maps(rng: Random, stream: Stream, mutator: Mutator) -> Stream:
 def _swaps(rng: Random, stream: Stream, mutator: Mutator) -> Stream:
     """Layers and keys of different frames, or in each other's place."""
     a, b = stream.layers, mutator.other(rng).layers
-    layers = rng.choice([
-        Layers(a.base, b.enhancement), Layers(b.base, a.enhancement), Layers(a.enhancement, a.base),
-        Layers(a.base, a.base), Layers(a.enhancement, a.enhancement), a,
-    ])  # fmt: skip
+    layers = rng.choice(
+        [
+            Layers(a.base, b.enhancement),
+            Layers(b.base, a.enhancement),
+            Layers(a.enhancement, a.base),
+            Layers(a.base, a.base),
+            Layers(a.enhancement, a.enhancement),
+            a,
+        ]
+    )
     return Stream(layers, rng.choice([None, stream.key, b, a, Layers(b.base, a.enhancement)]))
 
 
 def _claims(rng: Random, stream: Stream, mutator: Mutator) -> Stream:
     """Another size or quality in all layers alike, also in those of the key, so that they agree with each other."""
-    size = rng.choice([
-        (rng.randint(1, 200), rng.randint(1, 200)), (MAX_SIDE, 4096), (MAX_SIDE, 1), (1, MAX_SIDE), (7680, 4320),
-        (rng.randint(1, MAX_SIDE), rng.randint(1, 4096)),
-    ])  # fmt: skip
+    size = rng.choice(
+        [
+            (rng.randint(1, 200), rng.randint(1, 200)),
+            (MAX_SIDE, 4096),
+            (MAX_SIDE, 1),
+            (1, MAX_SIDE),
+            (7680, 4320),
+            (rng.randint(1, MAX_SIDE), rng.randint(1, 4096)),
+        ]
+    )
     qualities = rng.randint(0, MAX_QUALITY), rng.randint(0, MAX_QUALITY)
     resize = rng.random() < 0.6
 
@@ -292,7 +313,16 @@ def _forges(rng: Random, stream: Stream, mutator: Mutator) -> Stream:
 
 
 KINDS: dict[str, tuple[int, Callable[[Random, Stream, Mutator], Stream]]] = {
-    "flips": (6, _flips), "splices": (6, _splices), "cuts": (4, _cuts), "grows": (4, _grows),
-    "header": (5, _header), "lengths": (2, _lengths), "payloads": (6, _payloads), "maps": (2, _maps),
-    "swaps": (2, _swaps), "claims": (2, _claims), "transplants": (2, _transplants), "forges": (1, _forges),
-}  # fmt: skip
+    "flips": (6, _flips),
+    "splices": (6, _splices),
+    "cuts": (4, _cuts),
+    "grows": (4, _grows),
+    "header": (5, _header),
+    "lengths": (2, _lengths),
+    "payloads": (6, _payloads),
+    "maps": (2, _maps),
+    "swaps": (2, _swaps),
+    "claims": (2, _claims),
+    "transplants": (2, _transplants),
+    "forges": (1, _forges),
+}

@@ -29,9 +29,7 @@ from secondlook.shared.errors import (
 )
 
 HASH = bytes.fromhex("0123456789abcdef")
-BASE = Bitstream(
-    Codec.LITE, HASH, Layer.BASE, 16, 16, 768, 432, None, 0, 0xDEADBEEF, 0xDEADBEEF, b"payload"
-)  # fmt: skip
+BASE = Bitstream(Codec.LITE, HASH, Layer.BASE, 16, 16, 768, 432, None, 0, 0xDEADBEEF, 0xDEADBEEF, b"payload")
 ENHANCEMENT = dataclasses.replace(
     BASE, layer=Layer.ENHANCEMENT, quality=36, symbol_crc=0xCAFEF00D, payload=b"more"
 )
@@ -162,8 +160,15 @@ def test_reserved_bytes_must_be_zero(layer, at):
 
 @pytest.mark.parametrize(
     "width, height",
-    [(0, 1), (1, 0), (MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (65535, 65535), (MAX_SIDE, MAX_PIXELS // MAX_SIDE + 1)],
-)  # fmt: skip
+    [
+        (0, 1),
+        (1, 0),
+        (MAX_SIDE + 1, 1),
+        (1, MAX_SIDE + 1),
+        (65535, 65535),
+        (MAX_SIDE, MAX_PIXELS // MAX_SIDE + 1),
+    ],
+)
 def test_sizes_out_of_range_are_malformed(width, height):
     size = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     with pytest.raises(MalformedBitstream, match=f"{width}x{height}"):

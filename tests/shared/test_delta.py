@@ -32,9 +32,11 @@ def test_exact_bits():
 
 
 @given(
-    hnp.arrays(bool, st.tuples(st.integers(1, 12).map(lambda n: 4 * n), st.integers(1, 12).map(lambda n: 4 * n))),
+    hnp.arrays(
+        bool, st.tuples(st.integers(1, 12).map(lambda n: 4 * n), st.integers(1, 12).map(lambda n: 4 * n))
+    ),
     st.binary(max_size=20),
-)  # fmt: skip
+)
 def test_round_trip(keep, rest):
     found, behind = unpack_map(pack_map(keep) + rest, *keep.shape)
     assert np.array_equal(found, keep) and behind == rest

@@ -277,9 +277,16 @@ class FakeYolo:
 
 @pytest.mark.parametrize(
     ("device", "gpus", "expected"),
-    [("cpu", 2, "cpu"), ("auto", 0, "cpu"), ("auto", 1, "cuda:0"), ("cuda", 1, "cuda:0"), ("cuda:1", 2, "cuda:1"),
-     ("cuda", 0, None), ("cuda:2", 2, None)],
-)  # fmt: skip
+    [
+        ("cpu", 2, "cpu"),
+        ("auto", 0, "cpu"),
+        ("auto", 1, "cuda:0"),
+        ("cuda", 1, "cuda:0"),
+        ("cuda:1", 2, "cuda:1"),
+        ("cuda", 0, None),
+        ("cuda:2", 2, None),
+    ],
+)
 def test_a_detector_of_ultralytics(monkeypatch, device, gpus, expected):
     torch = SimpleNamespace(
         cuda=SimpleNamespace(device_count=lambda: gpus), set_num_threads=lambda number: None

@@ -215,9 +215,12 @@ class TorchConv:
         kernel = torch.from_numpy(weight[:, None] if depthwise else weight[:, :, None, None])
         bias = torch.from_numpy(self._conv.bias[quality] + np.float32(1 << (self._conv.shift - 1)))
         sums = torch.nn.functional.conv2d(
-            there, kernel.to(self._device), bias.to(self._device),
-            padding=int(depthwise), groups=len(weight) if depthwise else 1,
-        )  # fmt: skip
+            there,
+            kernel.to(self._device),
+            bias.to(self._device),
+            padding=int(depthwise),
+            groups=len(weight) if depthwise else 1,
+        )
         return np.floor(sums[0].cpu().numpy() * np.float32(2.0**-self._conv.shift))
 
 
@@ -303,8 +306,9 @@ def test_the_runtime_computes_them_in_float32(nets, layer, level, tmp_path):
     for node in graph.node:
         if node.op_type == "Cast":
             assert onnx.helper.get_attribute_value(node.attribute[0]) in (
-                onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8,
-            )  # fmt: skip
+                onnx.TensorProto.FLOAT,
+                onnx.TensorProto.UINT8,
+            )
     if level != "disabled":  # weights are unfolded from float16 on loading
         assert all(kept[node.input[1]] == onnx.TensorProto.FLOAT for node in products)
 
@@ -373,9 +377,13 @@ def test_latents_of_any_size_get_indexes_of_their_symbols(plain, seed, base_qual
     channels = NETWORKS["base"].index.weight.shape[0], NETWORKS["enhancement"].index.weight.shape[0]
     y = [rng.laplace(0, scale, (1, c, 8, 4)).astype(np.float32) for c in channels]
     coded = plain._run(
-        "quantise", y_base=y[0], y_enhancement=y[1], **plain._against(None, (8, 4), quality),
-        base_quality=np.array([base_quality]), quality=np.array([quality]),
-    )  # fmt: skip
+        "quantise",
+        y_base=y[0],
+        y_enhancement=y[1],
+        **plain._against(None, (8, 4), quality),
+        base_quality=np.array([base_quality]),
+        quality=np.array([quality]),
+    )
     base = coded["symbols_base"][0]
     for layer, q, lower in (("base", base_quality, None), ("enhancement", quality, base)):
         assert coded[f"symbols_{layer}"].dtype == np.int16

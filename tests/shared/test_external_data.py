@@ -43,9 +43,13 @@ def entry(key, value):
 # A float32[1] called w: its values here, or in the file w.bin.
 INSIDE = field(1, 1) + field(2, 1) + field(8, b"w") + field(9, np.float32(2).tobytes())
 OUTSIDE = (
-    field(1, 1) + field(2, 1) + field(8, b"w") + field(13, entry("location", "w.bin"))
-    + field(13, entry("length", "4")) + field(14, 1)
-)  # fmt: skip
+    field(1, 1)
+    + field(2, 1)
+    + field(8, b"w")
+    + field(13, entry("location", "w.bin"))
+    + field(13, entry("length", "4"))
+    + field(14, 1)
+)
 
 
 def value_info(name):
@@ -58,9 +62,12 @@ def model(tensor=INSIDE, *, initializer=None, node=b"", more=b""):
     """y = x * w as a serialized ONNX model: IR version 8, opset 13."""
     multiply = field(1, b"x") + field(1, b"w") + field(2, b"y") + field(4, b"Mul") + node
     graph = (
-        field(1, multiply) + field(2, b"g") + (field(5, tensor) if initializer is None else initializer)
-        + field(11, value_info("x")) + field(12, value_info("y"))
-    )  # fmt: skip
+        field(1, multiply)
+        + field(2, b"g")
+        + (field(5, tensor) if initializer is None else initializer)
+        + field(11, value_info("x"))
+        + field(12, value_info("y"))
+    )
     return field(1, 8) + field(7, graph) + field(8, field(2, 13)) + more
 
 
@@ -92,7 +99,7 @@ PLACES = {
     "default of a function": lambda tensor: model(more=field(25, field(11, attribute(t=tensor)))),
     "training": lambda tensor: model(more=field(20, field(1, graph_of(tensor)))),
     "second graph, merged into the first": lambda tensor: model(more=field(7, graph_of(tensor))),
-}  # fmt: skip
+}
 
 
 def folder_of(path, kind, file, data):

@@ -17,6 +17,10 @@ STEPS = 120
 WINDOW, ROOM = 1500, 3000
 
 
+def boot_of(packet: p.BaseFrame | p.Tombstone) -> str:
+    return packet.info.boot_id if isinstance(packet, p.BaseFrame) else packet.boot_id
+
+
 @dataclass
 class ModelGateway:
     """Rules 1 to 5 of PACKETS.md in as few lines as they take."""
@@ -44,7 +48,7 @@ class ModelGateway:
                 (peer, answer) for answer in (*before, p.Welcome(packet.boot_id, safe.cumulative, credit))
             ]
         assert isinstance(packet, p.BaseFrame | p.Tombstone)
-        if packet.boot_id not in self.greeted.get(peer, ()):
+        if boot_of(packet) not in self.greeted.get(peer, ()):
             return [(peer, p.Fault("hello-first", "say hello"))]
         self.batch.append((peer, packet))
         return []
@@ -52,18 +56,18 @@ class ModelGateway:
     def commit(self, now: float) -> list[tuple[int, p.Packet]]:
         batch, self.batch = self.batch, []
         for _, packet in batch:
-            safe = self.safe[packet.boot_id]
+            safe = self.safe[boot_of(packet)]
             if isinstance(packet, p.BaseFrame):
-                has_key = packet.key_seq is None or packet.key_seq in safe
-                frame = (packet.boot_id, packet.seq)
-                if has_key and safe.add(packet.seq) and not self._is_filed(frame):
+                has_key = packet.info.key_seq is None or packet.info.key_seq in safe
+                frame = (packet.info.boot_id, packet.info.seq)
+                if has_key and safe.add(packet.info.seq) and not self._is_filed(frame):
                     self.ever[frame] += 1
-                    self.queued[packet.boot_id, packet.seq] = len(packet.payload)
+                    self.queued[packet.info.boot_id, packet.info.seq] = len(packet.payload)
             else:
                 for seq in range(packet.first_seq, packet.last_seq + 1):
                     if safe.add(seq) and not self._is_filed((packet.boot_id, seq)):
                         self.gone[packet.boot_id, seq] += 1
-        return [(peer, self._ack(peer, boot)) for peer, boot in {(peer, q.boot_id) for peer, q in batch}]
+        return [(peer, self._ack(peer, boot)) for peer, boot in {(peer, boot_of(q)) for peer, q in batch}]
 
     def tick(self, now: float) -> list[tuple[int, p.Packet]]:
         if self._room() == 0:
@@ -136,7 +140,8 @@ class ForgetfulGateway(ModelGateway):
     def receive(self, peer: int, packet: p.Packet, now: float) -> list[tuple[int, p.Packet]]:
         answers = super().receive(peer, packet, now)
         if isinstance(packet, p.BaseFrame) and not answers:
-            return [(peer, p.Ack(packet.boot_id, -1, ((packet.seq, packet.seq),) if packet.seq else (), 500))]
+            seq = packet.info.seq
+            return [(peer, p.Ack(packet.info.boot_id, -1, ((seq, seq),) if seq else (), 500))]
         return answers
 
 

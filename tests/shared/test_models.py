@@ -132,7 +132,14 @@ def test_files_outside_the_folder(tmp_path, name):
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b"{}", b'{"name": "m", "kind": "codec"}',
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b"\xff\xfe",
+        b"{}",
+        b'{"name": "m", "kind": "codec"}',
         b'{"name": 1, "kind": "codec", "files": {}}',
         b'{"name": "m", "kind": null, "files": {}}',
         b'{"name": "m", "kind": "codec", "files": []}',
@@ -144,7 +151,7 @@ def test_files_outside_the_folder(tmp_path, name):
         b'{"name": "m", "kind": "codec", "files": {"a.onnx": {"sha256": 5, "bytes": 5}}}',
         b'{"name": "m", "kind": "codec", "files": {"\\ud800": {"sha256": "", "bytes": 5}}}',
     ],
-)  # fmt: skip
+)
 def test_manifests_that_are_none(tmp_path, text):
     folder = make(tmp_path, "m")
     (folder / "manifest.json").write_bytes(text)

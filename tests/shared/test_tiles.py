@@ -68,11 +68,17 @@ def every(codec):
     places = {"keep": keep[None, None].astype(np.float32)}
     return {
         "image": image[None],
-        "z_base": z_base[None], "symbols_base": lower.symbols[None], "reference_base": lower.latents[:, :, ::-1].copy(),
-        "z_enhancement": z_upper[None], "symbols_enhancement": upper.symbols[None],
+        "z_base": z_base[None],
+        "symbols_base": lower.symbols[None],
+        "reference_base": lower.latents[:, :, ::-1].copy(),
+        "z_enhancement": z_upper[None],
+        "symbols_enhancement": upper.symbols[None],
         "reference_enhancement": upper.latents[:, :, ::-1].copy(),
-        "latents_base": lower.latents, "latents_enhancement": upper.latents, **qualities, **places,
-    }  # fmt: skip
+        "latents_base": lower.latents,
+        "latents_enhancement": upper.latents,
+        **qualities,
+        **places,
+    }
 
 
 @pytest.fixture(

@@ -234,9 +234,16 @@ def test_frames_hold_one_picture_and_nothing_else(payload: bytes, coding: Coding
 
 @pytest.mark.parametrize(
     ("payload", "coding"),
-    [(b"", Coding.H264), (b"\x41", Coding.H264), (P_SLICE + START, Coding.H264), (b"\x02\1", Coding.H265),
-     (b"\x32\5\x30", Coding.AV1), (b"\x32", Coding.AV1), (b"\x32\x80", Coding.AV1)],
-)  # fmt: skip
+    [
+        (b"", Coding.H264),
+        (b"\x41", Coding.H264),
+        (P_SLICE + START, Coding.H264),
+        (b"\x02\1", Coding.H265),
+        (b"\x32\5\x30", Coding.AV1),
+        (b"\x32", Coding.AV1),
+        (b"\x32\x80", Coding.AV1),
+    ],
+)
 def test_payloads_that_end_too_soon_are_told(payload: bytes, coding: Coding) -> None:
     with pytest.raises(TruncatedBitstream):
         check_payload(payload, coding, key=False)

@@ -201,9 +201,9 @@ def test_drift_is_noticed(tmp_path, pair, coded, codec):
 
 
 def test_an_edge_sends_keys_only(codec):
-    encoder = FrameEncoder(codec, CodecConfig(key_interval=3))
+    encoder = FrameEncoder(codec, CodecConfig(key_interval=3), "ab" * 16)
     frames = [encoder.encode(Frame(photo(64, 64), k)) for k in range(2)]
-    assert [(f.seq, f.key_seq) for f in frames] == [(0, None), (1, None)]
+    assert [(f.info.seq, f.info.key_seq) for f in frames] == [(0, None), (1, None)]
     assert codec.decode_base(frames[1].base).shape == (64, 64, 3)
 
 

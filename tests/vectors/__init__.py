@@ -150,9 +150,12 @@ def write(folder: Path = FOLDER) -> list[str]:
     vectors = {}
     for number, (name, recipe) in enumerate(RECIPES.items()):
         coded = codec.encode(
-            recipe.picture(), base_quality=recipe.base_quality, quality=recipe.quality, sequence=number,
+            recipe.picture(),
+            base_quality=recipe.base_quality,
+            quality=recipe.quality,
+            sequence=number,
             key=keys[recipe.key] if recipe.key is not None else None,
-        )  # fmt: skip
+        )
         keys[name] = coded.key
         parts = {"base": coded.layers.base, "enhancement": coded.layers.enhancement}
         for part, data in parts.items():

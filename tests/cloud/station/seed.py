@@ -15,6 +15,7 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.decoding.files import lossless
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
 from secondlook.shared.detection import Detection
+from secondlook.shared.packet import FrameInfo
 
 BOOT = "ab" * 16
 SECOND = 1_000_000_000
@@ -82,17 +83,19 @@ def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, pri
     at = START + index * 7 * SECOND
     frame = cat.NewFrame(
         edge_id=edge_id,
-        boot_id=BOOT,
-        seq=index,
         camera=("North gate", "Yard")[index % 2],
-        captured_ns=at,
         received_ns=at + SECOND,
-        width=width,
-        height=height,
-        key_seq=None,
+        info=FrameInfo(
+            boot_id=BOOT,
+            seq=index,
+            captured_ns=at,
+            width=width,
+            height=height,
+            key_seq=None,
+            enhancement_bytes=21400 + 211 * index,
+        ),
         base_blob=base_key(edge_id, BOOT, index),
         base_bytes=2900 + 37 * index,
-        enhancement_bytes=21400 + 211 * index,
     )
     blobs.put(frame.base_blob, b"base layer")
     review = cat.NewReview(reason=REASONS[index % len(REASONS)], priority=priority)
