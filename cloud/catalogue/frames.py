@@ -87,7 +87,7 @@ def store_frame(
                 stored_bytes=frame.base_bytes,
                 top_score=max((detection.score for detection in detections), default=None),
             )
-            row.detections = [_box(detection, detector, frame.captured_ns) for detection in detections]
+            row.detections = [_box(detection, detector, frame.info.captured_ns) for detection in detections]
             session.add(row)
             session.flush()
             _cut_tombstones(session, row)

@@ -219,7 +219,7 @@ def _image(review: Review, root_path: str) -> dict[str, Any]:
     verified = (settled or (each_box and not incomplete)) and not contested
     return {
         "id": frame.id,
-        "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}{PurePosixPath(shown or 'x.webp').suffix}",
+        "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}{ending}",
         "width": frame.width,
         "height": frame.height,
         "date_captured": instant(frame.captured_ns).isoformat(),

@@ -1,4 +1,4 @@
-"""What the page fetches: lossless WebP whose hash is that of its bytes, and base pictures only where they are wanted."""
+"""What the page fetches: lossless WebP with the hash of its bytes, and base pictures only where they are wanted."""
 
 from __future__ import annotations
 
