@@ -269,6 +269,10 @@ class ReviewNotFound(ReviewError):
     pass
 
 
+class FrameNotFound(ReviewError):
+    pass
+
+
 class ReviewGone(ReviewNotFound):
     pass
 

@@ -20,7 +20,8 @@ from secondlook.cloud.catalogue.frames import (
     store_frame,
     store_tombstones,
 )
-from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, skipped_reviews
+from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, ask_for_review, skipped_reviews
+from secondlook.cloud.catalogue.preferences import preferences_of, set_preferences
 from secondlook.cloud.catalogue.reviews import (
     CAMERA_AWAY,
     MAX_ATTEMPTS,
@@ -94,6 +95,7 @@ __all__ = [
     "UndoneVerdict",
     "Verdict",
     "VerdictKind",
+    "ask_for_review",
     "begin_attempt",
     "check_catalogue",
     "claim_first",
@@ -113,12 +115,14 @@ __all__ = [
     "note_export",
     "open_catalogue",
     "park_review",
+    "preferences_of",
     "record_verdict",
     "release_claim",
     "release_review",
     "renew_claim",
     "retry_review",
     "set_base_image",
+    "set_preferences",
     "site_secret",
     "skipped_reviews",
     "store_frame",

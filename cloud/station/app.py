@@ -18,18 +18,23 @@ from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
+from secondlook.cloud.decoding.base import BaseDecoder
 from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
 from secondlook.cloud.station.claim_routes import build_claim_router
+from secondlook.cloud.station.frame_pictures import FramePictures
+from secondlook.cloud.station.frame_routes import build_frame_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.pages import build_pages
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import (
     AccountConflict,
     AccountNotFound,
     ConfigError,
+    FrameNotFound,
     KeyReused,
     LoginRefused,
     PasswordTooWeak,
@@ -41,11 +46,13 @@ from secondlook.shared.errors import (
     TooManyAttempts,
 )
 from secondlook.shared.health import STALL_SECONDS
+from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.version import __version__
 from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
 CLAIM_SECONDS = 120.0
+MAX_PIXELS = 36_000_000
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
 
@@ -53,6 +60,7 @@ _LOGIN = LoginLimits()
 _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
     (ReviewGone, HTTPStatus.GONE),
     (ReviewNotFound, HTTPStatus.NOT_FOUND),
+    (FrameNotFound, HTTPStatus.NOT_FOUND),
     (ReviewConflict, HTTPStatus.CONFLICT),
     (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LoginRefused, HTTPStatus.UNAUTHORIZED),
@@ -72,6 +80,8 @@ def create_app(
     blobs_url: str,
     title: str = "Secondlook",
     claim_seconds: float = CLAIM_SECONDS,
+    codec: Callable[[], LayeredCodec] = load_codec,
+    max_pixels: int = MAX_PIXELS,
     allowed_hosts: Collection[str] = LOOPBACK_NAMES,
     exposed: bool = False,
     trusted_proxies: Sequence[str] = (),
@@ -91,7 +101,8 @@ def create_app(
     ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count. ``origins``: what browsers show
     before the path where a proxy does not pass on the Host they asked for. ``root_path``: the folder, as "/review",
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
-    ``claim_seconds``: a frame whose
+    ``codec`` opens what decodes the base layers of up to ``max_pixels`` that nobody has made a picture of; it is called
+    when the first one is looked at. ``claim_seconds``: a frame whose
     page is heard of no more is free for others after this. ``watchdog`` hears the heartbeat; without one for
     ``stall_seconds`` the station says that it hangs.
 
@@ -117,6 +128,8 @@ def create_app(
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
+    pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
+    app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
     app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))

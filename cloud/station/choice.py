@@ -11,7 +11,7 @@ from sqlalchemy import Select, exists, func, select
 from secondlook.cloud.catalogue import DetectedBox, Frame, Reason, Review, ReviewState, Rule, Verdict
 from secondlook.cloud.station import schema
 
-Order = Literal["priority", "newest", "oldest", "surest", "least sure"]
+Order = Literal["priority", "newest", "oldest", "surest", "least sure", "alike"]
 
 STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
     "open": (ReviewState.READY, ReviewState.EXPIRED, ReviewState.DUE, ReviewState.LEASED),
@@ -65,6 +65,10 @@ class ReviewChoice:
             newest = self.order == "newest"
             by = Review.captured_ns.desc() if newest else Review.captured_ns.asc()
             return query.order_by(by, Review.id.desc() if newest else Review.id)
+        if self.order == "alike":
+            # What one camera saw one after the other.
+            host = select(Frame.edge_id).where(Frame.id == Review.frame_id).scalar_subquery()
+            return query.order_by(host, Review.captured_ns, Review.id)
         # A frame without a box has no score and comes last either way.
         score = select(Frame.top_score).where(Frame.id == Review.frame_id).scalar_subquery()
         return query.order_by(

@@ -15,7 +15,17 @@ from starlette.exceptions import HTTPException
 
 from secondlook.cloud.station.access import GuardedRoute
 
-PLACES = ("/", "/reviews", "/reviews/{number}", "/history")  # where the page itself is shown
+PLACES = (
+    "/",
+    "/reviews",
+    "/reviews/{number}",
+    "/grid",
+    "/frames",
+    "/frames/{number}",
+    "/cameras",
+    "/history",
+    "/people",
+)  # where the page itself is shown
 
 _STATIC = Path(__file__).parent / "static"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -26,6 +26,7 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.choice import STATES, ReviewChoice
+from secondlook.cloud.storage.blobs import thumb_key
 from secondlook.shared.errors import ReviewNotFound
 
 _NANOSECONDS = 1_000_000_000
@@ -33,6 +34,14 @@ _DAY_NS = 24 * 3600 * _NANOSECONDS
 _RATE_WINDOW_NS = 30 * 60 * _NANOSECONDS
 _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
+_MACHINES_ACTIONS = (
+    "review created",
+    "review skipped",
+    "review refined",
+    "review expired",
+    "review failed",
+    "frames deleted",
+)
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
 
 _WITH_FRAME = (selectinload(Review.frame).selectinload(Frame.detections), selectinload(Review.verdicts))
@@ -123,6 +132,14 @@ def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion
     return key
 
 
+def thumb_key_of(catalogue: Catalogue, review_id: int) -> str | None:
+    """The blob key of the small picture of a review's frame; None where there is no such review."""
+    query = select(Frame.edge_id, Frame.boot_id, Frame.seq).join(Review, Review.frame_id == Frame.id)
+    with catalogue.reading() as session:
+        found = session.execute(query.where(Review.id == review_id)).one_or_none()
+    return None if found is None else thumb_key(*found)
+
+
 def is_deleting(catalogue: Catalogue, review_id: int) -> bool:
     """Whether retention has marked a review's frame, or removed it meanwhile."""
     query = select(Frame.retention).join(Review, Review.frame_id == Frame.id).where(Review.id == review_id)
@@ -151,12 +168,18 @@ def common_classes(catalogue: Catalogue, most: int) -> list[str]:
         return list(session.scalars(query))
 
 
-def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.History:
-    """The audit trail, newest first, from just below line ``before``."""
+def history(
+    catalogue: Catalogue, *, limit: int, before: int | None, actor: str = "", people: bool = False
+) -> schema.History:
+    """The audit trail, newest first, from just below line ``before``; of one actor, or of what people did alone."""
     with catalogue.reading() as session:
         query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(AuditEntry.id < before)
+        if actor:
+            query = query.where(AuditEntry.actor == actor)
+        if people:
+            query = query.where(AuditEntry.action.not_in(_MACHINES_ACTIONS) | _asked_for())
         lines = session.scalars(query).all()
         page = lines[:limit]
         given = [_verdict_id(line) for line in page]
@@ -165,6 +188,9 @@ def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.H
                 select(Verdict.id).where(Verdict.id.in_([i for i in given if i]), Verdict.undone_ns.is_(None))
             )
         )
+        numbers = [_review_id(line) for line in page]
+        of_review = select(Review.id, Review.frame_id).where(Review.id.in_([n for n in numbers if n]))
+        frames: dict[int, int] = {row.id: row.frame_id for row in session.execute(of_review)}
     entries = [
         schema.HistoryEntry(
             id=line.id,
@@ -174,9 +200,11 @@ def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.H
             subject=line.subject,
             detail=line.detail,
             verdict_id=verdict_id,
+            review_id=number if number in frames else None,
+            frame_id=None if number is None else frames.get(number),
             standing=verdict_id in standing,
         )
-        for line, verdict_id in zip(page, given, strict=True)
+        for line, verdict_id, number in zip(page, given, numbers, strict=True)
     ]
     return schema.History(entries=entries, next_before=page[-1].id if len(lines) > limit else None)
 
@@ -229,6 +257,8 @@ def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
     standing = [verdict for verdict in review.verdicts if verdict.undone_ns is None]
     return schema.ReviewRow(
         id=review.id,
+        frame_id=review.frame_id,
+        captured_at=schema.instant(review.frame.captured_ns),
         stamp=_stamp(review),
         state=review.state,
         priority=review.priority,
@@ -269,6 +299,7 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
         postfilter=review.postfilter,
         detector=frame.detections[0].detector if frame.detections else None,
         frame=schema.FrameFacts(
+            id=frame.id,
             edge_id=frame.edge_id,
             camera="" if camera is None else camera.camera,
             boot_id=frame.boot_id,
@@ -328,6 +359,16 @@ def _stamp(review: Review) -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _asked_for() -> ColumnElement[bool]:
+    """Reviews that a person asked for; the policy made the others."""
+    return and_(AuditEntry.action == "review created", AuditEntry.actor != "policy")
+
+
+def _review_id(line: AuditEntry) -> int | None:
+    kind, _, number = line.subject.partition("/")
+    return int(number) if kind == "review" and number.isdecimal() else None
 
 
 def _verdict_id(line: AuditEntry) -> int | None:

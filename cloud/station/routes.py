@@ -14,8 +14,10 @@ from secondlook.cloud.catalogue import (
     Catalogue,
     find_repeated,
     note_export,
+    preferences_of,
     record_verdict,
     retry_review,
+    set_preferences,
     undo_verdict,
 )
 from secondlook.cloud.decoding.files import media_type
@@ -108,9 +110,11 @@ def _add_reads(
     def history(
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         before: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+        actor: Annotated[str, Query(max_length=128)] = "",
+        people: bool = False,
     ) -> schema.History:
-        """The audit trail, newest first."""
-        return queries.history(catalogue, limit=limit, before=before)
+        """The audit trail, newest first; of one `actor`, or, with `people=true`, without what machines did."""
+        return queries.history(catalogue, limit=limit, before=before, actor=actor, people=people)
 
 
 def _add_writes(
@@ -140,6 +144,18 @@ def _add_writes(
         except DecidedMeanwhile as error:
             return JSONResponse(_conflict(catalogue, review_id, error).model_dump(mode="json"), 409)
         return queries.review_detail(catalogue, review_id)
+
+    @router.get("/preferences")
+    def preferences(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> schema.Chosen:
+        """What one has chosen; without a log-in, what `reviewer` has."""
+        return schema.Chosen(**preferences_of(catalogue, caller.name or reviewer))
+
+    @router.post("/preferences")
+    def choose(body: schema.ChosenIn, caller: Caller) -> schema.Chosen:
+        """Choose for oneself."""
+        chosen = schema.Chosen(learned_filter=body.learned_filter)
+        set_preferences(catalogue, schema.reviewer_of(body, caller), chosen.model_dump())
+        return chosen
 
     @router.post("/undo")
     def undo_last(body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
@@ -218,7 +234,11 @@ def _was_shown(catalogue: Catalogue, blobs: Blobs, review_id: int, sha256: str) 
             continue  # a picture that is gone cannot have been shown; another one may
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:
             return True
-    return False
+    small = queries.thumb_key_of(catalogue, review_id)
+    try:
+        return small is not None and hashlib.sha256(blobs.get(small)).hexdigest() == sha256
+    except StoreCorrupt:
+        return False  # nobody has asked for it
 
 
 def _name(caller: Principal) -> str:

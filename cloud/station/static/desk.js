@@ -48,7 +48,7 @@ export class Desk {
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
     const review = known ? this.#withPending(known) : null;
-    this.store.set({ currentId: id, review, selectedBox: null, draft: null, drawing: false, holder: null, lost: false, missing: null });
+    this.store.set({ currentId: id, review, selectedBox: null, draft: null, drawing: false, holder: null, lost: false, missing: null, neighbour: null });
     if (this.claims.current !== id) void this.claim(automatic);
     if (!fresh) await this.refreshCurrent();
     this.#prefetch();
@@ -342,7 +342,7 @@ export class Desk {
         review = await api.getReview(row.id);
         this.details.set(row.id, review);
       }
-      const version = wanted === "base" ? review.images.base && "base" : bestVersion(review, wanted);
+      const version = wanted === "base" ? review.images.base && "base" : bestVersion(review, wanted, this.store.get().learned);
       if (version) await this.loadImage(review, version);
       return this.store.get().currentId === state.currentId; // else the reviewer moved on, and a newer prefetch runs
     };

@@ -1,12 +1,18 @@
 // Wires the parts: store, desk (flow), stage (picture), panels, keys.
 
 import { askLogin, attachAccount, foundLogin, showAccount } from "./account.js";
-import { getHistory, getMe, getStation, onLoggedOut } from "./api.js";
+import { getMe, getPreferences, getStation, onLoggedOut, setPreferences } from "./api.js";
 import { BASE } from "./base.js";
 import { attachDrawing, attachEditing, boxAt, BoxLayer } from "./boxes.js";
 import { boxesOf } from "./boxmodel.js";
 import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
+import { CamerasPage } from "./cameraspage.js";
 import { Desk } from "./desk.js";
+import { differenceOf } from "./difference.js";
+import { FramesPage } from "./framespage.js";
+import { GridPage } from "./grid.js";
+import { HistoryPage } from "./historypage.js";
+import { PeoplePage } from "./people.js";
 import { askReviewer, showConflict, showHelp, storedReviewer } from "./dialogs.js";
 import { ImageCache, VERSIONS } from "./images.js";
 import { Judging } from "./judging.js";
@@ -17,10 +23,10 @@ import * as panels from "./panels.js";
 import { attachRouter, routeOf, showRoute } from "./router.js";
 import { bestVersion, createStore, initialState, PENDING } from "./state.js";
 import { chooseTheme, chosenTheme, THEMES } from "./theme.js";
+import { Strip } from "./strip.js";
 import { buildVerdictBar, renderVerdictBar } from "./verdictbar.js";
 import { attachPointer, Stage } from "./view.js";
 
-const HISTORY_PAGE = 100;
 const CLICK_PIXELS = 4;
 
 const byId = (id) => document.getElementById(id);
@@ -32,6 +38,7 @@ const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedO
 
 const stageElement = byId("stage");
 const layer = new BoxLayer(byId("overlay"));
+const strip = new Strip(byId("strip"), byId("strip-list"), (neighbour) => store.set({ neighbour }));
 let started = false;
 let rubber = null; // the box being drawn, in frame pixels
 let onScreen = null; // { id, version, sha256 } of the picture on the canvas
@@ -46,7 +53,12 @@ const judging = new Judging(store, desk, notes, { tell, onScreen: () => onScreen
 
 function showPicture(state) {
   const { review } = state;
-  const { main, left } = shownVersions(state);
+  const { main, left, against } = shownVersions(state);
+  if (state.neighbour && review) {
+    onScreen = null; // nothing can be judged by another frame's picture
+    stage.show(state.neighbour.bitmap);
+    return;
+  }
   if (!review || !main) {
     onScreen = null;
     stage.show(null);
@@ -56,12 +68,16 @@ function showPicture(state) {
     stage.frameId = review.id;
     stage.setFrame(review.frame.width, review.frame.height);
   }
-  for (const version of [main, left]) if (version) want(review, version);
+  for (const version of [main, left, against]) if (version) want(review, version);
+  const other = against && main !== against ? images.peek(review.id, against) : null;
   // Until the version asked for is here, base is better than nothing; the tag says which one it is.
   const picture = images.peek(review.id, main) ?? images.peek(review.id, "base");
   const leftPicture = left ? images.peek(review.id, left) : null;
   onScreen = picture ? { id: review.id, version: picture.version, sha256: picture.sha256 } : null;
-  stage.show(picture?.bitmap ?? null, leftPicture?.bitmap ?? null);
+  if (other && picture) {
+    onScreen = null; // nor by what is no picture
+    stage.show(differenceOf(picture.bitmap, other.bitmap));
+  } else stage.show(picture?.bitmap ?? null, leftPicture?.bitmap ?? null);
 }
 
 function want(review, version) {
@@ -78,7 +94,7 @@ function noticeFor(state) {
   if (state.drawing) return "Drag a box around the missed object · Esc to stop";
   if (state.holder) return `${state.holder} has this frame open to judge it`;
   if (state.lost) return "This frame is not kept for you any more";
-  const wanted = bestVersion(review, state.version);
+  const wanted = bestVersion(review, state.version, state.learned);
   const error = wanted && images.errorOf(review.id, wanted);
   if (error) return `${VERSION_WORDS[wanted]} picture: ${error}`;
   if (PENDING.has(review.state)) {
@@ -137,7 +153,8 @@ function renderStage(state) {
   const comparing = Boolean(onScreen && shownVersions(state).left);
   byId("divider").hidden = !comparing;
   byId("tag-left").textContent = comparing ? VERSION_WORDS.base : "";
-  byId("tag-right").textContent = onScreen ? VERSION_WORDS[onScreen.version] : "";
+  const instead = state.neighbour?.text ?? (state.differing && state.review ? "Difference from base" : "");
+  byId("tag-right").textContent = instead || (onScreen ? VERSION_WORDS[onScreen.version] : "");
   stageElement.classList.toggle("drawing", state.drawing);
 }
 
@@ -156,11 +173,13 @@ function renderToolbars(state) {
   const { review } = state;
   for (const button of byId("versions").children) {
     const { version } = button.dataset;
-    button.setAttribute("aria-checked", String(version === bestVersion(review, state.version)));
-    button.disabled = !review?.images[version];
+    button.setAttribute("aria-checked", String(version === bestVersion(review, state.version, state.learned)));
+    button.disabled = !review?.images[version] || (version === "refined" && !state.learned);
   }
   byId("compare").setAttribute("aria-pressed", String(state.comparing));
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
+  byId("difference").setAttribute("aria-pressed", String(state.differing));
+  byId("around").setAttribute("aria-pressed", String(strip.open));
   byId("score-value").textContent = `${Math.round(state.minScore * 100)}%`;
   renderVerdictBar(byId("verdicts"), state);
 }
@@ -176,40 +195,35 @@ function renderNote({ currentId }) {
   note.disabled = currentId === null;
 }
 
-// `search`: what else the address says, as "?camera=gate".
-async function setPage(page, search = "") {
-  store.set({ page });
-  showRoute({ page, id: page === "review" ? store.get().currentId : null }, search);
-  if (page === "history") await showHistory();
-  else stageElement.focus();
-}
+const PAGES = ["review", "grid", "frames", "cameras", "history", "people"];
+const onPages = {
+  go: (route, search) => void go(route, search),
+  tell,
+  reviewer: () => store.get().reviewer,
+  mayJudge: () => store.get().mayJudge,
+  async undo(id) {
+    if (await desk.undo(id)) await go({ page: "review", id: store.get().currentId });
+  },
+};
+const framesPage = new FramesPage(onPages);
+const shown = {
+  grid: (_id, search) => gridPage.show(search),
+  frames: (id, search) => framesPage.show(id, search),
+  cameras: () => new CamerasPage(byId("cameras")).show(),
+  history: (_id, search) => historyPage.show(search),
+  people: () => peoplePage.show(),
+};
+const gridPage = new GridPage(desk.claims, onPages);
+const historyPage = new HistoryPage(onPages);
+const peoplePage = new PeoplePage(tell);
 
+// Show a page; `search`: what else the address says, as "?camera=gate".
 async function go({ page, id }, search = "") {
   if (page === "review" && id !== null && id !== store.get().currentId) void desk.open(id);
-  await setPage(page, search);
-}
-
-async function showHistory(before = null) {
-  try {
-    const { entries, next_before: older } = await getHistory(HISTORY_PAGE, before);
-    const rows = entries.map((entry) =>
-      panels.historyRow(entry, store.get().reviewer, async (id) => {
-        await setPage("review");
-        await desk.undo(id);
-      }),
-    );
-    if (before === null) byId("history").replaceChildren(...rows);
-    else byId("history").append(...rows);
-    if (!byId("history").childElementCount) {
-      byId("history").append(
-        panels.element("tr", {}, panels.element("td", { colspan: "6", className: "queue-empty", text: "Nothing has happened yet." })),
-      );
-    }
-    byId("history-more").hidden = older === null;
-    byId("history-more").dataset.before = older ?? "";
-  } catch (error) {
-    tell(error.message, "error");
-  }
+  store.set({ page });
+  showRoute({ page, id: page === "review" ? (id ?? store.get().currentId) : id }, search);
+  if (page === "review") stageElement.focus();
+  else await shown[page](id, search).catch((error) => tell(error.message, "error"));
 }
 
 const toggle = (name) => store.set({ [name]: !store.get()[name] });
@@ -240,13 +254,23 @@ const reviewActions = {
   nextBox: () => judging.move(1),
   previousBox: () => judging.move(-1),
   cancel() {
-    const { drawing, draft } = store.get();
+    const { drawing, draft, neighbour } = store.get();
+    if (neighbour) return strip.stop();
     store.set(drawing ? { drawing: false } : draft ? { draft: null } : { selectedBox: null });
   },
   base: () => setVersion("base"),
   enhanced: () => setVersion("enhanced"),
   refined: () => setVersion("refined"),
-  compare: () => toggle("comparing"),
+  compare: () => store.set({ comparing: !store.get().comparing, differing: false }),
+  difference: () => store.set({ differing: !store.get().differing, comparing: false }),
+  around() {
+    strip.toggle();
+    store.set({});
+  },
+  play() {
+    void strip.play();
+    store.set({});
+  },
   boxes: () => toggle("showBoxes"),
   zoomBox() {
     if (!judging.chosen()) judging.move(1);
@@ -262,7 +286,7 @@ const reviewActions = {
 
 const actions = {
   ...Object.fromEntries(Object.entries(reviewActions).map(([name, action]) => [name, onReview(action)])),
-  history: () => void setPage(store.get().page === "review" ? "history" : "review"),
+  history: () => void go({ page: store.get().page === "review" ? "history" : "review", id: null }),
   help: showHelp,
 };
 
@@ -272,13 +296,16 @@ function attachControls() {
   segmented(byId("versions"), VERSIONS, setVersion);
   buildVerdictBar(byId("verdicts"), actions);
   renderHelp(byId("help-keys"));
-  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help" };
+  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help", difference: "difference", around: "around", play: "play" };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());
   attachRouter((route, search) => void go(route, search));
   attachTheme();
   attachFolds();
+  byId("learned").addEventListener("change", (event) => {
+    store.set({ learned: event.target.checked });
+    setPreferences(store.get().reviewer, { learned_filter: event.target.checked }).catch((error) => tell(error.message, "error"));
+  });
   byId("score").addEventListener("input", (event) => store.set({ minScore: Number(event.target.value) / 100 }));
-  byId("history-more").addEventListener("click", (event) => showHistory(event.target.dataset.before));
   byId("reviewer").addEventListener("click", async () => store.set({ reviewer: await askReviewer(store.get().reviewer) }));
   note.addEventListener("input", () => store.get().currentId !== null && notes.write(store.get().currentId, note.value));
   note.addEventListener("keydown", (event) => {
@@ -360,9 +387,11 @@ function renderUnsaved({ unsaved, connection }) {
 const claimsOf = ({ summary }) => JSON.stringify(summary?.claims ?? []);
 
 function render(state, before) {
+  const { review } = state;
   showPicture(state);
   renderStage(state);
   renderToolbars(state);
+  if (review !== before.review || state === before) void strip.follow(review?.frame.id ?? null);
   panels.renderFacts(byId("facts"), state, onScreen?.sha256);
   panels.renderBoxList(byId("box-list"), state, (at) => judging.select(at));
   const changed = ["rows", "currentId", "loaded"].some((name) => state[name] !== before[name]);
@@ -379,7 +408,7 @@ function render(state, before) {
   byId("reviewer").textContent = state.reviewer || "Reviewer";
   byId("reviewer").hidden = state.user !== null;
   byId("connection").textContent = CONNECTION_WORDS[state.connection];
-  for (const page of ["review", "history"]) {
+  for (const page of PAGES) {
     byId(`page-${page}`).hidden = state.page !== page;
     if (state.page === page) byId(`tab-${page}`).setAttribute("aria-current", "page");
     else byId(`tab-${page}`).removeAttribute("aria-current");
@@ -431,6 +460,10 @@ async function start() {
   store.set({ title: station.title, labels: station.labels, common: station.common });
   panels.renderCommon(byId("common"), station.common, (number) => actions.class(number));
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
+  const chosen = await getPreferences(store.get().reviewer);
+  byId("learned").checked = chosen.learned_filter;
+  store.set({ learned: chosen.learned_filter });
+  byId("tab-people").hidden = me.role !== "admin";
   started = true;
   const others = await desk.outbox.load(me.name);
   if (others.length) tell(`${others.length} unsaved verdicts of ${[...new Set(others)].join(", ")} wait here for their log-in`);

@@ -189,29 +189,6 @@ export function conflictItem(entry, { conflict, review }) {
   return element("li", {}, ...lines);
 }
 
-export function historyRow(entry, reviewer, undo) {
-  const detail = Object.entries(entry.detail)
-    .filter(([, value]) => value !== null && value !== "")
-    .map(([key, value]) => `${key.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`)
-    .join(" · ");
-  const last = element("td", {});
-  if (entry.verdict_id !== null && entry.standing && entry.actor === reviewer) {
-    const button = element("button", { className: "tool", text: "Undo" });
-    button.addEventListener("click", () => undo(entry.verdict_id));
-    last.append(button);
-  }
-  return element(
-    "tr",
-    {},
-    element("td", { text: when(entry.at), className: "nowrap" }),
-    element("td", { text: entry.actor, className: "nowrap" }),
-    element("td", { text: entry.action, className: "nowrap" }),
-    element("td", { text: entry.subject, className: "nowrap" }),
-    element("td", { text: detail, className: "detail" }),
-    last,
-  );
-}
-
 export function toast(container, text, kind = "info") {
   const node = element("div", { className: `toast ${kind}`, text });
   container.append(node);

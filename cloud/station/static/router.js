@@ -6,7 +6,12 @@ const ROUTES = [
   [/^$/, () => ({ page: "review", id: null })],
   [/^reviews$/, () => ({ page: "review", id: null })],
   [/^reviews\/([1-9][0-9]{0,15})$/, (id) => ({ page: "review", id: Number(id) })],
+  [/^grid$/, () => ({ page: "grid", id: null })],
+  [/^frames$/, () => ({ page: "frames", id: null })],
+  [/^frames\/([1-9][0-9]{0,15})$/, (id) => ({ page: "frames", id: Number(id) })],
+  [/^cameras$/, () => ({ page: "cameras", id: null })],
   [/^history$/, () => ({ page: "history", id: null })],
+  [/^people$/, () => ({ page: "people", id: null })],
 ];
 
 // -> { page, id } of an address, or null where there is no such page.
@@ -28,7 +33,9 @@ export function addressOf({ page, id }) {
 export function showRoute(route, search = location.search) {
   const address = addressOf(route) + search;
   if (address === location.pathname + location.search) return;
-  const same = routeOf()?.page === route.page;
+  const now = routeOf();
+  // From a list to one of its frames is a step; from frame to frame of the queue is none.
+  const same = now?.page === route.page && (route.page === "review" || now.id === route.id);
   history[same ? "replaceState" : "pushState"](null, "", address);
 }
 

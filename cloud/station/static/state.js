@@ -62,6 +62,9 @@ export const initialState = () => ({
   version: "refined", // what the reviewer asked for
   holding: false, // base is held on screen
   comparing: false,
+  differing: false, // where the picture differs from base
+  learned: true, // pictures are shown as the learned filter made them
+  neighbour: null, // { bitmap, text } of another frame that is on the stage instead
   showBoxes: true,
   drawing: false, // a missed object is being drawn
   summary: null,
@@ -98,10 +101,12 @@ export function upcoming(state, id, count) {
 }
 
 // Asked for, or the best that exists below it, or above it.
-export function bestVersion(review, wanted) {
+export function bestVersion(review, asked, learned = true) {
   if (!review) return null;
+  const wanted = asked === "refined" && !learned ? "enhanced" : asked;
   const order = { refined: ["refined", "enhanced", "base"], enhanced: ["enhanced", "base", "refined"], base: ["base"] };
-  return order[wanted].find((version) => review.images[version]) ?? null;
+  const there = order[wanted].filter((version) => review.images[version]);
+  return there.find((version) => learned || version !== "refined") ?? null;
 }
 
 // The last verdict that still stands on a box, or null.

@@ -85,13 +85,14 @@ def opened_page(
     scenes: Sequence[Scene] = (),
     path: str = "/",
     user: str | None = None,
+    apart_seconds: float = 7.0,
     **options: Any,
 ) -> Iterator[Page]:
     """The page over reviews in the given states, with Ann before it, or with one of ``people`` logged in.
 
     ``options`` are the app's.
     """
-    seeded = seed(folder, states, scenes)
+    seeded = seed(folder, states, scenes, apart_seconds=apart_seconds)
     if user is not None:
         add_people(seeded.catalogue_url)
     app = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url, **options)

@@ -53,17 +53,22 @@ def drawn_scene(number: int, width: int = 320, height: int = 192) -> Scene:
 
 
 def seed(
-    folder: Path, states: Sequence[str], scenes: Sequence[Scene] = (), catalogue_url: str | None = None
+    folder: Path,
+    states: Sequence[str],
+    scenes: Sequence[Scene] = (),
+    catalogue_url: str | None = None,
+    apart_seconds: float = 7.0,
 ) -> Seeded:
     """One review for each of ``states`` (due, leased, ready, expired), numbered from 1 in this order.
 
-    Earlier ones have the higher priority.
+    Earlier ones have the higher priority. Frames were captured ``apart_seconds`` one after the other.
     """
     seeded = Seeded(catalogue_url or f"sqlite:///{folder}/catalogue.db", str(folder / "blobs"))
     catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
     for index, state in enumerate(states):
         scene = scenes[index % len(scenes)] if scenes else drawn_scene(index)
-        _store(catalogue, blobs, index, scene, priority=100 - index)
+        at = START + int(index * apart_seconds * SECOND)
+        _store(catalogue, blobs, index, scene, at, priority=100 - index)
         if state != "due":
             _work(catalogue, blobs, index + 1, scene, state)
     catalogue.close()
@@ -77,10 +82,9 @@ def finish(seeded: Seeded, review_id: int, scene: Scene) -> None:
     catalogue.close()
 
 
-def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, priority: int) -> None:
+def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, at: int, priority: int) -> None:
     height, width = scene.image.shape[:2]
     edge_id = ("gate-north", "yard-2")[index % 2]
-    at = START + index * 7 * SECOND
     frame = cat.NewFrame(
         edge_id=edge_id,
         camera=("North gate", "Yard")[index % 2],

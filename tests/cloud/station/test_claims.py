@@ -10,6 +10,7 @@ import pytest
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import Claimant
 from secondlook.shared.errors import ClaimHeld, ReviewConflict, ReviewNotFound
+from secondlook.shared.packet import FrameInfo
 
 SECOND = 1_000_000_000
 ANN, BEA = Claimant("Ann", "tab-of-ann"), Claimant("Bea", "tab-of-bea")
@@ -20,7 +21,9 @@ def catalogue(catalogue_url: str) -> Iterator[cat.Catalogue]:
     """Reviews 1 to 30, ready."""
     catalogue = cat.open_catalogue(catalogue_url)
     for seq in range(30):
-        frame = cat.NewFrame("gate", "ab" * 16, seq, "yard", 1, 2, 64, 48, None, "base/x.slk", 100, 900)
+        frame = cat.NewFrame(
+            "gate", "yard", 2, FrameInfo("ab" * 16, seq, 1, 64, 48, None, 900), "base/x.slk", 100
+        )
         review = cat.NewReview(reason="uncertain", priority=50 - seq)
         cat.store_frame(catalogue, frame, [], detector="tiny", reasons=[review], now_ns=10)
         cat.lease_due_review(catalogue, "r1", lease_seconds=60, now_ns=0)
