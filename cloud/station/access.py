@@ -70,6 +70,8 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/history": Role.VIEWER,
     "GET /api/export/coco.json": Role.VIEWER,
     "GET /api/export/verdicts.jsonl": Role.VIEWER,
+    "GET /api/export/yolo.zip": Role.VIEWER,
+    "GET /api/export/frames.zip": Role.VIEWER,
     "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
     "POST /api/undo": Role.REVIEWER,

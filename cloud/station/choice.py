@@ -40,7 +40,10 @@ class ReviewChoice:
 
     def chosen(self, query: Select[Any]) -> Select[Any]:
         """``query``, which selects from reviews, for those that are chosen."""
-        query = query.where(Review.state.in_(STATES[self.filter]))
+        return self.narrowed(query.where(Review.state.in_(STATES[self.filter])))
+
+    def narrowed(self, query: Select[Any]) -> Select[Any]:
+        """``query`` for those that are chosen, whatever their state."""
         if self.edge_id is not None:
             frames = exists(Frame.id).where(Frame.id == Review.frame_id, Frame.edge_id == self.edge_id)
             query = query.where(frames)
@@ -75,10 +78,20 @@ class ReviewChoice:
             score.is_(None), score.desc() if self.order == "surest" else score.asc(), Review.id
         )
 
+    def described(self) -> dict[str, Any]:
+        """What was asked for, in words that fit into the audit trail."""
+        asked = {"camera": self.edge_id, "class": self.label, "reason": self.rule and self.rule.value}
+        if self.scores != (0.0, 1.0):
+            asked["scores"] = f"{self.scores[0]} to {self.scores[1]}"
+        return {name: value for name, value in asked.items() if value is not None}
+
     def to_judge(self, limit: int) -> Select[Any]:
         """The numbers of those that can be judged now, in order."""
         ready = self.chosen(select(Review.id)).where(Review.state.in_(_DECIDABLE))
         return self.ordered(ready).limit(limit)
+
+
+EVERY = ReviewChoice()
 
 
 def _choice(

@@ -98,7 +98,7 @@ def coco_parts(reviews: Iterable[Review], *, description: str, root_path: str = 
             for batch in _batches(reviews):
                 parts = []
                 for review in batch:
-                    parts.append(separator + json.dumps(_image(review, root_path)))
+                    parts.append(separator + json.dumps(image_facts(review, root_path)))
                     separator = ",\n"
                     for box in final_boxes(review):
                         number += 1
@@ -199,7 +199,8 @@ def _clipped(box: Box, width: int, height: int) -> Box | None:
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def _image(review: Review, root_path: str) -> dict[str, Any]:
+def image_facts(review: Review, root_path: str) -> dict[str, Any]:
+    """What an image of a data set says of its frame; ``verified``: nothing in it is left open."""
     frame = review.frame
     standing = _counting(review)
     on_frame = _last_on_frame(standing)

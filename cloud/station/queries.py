@@ -25,7 +25,7 @@ from secondlook.cloud.catalogue import (
     list_claims,
 )
 from secondlook.cloud.station import schema
-from secondlook.cloud.station.choice import STATES, ReviewChoice
+from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice
 from secondlook.cloud.storage.blobs import thumb_key
 from secondlook.shared.errors import ReviewNotFound
 
@@ -209,7 +209,9 @@ def history(
     return schema.History(entries=entries, next_before=page[-1].id if len(lines) > limit else None)
 
 
-def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Review]:
+def exported_reviews(
+    catalogue: Catalogue, *, decided_only: bool, choice: ReviewChoice = EVERY
+) -> Iterator[Review]:
     """Reviews by number, with frame, boxes and verdicts loaded. Each batch has its own short transaction."""
     last = 0
     while True:
@@ -219,6 +221,7 @@ def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Re
             batch = session.execute(following.order_by(Review.id).limit(_EXPORT_BATCH)).all()
             numbers = [row.id for row in batch if not decided_only or row.state is ReviewState.DECIDED]
             query = select(Review).options(*_WITH_FRAME).where(Review.id.in_(numbers)).order_by(Review.id)
+            query = choice.narrowed(query)
             reviews = session.scalars(query).all() if numbers else []
             session.expunge_all()
         if not batch:

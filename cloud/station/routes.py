@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import (
     Catalogue,
+    Review,
     find_repeated,
     note_export,
     preferences_of,
@@ -21,7 +23,7 @@ from secondlook.cloud.catalogue import (
     undo_verdict,
 )
 from secondlook.cloud.decoding.files import media_type
-from secondlook.cloud.station import export, queries, schema
+from secondlook.cloud.station import archive, export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
 from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
@@ -45,6 +47,18 @@ _COMMON = 9  # one for each digit
 _VERSIONS: tuple[schema.ImageVersion, ...] = ("refined", "base", "enhanced")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which frames an export holds besides those that are decided and beyond doubt."""
+
+    undecided: bool = False
+    unsure: bool = False
+    contested: bool = False
+
+
+Wants = Annotated[Wanted, Depends()]
+
+
 def build_router(
     catalogue: Catalogue, blobs: Blobs, *, title: str, root_path: str, now_ns: Callable[[], int]
 ) -> APIRouter:
@@ -53,7 +67,7 @@ def build_router(
     classes = ClassBook(catalogue, now_ns=now_ns)
     _add_reads(router, catalogue, blobs, classes, title=title, now_ns=now_ns)
     _add_writes(router, catalogue, blobs, classes, now_ns=now_ns)
-    _add_exports(router, catalogue, title=title, root_path=root_path, now_ns=now_ns)
+    _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
     return router
 
 
@@ -178,23 +192,49 @@ def _add_writes(
 
 
 def _add_exports(
-    router: APIRouter, catalogue: Catalogue, *, title: str, root_path: str, now_ns: Callable[[], int]
+    router: APIRouter,
+    catalogue: Catalogue,
+    blobs: Blobs,
+    *,
+    title: str,
+    root_path: str,
+    now_ns: Callable[[], int],
 ) -> None:
+    def decided(what: str, caller: Caller, chosen: Chosen, wanted: Wanted) -> Iterator[Review]:
+        asked: dict[str, Any] = {**vars(wanted), **chosen.described()}
+        note_export(catalogue, _name(caller), what, asked, now_ns=now_ns())
+        reviews = queries.exported_reviews(catalogue, decided_only=not wanted.undecided, choice=chosen)
+        return export.chosen(reviews, unsure=wanted.unsure, contested=wanted.contested)
+
+    def picture(key: str) -> bytes | None:
+        try:
+            return blobs.get(key)
+        except StoreCorrupt:
+            return None
+
     @router.get("/export/coco.json", response_class=StreamingResponse)
-    def export_coco(
-        caller: Caller, undecided: bool = False, unsure: bool = False, contested: bool = False
-    ) -> StreamingResponse:
-        """Decided frames as a COCO data set, corrections applied.
+    def export_coco(caller: Caller, chosen: Chosen, wanted: Wants) -> StreamingResponse:
+        """Decided frames as a COCO data set, corrections applied; of a camera, class, score or reason where asked for.
 
         `undecided=true` adds those still open, `unsure=true` those of which a reviewer was unsure or that
         hold more than has a box, `contested=true` those that two people decided differently.
         """
-        asked = {"undecided": undecided, "unsure": unsure, "contested": contested}
-        note_export(catalogue, _name(caller), "coco.json", asked, now_ns=now_ns())
-        reviews = queries.exported_reviews(catalogue, decided_only=not undecided)
-        chosen = export.chosen(reviews, unsure=unsure, contested=contested)
-        parts = export.coco_parts(chosen, description=f"{title}: reviewed frames", root_path=root_path)
+        reviews = decided("coco.json", caller, chosen, wanted)
+        parts = export.coco_parts(reviews, description=f"{title}: reviewed frames", root_path=root_path)
         return StreamingResponse(parts, media_type="application/json", headers=_download("coco.json"))
+
+    @router.get("/export/yolo.zip", response_class=StreamingResponse)
+    def export_yolo(caller: Caller, chosen: Chosen, wanted: Wants) -> StreamingResponse:
+        """The same frames as a YOLO data set with their pictures: `images/`, `labels/`, `data.yaml`."""
+        parts = archive.yolo_parts(decided("yolo.zip", caller, chosen, wanted), picture)
+        return StreamingResponse(parts, media_type="application/zip", headers=_download("yolo.zip"))
+
+    @router.get("/export/frames.zip", response_class=StreamingResponse)
+    def export_frames(caller: Caller, chosen: Chosen, wanted: Wants) -> StreamingResponse:
+        """The same frames with their pictures and a line of JSON each: `images/`, `frames.jsonl`."""
+        reviews = decided("frames.zip", caller, chosen, wanted)
+        parts = archive.jsonl_parts(reviews, picture, root_path=root_path)
+        return StreamingResponse(parts, media_type="application/zip", headers=_download("frames.zip"))
 
     @router.get("/export/verdicts.jsonl", response_class=StreamingResponse)
     def export_verdicts(caller: Caller) -> StreamingResponse:

@@ -111,6 +111,7 @@ def test_history_is_for_people(open_page: Callable[..., Page]) -> None:
     page.expect(1)
     browser.press("r")
     page.expect(2)
+    page.expect_stored(1, [("reject", None, None)])
     browser.press("h")
     rows = "[...document.querySelectorAll('#history tr')].map((row) => row.innerText)"
     browser.wait_for(f"{rows}.length > 0 && document.querySelector('#history img')?.naturalWidth > 0")
