@@ -6,6 +6,7 @@ ARGS   ?=
 STREAMS ?= 1000000
 START   ?= 0
 ROUNDS ?= 20
+JOBS ?= 1
 MINUTES ?= 10
 
 # onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
@@ -17,8 +18,10 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 MODEL := $(VENV)/.secondlook-model
 HERE  := $(VENV)/.secondlook-tree
 
+PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup check test slow vectors coders constraints fuzz mutate chaos soak bench demo migration docs clean
+.PHONY: help setup check unit test coverage faults slow vectors coders constraints fuzz mutate chaos soak bench demo migration docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +49,17 @@ check: setup ## lint, types and import contracts
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
-test: check ## check, then every test
-	$(BIN)/python -m pytest $(ARGS)
+unit: setup ## the tests that start nothing, in JOBS processes: about a minute
+	$(BIN)/python -m pytest -m "not slow and not chaos and not process" $(PARALLEL) $(ARGS)
+
+test: check ## check, then every test but those marked slow or chaos; JOBS=4 in four processes, on a machine that has them
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+coverage: setup ## test with branches counted; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest --cov --cov-report=term $(PARALLEL) $(ARGS)
+
+faults: setup ## the tests marked chaos: a few rounds of faults on each set of stores
+	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 slow: ## the tests marked slow, minutes each (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training

@@ -6,7 +6,8 @@ import enum
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, SupportsIndex
 
 from secondlook.shared.errors import (
     ConfigError,
@@ -49,14 +50,16 @@ def max_payload_bytes(width: int, height: int) -> int:
 
 def check_frame(image: npt.NDArray[np.uint8], base_quality: int, quality: int) -> None:
     """Raise ConfigError unless `image` is uint8[H,W,3] of a size that a bitstream can carry, and qualities are too."""
+    if not hasattr(image, "dtype"):
+        raise ConfigError(f"a frame is uint8[H,W,3], not {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8":
         raise ConfigError(f"a frame is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
     height, width = image.shape[:2]
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
         raise ConfigError(f"a frame of {width}x{height} is out of range")
     for name, value in (("base quality", base_quality), ("quality", quality)):
-        if not 0 <= value <= MAX_QUALITY:
-            raise ConfigError(f"{name} {value} is not in 0..{MAX_QUALITY}")
+        if not isinstance(value, SupportsIndex) or not 0 <= index(value) <= MAX_QUALITY:
+            raise ConfigError(f"{name} {value!r} is not a whole number in 0..{MAX_QUALITY}")
 
 
 class Layer(enum.IntEnum):

@@ -205,6 +205,15 @@ class LiteCodec:
         )["image"]
         return _crop(picture, upper.bitstream)
 
+    def decode_latents(self, layers: Layers) -> dict[str, tuple[I16, F32]]:
+        """Symbols int16[C,h,w] and latents float32[C,h,w] of a key frame, by layer. Raises as decoding does."""
+        base = self._read_base(layers.base)
+        enhancement = self._read_enhancement(layers.enhancement, base)
+        return {
+            "base": (base.symbols, base.latents[0]),
+            "enhancement": (enhancement.symbols, enhancement.latents[0]),
+        }
+
     def _write_base(
         self,
         payload: bytes,

@@ -29,3 +29,26 @@ def general_detector() -> Path:
     if not (folder / "manifest.json").is_file():
         pytest.skip(f"the general detector was not added: there is no {folder} (secondlook models fetch)")
     return folder
+
+
+# What a module that starts processes, servers, networks or training runs has among its names.
+_STARTERS = {
+    "Browser",
+    "SmallGateway",
+    "StationProcess",
+    "load_codec",
+    "multiprocessing",
+    "onnxruntime",
+    "running",
+    "subprocess",
+    "torch",
+    "wait_until",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make unit` leaves out."""
+    for item in items:
+        names = vars(item.module).keys() | item.fixturenames  # type: ignore[attr-defined]
+        if names & {*_STARTERS, "postgresql", "nats_server"} or "training" in item.path.parts:
+            item.add_marker(pytest.mark.process)

@@ -125,7 +125,8 @@ def test_folders_that_many_share_stay_open(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_database_of_somebody_else_is_refused_with_both_names(tmp_path: Path) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    ours = [path for path in tmp_path.parents if path.name.startswith(("pytest-", "popen-"))]
+    for path in (tmp_path, *ours):
         path.chmod(0o755)
     path = tmp_path / "catalogue.db"
     private_database(path)

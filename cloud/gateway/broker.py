@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import FrameQueue
+from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
 from secondlook.shared.packet import BOOT_ID, EDGE_ID, MAX_SEQ
@@ -145,7 +145,7 @@ class Broker:
     def lease(self, call: _Lease, caller: str, now: float) -> list[dict[str, Any]]:
         worker = _name(caller, call.worker)
         leased = self.queue.lease(call.n, ttl_seconds=call.ttl_seconds, worker=worker, now=now)
-        return [{"id": item.id, "attempts": item.attempts, **item.frame.values()} for item in leased]
+        return [{"id": item.id, "attempts": item.attempts, "frame": item.frame.values()} for item in leased]
 
     def ack(self, call: _Acknowledged, caller: str, now: float) -> None:
         self.queue.ack(call.ids, worker=_name(caller, call.worker))
@@ -196,10 +196,7 @@ class Broker:
         if found is None:
             raise RequestRefused(f"there is no dead item {call.id}")
         dead, frame = found
-        return {
-            **asdict(dead),
-            **{name: value for name, value in frame.values().items() if name != "payload"},
-        }
+        return {**asdict(dead), **dict(zip(FRAME_FIELDS[:-1], frame.values(), strict=False))}
 
     def dead_requeue(self, call: _OfItems, caller: str, now: float) -> int:
         return self.queue.requeue(call.ids, now=now)
@@ -296,7 +293,8 @@ def _open(message: bytes) -> tuple[int, str, _Call]:
     try:
         return request_id, op, msgspec.convert(arguments, _OPERATIONS[op][0])
     except msgspec.ValidationError as error:
-        raise PacketMalformed(f"arguments of {op}: {error}") from error
+        what, _, where = str(error).partition(" - at `$.")
+        raise PacketMalformed(f"{op}: {where.rstrip('`') or 'arguments'}: {what}") from error
 
 
 def _numbers(unpacker: Any) -> list[object]:

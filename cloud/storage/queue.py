@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS, QueueLimits
@@ -83,40 +83,18 @@ class QueuedFrame:
     info: FrameInfo
     payload: bytes
 
-    def values(self) -> dict[str, Any]:
-        """By name and in a fixed order, as tables, messages and the broker hold it; the payload is the last."""
-        info = self.info
-        return {
-            "edge_id": self.edge_id,
-            "camera": self.camera,
-            "boot_id": info.boot_id,
-            "seq": info.seq,
-            "captured_ns": info.captured_ns,
-            "received_ns": self.received_ns,
-            "width": info.width,
-            "height": info.height,
-            "key_seq": info.key_seq,
-            "enhancement_bytes": info.enhancement_bytes,
-            "payload": self.payload,
-        }
+    def values(self) -> tuple[Any, ...]:
+        """Flat, in the order of FRAME_FIELDS: as tables, messages and the broker hold it."""
+        return (self.edge_id, self.camera, self.received_ns, *vars(self.info).values(), self.payload)
 
     @classmethod
-    def of_values(
-        cls,
-        edge_id: str,
-        camera: str,
-        boot_id: str,
-        seq: int,
-        captured_ns: int,
-        received_ns: int,
-        width: int,
-        height: int,
-        key_seq: int | None,
-        enhancement_bytes: int,
-        payload: bytes,
-    ) -> QueuedFrame:
-        info = FrameInfo(boot_id, seq, captured_ns, width, height, key_seq, enhancement_bytes)
-        return cls(edge_id, camera, received_ns, info, payload)
+    def of_values(cls, values: Sequence[Any]) -> QueuedFrame:
+        """The reverse of `values`. Raises TypeError, ValueError for values that are no frame's."""
+        edge_id, camera, received_ns, *info, payload = values
+        return cls(edge_id, camera, received_ns, FrameInfo(*info), payload)
+
+
+FRAME_FIELDS = ("edge_id", "camera", "received_ns", *(member.name for member in fields(FrameInfo)), "payload")
 
 
 @dataclass(frozen=True)
@@ -269,9 +247,7 @@ class FrameQueue(Protocol):
 
 _LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alone has more
 
-_COLUMNS = (
-    "edge_id, camera, boot_id, seq, captured_ns, received_ns, width, height, key_seq, enhancement_bytes"
-)
+_COLUMNS = ", ".join(FRAME_FIELDS[:-1])  # the payload has a table of its own
 # Available much later only if the clock was set back meanwhile.
 _AVAILABLE = "state != 'dead' AND (available_at <= :now OR available_at > :now + :longest)"
 _ITEM = f"queue.id, state, attempts, company, payload_bytes, {_COLUMNS}, payload".replace(
@@ -317,7 +293,7 @@ class SqliteQueue:
                     f"INSERT INTO queue (state, available_at, attempts, company, payload_bytes, {_COLUMNS}) "
                     "VALUES ('ready', ?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (edge_id, boot_id, seq) DO NOTHING",
-                    (now, len(frame.payload), *list(frame.values().values())[:-1]),
+                    (now, len(frame.payload), *frame.values()[:-1]),
                 )
                 if row.rowcount and row.lastrowid is not None:
                     payloads.append((row.lastrowid, frame.payload))
@@ -447,7 +423,7 @@ class SqliteQueue:
         if row is None:
             return None
         frame = self._db.execute(f"SELECT {_COLUMNS}, payload {where}", (id_,)).fetchone()
-        return Dead(*row), QueuedFrame.of_values(*frame)
+        return Dead(*row), QueuedFrame.of_values(frame)
 
     def requeue(self, ids: Sequence[int], *, now: float) -> int:
         with transaction(self._db):
@@ -577,7 +553,7 @@ _LOST = "the lease ran out; another worker may have the item now"
 def _item(row: Any) -> tuple[Leased, bool]:
     """An available item as it would be leased now, and whether its last lease ran out."""
     id_, state, attempts, company, _, *frame = row
-    return Leased(id_, _attempt(state, attempts, company), QueuedFrame.of_values(*frame)), state == "leased"
+    return Leased(id_, _attempt(state, attempts, company), QueuedFrame.of_values(frame)), state == "leased"
 
 
 def _attempt(state: str, attempts: int, company: int) -> int:

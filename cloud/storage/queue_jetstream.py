@@ -33,7 +33,7 @@ from secondlook.cloud.storage.streams import Streams
 from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull, StorageError, StoreUnavailable
 from secondlook.shared.packet import MAX_MESSAGE_BYTES
 
-_VERSION = 1  # of a message: MessagePack [version, field, ...] in the order of QueuedFrame.values
+_VERSION = 2  # of a message: MessagePack [version, field, ...] in the order of FRAME_FIELDS
 _HEAD_BYTES = 300  # of a message, about: subject, headers, the server's own
 _WHY, _ATTEMPTS = "Secondlook-Why", "Secondlook-Attempts"
 _DIED = "Secondlook-Died"
@@ -521,7 +521,7 @@ def _size_bytes(messages: Sequence[tuple[str, bytes]]) -> int:
 
 
 def _pack(frame: QueuedFrame) -> bytes:
-    packed: bytes = msgpack.packb([_VERSION, *frame.values().values()])
+    packed: bytes = msgpack.packb([_VERSION, *frame.values()])
     return packed
 
 
@@ -529,7 +529,7 @@ def _unpack(data: bytes) -> QueuedFrame | None:
     """The frame in a message; None for anything else."""
     try:
         version, *values = msgpack.unpackb(data)
-        return QueuedFrame.of_values(*values) if version == _VERSION else None
+        return QueuedFrame.of_values(values) if version == _VERSION else None
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
         return None
 

@@ -75,8 +75,8 @@ class BrokerClient:
     def lease(self, n: int, ttl_seconds: float) -> list[Leased]:
         rows = self._call("lease", n=n, ttl_seconds=ttl_seconds, worker=self._worker)
         try:
-            return [Leased(row.pop("id"), row.pop("attempts"), QueuedFrame.of_values(**row)) for row in rows]
-        except (TypeError, KeyError, AttributeError) as error:
+            return [Leased(row["id"], row["attempts"], QueuedFrame.of_values(row["frame"])) for row in rows]
+        except (TypeError, ValueError, KeyError) as error:
             raise PacketMalformed("the gateway leased something that is no frame") from error
 
     def ack(self, ids: Sequence[int]) -> None:

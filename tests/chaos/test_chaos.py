@@ -40,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 BOOT = "ab" * 16
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", ["sqlite", "servers"])
 def test_a_few_rounds_lose_and_double_nothing(backend: str) -> None:
@@ -54,6 +55,7 @@ def test_a_few_rounds_lose_and_double_nothing(backend: str) -> None:
     assert figures["backends"] == [backend]
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", ["sqlite", "servers"])
 def test_an_older_copy_put_back_loses_and_doubles_nothing(backend: str) -> None:

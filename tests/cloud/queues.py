@@ -9,7 +9,15 @@ from pathlib import Path
 
 from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.database import open_database
-from secondlook.cloud.storage.queue import Dead, FrameQueue, Leased, QueuedFrame, Removed, SqliteQueue
+from secondlook.cloud.storage.queue import (
+    FRAME_FIELDS,
+    Dead,
+    FrameQueue,
+    Leased,
+    QueuedFrame,
+    Removed,
+    SqliteQueue,
+)
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 from secondlook.shared.packet import FrameInfo
 
@@ -23,7 +31,8 @@ def queued(seq: int, size: int = 10, **other: object) -> QueuedFrame:
     frame = QueuedFrame(
         "gate", "yard", 6_000_000_000, FrameInfo(BOOT, seq, 5, 64, 48, None, 900), bytes([seq % 256]) * size
     )
-    return QueuedFrame.of_values(**{**frame.values(), **other})
+    known = dict(zip(FRAME_FIELDS, frame.values(), strict=True))
+    return QueuedFrame.of_values(tuple({**known, **other}.values()))
 
 
 def _ignore(removed: Sequence[Dead], why: str) -> None:

@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, capsys: pytest.Captur
             (("show", "7"), "there is no dead item 7"),
             (("purge",), "--all"),
             (("requeue", "1", "--all"), "--all"),
-            (("show", "0"), "outside"),
+            (("show", "0"), "id: Expected `int` >= 1"),
         ):
             assert main(["queue", "dead", *words, *at]) != 0
             error = capsys.readouterr().err

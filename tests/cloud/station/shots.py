@@ -44,7 +44,13 @@ SHOTS: dict[str, Callable[[Page], None]] = {
     "compare": _press("c"),
     "class": _press("Tab", "w"),
     "help": _press("?"),
+    "around": _press("g"),
     "history": _press("a", "h"),
+    "grid": _visit("/grid"),
+    "frames": _visit("/frames"),
+    "frame": _visit("/frames/1"),
+    "cameras": _visit("/cameras"),
+    "people": _visit("/people"),
     "missing": _visit("/nowhere"),
     "no-frame": _visit("/reviews/99"),
 }
@@ -65,7 +71,9 @@ def main(folder: str, *names: str) -> int:
                 continue
             with (
                 tempfile.TemporaryDirectory() as data,
-                opened_page(browser, Path(data), *STATES, scenes=scenes, user="ada") as page,
+                opened_page(
+                    browser, Path(data), *STATES, scenes=scenes, user="ada", apart_seconds=0.3
+                ) as page,
             ):
                 page.expect(1)
                 bring(page)
