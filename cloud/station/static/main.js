@@ -449,6 +449,7 @@ async function start() {
   attachStage();
   attachKeys(actions, stageElement);
   attachAccount(() => desk.outbox.count);
+  store.set({ page: routeOf()?.page ?? "review" }); // no other page is seen before it
   store.subscribe(render);
   const me = await getMe();
   store.set({ role: me.role });

@@ -32,6 +32,7 @@ def _press(*keys: str) -> Callable[[Page], None]:
 def _visit(path: str) -> Callable[[Page], None]:
     def visit(page: Page) -> None:
         page.browser.call("Page.navigate", url=page.address + path)
+        time.sleep(3 * SETTLE_SECONDS)
 
     return visit
 
