@@ -21,7 +21,7 @@ IN_BROWSER = [
     pytest.mark.skipif(PROGRAM is None, reason="no Chromium on PATH"),
     pytest.mark.timeout(180),
 ]
-TAG = "document.getElementById('tag-right').textContent"
+TAG = "document.getElementById('tag-right')?.textContent"
 CURRENT = "document.querySelector('.row[aria-current]')?.dataset.id ?? null"
 NAME_ASKED = "document.getElementById('name-dialog')?.open"
 

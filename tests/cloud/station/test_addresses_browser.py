@@ -43,7 +43,9 @@ def test_a_frame_has_an_address_that_a_reload_keeps(open_page: Callable[..., Pag
     browser.wait_for("document.readyState === 'complete'")
     page.expect(2)
     browser.press("h")
-    browser.wait_for("location.pathname === '/history' && !document.getElementById('page-history').hidden")
+    browser.wait_for(
+        "location.pathname === '/history' && document.getElementById('page-history')?.hidden === false"
+    )
     browser.run("history.back()")
     browser.wait_for("location.pathname === '/reviews/2' && document.getElementById('page-history').hidden")
     browser.call("Page.navigate", url=f"{page.address}/reviews/3")  # a colleague's link
@@ -59,7 +61,7 @@ def test_what_is_not_there_is_said_on_a_page(open_page: Callable[..., Page]) -> 
     page.expect(1)
     browser.call("Page.navigate", url=f"{page.address}/nowhere/at/all")
     browser.wait_for("document.querySelector('h1')?.innerText === 'There is no page here'")
-    assert browser.run("getComputedStyle(document.querySelector('main')).display") == "grid"  # styled
+    browser.wait_for("getComputedStyle(document.querySelector('main')).display === 'grid'")  # styled
     answer = page.api.get("/nowhere", headers={"accept": "text/html"})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert page.api.get("/api/nowhere").json() == {"detail": "Not Found"}

@@ -179,4 +179,5 @@ def test_two_hundred_boxes_follow_a_drag(open_page: Callable[..., Page]) -> None
     browser.press("b")
     without = browser.run(STEPS)
     print(steps, without)
-    assert steps[10] < STEP_MS, (steps, without)
+    # On a machine that is busy with other things, a step without any box takes its time, too.
+    assert steps[10] < STEP_MS + without[10], (steps, without)

@@ -50,11 +50,11 @@ def test_on_a_slow_line_base_pictures_come_when_they_are_asked_for(open_page: Ca
     try:
         browser.call("Page.reload")
         browser.wait_for("document.readyState === 'complete'", 60)
-        browser.wait_for("document.getElementById('tag-right').textContent === 'Refined'", 60)
+        browser.wait_for("document.getElementById('tag-right')?.textContent === 'Refined'", 60)
         browser.wait_for(f"{FETCHED}.some((name) => name.includes('reviews/2/'))", 60)
         assert not [name for name in browser.run(FETCHED) if "base" in name]
         browser.hold(" ")
-        browser.wait_for("document.getElementById('tag-right').textContent === 'Base'", 60)
+        browser.wait_for("document.getElementById('tag-right')?.textContent === 'Base'", 60)
         browser.release(" ")
         assert [name for name in browser.run(FETCHED) if "reviews/1/images/base" in name]
     finally:

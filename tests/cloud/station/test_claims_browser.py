@@ -14,7 +14,7 @@ from tests.cloud.station.people import as_user
 
 pytestmark = IN_BROWSER
 
-SHOWN = "document.getElementById('tag-right').textContent === 'Refined'"
+SHOWN = "document.getElementById('tag-right')?.textContent === 'Refined'"
 NOTICE = "document.getElementById('notice').innerText"
 
 
@@ -122,7 +122,7 @@ def test_two_reviewers_judge_no_frame_twice(open_page: Callable[..., Page], tmp_
         for one in (page.browser, bea):
             one.run(judge)
         for one in (page.browser, bea):
-            one.wait_for(f"({CURRENT}) === null && !document.getElementById('empty').hidden", 240)
+            one.wait_for(f"({CURRENT}) === null && !document.getElementById('empty')?.hidden", 240)
             one.run("clearInterval(window.worker)")
         given = {review_id: page.review(review_id)["verdicts"] for review_id in range(1, count + 1)}
     assert {len(verdicts) for verdicts in given.values()} == {1}
