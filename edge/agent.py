@@ -14,8 +14,10 @@ import random
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -26,8 +28,20 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
+from secondlook.edge.originals import EnhancementCoder
+from secondlook.edge.pacing import OVERHEAD_BYTES
 from secondlook.edge.place import PlaceKeeper, Taken
-from secondlook.edge.spool import Spool, SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.rate import RateControl
+from secondlook.edge.regions import Regions
+from secondlook.edge.spool import (
+    PassedReason,
+    Spool,
+    Spoolable,
+    SpoolCounts,
+    SpooledFrame,
+    UnspooledTombstone,
+)
+from secondlook.edge.still import StillGate
 from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
@@ -41,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 1.0
+_RATE_SECONDS = 0.5  # between two looks of the rate control at the link
 _WAIT_SECONDS = 0.1
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
@@ -55,15 +70,28 @@ class Agent:
         """Opens nothing yet; `run` does."""
         self.boot_id = secrets.token_hex(16)
         self._config = config
-        self._encoder = choose_encoder(codec, config.codec, config.source, self.boot_id)
-        self._batch: list[SpooledFrame] = []  # encoded, not yet on disk
+        self._regions = Regions(config.regions)
+        coding = config.codec
+        if config.rate.uplink_kbps is not None and coding.background_quality is None:
+            # Or each quality that the rate control chooses would have a background of its own.
+            coding = replace(coding, background_quality=coding.base_quality)
+        self._encoder = choose_encoder(codec, coding, config.source, self.boot_id, self._regions)
+        # Also of what an earlier start has kept, under other settings.
+        self._finish = EnhancementCoder(codec, config.codec.base_quality, config.codec.quality)
+        self._gate = StillGate(config.idle)
+        self._rate: RateControl | None = None
+        if config.rate.uplink_kbps is not None:
+            self._rate = RateControl(config.rate, config.codec.base_quality, time.monotonic())
+            log.info("the uplink is kept to %g kbit/s", config.rate.uplink_kbps)
+        self._batch: list[Spoolable] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
         self._place = PlaceKeeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
-        self._status_at = 0.0
+        self._status_at = self._rate_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
+        self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
         self._watchdog = Watchdog()
         self._turns_seen = 0  # of the uplink, when progress was last told
@@ -125,7 +153,7 @@ class Agent:
         rng = random.Random(self.boot_id)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng)
+            uplink = Uplink(config.link, identity, spool, rng, self._finish, rate=config.rate)
             camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
             uplink.start()
             try:
@@ -160,6 +188,7 @@ class Agent:
                 raise
         finally:
             if uplink.failure is None:
+                self._batch.extend(self._encoder.take_passed(all_of_them=True))
                 self._commit(spool, uplink)
                 self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
@@ -174,19 +203,76 @@ class Agent:
                     raise StoreBusy(f"{len(self._batch)} frames are lost: {self._outage.why}")
             self._commit(spool, uplink)
 
-    def _take(self, frame: Frame) -> None:
-        seq = self._encoder.next_seq
+    def _take(self, captured: Frame) -> None:
+        # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
+        frame = replace(captured, image=self._regions.hide(captured.image))
         self._captured += 1
         self._last_frame_ns = frame.captured_ns
-        if self._config.source.record_dir is not None:
-            _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", frame)
+        if (reason := self._why_pass_over(frame)) is None:
+            encoded = self._encode(frame)
+            self._gate.sent()
+            self._batch.extend(self._encoder.take_passed())
+            self._batch.append(encoded)
+            self._too_large += self._is_too_large(encoded)
+            self._bytes_base += len(encoded.base)
+            self._bytes_enhancement += len(encoded.enhancement)
+        else:
+            self._encoder.pass_over(frame, reason)
+            self._passed[reason] += 1
+        if reason != "thinned":  # such a frame may not have its number yet
+            seq = self._encoder.next_seq - 1
+            if frame.place is not None:
+                self._places.append(Taken(seq, frame.place))
+            if self._config.source.record_dir is not None:
+                kept = frame if self._config.regions.mask_local else captured
+                _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
+
+    def _encode(self, frame: Frame) -> SpooledFrame:
+        if self._rate is None:
+            return self._encoder.encode(frame)
+        self._encoder.base_quality = self._rate.quality
         encoded = self._encoder.encode(frame)
-        self._too_large += self._is_too_large(encoded)
-        if frame.place is not None:
-            self._places.append(Taken(seq, frame.place))
-        self._batch.append(encoded)
-        self._bytes_base += len(encoded.base)
-        self._bytes_enhancement += len(encoded.enhancement)
+        first = encoded.info.key_seq is None and self._encoder.has_deltas
+        self._rate.coded(len(encoded.base), first=first, now=time.monotonic())
+        return encoded
+
+    def _why_pass_over(self, frame: Frame) -> PassedReason | None:
+        """Why a frame is not coded, if it is not."""
+        watched = self._regions.watched(*frame.image.shape[:2])
+        if self._gate.is_idle(frame.image, frame.captured_ns / 1e9, watched):
+            return "idle"
+        if self._rate is not None and not self._rate.is_coded(time.monotonic()):
+            return "thinned"
+        return None
+
+    def _keep_to_rate(self, spool: Spool, uplink: Uplink, camera: Camera, now: float) -> None:
+        """Tell the rate control how the link does, now and then, and do what it says."""
+        if self._rate is None or now < self._rate_at:
+            return
+        self._rate_at = now + _RATE_SECONDS
+        for line in self._rate.news():
+            log.warning("%s", line)
+        if uplink.state != "up" or camera.state == "ended":
+            return  # the gateway is away: frames are coded as before; or nothing newer comes that could go first
+        frames, base_bytes = spool.waiting
+        self._rate.link(uplink.link_rate, base_bytes + frames * OVERHEAD_BYTES, now)
+        if (surplus := self._rate.surplus()) > 0:
+            self._give_up(spool, surplus)
+
+    def _give_up(self, spool: Spool, base_bytes: int) -> None:
+        try:
+            dropped = spool.give_up(base_bytes, time.time_ns())
+        except (DiskFull, StoreBusy) as error:
+            log.debug("nothing is given up now: %s", error)
+            return
+        if dropped:
+            self._tombstoned += dropped
+            self._encoder.end_group()
+            log.warning(
+                "%d frames are given up that waited for more than %g s of the link: newer ones go first",
+                dropped,
+                self._config.rate.behind_seconds,
+            )
 
     def _is_too_large(self, frame: SpooledFrame) -> bool:
         """Say why a frame goes under a tombstone that no spool and no packet can hold."""
@@ -213,7 +299,9 @@ class Agent:
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
             batch, self._batch = self._batch, []
-            places, self._places = self._places, []
+            last = batch[-1].last_seq if batch else -1
+            places = [taken for taken in self._places if taken.seq <= last]
+            self._places = [taken for taken in self._places if taken.seq > last]
             self._place.about_to_spool(places)
             try:
                 dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
@@ -225,7 +313,7 @@ class Agent:
                 self._wait_for_spool(error)
             else:
                 self._unspooled = None
-                self._spooled += len(batch)
+                self._spooled += sum(isinstance(item, SpooledFrame) for item in batch)
                 self._tombstoned += dropped
                 self._dropped_untold += max(0, dropped - self._too_large)
                 self._too_large = 0
@@ -243,17 +331,17 @@ class Agent:
             log.warning("the spool is full: %d undelivered frames dropped", self._dropped_untold)
             self._dropped_untold, self._dropped_told_at = 0, now
 
-    def _lose(self, batch: list[SpooledFrame], error: DiskFull) -> None:
+    def _lose(self, batch: list[Spoolable], error: DiskFull) -> None:
         """There is no room even for a tombstone; it is made once there is."""
         if not batch:
             return
         if self._unspooled is None:
-            log.error("frames are lost from %d on: %s", batch[0].info.seq, error)
+            log.error("frames are lost from %d on: %s", batch[0].first_seq, error)
         keys = [frame.needed_seq for frame in batch if frame.needed_seq is not None]
         self._encoder.end_group()
-        lost = UnspooledTombstone(batch[0].info.seq, batch[-1].info.seq, keys[-1] if keys else None)
+        lost = UnspooledTombstone(batch[0].first_seq, batch[-1].last_seq, keys[-1] if keys else None)
         self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
-        self._tombstoned += len(batch)
+        self._tombstoned += sum(isinstance(item, SpooledFrame) for item in batch)
 
     def _wait_for_delivery(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
         """Keep delivering and answering: for ever, or until all is safe and the lingering is over."""
@@ -287,6 +375,7 @@ class Agent:
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
         self._tell_progress(uplink)
+        self._keep_to_rate(spool, uplink, camera, time.monotonic())
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._count(spool, self._status_at)
@@ -338,6 +427,8 @@ class Agent:
             "acknowledged": uplink.acknowledged - uplink.acknowledged_earlier,
             "acknowledged_earlier": uplink.acknowledged_earlier,
             "tombstoned": self._tombstoned,
+            "idle": self._passed["idle"],
+            "thinned": self._passed["thinned"],
             "bytes_base": self._bytes_base,
             "bytes_enhancement_stored": self._bytes_enhancement,
             "bytes_enhancement_sent": uplink.enhancement_bytes_sent,
@@ -345,6 +436,8 @@ class Agent:
             "encode_fps": encoder.frames_per_second(),
             "source": camera.state,
             "link": uplink.state,
+            "link_kbps": None if self._rate is None else round(uplink.link_rate * 8 / 1000, 1),
+            "base_quality": encoder.base_quality,
             "clock_offset_seconds": uplink.clock_offset_seconds,
             "last_frame": _iso(self._last_frame_ns),
             "all_boots": None

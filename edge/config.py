@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from secondlook.edge.polygons import Polygon
 from secondlook.shared.address import is_loopback
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.device import check_device
@@ -18,6 +20,7 @@ from secondlook.shared.health import HealthConfig
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.packet import is_edge_id
 from secondlook.shared.settings import (
+    DAY_SECONDS,
     MAX_BYTES,
     MAX_KEPT_SECONDS,
     Bytes,
@@ -33,6 +36,7 @@ from secondlook.shared.settings import (
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MIN_SIDE = 16
+MAX_POLYGONS = 64  # of each kind
 
 Quality = Annotated[int, within(0, 63, "")]
 
@@ -72,21 +76,110 @@ class SourceConfig(Settings):
 
 
 @dataclass(frozen=True)
+class RegionsConfig(Settings):
+    """Polygons in the picture: texts of corners `x,y x,y x,y`, in percent (`10%,25%`) or in pixels of `picture`."""
+
+    # WIDTHxHEIGHT of the picture that pixels are of; polygons keep their place when frames have another size
+    picture: str | None = None
+    # privacy masks: what is inside is filled black before anything is coded, and leaves this host in no layer
+    privacy: tuple[str, ...] = ()
+    # where machines do not look: grey in what is coded for them; people see it only where the family is video
+    ignored: tuple[str, ...] = ()
+    # where machines look: outside, what is coded for them is the background that was learned, in which nothing moves
+    interest: tuple[str, ...] = ()
+    # whether privacy masks are filled in pictures that are kept on this host, too (source.record_dir)
+    mask_local: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.polygons()
+
+    def polygons(self) -> dict[str, tuple[Polygon, ...]]:
+        """The polygons of each kind. Raises ConfigError."""
+        size = None if self.picture is None else parse_picture(self.picture)
+        kinds = {"privacy": self.privacy, "ignored": self.ignored, "interest": self.interest}
+        for kind, texts in kinds.items():
+            if len(texts) > MAX_POLYGONS:
+                raise ConfigError(f"{kind} has {len(texts)} polygons, it may have {MAX_POLYGONS}")
+        return {
+            kind: tuple(_polygon(f"{kind}[{index}]", text, size) for index, text in enumerate(texts))
+            for kind, texts in kinds.items()
+        }
+
+
+def _polygon(name: str, text: str, picture: tuple[int, int] | None) -> Polygon:
+    try:
+        return Polygon.parse(text, picture)
+    except ConfigError as error:
+        raise ConfigError(f"{name} {error}") from error
+
+
+@dataclass(frozen=True)
+class IdleConfig(Settings):
+    """Frames in which nothing moved since the last one that was sent: they cost nothing, and are known to be such."""
+
+    # while nothing moves, one frame in so many seconds is sent; 0 sends all frames
+    heartbeat_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 0.0
+    after_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = (
+        5.0  # of stillness, before frames are passed over
+    )
+    # by which the mean of 8x8 pixels must differ for a movement; more where the picture is noisy
+    difference: Annotated[float, within(1, 255, "levels")] = 4.0
+
+
+@dataclass(frozen=True)
+class RateConfig(Settings):
+    """Keeps to the rate of a thin uplink, and to what it carries when that is less."""
+
+    # kilobits a second that may be sent, headers included; without it nothing is held back, and nothing thinned out
+    uplink_kbps: Annotated[float, within(1, 10_000_000, "kbit/s")] | None = None
+    # base quality below which frames are thinned out first; base_quality is where it begins
+    min_quality: Quality = 8
+    max_quality: Quality = 40  # base quality above which a link is left empty
+    # frames a second that are coded at least; below, quality goes under min_quality
+    min_fps: Annotated[float, within(0.01, 1000, "frames per second")] = 0.5
+    # What happens when more waits than behind_seconds of the link: the newest frames come through and the oldest are
+    # given up, under tombstones; or all are sent, however late, and new ones are coded smaller meanwhile.
+    when_behind: Literal["newest", "all"] = "newest"
+    behind_seconds: Annotated[float, within(5, MAX_KEPT_SECONDS, "seconds")] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_quality < self.min_quality:
+            raise ConfigError("max_quality is below min_quality")
+
+    @property
+    def uplink_bytes(self) -> float:
+        """Bytes a second that may be sent; infinite where nothing is set."""
+        return math.inf if self.uplink_kbps is None else self.uplink_kbps * 1000 / 8
+
+
+@dataclass(frozen=True)
 class CodecConfig(Settings):
     """How frames are encoded."""
 
     model: NameOrPath = NameOrPath("lite")  # name of a model in exported_models, or a model folder
     base_quality: Quality = 16  # quality of the base layer
     quality: Quality = 40  # quality of both layers; 25, 35, 46 and 52 are λ = 0.005, 0.010, 0.020, 0.030
+    # of frames that refer to a key: what differs from it less than grey noise of so many levels (root mean square) is
+    # not coded, and never less than the camera's own noise; without it, 23 levels at quality 0 and 5.7 at 40. Of lite.
+    change_levels: Annotated[float, within(0.1, 255, "levels")] | None = None
     # one key frame in this many; the others refer to it
     key_interval: Annotated[int, within(1, 1_000_000, "frames")] = 1
     # What base layers are coded by: the model, or (video) a standard video encoder in groups of frames, for cameras;
     # auto takes video for cameras and video files, the model for images and folders of images.
-    family: Literal["auto", "lite", "video"] = "lite"
+    family: Literal["auto", "lite", "video"] = "auto"
     encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x264"  # of family video
     preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
+    # quality of the backgrounds of groups, with x264: the same bytes at every base quality; without it, base_quality
+    # codes them too, but where a rate control changes that
+    background_quality: Quality | None = None
     # frames of a group at most: a lost frame costs the rest of its group
     group_frames: Annotated[int, within(1, 255, "frames")] = 250
+    # Of family video, when the model codes the enhancement of a frame: on request, from a picture that the spool keeps,
+    # or always.
+    enhancement: Literal["on request", "always"] = "on request"
+    original_quality: Annotated[int, within(1, 100, "")] = 90  # of pictures kept for that, as JPEG counts it
     threads: Threads = 0  # threads of encoding, 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
 
@@ -163,6 +256,9 @@ class EdgeConfig(Settings):
     # and after answering enhancement requests for this long
     linger_seconds: Annotated[float, within(0, MAX_KEPT_SECONDS, "seconds")] = 0.0
     codec: CodecConfig = field(default_factory=CodecConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
+    idle: IdleConfig = field(default_factory=IdleConfig)
+    rate: RateConfig = field(default_factory=RateConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
@@ -184,3 +280,11 @@ def parse_size(text: str) -> tuple[int, int | None]:
     if width < _MIN_SIDE or (height is not None and height < _MIN_SIDE):
         raise ConfigError(f"resize {text!r} is below {_MIN_SIDE} pixels")
     return width, height
+
+
+def parse_picture(text: str) -> tuple[int, int]:
+    """``"768x432"`` → (768, 432), the size of the picture that polygons are drawn in. Raises ConfigError."""
+    match = _SIZE.fullmatch(text)
+    if match is None or not match[2] or not (int(match[1]) and int(match[2])):
+        raise ConfigError(f"picture {text!r} is not WIDTHxHEIGHT")
+    return int(match[1]), int(match[2])

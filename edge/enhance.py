@@ -7,7 +7,7 @@ answer keeps at most four chunks beyond what the gateway has confirmed.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from secondlook.shared.packet import (
@@ -20,7 +20,6 @@ from secondlook.shared.packet import (
 )
 
 _MAX_ANSWERS = 2
-_WINDOW_BYTES = MAX_CHUNK_BYTES * MAX_OUTSTANDING_CHUNKS
 
 Layer = bytes | Literal["expired", "unknown"]
 
@@ -34,6 +33,7 @@ class _Answer:
     crc32: int
     sent: int = 0
     confirmed: int = 0
+    unconfirmed: list[int] = field(default_factory=list)  # where the chunks end that are on their way
 
 
 class Responder:
@@ -70,6 +70,7 @@ class Responder:
         if answer is not None:
             answer.confirmed = max(answer.confirmed, min(credit.offset, len(answer.layer)))
             answer.sent = max(answer.sent, answer.confirmed)
+            answer.unconfirmed = [end for end in answer.unconfirmed if end > answer.confirmed]
             if answer.confirmed == len(answer.layer):
                 return self._answers.pop(credit.request_id).request
         return None
@@ -82,6 +83,11 @@ class Responder:
             self._waiting.pop(request_id, None)
             self._answers.pop(request_id, None)
         return [Refusal(request_id, "expired") for request_id in late]
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a layer, or a part of one, has still to go out."""
+        return bool(self._answers)
 
     def next_load(self) -> EnhancementRequest | None:
         """The request whose layer to load now, if there is room for another answer."""
@@ -97,11 +103,11 @@ class Responder:
         self._answers[request.request_id] = _Answer(request, layer, zlib.crc32(layer))
         return None
 
-    def next_chunk(self) -> Chunk | None:
-        """The next chunk that may go out. It stays next until `sent` says that it went."""
+    def next_chunk(self, most_bytes: int = MAX_CHUNK_BYTES) -> Chunk | None:
+        """The next chunk that may go out, of at most so many bytes. It stays next until `sent` says that it went."""
         for request_id, answer in self._answers.items():
-            if answer.sent < min(len(answer.layer), answer.confirmed + _WINDOW_BYTES):
-                part = answer.layer[answer.sent : answer.sent + MAX_CHUNK_BYTES]
+            if answer.sent < len(answer.layer) and len(answer.unconfirmed) < MAX_OUTSTANDING_CHUNKS:
+                part = answer.layer[answer.sent : answer.sent + min(most_bytes, MAX_CHUNK_BYTES)]
                 return Chunk(request_id, answer.sent, len(answer.layer), answer.crc32, part)
         return None
 
@@ -109,6 +115,7 @@ class Responder:
         """`chunk`, as `next_chunk` gave it, was handed to the socket."""
         answer = self._answers[chunk.request_id]
         answer.sent = chunk.offset + len(chunk.payload)
+        answer.unconfirmed.append(answer.sent)
         if answer.sent == len(answer.layer):
             # Nothing is left to send. Should it get lost with the connection, the gateway asks again.
             del self._answers[chunk.request_id]

@@ -9,9 +9,13 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from secondlook.shared.flags import Flag, add_flags
 from secondlook.shared.quality import parse_quality
+
+if TYPE_CHECKING:
+    from secondlook.edge.config import EdgeConfig
 
 _FLAGS: tuple[Flag, ...] = (
     (
@@ -52,6 +56,7 @@ _FLAGS: tuple[Flag, ...] = (
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
     ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
 )
+_SOURCE_FLAGS = ("--source", "--resize", "--transport", "--source-credentials", "--edge-id")
 _SWITCHES = (
     (
         "--from-start",
@@ -71,19 +76,71 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for flag, setting, meaning in _SWITCHES:
         parser.add_argument(flag, dest=setting, action="store_true", default=None, help=meaning)
     parser.set_defaults(run=run)
+    _register_snapshot(parser)
+
+
+def _register_snapshot(edge: argparse.ArgumentParser) -> None:
+    actions = edge.add_subparsers(title="actions", metavar="ACTION", dest="action")
+    text = (
+        "Write one picture of the source with the polygons of the settings drawn on it: privacy masks (filled) in red, "
+        "ignored regions in orange, regions of interest in green."
+    )
+    parser = actions.add_parser(
+        "snapshot", help="write a picture with the polygons drawn on it", description=text
+    )
+    add_flags(
+        parser, [flag for flag in _FLAGS if flag[0] in _SOURCE_FLAGS], "secondlook.edge.config:EdgeConfig"
+    )
+    for action in parser._actions:
+        if action.dest != "help":
+            action.default = argparse.SUPPRESS  # what stands ahead of the action holds
+    parser.add_argument("out", type=Path, metavar="FILE", help="the picture: .png, .jpg or .webp")
+    parser.add_argument("--see-through", action="store_true", help="draw privacy masks as outlines only")
+    parser.set_defaults(run=run_snapshot)
+
+
+def run_snapshot(args: argparse.Namespace) -> int:
+    """Write a picture with the polygons. Returns 0."""
+    from secondlook.edge.regions import Regions
+    from secondlook.edge.snapshot import check_ending, first_frame, write
+
+    check_ending(args.out)
+    config = _config(args)
+    regions = Regions(config.regions)
+    frame = first_frame(config.source)
+    write(args.out, frame, regions, see_through=args.see_through)
+    height, width = frame.image.shape[:2]
+    print(f"{args.out}: {width}x{height}")
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the agent. Returns 0 when it ended as asked."""
     # Imported here so that `--help` does not wait for ONNX Runtime, OpenCV and ZeroMQ.
     from secondlook.edge.agent import Agent
+    from secondlook.shared.codec import load_codec
+    from secondlook.shared.health import serve_health
+    from secondlook.shared.watchdog import Watchdog
+
+    config = _config(args)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s edge %(message)s")
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watchdog = Watchdog.from_environment(os.environ)
+    with serve_health(config.health, watchdog):
+        codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+        Agent(config, codec).run(stop, watchdog)
+        watchdog.stopping()
+    return 0
+
+
+def _config(args: argparse.Namespace) -> EdgeConfig:
+    """The settings of a command line, with the credentials of the source."""
     from secondlook.edge.config import EdgeConfig
     from secondlook.edge.credentials import CURE, with_credentials
-    from secondlook.shared.codec import load_codec
     from secondlook.shared.config import EDGE_VARIABLES, load
-    from secondlook.shared.health import serve_health
     from secondlook.shared.redact import refuse_on_command_line
-    from secondlook.shared.watchdog import Watchdog
 
     refuse_on_command_line("--source", getattr(args, "source.address"), CURE)
     names = {setting: flag for flag, setting, *_ in _FLAGS}
@@ -96,14 +153,4 @@ def run(args: argparse.Namespace) -> int:
         variables=EDGE_VARIABLES,
         flag_names=names,
     )
-    config = replace(config, source=with_credentials(config.source, args.config, os.environ))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s edge %(message)s")
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    watchdog = Watchdog.from_environment(os.environ)
-    with serve_health(config.health, watchdog):
-        codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
-        Agent(config, codec).run(stop, watchdog)
-        watchdog.stopping()
-    return 0
+    return replace(config, source=with_credentials(config.source, args.config, os.environ))

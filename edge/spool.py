@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from secondlook.edge.config import SpoolConfig
 from secondlook.edge.restored import Restored, take_back
@@ -104,11 +104,39 @@ class SpooledFrame:
         return len(self.base) + len(self.enhancement)
 
     @property
+    def first_seq(self) -> int:
+        return self.info.seq
+
+    @property
+    def last_seq(self) -> int:
+        return self.info.seq
+
+    @property
     def needed_seq(self) -> int | None:
         """Of the key that nobody can decode others without, when this frame is dropped: its own, or its group's."""
         if self.info.key_seq is not None and is_of_group(self.base):
             return self.info.key_seq
         return self.info.seq if self.info.key_seq is None else None
+
+
+PassedReason = Literal["idle", "thinned"]
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Frames `first_seq` to `last_seq` that were captured and not coded, on purpose: no other frame depends on them."""
+
+    first_seq: int
+    last_seq: int
+    reason: PassedReason
+
+    @property
+    def needed_seq(self) -> None:
+        """Of a key: see `SpooledFrame`."""
+        return None
+
+
+Spoolable: TypeAlias = SpooledFrame | PassedOver
 
 
 @dataclass(frozen=True)
@@ -176,6 +204,7 @@ class Spool:
         self._boot_id = boot_id
         self._lock = threading.RLock()
         self._dropped_key: int | None = None  # the latest key of this boot that was dropped
+        self._waiting = (0, 0)  # undelivered frames, and bytes of their base layers
         self._restored = Received()  # of this boot, what neither the gateway nor the spool has any more
         private_database(self._path)
         with named_errors(self._path):
@@ -207,6 +236,7 @@ class Spool:
             self._db.execute("INSERT INTO boots (boot_id, started_ns) VALUES (?, ?)", (self._boot_id, now_ns))
             self._boot = self._one("SELECT number FROM boots WHERE boot_id = ?", self._boot_id)
         self._bytes = self._one("SELECT coalesce(sum(size_bytes), 0) FROM frames")
+        self._count_waiting()
 
     def close(self) -> None:
         with self._lock, named_errors(self._path):
@@ -217,13 +247,18 @@ class Spool:
         """Bytes of the layers held, delivered or not."""
         return self._bytes
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Undelivered frames, and the bytes of their base layers."""
+        return self._waiting
+
     def put(
-        self, frames: Sequence[SpooledFrame], now_ns: int, *, before: UnspooledTombstone | None = None
+        self, frames: Sequence[Spoolable], now_ns: int, *, before: UnspooledTombstone | None = None
     ) -> int:
         """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
         for them (older ones or some of them, by policy), each now under a tombstone; and so are those that
-        could not be stored right `before`, which do not count."""
-        state = self._bytes, self._clock_ns, self._wall_ns, self._dropped_key
+        could not be stored right `before`, and those that were passed over, which do not count."""
+        state = self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key
         try:
             with self._lock, named_errors(self._path), immediate(self._db):
                 self._advance(now_ns)
@@ -232,14 +267,17 @@ class Spool:
                     self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
                     self._lost_key(before.key_seq)
                 for frame in frames:
-                    dropped += self._put(frame)
-                last = frames[-1].info.seq if frames else -1 if before is None else before.last_seq
+                    if isinstance(frame, PassedOver):
+                        self._bury(self._boot, frame.first_seq, frame.last_seq, frame.reason)
+                    else:
+                        dropped += self._put(frame)
+                last = frames[-1].last_seq if frames else -1 if before is None else before.last_seq
                 self._db.execute(
                     "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
                 )
         except BaseException:
             # The transaction was rolled back.
-            self._bytes, self._clock_ns, self._wall_ns, self._dropped_key = state
+            self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key = state
             raise
         return dropped
 
@@ -272,7 +310,36 @@ class Spool:
             ),
         )
         self._bytes += frame.size_bytes
+        self._wait(1, len(frame.base))
         return dropped
+
+    def give_up(self, base_bytes: int, now_ns: int) -> int:
+        """Drop the oldest undelivered frames, with those that need them, until so many bytes of base layers are gone.
+
+        They go under tombstones with the reason `behind`. Returns how many frames were dropped.
+        """
+        state = self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key
+        try:
+            with self._lock, named_errors(self._path), immediate(self._db):
+                self._advance(now_ns)
+                dropped, least = 0, self._waiting[1] - base_bytes
+                while self._waiting[1] > least:
+                    row = self._first("boot, seq", "safe = 0")
+                    if row is None:
+                        break
+                    dropped += self._drop(row[0], row[1], "behind")[1]
+        except BaseException:
+            self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key = state
+            raise
+        return dropped
+
+    def _wait(self, frames: int, base_bytes: int) -> None:
+        self._waiting = self._waiting[0] + frames, self._waiting[1] + base_bytes
+
+    def _count_waiting(self) -> None:
+        self._waiting = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(base)), 0) FROM frames WHERE safe = 0"
+        ).fetchone()
 
     def _lacks_another(self, frame: SpooledFrame) -> bool:
         """Whether a frame that it cannot do without is gone: its key, or any before it in its video group."""
@@ -376,15 +443,17 @@ class Spool:
         (bytes, frames)."""
         group = self._group_of(boot, seq)
         rows = self._db.execute(
-            "SELECT id, seq, key_seq, size_bytes FROM frames WHERE boot = ? AND safe = 0 AND pinned_until_ns <= ?"
+            "SELECT id, seq, key_seq, size_bytes, length(base) FROM frames"
+            " WHERE boot = ? AND safe = 0 AND pinned_until_ns <= ?"
             " AND (seq = ? OR key_seq = ? OR (key_seq = ? AND seq > ?)) ORDER BY seq",
             (boot, self._clock_ns, seq, seq, group, seq),
         ).fetchall()
         if boot == self._boot:
             self._lost_key(group)
-        for identity, lost_seq, key_seq, size in rows:
+        for identity, lost_seq, key_seq, size, base_size in rows:
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
+            self._wait(-1, -base_size)
             self._bury(boot, lost_seq, lost_seq, reason)
             if key_seq is None and boot == self._boot:
                 self._lost_key(lost_seq)
@@ -434,10 +503,14 @@ class Spool:
     def mark_safe(self, news: Sequence[Safe]) -> int:
         """Take in what the gateway holds durably; returns how many frames became safe by it."""
         with self._lock, named_errors(self._path), immediate(self._db):
-            marked = 0
-            for safe in news:
-                for first, last in ((0, safe.cumulative), *safe.selective):
-                    marked += self._mark(safe.boot_id, first, last)
+            marked, waiting = 0, self._waiting
+            try:
+                for safe in news:
+                    for first, last in ((0, safe.cumulative), *safe.selective):
+                        marked += self._mark(safe.boot_id, first, last)
+            except BaseException:
+                self._waiting = waiting
+                raise
             return marked
 
     def _mark(self, boot_id: str, first: int, last: int) -> int:
@@ -447,10 +520,14 @@ class Spool:
         self._db.execute(
             "DELETE FROM tombstones WHERE boot = ? AND first_seq >= ? AND last_seq <= ?", (boot, first, last)
         )
-        return self._db.execute(
-            "UPDATE frames SET safe = 1 WHERE boot = ? AND safe = 0 AND seq BETWEEN ? AND ?",
-            (boot, first, last),
-        ).rowcount
+        which = "boot = ? AND safe = 0 AND seq BETWEEN ? AND ?"
+        frames, base_bytes = self._db.execute(
+            f"SELECT count(*), coalesce(sum(length(base)), 0) FROM frames WHERE {which}", (boot, first, last)
+        ).fetchone()
+        if frames:
+            self._db.execute(f"UPDATE frames SET safe = 1 WHERE {which}", (boot, first, last))
+            self._wait(-frames, -base_bytes)
+        return int(frames)
 
     def compare(self, boot_id: str, held: Received) -> Restored:
         """Take back, in one durable commit, what was marked safe and the gateway does not hold: see `restored.py`."""
@@ -463,6 +540,7 @@ class Spool:
                     return Restored()
                 boot, next_seq = row
                 restored, gone = take_back(self._db, boot, next_seq, held, self._bury)
+            self._count_waiting()
             if boot == self._boot:
                 for first, last in gone.parts():
                     self._restored.add(first, last)

@@ -17,21 +17,26 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import zmq
 
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.config import LinkConfig
+from secondlook.edge.config import LinkConfig, RateConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
-from secondlook.edge.enhance import Responder
+from secondlook.edge.enhance import Layer, Responder
 from secondlook.edge.keys import load_keys
+from secondlook.edge.known import KnownBackgrounds
 from secondlook.edge.outage import LinkOutage
+from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
 from secondlook.edge.spool import Safe, Spool
 from secondlook.shared.errors import (
+    BitstreamError,
     DiskFull,
     KeyRejected,
+    ModelError,
     PacketError,
     SecondlookError,
     SecretExposed,
@@ -40,11 +45,15 @@ from secondlook.shared.errors import (
 from secondlook.shared.link import BaseSender, Flight
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
+    MAX_CHUNK_BYTES,
+    MAX_ENHANCEMENT_BYTES,
     Ack,
+    BaseFrame,
     ChunkCredit,
     EnhancementRequest,
     Fault,
     Hello,
+    LeanFrame,
     Packet,
     Ping,
     Pong,
@@ -81,16 +90,33 @@ class AgentIdentity:
 class Uplink:
     """The thread that delivers. `failure` is set, and the thread ends, when the spool fails it."""
 
-    def __init__(self, config: LinkConfig, identity: AgentIdentity, spool: Spool, rng: random.Random) -> None:
-        """Raises KeyRejected, SecretExposed."""
+    def __init__(
+        self,
+        config: LinkConfig,
+        identity: AgentIdentity,
+        spool: Spool,
+        rng: random.Random,
+        finish: Callable[[bytes], bytes] = lambda kept: kept,
+        *,
+        rate: RateConfig | None = None,
+    ) -> None:
+        """`finish` makes of what the spool keeps the enhancement to send; `rate`: what the link may take, if bounded.
+
+        Raises KeyRejected, SecretExposed.
+        """
         self._config = config
         self._identity = identity
         self._spool = spool
+        self._finish = finish
         self._keys = load_keys(config)
         self._context: _Context = zmq.Context()
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._link_outage = LinkOutage(config.gateway, config.hello_seconds, time.monotonic())
         self._sender = BaseSender(config.times)
+        self._pacer = (
+            None if rate is None or rate.uplink_kbps is None else Pacer(rate.uplink_bytes, time.monotonic())
+        )
+        self._known = KnownBackgrounds()
         self._responder = Responder(config.max_requests)
         self._bulk: Connection | None = None
         self._control: Connection | None = None
@@ -121,6 +147,11 @@ class Uplink:
         self.enhancement_bytes_sent = 0
         self.clock_offset_seconds: float | None = None  # gateway's clock minus ours; None until measured
         self.failure: SecondlookError | None = None
+
+    @property
+    def link_rate(self) -> float:
+        """Bytes a second that the link carries as far as is known, with headers; infinite where it is not bounded."""
+        return math.inf if self._pacer is None else self._pacer.rate
 
     def start(self) -> None:
         self._thread.start()
@@ -258,6 +289,9 @@ class Uplink:
         self._greeted_at[connection] = time.monotonic()
         if connection is self._bulk:
             self._sender.connected()
+            self._known.connected()
+            if self._pacer is not None:
+                self._pacer.connected(time.monotonic())
             self._tombstone_id = 0
             self._news.clear()  # of the connection before: the welcome says what holds now
             self._uncompared = self._spool.delivered_boots()
@@ -336,15 +370,27 @@ class Uplink:
         if fault.code == "busy":
             self._busy.met(f"gateway {self._config.gateway} takes no frames: {fault.text}", self._heard_at)
             return
+        if fault.code == "background-unknown":
+            self._send_again(self._known.unknown())
+            return
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
+        if fault.code == "rejected" and connection is self._bulk:
+            self._send_again(self._known.refused())
         if fault.code == "hello-first":
             # Every frame under way is answered so; one hello will do for all of them.
             due = self._greeted_at.get(connection, -math.inf) + _GREET_SECONDS
             self._greet.setdefault(connection, due)
 
+    def _send_again(self, places: dict[str, int]) -> None:
+        for boot_id, seq in places.items():
+            self._sender.rewind(boot_id, seq)
+
     def _take_bulk(self, packet: Packet) -> None:
+        if isinstance(packet, Welcome | Ack):
+            self._known.safe(packet.boot_id, packet.cumulative)
         if isinstance(packet, Welcome | Ack) and packet.credit_bytes > 0:
             self._busy.over(self._heard_at)
+        in_flight = self._in_flight()
         if isinstance(packet, Welcome):
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))
@@ -357,6 +403,21 @@ class Uplink:
                 packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes
             )
             self._news.append(Safe(packet.boot_id, packet.cumulative, packet.selective))
+        if self._pacer is not None:
+            self._pacer.acknowledged(in_flight - self._in_flight(), time.monotonic())
+
+    def _in_flight(self) -> int:
+        """Bytes that were sent and not acknowledged, headers included."""
+        return self._sender.in_flight_bytes + self._sender.in_flight * OVERHEAD_BYTES
+
+    def _may_send(self, size: int, now: float) -> bool:
+        if not self._sender.may_send(size):
+            return False
+        return self._pacer is None or self._pacer.may_send(self._in_flight(), now)
+
+    def _note_sent(self, size: int) -> None:
+        if self._pacer is not None:
+            self._pacer.sent(size + OVERHEAD_BYTES)
 
     def _take_control(self, packet: Packet) -> None:
         refusal = None
@@ -417,6 +478,7 @@ class Uplink:
             if not bulk.send(tombstone.packet()):
                 return
             self._tombstone_id = tombstone.id
+            self._note_sent(0)
             self._sender.sent(tombstone.boot_id, tombstone.first_seq, tombstone.last_seq, 0, now)
         self._send_frames(bulk, now)
 
@@ -427,10 +489,13 @@ class Uplink:
             if not batch:
                 self._sender.drained(read.boot_id)
             for pending in batch:
-                size = len(pending.payload)
-                if not self._sender.may_send(size) or not bulk.send(pending):
+                packet = self._known.packet(pending)
+                size = len(packet.payload)
+                if not self._may_send(size, now) or not bulk.send(packet):
                     return
-                self._sender.sent(read.boot_id, pending.info.seq, pending.info.seq, size, now)
+                self._known.sent(packet)
+                self._note_sent(size)
+                self._sender.sent(read.boot_id, packet.info.seq, packet.info.seq, size, now)
 
     def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
         """Send again what was not acknowledged in time, if the spool still has it."""
@@ -443,11 +508,16 @@ class Uplink:
                     packet = tombstone.packet()
         else:
             for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
-                packet = pending
+                packet = self._known.packet(pending)
         if packet is None:
             self._sender.gone(flight)
         elif bulk.send(packet):
-            self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, flight.size_bytes, now)
+            size = 0
+            if isinstance(packet, BaseFrame | LeanFrame):
+                self._known.sent(packet)
+                size = len(packet.payload)
+            self._note_sent(size)
+            self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, size, now)
 
     def _serve_control(self, now: float) -> None:
         control = self._control
@@ -463,14 +533,36 @@ class Uplink:
         for refusal in self._responder.expire(time.time_ns() + self._clock_offset_ns):
             control.send(refusal)
         while (request := self._responder.next_load()) is not None:
-            refusal_or_none = self._responder.loaded(
-                request, self._spool.enhancement(request.boot_id, request.seq)
-            )
+            refusal_or_none = self._responder.loaded(request, self._enhancement(request))
             if refusal_or_none is not None:
                 control.send(refusal_or_none)
-        while (chunk := self._responder.next_chunk()) is not None and control.send(chunk):
+        self._send_chunks(control, now)
+
+    def _send_chunks(self, control: Connection, now: float) -> None:
+        while self._responder.is_answering:
+            most = MAX_CHUNK_BYTES if self._pacer is None else self._pacer.chunk_bytes(now)
+            chunk = self._responder.next_chunk(most) if most else None
+            if chunk is None or not control.send(chunk):
+                return
             self._responder.sent(chunk)
+            if self._pacer is not None:
+                self._pacer.chunk_sent(len(chunk.payload))
             self.enhancement_bytes_sent += len(chunk.payload)
+
+    def _enhancement(self, request: EnhancementRequest) -> Layer:
+        kept = self._spool.enhancement(request.boot_id, request.seq)
+        if not isinstance(kept, bytes):
+            return kept
+        try:
+            layer = self._finish(kept)
+            if len(layer) <= MAX_ENHANCEMENT_BYTES:
+                return layer
+            why = f"it has {len(layer)} bytes, at most {MAX_ENHANCEMENT_BYTES} are possible"
+        except (BitstreamError, ModelError) as error:
+            why = str(error)
+        text = f"frame {request.seq} of boot {request.boot_id} has no enhancement: {why}"
+        self._complaints.warning("enhancement", text, time.monotonic())
+        return "expired"
 
     def _hello(self, boot_id: str, channel: str) -> Hello:
         oldest, following = self._spool.bounds(boot_id)

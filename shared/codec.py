@@ -54,6 +54,9 @@ MARGINS = {
     "synthesis_base": 64,
     "synthesis_enhanced": 128,
 }
+# Mean squared change of the latents by grey noise of one level between two pictures: in six pictures of different kinds
+# 4.0e-5 to 4.7e-5 with the model that ships, and in proportion to the square of the noise from 1 to 8 levels.
+_CHANGE_OF_A_LEVEL = 4.6e-5
 EXACT = ("encode", "quantise")  # the graphs with the integer network inside: on the CPU, whatever the device
 
 # What a frame of several tiles takes of the graph that quantises.
@@ -101,13 +104,22 @@ class LiteCodec:
         self._change_threshold = float(tensors["change_threshold"][0])
 
     def encode(
-        self, image: U8Image, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
+        self,
+        image: U8Image,
+        *,
+        base_quality: int,
+        quality: int,
+        sequence: int = 0,
+        key: Key | None = None,
+        change_levels: float | None = None,
     ) -> Encoded:
         """Encode a frame, as a key or, with `key`, as a delta against it.
 
         `image`: uint8[H,W,3] RGB, any size from 1x1 to 16384x16384 within 2^26 pixels. Qualities: 0..63.
         `sequence` is what deltas will call this frame, should it be a key. A `key` of another size or quality is
-        not used: the frame becomes a key. Raises ConfigError on arguments out of range.
+        not used: the frame becomes a key. `change_levels`: of a delta, what differs from the key by less than grey
+        noise of so many levels (root mean square) would make it is not coded; without it `quality` says how much.
+        Raises ConfigError on arguments out of range.
         """
         check_frame(image, base_quality, quality)
         if not 0 <= sequence < 1 << 63:
@@ -116,7 +128,7 @@ class LiteCodec:
         wanted = ((width, height), base_quality, quality)
         if key is not None and (key.size, key.base_quality, key.quality) != wanted:
             key = None
-        coded = self._code(pad(image)[None], base_quality, quality, key)
+        coded = self._code(pad(image)[None], base_quality, quality, key, change_levels)
         coded.pop("y_base", None)  # of the largest frames, every array counts
         keep = coded["changed"][0, 0]
         packed = self._pack(coded, base_quality, quality, keep)
@@ -135,7 +147,9 @@ class LiteCodec:
             )
         return Encoded(Layers(base.to_bytes(), enhancement.to_bytes()), key, float(keep.mean()))
 
-    def _code(self, image: U8Image, base_quality: int, quality: int, key: Key | None) -> dict[str, Any]:
+    def _code(
+        self, image: U8Image, base_quality: int, quality: int, key: Key | None, change_levels: float | None
+    ) -> dict[str, Any]:
         """All that is coded of uint8[1,H,W,3], and the signal `y_enhancement` that later deltas compare with."""
         height, width = image.shape[1:3]
         grid = _grid(width, height)
@@ -145,7 +159,7 @@ class LiteCodec:
             return {**self._run("encode", image=image, **qualities), "changed": np.ones((1, 1, *grid), bool)}
         signal = self._run("analysis", image=image)
         del image
-        against = self._against(key, grid, quality)
+        against = self._against(key, grid, self._threshold(quality, change_levels))
         if max(height, width) <= SIDE:
             return {**self._run("quantise", **signal, **against, **qualities), **signal}
         # Smaller tiles than those of pixels: here the arrays of the whole frame are there besides.
@@ -162,10 +176,15 @@ class LiteCodec:
             "indexes_enhancement": enhancement.indexes(coded["z_enhancement"][0], quality, symbols)[None],
         }
 
-    def _against(self, key: Key | None, grid: tuple[int, int], quality: int) -> dict[str, F32]:
+    def _threshold(self, quality: int, change_levels: float | None) -> float:
+        """The mean squared change of a position's latents from which it is coded."""
+        if change_levels is None:
+            return float(self._change_threshold * 2.0 ** (-quality / 10.7))
+        return _CHANGE_OF_A_LEVEL * change_levels * change_levels
+
+    def _against(self, key: Key | None, grid: tuple[int, int], threshold: float) -> dict[str, F32]:
         """What the graph that quantises needs to know of the key; without one, that every position is coded."""
         if key is not None:
-            threshold = self._change_threshold * 2.0 ** (-quality / 10.7)
             signal, latents = key.signal, (key.latents_base, key.latents_enhancement)
         else:
             threshold = -1.0

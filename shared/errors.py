@@ -14,6 +14,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── LayerMismatch           the layers handed in do not belong together
     │   ├── PictureTooLarge         it has more pixels than this site takes
     │   └── ReferenceMissing        a delta came without the key it refers to
+    │       └── FrameMissing        a frame that another needs is not stored, and which
     ├── ModelError
     │   ├── ModelNotFound           no such model, or none with the hash a bitstream names
     │   └── ModelCorrupt            a model folder fails its manifest
@@ -119,6 +120,12 @@ class PictureTooLarge(BitstreamError):
 
 class ReferenceMissing(BitstreamError):
     pass
+
+
+class FrameMissing(ReferenceMissing):
+    def __init__(self, text: str, seq: int = -1) -> None:
+        super().__init__(text)
+        self.seq = seq  # within the boot of the frame that needs it
 
 
 class ModelError(SecondlookError):

@@ -59,7 +59,14 @@ class LayeredCodec(Protocol):
     def model_hash(self) -> bytes: ...
 
     def encode(
-        self, image: U8Image, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
+        self,
+        image: U8Image,
+        *,
+        base_quality: int,
+        quality: int,
+        sequence: int = 0,
+        key: Key | None = None,
+        change_levels: float | None = None,
     ) -> Encoded: ...
 
     def decode_base(self, base: bytes, *, key: bytes | None = None) -> U8Image: ...

@@ -189,6 +189,11 @@ class BaseSender:
     def in_flight_bytes(self) -> int:
         return self._in_flight_bytes
 
+    @property
+    def in_flight(self) -> int:
+        """Frames and tombstones that were sent and not acknowledged."""
+        return len(self._flights)
+
     def connected(self) -> None:
         """A new connection: nothing is in flight on it, nobody is welcomed, no credit is given."""
         self._boots.clear()
@@ -292,6 +297,17 @@ class BaseSender:
                 break
             due.append(flight)
         return due
+
+    def rewind(self, boot_id: str, seq: int) -> None:
+        """What was sent from `seq` on is not taken as it was: it is read, and sent, once more."""
+        boot = self._boots.get(boot_id)
+        if boot is None:
+            return
+        for key, flight in list(self._flights.items()):
+            if flight.boot_id == boot_id and flight.first_seq >= seq and not flight.is_tombstone:
+                self._land(key)
+        boot.from_seq = min(boot.from_seq, seq)
+        boot.take(BootEvent.SPOOLED)
 
     def gone(self, flight: Flight) -> None:
         """The spool no longer holds what was in flight: acknowledged meanwhile, or dropped."""

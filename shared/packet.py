@@ -39,6 +39,7 @@ REFUSALS = ("expired", "busy", "unknown")
 EDGE_ID = re.compile(r"[a-z0-9-]{1,64}")
 BOOT_ID = re.compile(r"[0-9a-f]{32}")
 CODE = re.compile(r"[a-z0-9-]{1,64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Check(Protocol):
@@ -146,6 +147,7 @@ RequestId: TypeAlias = Annotated[int, Whole(1, MAX_SEQ)]
 Priority: TypeAlias = Annotated[int, Whole(0, 100)]
 Code: TypeAlias = Annotated[str, TextOf(64, CODE)]
 Text: TypeAlias = Annotated[str, TextOf(200)]
+Digest: TypeAlias = Annotated[str, TextOf(64, SHA256)]
 Channel: TypeAlias = Annotated[str, OneOf(CHANNELS)]
 RefusalReason: TypeAlias = Annotated[str, OneOf(REFUSALS)]
 Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], AscendingRanges()]
@@ -362,9 +364,37 @@ class Fault(Packet):
     text: Text
 
 
+@dataclass(frozen=True)
+class LeanFrame(Packet):
+    """Edge → gateway: the first frame of a video group without its background, which the gateway has.
+
+    `background`: SHA-256 of the background packet, in hexadecimal. With it, this is a `BaseFrame` without a key. The
+    header holds the members of `info`, in their order, ahead of it.
+    """
+
+    KIND: ClassVar[int] = 13
+    CRC_OF_PAYLOAD: ClassVar[bool] = True
+    info: FrameInfo
+    background: Digest
+    payload: BasePayload
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.info.key_seq is not None:
+            raise PacketMalformed("LeanFrame.key_seq must be nil: it is the first of its group")
+
+    def _members(self) -> dict[str, Any]:
+        return {**vars(self.info), "background": self.background, "payload": self.payload}
+
+    @classmethod
+    def _of_members(cls, members: dict[str, Any]) -> LeanFrame:
+        payload, background = members.pop("payload"), members.pop("background")
+        return cls(FrameInfo(**members), background, payload)
+
+
 _ALL = (
     *(Hello, Welcome, BaseFrame, Ack, Tombstone, EnhancementRequest),
-    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault),
+    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame),
 )
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 

@@ -28,6 +28,7 @@ from secondlook.shared.files import PRIVATE_FILE, keep_private, make_folder
 from secondlook.shared.files import storage_error as file_error
 
 _BUSY_PAUSE_SECONDS = 0.02
+_IO_SECONDS = 2.0
 _CREATING = (
     threading.Lock()
 )  # another thread's connection must not come between creating a file and closing it
@@ -147,12 +148,20 @@ def prepare(connection: sqlite3.Connection, *, busy_seconds: float) -> None:
 
 
 def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
-    """Turn to a write-ahead log. SQLite does not wait for others who do so at the same moment on a new file."""
+    """Turn to a write-ahead log. SQLite does not wait for others who do so at the same moment on a new file.
+
+    Nor does it where several processes open a file while another, which closes it as the last one, removes its log and
+    index: that is an I/O error now and then, which is none a moment later.
+    """
+    patience = {
+        sqlite3.SQLITE_BUSY: deadline,
+        sqlite3.SQLITE_IOERR: min(deadline, time.monotonic() + _IO_SECONDS),
+    }
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if time.monotonic() >= patience.get(error.sqlite_errorcode & 0xFF, 0.0):
                 raise
         time.sleep(_BUSY_PAUSE_SECONDS)

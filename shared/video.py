@@ -62,19 +62,30 @@ def quantiser(coding: Coding, base_quality: int) -> int:
 
 @dataclass(frozen=True)
 class Maker:
-    """An encoder as PyAV knows it. `options`: at quantiser `{qp}` and preset `{preset}`."""
+    """An encoder as PyAV knows it. `options`: at quantiser `{qp}` and preset `{preset}`, keys as `{key}` says.
+
+    `key`: what makes the bytes of a key depend on its own quantiser alone, by the `{ratio}` of the two step sizes.
+    """
 
     name: str
     coding: Coding
     options: tuple[tuple[str, str], ...]
     pixels: str = "yuv420p"
     preset: str = ""  # where none is set
+    key: str = ""
 
-    def open(self, width: int, height: int, qp: int, preset: str) -> av.VideoCodecContext:
-        """An encoder for frames of even sides. Raises EncoderFailed."""
+    def open(
+        self, width: int, height: int, qp: int, preset: str, key_qp: int | None = None
+    ) -> av.VideoCodecContext:
+        """An encoder for frames of even sides. `key_qp`: of keys, where the encoder can tell the two apart.
+
+        Raises EncoderFailed.
+        """
         if self.name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "0")  # it writes to stderr past libav's logging
         preset = preset or self.preset
+        # Six steps of the quantiser double the size of its step.
+        key = "" if key_qp is None else self.key.format(ratio=f"{2 ** ((qp - key_qp) / 6):.6f}")
         try:
             encoder = cast(av.VideoCodecContext, av.CodecContext.create(self.name, "w"))
             encoder.width, encoder.height, encoder.pix_fmt = width, height, self.pixels
@@ -82,7 +93,9 @@ class Maker:
             encoder.time_base = Fraction(1, _FRAMES_PER_SECOND)
             encoder.thread_count = 1
             encoder.gop_size, encoder.max_b_frames = _ENDLESS, 0
-            encoder.options = {name: value.format(qp=qp, preset=preset) for name, value in self.options}
+            encoder.options = {
+                name: value.format(qp=qp, preset=preset, key=key) for name, value in self.options
+            }
             encoder.open()
         except (av.error.FFmpegError, ValueError) as error:
             told = f"preset {preset}, " if preset else ""
@@ -99,9 +112,10 @@ _X264 = Maker(
         ("preset", "{preset}"),
         ("tune", "zerolatency"),
         ("qp", "{qp}"),
-        ("x264-params", "scenecut=0:threads=1:log-level=-1:aq-mode=0:psy=0"),
+        ("x264-params", "scenecut=0:threads=1:log-level=-1:aq-mode=0:psy=0{key}"),
     ),
     preset="medium",
+    key=":ipratio={ratio}:stitchable=1",
 )
 _X265_PLAIN = "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info=0:log-level=none"
 _X265 = Maker(
@@ -169,9 +183,20 @@ class GroupEncoder:
     """
 
     def __init__(
-        self, maker: Maker, background: U8Image, group: int, *, base_quality: int, preset: str = ""
+        self,
+        maker: Maker,
+        background: U8Image,
+        group: int,
+        *,
+        base_quality: int,
+        preset: str = "",
+        background_quality: int | None = None,
     ) -> None:
-        """Code the background, uint8[H,W,3] RGB. Raises EncoderFailed, or ConfigError on arguments out of range."""
+        """Code the background, uint8[H,W,3] RGB; with `background_quality` to the same bytes at every base quality,
+        where the encoder can (x264).
+
+        Raises EncoderFailed, or ConfigError on arguments out of range.
+        """
         check_frame(background, base_quality, base_quality)
         self._height, self._width = background.shape[:2]
         if self._width * self._height > MAX_PIXELS:
@@ -180,7 +205,8 @@ class GroupEncoder:
         self.place = 0
         image = _even(background)
         qp = quantiser(maker.coding, base_quality)
-        self._encoder = maker.open(image.shape[1], image.shape[0], qp, preset)
+        key_qp = None if background_quality is None else quantiser(maker.coding, background_quality)
+        self._encoder = maker.open(image.shape[1], image.shape[0], qp, preset, key_qp)
         self._planes = _Planes(maker.coding, image.shape[1], image.shape[0])
         payload, crc = self._code(image, key=True)
         try:
@@ -236,12 +262,14 @@ class GroupEncoder:
 class VideoSettings:
     """How a camera's frames become groups.
 
-    `preset`: of the encoder, empty for its usual one; `group_frames`: frames of a group, 1 to MAX_PLACE.
+    `preset`: of the encoder, empty for its usual one; `group_frames`: frames of a group, 1 to MAX_PLACE;
+    `background_quality`: see `GroupEncoder`.
     """
 
     encoder: EncoderName = "x264"
     preset: str = ""
     group_frames: int = 250
+    background_quality: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.group_frames <= MAX_PLACE:
@@ -323,6 +351,10 @@ class VideoEncoder:
         self._sent = frame.background_id
         return CodedFrame(frame, background)
 
+    def begins_group(self, image: U8Image, base_quality: int) -> bool:
+        """Whether `encode` will begin a group with this frame."""
+        return self._group is None or not self._goes_on(self._group, image, base_quality)
+
     def _goes_on(self, group: GroupEncoder, image: U8Image, base_quality: int) -> bool:
         same = group.size == (image.shape[1], image.shape[0]) and base_quality == self._quality
         return same and group.place < self._settings.group_frames
@@ -338,6 +370,7 @@ class VideoEncoder:
             self._groups - 1,
             base_quality=base_quality,
             preset=self._settings.preset,
+            background_quality=self._settings.background_quality,
         )
 
 

@@ -167,6 +167,34 @@ class GroupHead:
         return head
 
 
+def split_head(base: bytes) -> tuple[bytes, bytes] | None:
+    """The background packet and the frame of a head of a group; None for any other base layer.
+
+    Nothing but lengths is looked at. Raises TruncatedBitstream.
+    """
+    if base[:1] != GROUP_MARK or len(base) < 2 or base[1] >> 4 != _KIND_HEAD:
+        return None
+    return _two_parts(base)
+
+
+def join_head(background: bytes, frame: bytes) -> bytes:
+    """The head of a group of a background packet and its first frame, the inverse of `split_head`.
+
+    Raises a subclass of BitstreamError where they are not those, or do not suit each other.
+    """
+    head = GroupHead(BackgroundPacket.parse(background), GroupFrame.parse(frame))
+    if head.frame.background_id != head.background.id:
+        raise LayerMismatch(
+            f"the frame refers to background {head.frame.background_id.hex()}, this one is {head.background.id.hex()}"
+        )
+    return head.to_bytes()
+
+
+def background_digest(background: bytes) -> str:
+    """By which a background packet is referred to on the way to the cloud: its SHA-256, in hexadecimal."""
+    return hashlib.sha256(background).hexdigest()
+
+
 def parse_base(data: bytes) -> GroupHead | GroupFrame:
     """A base layer of this family: the head of a group, or a frame behind it. Raises subclasses of BitstreamError."""
     if len(data) > 1 and data[1] >> 4 == _KIND_HEAD:

@@ -13,7 +13,7 @@ import pytest
 from secondlook.cloud.gateway.keys import Registry, Role, create_key_files
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import SqliteQueue
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
 from secondlook.edge.spool import Spool, SpooledFrame
 from secondlook.edge.uplink import AgentIdentity, Uplink

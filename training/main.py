@@ -14,10 +14,12 @@ from typing import Any
 from secondlook.shared.commands import Subparsers, command_group
 from secondlook.training import bench_cli
 from secondlook.training.detector import cli as detector
+from secondlook.training.flagtypes import at_least, positive
 from secondlook.training.machine import cli as machine
 from secondlook.training.masks.choice import mask_config, mask_flags
 from secondlook.training.models import cli as models
 from secondlook.training.paper import cli as paper
+from secondlook.training.provenance import free_folder
 
 DEFAULT_WORK = Path("runs")
 DEFAULT_MODELS = Path("exported_models")
@@ -73,8 +75,10 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", type=Path, default=DEFAULT_WORK, help="folder for checkpoints (default %(default)s)"
     )
-    parser.add_argument("--minutes", type=float, required=True, help="stop after this time, at a checkpoint")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
+    parser.add_argument(
+        "--minutes", type=positive, required=True, help="stop after this time, at a checkpoint"
+    )
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads (default %(default)s)")
 
 
 def _train_parsers(group: Subparsers) -> None:
@@ -94,10 +98,17 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
     lite.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
-    lite.add_argument("--steps", type=int, default=15000, help="length of the schedule (default %(default)s)")
-    lite.add_argument("--batch", type=int, default=8, help="crops a step (default %(default)s)")
-    lite.add_argument("--crop", type=int, default=128, help="side of a crop (default %(default)s)")
-    lite.add_argument("--lr", type=float, default=5e-4, help="first learning rate (default %(default)s)")
+    lite.add_argument(
+        "--steps", type=at_least(1), default=15000, help="length of the schedule (default %(default)s)"
+    )
+    lite.add_argument("--batch", type=at_least(1), default=8, help="crops a step (default %(default)s)")
+    lite.add_argument(
+        "--crop",
+        type=at_least(64, 64),
+        default=128,
+        help="side of a crop, a multiple of 64 (default %(default)s)",
+    )
+    lite.add_argument("--lr", type=positive, default=5e-4, help="first learning rate (default %(default)s)")
     lite.add_argument(
         "--detector",
         type=Path,
@@ -153,9 +164,11 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
         "--detector", type=Path, metavar="FILE", help="the YOLOX-nano ONNX export for --loss features"
     )
     postfilter.add_argument(
-        "--lr", type=float, default=2e-4, help="first learning rate (default %(default)s)"
+        "--lr", type=positive, default=2e-4, help="first learning rate (default %(default)s)"
     )
-    postfilter.add_argument("--batch", type=int, default=6, help="patches a step (default %(default)s)")
+    postfilter.add_argument(
+        "--batch", type=at_least(1), default=6, help="patches a step (default %(default)s)"
+    )
     postfilter.add_argument(
         "--patch",
         type=int,
@@ -211,9 +224,16 @@ def _export_parsers(group: Subparsers) -> None:
         parser.add_argument(
             "--trained-on",
             metavar="TEXT",
-            default="949 ImageNet sample images and BSDS500 train+val (research use)",
-            help="the data and their licences, for the manifest (default: %(default)s)",
+            default="not stated",
+            help="the data and their licences, for the manifest, beside their count and hash (default: %(default)s)",
         )
+        parser.add_argument(
+            "--licence",
+            metavar="TEXT",
+            default="not stated",
+            help="of the weights, for the manifest (default: %(default)s)",
+        )
+        parser.add_argument("--force", action="store_true", help="replace a model folder that is there")
 
 
 def _train_edges(args: argparse.Namespace) -> int:
@@ -289,9 +309,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _facts(args: argparse.Namespace, steps: int) -> dict[str, Any]:
-    data = f"{args.trained_on}; none of it is contained here"
-    return {"licence": "Apache-2.0", "training": {"data": data, "steps": steps, "note": args.note}}
+def _facts(args: argparse.Namespace, state: dict[str, Any]) -> dict[str, Any]:
+    """For the manifest; checkpoints of earlier versions hold no `source`."""
+    training = {"data": args.trained_on, **state.get("source", {}), "steps": state["step"], "note": args.note}
+    return {"licence": args.licence, "training": training}
 
 
 def _export_lite(args: argparse.Namespace) -> int:
@@ -302,8 +323,9 @@ def _export_lite(args: argparse.Namespace) -> int:
     codec = LiteCodec()
     codec.load_state_dict(state["model"])
     counts = state["counts"].numpy() if "counts" in state else None
-    export_lite(codec, args.out / "lite", _facts(args, state["step"]), counts)
-    print(args.out / "lite")
+    folder = free_folder(args.out / "lite", force=args.force)
+    export_lite(codec, folder, _facts(args, state), counts)
+    print(folder)
     return 0
 
 
@@ -314,9 +336,9 @@ def _export_postfilter(args: argparse.Namespace) -> int:
     state = _checkpoint(checkpoint_of(args.name, args.layer, args.work))
     net = build(args.name, args.work, args.layer)
     net.load_state_dict(state["model"])
-    facts = _facts(args, state["step"])
+    facts = _facts(args, state)
     facts["training"].update(state.get("config", {}))  # checkpoints of earlier versions hold none
-    folder = args.out / filter_name(args.name, args.layer)
+    folder = free_folder(args.out / filter_name(args.name, args.layer), force=args.force)
     export_postfilter(net, folder, facts)
     print(folder)
     return 0
@@ -325,7 +347,8 @@ def _export_postfilter(args: argparse.Namespace) -> int:
 def _export_paper(args: argparse.Namespace) -> int:
     from secondlook.training.models.checkpoint import export_trained
 
-    facts = {"licence": "Apache-2.0", "training": {"note": args.note}}
-    export_trained(args.work, args.out / args.name, facts, machine=args.machine)
-    print(args.out / args.name)
+    folder = free_folder(args.out / args.name, force=args.force)
+    facts = {"licence": args.licence, "training": {"data": args.trained_on, "note": args.note}}
+    export_trained(args.work, folder, facts, machine=args.machine)
+    print(folder)
     return 0

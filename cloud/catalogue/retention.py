@@ -25,7 +25,14 @@ from secondlook.cloud.catalogue.schema import (
     Verdict,
 )
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
-from secondlook.cloud.storage.blobs import base_key, enhancement_key, image_key, parse_key, thumb_key
+from secondlook.cloud.storage.blobs import (
+    background_owner,
+    base_key,
+    enhancement_key,
+    image_key,
+    parse_key,
+    thumb_key,
+)
 
 _IMAGES = ("base", "enhanced", "refined")
 _REVIEWED = frozenset({Retention.DECIDED, Retention.AUDIT})
@@ -143,14 +150,18 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
 def wanted_blobs(catalogue: Catalogue, keys: Iterable[str]) -> set[str]:
     """Those of ``keys`` that a row wants, or that say nothing about frames and reviews.
 
-    A base or enhancement layer is wanted by its frame, and by every delta that refers to it.
+    A base or enhancement layer is wanted by its frame, and by every delta that refers to it; a background by all
+    frames of its camera host.
     """
+    owners: dict[str, list[str]] = {}
     layers: dict[tuple[str, str], dict[int, list[str]]] = {}
     images: dict[int, list[str]] = {}
     wanted = set()
     for key in keys:
         of = parse_key(key)
-        if of is None:
+        if (owner := background_owner(key)) is not None:
+            owners.setdefault(owner, []).append(key)
+        elif of is None:
             wanted.add(key)
         elif isinstance(of, int):
             images.setdefault(of, []).append(key)
@@ -167,6 +178,9 @@ def wanted_blobs(catalogue: Catalogue, keys: Iterable[str]) -> set[str]:
                     .where(column.is_not(None), column.in_(list(keys_of)))
                 )
                 wanted.update(key for seq in found if seq is not None for key in keys_of[seq])
+        for edge_id, keys_of_edge in owners.items():
+            if session.scalar(select(Frame.id).where(Frame.edge_id == edge_id).limit(1)) is not None:
+                wanted.update(keys_of_edge)
         for id_ in session.scalars(select(Review.id).where(Review.id.in_(list(images)))):
             wanted.update(images[id_])
     return wanted
@@ -197,6 +211,21 @@ def _oldest(wanted: Candidates) -> Select[Frame]:
     wanting = select(delta.id).where(
         delta.edge_id == Frame.edge_id, delta.boot_id == Frame.boot_id, delta.key_seq == Frame.seq, stays
     )
+    # A frame of a video group is decoded through all before it in its group, until the picture for its review is made.
+    later = aliased(Frame)
+    undecoded = (
+        select(later.id)
+        .join(Review, Review.frame_id == later.id)
+        .where(
+            later.edge_id == Frame.edge_id,
+            later.boot_id == Frame.boot_id,
+            later.key_seq.is_not(None),
+            later.key_seq == Frame.key_seq,
+            later.seq > Frame.seq,
+            later.retention != Retention.DELETING,
+            Review.base_image.is_(None),
+        )
+    )
     return (
         select(Frame)
         .where(
@@ -206,6 +235,7 @@ def _oldest(wanted: Candidates) -> Select[Frame]:
             Frame.retention_ns >= since_ns,
             or_(Frame.retention_ns > since_ns, Frame.id > id_),
             or_(Frame.key_seq.is_not(None), ~wanting.exists()),
+            or_(Frame.key_seq.is_(None), ~undecoded.exists()),
         )
         .order_by(Frame.retention_ns, Frame.id)
     )

@@ -1,8 +1,8 @@
 """Decoding frames of the family `video`: the decoders of the cameras that a worker serves, and the packets before.
 
 A frame decodes behind those before it in its group. Mostly the decoder of its camera stands right before it; else the
-decoder goes on, or begins anew, through the packets in the blob store. Nobody is asked for anything: a packet that is
-not stored yet is in another worker's hands or in the queue, and the frame comes again later.
+decoder goes on, or begins anew, through the packets in the blob store. A packet that is not stored there is in another
+worker's hands or in the queue, or lost; the error names it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from collections.abc import Callable
 
 from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, base_key
-from secondlook.shared.errors import BitstreamError, MalformedBitstream, ReferenceMissing, StoreCorrupt
+from secondlook.shared.errors import (
+    BitstreamError,
+    FrameMissing,
+    MalformedBitstream,
+    ReferenceMissing,
+    StoreCorrupt,
+)
 from secondlook.shared.layers import U8Image
 from secondlook.shared.video import GroupDecoder
 from secondlook.shared.videobits import GroupHead, parse_base
@@ -43,7 +49,7 @@ class GroupDecoders:
         """The picture of a base layer, uint8[H,W,3]. `key_seq`: sequence of the first frame of its group, None for it.
 
         `progress` is called for each frame that is decoded on the way. Raises subclasses of BitstreamError:
-        ReferenceMissing names the frame that is not stored.
+        FrameMissing names the one before it that is not stored, or not as it was sent.
         """
         first = seq if key_seq is None else key_seq
         packet = parse_base(base)
@@ -56,13 +62,11 @@ class GroupDecoders:
         decoder = self._decoders.pop(group, None)
         if decoder is None or not decoder.place < frame.place:
             head = packet if isinstance(packet, GroupHead) else self._head(group)
-            decoder = GroupDecoder(head.background.to_bytes())
-            if not isinstance(packet, GroupHead):
-                decoder.decode(head.frame.to_bytes())
+            decoder = self._begun(group, head, is_own=head is packet)
         try:
             while decoder.place + 1 < frame.place:
                 # Packets are decoded one by one as they are read: memory is bounded, whatever a group has.
-                decoder.decode(self._load(group, first + decoder.place))
+                self._advance(group, decoder)
                 progress()
             image = decoder.decode(frame.to_bytes())
         except ReferenceMissing:
@@ -71,25 +75,45 @@ class GroupDecoders:
         self._keep(group, decoder)
         return image
 
+    def _begun(self, group: _Group, head: GroupHead, *, is_own: bool) -> GroupDecoder:
+        """A decoder at the beginning of a group: before its first frame if that is the one wanted, else behind it."""
+        if is_own:
+            return GroupDecoder(head.background.to_bytes())
+        try:
+            decoder = GroupDecoder(head.background.to_bytes())
+            decoder.decode(head.frame.to_bytes())
+        except BitstreamError as error:
+            raise _undecodable(group[2], error) from error
+        return decoder
+
+    def _advance(self, group: _Group, decoder: GroupDecoder) -> None:
+        """Decode the next frame, which is not the one wanted, from the store."""
+        seq = group[2] + decoder.place
+        base = self._load(group, seq)
+        try:
+            decoder.decode(base)
+        except BitstreamError as error:
+            raise _undecodable(seq, error) from error
+
     def _head(self, group: _Group) -> GroupHead:
         head = parse_base(self._load(group, group[2]))
         if not isinstance(head, GroupHead):
-            raise ReferenceMissing(f"frame {group[2]} is not the first of its group")
+            raise FrameMissing(f"frame {group[2]} is not the first of its group", group[2])
         return head
 
     def _load(self, group: _Group, seq: int) -> bytes:
         key = base_key(group[0], group[1], seq)
         if not self._blobs.exists(key):
-            raise ReferenceMissing(f"frame {seq} of its group has not come")
+            raise FrameMissing(f"frame {seq} of its group has not come", seq)
         try:
             base = self._blobs.get(key)
         except StoreCorrupt as error:  # this one blob
-            raise ReferenceMissing(f"frame {seq} of its group is gone: {error}") from error
+            raise FrameMissing(f"frame {seq} of its group is gone: {error}", seq) from error
         try:
             check_layer(base, self._max_pixels)
             parse_base(base)
         except BitstreamError as error:
-            raise ReferenceMissing(f"frame {seq} of its group cannot be decoded: {error}") from error
+            raise _undecodable(seq, error) from error
         return base
 
     def _keep(self, group: _Group, decoder: GroupDecoder) -> None:
@@ -103,3 +127,7 @@ class GroupDecoders:
             or sum(one.pixels for one in self._decoders.values()) > MAX_PIXELS
         ):
             self._decoders.popitem(last=False)
+
+
+def _undecodable(seq: int, error: BitstreamError) -> FrameMissing:
+    return FrameMissing(f"frame {seq} of its group cannot be decoded: {error}", seq)

@@ -70,13 +70,14 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="one key frame in N, the others deltas: what a fixed camera should use (default %(default)s)",
+        help="of family lite: one key frame in N, the others deltas (default %(default)s)",
     )
     demo.add_argument(
         "--family",
         choices=("auto", "lite", "video"),
-        default="lite",
-        help="what base layers are coded by: the model, or H.264 in groups of frames (default %(default)s)",
+        default="auto",
+        help="what base layers are coded by: the model (lite), or H.264 in groups of frames (video); auto takes video "
+        "for cameras and video files, lite for images (default %(default)s)",
     )
     demo.add_argument(
         "--codec",

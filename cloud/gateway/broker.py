@@ -24,12 +24,13 @@ from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
-from secondlook.shared.packet import BOOT_ID, EDGE_ID, MAX_SEQ
+from secondlook.shared.packet import BOOT_ID, CODE, EDGE_ID, MAX_SEQ
 
 MAX_LEASED = 64
 MAX_ROWS = 500
 MAX_REQUEST_BYTES = 64 << 10
 _MAX_ARGUMENTS = 16
+_MAX_ASKED = 10_000
 _COMPLAINT_SECONDS = 1.0
 _LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 _NO_NUL = r"\A[^\0]*\Z"
@@ -63,6 +64,7 @@ class _GivenBack(_Call, frozen=True):
     delay_seconds: _LeaseSeconds
     worker: _Worker
     why: Annotated[str, Meta(max_length=500, pattern=_NO_NUL)]
+    hopeless: Annotated[str, Meta(pattern=rf"\A(?:{CODE.pattern})?\Z")] = ""
 
 
 class _Extended(_Call, frozen=True):
@@ -71,10 +73,13 @@ class _Extended(_Call, frozen=True):
     worker: _Worker
 
 
-class _AskedFor(_Call, frozen=True):
+class _Frame(_Call, frozen=True):
     edge_id: Annotated[str, Meta(pattern=rf"\A{EDGE_ID.pattern}\Z")]
     boot_id: Annotated[str, Meta(pattern=rf"\A{BOOT_ID.pattern}\Z")]
     seq: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+
+
+class _AskedFor(_Frame, frozen=True):
     deadline_seconds: Annotated[float, Meta(ge=0, le=_LONGEST_DEADLINE_SECONDS)]
     priority: Annotated[int, Meta(ge=0, le=100)]
 
@@ -102,7 +107,7 @@ class _OfItems(_Call, frozen=True):
 @dataclass(frozen=True)
 class Broker:
     """``connected`` tells which edges are connected, and on which channels; ``clock_offsets`` how far their clocks
-    are behind, in seconds."""
+    are behind, in seconds. ``greet_again`` lets a camera host say hello anew, so that it compares what is held here."""
 
     queue: FrameQueue
     ledger: Ledger
@@ -110,6 +115,8 @@ class Broker:
     blobs: Blobs
     connected: Callable[[], Mapping[str, Sequence[str]]]
     clock_offsets: Callable[[], Mapping[str, float]] = dict
+    greet_again: Callable[[str], None] = lambda edge_id: None
+    _asked: set[tuple[str, str, int]] = field(default_factory=set)  # for frames once more
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
     def answer(self, message: bytes, *, now: float, caller: str = "") -> bytes:
@@ -136,6 +143,7 @@ class Broker:
 
     def on_rollback(self, message: bytes, error: StorageError) -> bytes:
         """The answer to a request whose work was rolled back with that of others."""
+        self._asked.clear()
         try:
             request_id, *_ = _open(message)
         except PacketMalformed as malformed:
@@ -151,11 +159,33 @@ class Broker:
         self.queue.ack(call.ids, worker=_name(caller, call.worker))
 
     def nack(self, call: _GivenBack, caller: str, now: float) -> None:
-        worker = _name(caller, call.worker)
-        self.queue.nack(call.id, delay_seconds=call.delay_seconds, worker=worker, why=call.why, now=now)
+        self.queue.nack(
+            call.id,
+            delay_seconds=call.delay_seconds,
+            worker=_name(caller, call.worker),
+            why=call.why,
+            now=now,
+            hopeless=call.hopeless,
+        )
 
     def extend(self, call: _Extended, caller: str, now: float) -> None:
         self.queue.extend(call.ids, ttl_seconds=call.ttl_seconds, worker=_name(caller, call.worker), now=now)
+
+    def ask_again(self, call: _Frame, caller: str, now: float) -> bool:
+        """A worker finds that a frame which was received is not stored: its camera host is to send it again.
+
+        Returns whether it is asked for, which happens once: what is gone there too comes back as a tombstone.
+        """
+        name = (call.edge_id, call.boot_id, call.seq)
+        if name in self._asked or call.seq not in self.ledger.received(call.edge_id, call.boot_id):
+            return False
+        if len(self._asked) >= _MAX_ASKED:
+            self._asked.clear()
+        self._asked.add(name)
+        self.queue.forget_names(call.edge_id, call.boot_id)
+        self.ledger.take_out(*name)
+        self.greet_again(call.edge_id)
+        return True
 
     def request_enhancement(self, call: _AskedFor, caller: str, now: float) -> int:
         known = self.requests.of_frame(call.edge_id, call.boot_id, call.seq)
@@ -243,6 +273,7 @@ _OPERATIONS: dict[str, tuple[type[_Call], Callable[..., object]]] = {
     "lease": (_Lease, Broker.lease),
     "ack": (_Acknowledged, Broker.ack),
     "nack": (_GivenBack, Broker.nack),
+    "ask_again": (_Frame, Broker.ask_again),
     "extend": (_Extended, Broker.extend),
     "request_enhancement": (_AskedFor, Broker.request_enhancement),
     "enhancement_state": (_OfRequest, Broker.enhancement_state),

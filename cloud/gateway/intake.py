@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from secondlook.cloud.config import IntakeLimits, RateLimits
+from secondlook.cloud.gateway.backgrounds import Backgrounds
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
@@ -24,6 +25,7 @@ from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
 from secondlook.cloud.storage.requests import Assemblies, RequestState, RequestTable
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
+    BitstreamError,
     DiskFull,
     PacketError,
     QueueFull,
@@ -42,6 +44,7 @@ from secondlook.shared.packet import (
     EnhancementRequest,
     Fault,
     Hello,
+    LeanFrame,
     Packet,
     Ping,
     Pong,
@@ -63,6 +66,7 @@ _CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be n
 _CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
 _CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
+    LeanFrame: "bulk",
     Tombstone: "bulk",
     Chunk: "control",
     Refusal: "control",
@@ -89,6 +93,7 @@ class Intake:
         self._queue = queue
         self._requests = requests
         self._blobs = blobs
+        self._backgrounds = Backgrounds(blobs)
         self._limits = limits
         self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
@@ -148,6 +153,10 @@ class Intake:
         """Forget the connections whose key is no longer in force; they are to be cut."""
         return self._sessions.expel(now)
 
+    def greet_again(self, edge_id: str) -> None:
+        """Let a camera host say hello anew on bulk, and so compare what it was told is safe with what is held."""
+        self._sessions.to_greet.add(edge_id)
+
     def has(self, peer: Peer) -> bool:
         """Whether a peer said hello."""
         return peer in self._sessions
@@ -188,18 +197,16 @@ class Intake:
     def _begin(self, batch: Batch) -> Settled | None:
         try:
             known = self._ledger.received
-            fresh = [f for f in self._with_keys(batch) if f.info.seq not in known(f.edge_id, f.info.boot_id)]
+            taken = with_keys(batch.frames, known)
+            fresh = [f for f in taken if f.info.seq not in known(f.edge_id, f.info.boot_id)]
             return self._queue.begin(fresh)
         except TRANSIENT_ERRORS:
             return None  # to store it will show the cause
 
-    def _with_keys(self, batch: Batch) -> list[QueuedFrame]:
-        return with_keys(batch.frames, self._ledger.received)
-
     def _store(self, batch: Batch, now: float) -> list[Outgoing]:
         try:
             self._stored_at = now
-            frames, tombstones = self._with_keys(batch), batch.tombstones
+            frames, tombstones = with_keys(batch.frames, self._ledger.received), batch.tombstones
             safe: set[BootName] = set()
             if (why := self._disk_full(now)) is not None:
                 raise DiskFull(why)
@@ -248,11 +255,11 @@ class Intake:
             self._probes,
             self._requests_to_send,
         )
-        return [packet for step in steps for packet in self._attempt(step, now)]
+        return [packet for step in steps for packet in self._attempt(step, now)] + self._sessions.greetings()
 
     def serve_requests(self, *, now: float) -> list[Outgoing]:
-        """The enhancement requests to send now."""
-        return self._attempt(self._requests_to_send, now)
+        """What workers asked for: the enhancement requests to send now, and hosts that are to compare."""
+        return self._attempt(self._requests_to_send, now) + self._sessions.greetings()
 
     def _attempt(self, step: Callable[[float], list[Outgoing]], now: float) -> list[Outgoing]:
         try:
@@ -327,6 +334,8 @@ class Intake:
         if channel != session.channel:
             name = type(packet).__name__
             return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
+        if isinstance(packet, LeanFrame):
+            return self._collect_lean(peer, session, packet, now)
         if isinstance(packet, BaseFrame | Tombstone):
             return self._collect(peer, session, packet, now)
         if isinstance(packet, Chunk):
@@ -405,6 +414,22 @@ class Intake:
             )
             self._complaints.warning("gaps", text, now)
 
+    def _collect_lean(self, peer: Peer, session: Session, packet: LeanFrame, now: float) -> list[Packet]:
+        """Take the first frame of a group as if its background had come with it."""
+        try:
+            whole = self._backgrounds.whole(session.edge_id, packet, now=now)
+        except (BitstreamError, PacketError) as error:
+            return [self._fault("rejected", str(error), now)]
+        if whole is None:
+            text = (
+                f"background {packet.background[:16]} of frame {packet.info.seq} is not here: send it along"
+            )
+            return [Fault("background-unknown", text)]
+        # What a few bytes turn into counts as sent.
+        if not self._rates.admits(session.edge_id, packets=0, size_bytes=len(whole.payload), now=now):
+            return self._too_fast(session.edge_id, now)
+        return self._collect(peer, session, whole, now)
+
     def _collect(
         self, peer: Peer, session: Session, packet: BaseFrame | Tombstone, now: float
     ) -> list[Packet]:
@@ -434,6 +459,7 @@ class Intake:
             info=packet.info,
             payload=packet.payload,
         )
+        self._backgrounds.keep(session.edge_id, packet.payload, may_write=not self._disk_was_full, now=now)
         self._batcher.growing.add_frame(peer, frame)
         return []
 
@@ -484,21 +510,13 @@ class Intake:
         control = {
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
-        return [
-            (
-                control[edge_id],
-                EnhancementRequest(
-                    request.id,
-                    request.boot_id,
-                    request.seq,
-                    int(request.deadline * _NANOSECONDS),
-                    request.priority,
-                ),
-            )
-            for edge_id in waiting
-            if edge_id in control
-            for request in self._requests.to_send(edge_id, now=now)
-        ]
+        found: list[Outgoing] = []
+        for edge_id in waiting:
+            for request in self._requests.to_send(edge_id, now=now) if edge_id in control else ():
+                at_ns = int(request.deadline * _NANOSECONDS)
+                asked = EnhancementRequest(request.id, request.boot_id, request.seq, at_ns, request.priority)
+                found.append((control[edge_id], asked))
+        return found
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""

@@ -101,6 +101,7 @@ class Gateway:
             blobs,
             self._intake.connected,
             self._intake.clock_offsets,
+            self._intake.greet_again,
         )
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:

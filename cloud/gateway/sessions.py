@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from secondlook.cloud.gateway.keys import Registry, Role
+from secondlook.shared.packet import Fault
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Sessions(dict[Peer, Session]):
     def __init__(self, registry: Registry | None) -> None:
         super().__init__()
         self._registry = registry
+        self.to_greet: set[str] = set()  # edge ids
 
     def speaks_for(self, public_key: str, now: float) -> str | None:
         """The edge id a connection may speak for: None for any, "" for none."""
@@ -75,6 +77,13 @@ class Sessions(dict[Peer, Session]):
             if session.channel not in channels:
                 channels.append(session.channel)
         return found
+
+    def greetings(self) -> list[tuple[Peer, Fault]]:
+        """What lets the camera hosts in ``to_greet`` say hello anew on the connections that carry base frames."""
+        to_greet, self.to_greet = self.to_greet, set()
+        fault = Fault("hello-first", "frames that were received are lost: say hello, and compare")
+        found = self.items() if to_greet else ()
+        return [(peer, fault) for peer, one in found if one.channel == "bulk" and one.edge_id in to_greet]
 
     def expel(self, now: float) -> list[Peer]:
         """Forget the connections whose key is no longer in force; returns them."""

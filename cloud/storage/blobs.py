@@ -52,7 +52,9 @@ _LAYER = re.compile(
     r"|thumb/([^/]+)/([^/]+)/(0|[1-9][0-9]{0,18})\.webp)"
 )
 _IMAGE = re.compile(r"image/([1-9][0-9]{0,18})/(?:base|enhanced|refined)\.(?:webp|png)")  # older ones are PNG
-_FOLDERS = ("base", "enhancement", "image", "thumb")  # the first part of every key
+_FOLDERS = ("background", "base", "enhancement", "image", "thumb")  # the first part of every key
+_BACKGROUND = re.compile(r"background/([^/]+)/[0-9]\.slk")
+_BACKGROUND_PLACES = 8  # of a camera host: a later background overwrites an earlier one
 
 _DELETIONS_AT_ONCE = 16  # each waits for an answer of the server
 _PUT_ATTEMPTS = 20
@@ -109,6 +111,17 @@ def base_key(edge_id: str, boot_id: str, seq: int) -> str:
 
 def enhancement_key(edge_id: str, boot_id: str, seq: int) -> str:
     return f"enhancement/{edge_id}/{boot_id}/{seq}.slk"
+
+
+def background_key(edge_id: str, digest: str) -> str:
+    """Where a background of a camera host lies, by its SHA-256 in hexadecimal; others may have the same place."""
+    return f"background/{edge_id}/{int(digest[:8], 16) % _BACKGROUND_PLACES}.slk"
+
+
+def background_owner(key: str) -> str | None:
+    """The edge id of the camera host whose background a key stands for; None for any other key."""
+    found = _BACKGROUND.fullmatch(key)
+    return None if found is None else found[1]
 
 
 def image_key(review_id: int, kind: str) -> str:

@@ -247,6 +247,18 @@ class Ledger:
         with self._database.changing() as connection:
             self._add_tombstones(connection, tombstones)
 
+    def take_out(self, edge_id: str, boot_id: str, seq: int) -> None:
+        """A frame that was received is lost: it counts as one that never came."""
+        name = (edge_id, boot_id)
+        with self._database.changing() as connection:
+            boot = self._for_update(connection, [name])[name]
+            if seq not in boot.received:
+                return
+            parts = [part for whole in boot.received.parts() for part in parts_beside(*whole, [(seq, seq)])]
+            left = _Boot(Received(-1, parts), max(0, boot.frames - 1), boot.repeated)
+            connection.execute(self._save_boots, [_boot_row(name, left)])
+        self._boots[name] = left
+
     def forget(self) -> None:
         """What was done since the last commit is rolled back: nothing that memory holds of it counts."""
         self._boots.clear()

@@ -27,8 +27,18 @@ from nats.js import api
 
 from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.addresses import NatsAddress, parse_nats
+from secondlook.cloud.storage.affinity import Affinity
 from secondlook.cloud.storage.jetstream import End, JetStream, Request, answered, is_missing, stored
-from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, Dead, Leased, QueuedFrame, Removed, least_room
+from secondlook.cloud.storage.queue import (
+    OVER_LIMIT,
+    PURGED,
+    Dead,
+    Leased,
+    QueuedFrame,
+    Removed,
+    hosts_in_groups,
+    least_room,
+)
 from secondlook.cloud.storage.streams import Streams
 from secondlook.shared.errors import ConfigError, LeaseLost, QueueFull, StorageError, StoreUnavailable
 from secondlook.shared.packet import MAX_MESSAGE_BYTES
@@ -100,6 +110,7 @@ class JetStreamQueue:
         address = parse_nats(url)
         self._limits, self._config = limits, config
         self._removed = removed
+        self._affinity = Affinity()
         self._holders: dict[int, tuple[_Lease, float]] = {}  # by id: what was leased here, and until when
         self._alone: deque[tuple[_Item, float]] = (
             deque()
@@ -160,6 +171,7 @@ class JetStreamQueue:
 
     def lease(self, n: int, *, ttl_seconds: float, worker: str, now: float) -> list[Leased]:
         leased = self._nats.run(self._lease(n, ttl_seconds, worker, now))
+        self._affinity.leased(worker, hosts_in_groups(leased), drained=len(leased) < n, now=now)
         self._trim_dead()
         return leased
 
@@ -170,8 +182,19 @@ class JetStreamQueue:
         if not self._nats.run(self._ack(ids, worker)):
             raise LeaseLost(_LOST)
 
-    def nack(self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float) -> None:
-        self._nats.run(self._nack(id_, delay_seconds, worker, why, now))
+    def nack(
+        self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
+    ) -> None:
+        lease, message = self._nats.run(self._given_back(id_, worker))
+        if lease.attempts >= self._limits.max_attempts and hopeless:
+            frame = _unpack(message.data or b"")
+            if frame is not None:
+                name, size = (frame.edge_id, frame.info.boot_id, frame.info.seq), len(frame.payload)
+                # The ledger first: what it does not hear of stays.
+                self._removed([Dead(id_, lease.attempts, *name, why, size, now)], hopeless)
+            self._nats.run(self._drop(lease))
+            return
+        self._nats.run(self._nack(lease, message, delay_seconds, why, now))
         self._trim_dead()
 
     def dead(self, n: int) -> list[Dead]:
@@ -288,8 +311,10 @@ class JetStreamQueue:
             return await self._hold([alone], ttl_seconds, worker)
         taken: list[_Item] = []
         room, pulls = _LEASE_BYTES, 0
+        reserved = self._affinity.reserved(worker, now)
         while len(taken) < n and pulls < _MAX_PULLS and room > 0:
-            line = self._streams.line()[: min(_PULLS_AT_ONCE, n - len(taken))]
+            line = [edge_id for edge_id in self._streams.line() if edge_id not in reserved]
+            line = line[: min(_PULLS_AT_ONCE, n - len(taken))]
             if not line:
                 break
             pulls += len(line)
@@ -406,19 +431,29 @@ class JetStreamQueue:
             return lease
         return None if await self._get(self._streams.frames, id_) is not None else False
 
-    async def _nack(self, id_: int, delay_seconds: float, worker: str, why: str, now: float) -> None:
+    async def _given_back(self, id_: int, worker: str) -> tuple[_Lease, api.RawStreamMsg]:
+        """A worker's lease that ends now, and its message. Raises LeaseLost."""
         lease = await self._held(id_, worker)
         message = await self._get(self._streams.frames, id_)
         if message is None:
             raise LeaseLost(_LOST)
         self._holders.pop(id_, None)
+        return lease, message
+
+    async def _nack(
+        self, lease: _Lease, message: api.RawStreamMsg, delay_seconds: float, why: str, now: float
+    ) -> None:
         subject = str(message.subject)
         if lease.attempts >= self._limits.max_attempts:
             await self._bury(lease, subject, message.data or b"", why, now)
             return
         await self._note([replace(lease, worker="", company=1)], delay_seconds)
-        self._holders.pop(id_, None)
+        self._holders.pop(lease.id, None)
         self._streams.wake([self._streams.edge_of(subject)])
+
+    async def _drop(self, lease: _Lease) -> None:
+        await self._nats.request(lease.reply, b"+ACK")
+        await self._forget(lease.id)
 
     async def _bury(self, lease: _Lease, subject: str, data: bytes, why: str, now: float) -> None:
         head = {

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from secondlook.cloud.config import CloudConfig
 from secondlook.cloud.storage.database import Database, EmbeddedDatabase, ServerDatabase, open_database
 from secondlook.cloud.storage.ledger import FrameTombstone, Ledger
-from secondlook.cloud.storage.queue import Dead, FrameQueue, Removed, SqliteQueue
+from secondlook.cloud.storage.queue import Dead, FrameQueue, Removed
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestTable
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.shared.errors import ConfigError

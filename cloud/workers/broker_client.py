@@ -86,8 +86,14 @@ class BrokerClient:
         except LeaseLost as error:
             log.info("too late: %s", error)
 
-    def nack(self, id_: int, *, delay_seconds: float, why: str) -> None:
-        self._call("nack", id=id_, delay_seconds=delay_seconds, worker=self._worker, why=why[:500])
+    def nack(self, id_: int, *, delay_seconds: float, why: str, hopeless: str = "") -> None:
+        """Give an item back; after its last attempt it goes under a tombstone of the reason ``hopeless``, if any."""
+        more = {"hopeless": hopeless} if hopeless else {}
+        self._call("nack", id=id_, delay_seconds=delay_seconds, worker=self._worker, why=why[:500], **more)
+
+    def ask_again(self, edge_id: str, boot_id: str, seq: int) -> bool:
+        """Have a received frame that is not stored sent once more; False where it is not, or was, asked for."""
+        return bool(self._call("ask_again", edge_id=edge_id, boot_id=boot_id, seq=seq))
 
     def extend(self, ids: Sequence[int], ttl_seconds: float) -> None:
         self._call("extend", ids=list(ids), ttl_seconds=ttl_seconds, worker=self._worker)

@@ -43,12 +43,12 @@ from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
     DetectorError,
+    FrameMissing,
     GatewayUnreachable,
     LeaseLost,
     MalformedBitstream,
     ModelNotFound,
     PacketMalformed,
-    ReferenceMissing,
     StorageError,
     StoreCorrupt,
 )
@@ -67,6 +67,8 @@ _SKIPPED_SECONDS = 60.0
 _CLOCKS_SECONDS = 10.0
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _NANOSECONDS = 1_000_000_000
+ASK_AT = 3  # the attempt at which what a frame needs is asked for: seconds after the first
+REFERENCE_MISSING = "reference-missing"  # reason of a tombstone
 
 
 @dataclass
@@ -161,6 +163,9 @@ class MachineWorker:
                     image = self._decode(frame, hold)
                     hold.renew_if_possible()
                     self._file(frame, image)
+            except FrameMissing as error:
+                self._wait_for(error.seq, item, cause_of(error))
+                return
             except (BitstreamError, ModelNotFound) as error:
                 self._give_back(item, cause_of(error))
                 return
@@ -206,11 +211,13 @@ class MachineWorker:
         if frame.info.key_seq is not None:
             key_blob = base_key(frame.edge_id, frame.info.boot_id, frame.info.key_seq)
             if not self.blobs.exists(key_blob):
-                raise ReferenceMissing(f"its key frame {frame.info.key_seq} has not come")
+                raise FrameMissing(f"its key frame {frame.info.key_seq} has not come", frame.info.key_seq)
             try:
                 key = self.blobs.get(key_blob)
             except StoreCorrupt as error:  # this one blob
-                raise ReferenceMissing(f"its key frame {frame.info.key_seq} is gone: {error}") from error
+                raise FrameMissing(
+                    f"its key frame {frame.info.key_seq} is gone: {error}", frame.info.key_seq
+                ) from error
             check_layer(key, self.config.max_pixels)
         return self.codec.decode_base(frame.payload, key=key)
 
@@ -235,13 +242,28 @@ class MachineWorker:
             budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
         )
 
-    def _give_back(self, item: Leased, why: str) -> None:
+    def _wait_for(self, seq: int, item: Leased, why: str) -> None:
+        """A frame needs another that is not stored: it waits, then that one is asked for, and at last it is given up.
+
+        Usually the other is in the hands of a worker that has not kept it yet, or of one that died.
+        """
+        frame = item.frame
+        if item.attempts == ASK_AT and self.broker.ask_again(frame.edge_id, frame.info.boot_id, seq):
+            log.warning(
+                "%s %s/%d is not stored: its camera host is asked for it",
+                frame.edge_id,
+                frame.info.boot_id,
+                seq,
+            )
+        self._give_back(item, why, hopeless=REFERENCE_MISSING)
+
+    def _give_back(self, item: Leased, why: str, *, hopeless: str = "") -> None:
         frame = item.frame
         log.warning(
             "%s %s/%d, attempt %d: %s", frame.edge_id, frame.info.boot_id, frame.info.seq, item.attempts, why
         )
         try:
-            self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why)
+            self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why, hopeless=hopeless)
         except LeaseLost:
             log.info("frame %d went to another worker meanwhile", frame.info.seq)
 

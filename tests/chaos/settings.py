@@ -56,7 +56,7 @@ def _cloud_settings(fleet: Fleet, gateway: str) -> dict[str, Any]:
         "gateway.queue": {"max_bytes": 8 << 20},
         "gateway.requests": {"lease_seconds": 3.0, "busy_seconds": 0.5},
         "broker": {"address": fleet.broker_address(gateway), "timeout_seconds": 3.0},
-        "policy": {"every_nth": 15},
+        "policy": {"every_nth": 15, "max_open_reviews": 100_000, "max_open_reviews_of_camera": 100_000},
         "worker": {"lease_seconds": 5.0, "threads": 1},
         "refiner": {
             "lease_seconds": 5.0,

@@ -9,16 +9,9 @@ from pathlib import Path
 
 from secondlook.cloud.config import JetStreamConfig, QueueLimits
 from secondlook.cloud.storage.database import open_database
-from secondlook.cloud.storage.queue import (
-    FRAME_FIELDS,
-    Dead,
-    FrameQueue,
-    Leased,
-    QueuedFrame,
-    Removed,
-    SqliteQueue,
-)
+from secondlook.cloud.storage.queue import FRAME_FIELDS, Dead, FrameQueue, Leased, QueuedFrame, Removed
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.shared.packet import FrameInfo
 
 BOOT = "cd" * 16

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from secondlook.cloud.config import QueueLimits, RequestTimes
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database, transaction
 from secondlook.cloud.storage.ledger import EdgeRecord, FrameTombstone, Ledger
-from secondlook.cloud.storage.queue import SqliteQueue
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import StoreCorrupt, UnsupportedStore
 from tests.cloud.helpers import BOOT

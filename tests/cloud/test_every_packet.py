@@ -38,9 +38,11 @@ from secondlook.shared import errors
 from secondlook.shared import packet as p
 from secondlook.shared.errors import SecondlookError
 from secondlook.shared.packet import (
+    BOOT_ID,
     MAX_BASE_BYTES,
     MAX_ENHANCEMENT_BYTES,
     MAX_SEQ,
+    SHA256,
     AscendingRanges,
     OneOf,
     Payload,
@@ -77,9 +79,10 @@ def values_of(check: Any) -> st.SearchStrategy[Any]:
     assert isinstance(check, TextOf)
     if check.pattern is None:
         return st.sampled_from(WORDS)
-    letters = "0123456789abcdef" if check.most == 32 else "abz09-"
-    shortest = check.most if check.most == 32 else 1
-    return st.sampled_from(["a" * check.most, BOOT[: check.most]]) | st.text(
+    is_hex = check.pattern in (BOOT_ID, SHA256)
+    letters = "0123456789abcdef" if is_hex else "abz09-"
+    shortest = check.most if is_hex else 1
+    return st.sampled_from(["a" * check.most, (2 * BOOT)[: check.most]]) | st.text(
         letters, min_size=shortest, max_size=check.most
     )
 
@@ -92,7 +95,7 @@ def packets(draw: st.DrawFn, kind: type[p.Packet]) -> p.Packet:
     for low, high in IN_ORDER.get(kind, ()):
         if None not in (values[low], values[high]) and values[low] > values[high]:
             values[low], values[high] = values[high], values[low]
-    if kind is p.BaseFrame and values["key_seq"] == values["seq"]:
+    if kind is p.LeanFrame or (kind is p.BaseFrame and values["key_seq"] == values["seq"]):
         values["key_seq"] = None
     if kind is p.Chunk:
         values["offset"] = min(values["offset"], MAX_ENHANCEMENT_BYTES - len(values["payload"]))
@@ -245,7 +248,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     site.close()
 
 
-UP = [p.BaseFrame, p.BaseFrame, p.Tombstone, p.Chunk, p.Refusal, p.Ping]
+UP = [p.BaseFrame, p.BaseFrame, p.LeanFrame, p.Tombstone, p.Chunk, p.Refusal, p.Ping]
 
 
 # An example is a whole way through the site: a third as many as of others, daily and in `make fuzz`.

@@ -18,7 +18,8 @@ from secondlook.cloud.gateway.ratelimit import RateLimits
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database, transaction
 from secondlook.cloud.storage.ledger import MAX_TOMBSTONES_OF_EDGE, Ledger
-from secondlook.cloud.storage.queue import QueueLimits, SqliteQueue
+from secondlook.cloud.storage.queue import QueueLimits
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestTable, RequestTimes
 from secondlook.shared import packet as p
 

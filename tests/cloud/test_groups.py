@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,14 +13,19 @@ import numpy as np
 import pytest
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.config import PolicyConfig, WorkerConfig
+from secondlook.cloud.decoding import groups
 from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, base_key, open_blobs
 from secondlook.cloud.storage.ledger import with_keys
 from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits
-from secondlook.cloud.workers import groups
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.machine import MachineWorker
 from secondlook.shared import packet as p
+from secondlook.shared.detection import Detection
 from secondlook.shared.errors import (
+    FrameMissing,
     MalformedBitstream,
     PictureTooLarge,
     ReferenceMissing,
@@ -31,7 +37,17 @@ from secondlook.shared.link import Received
 from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import GroupHead, join_layers
-from tests.cloud.helpers import BOOT, Edge, base_frame, grey, running, settings, wait_until
+from tests.cloud.helpers import (
+    BOOT,
+    Edge,
+    OneBox,
+    PlainCodec,
+    base_frame,
+    grey,
+    running,
+    settings,
+    wait_until,
+)
 from tests.cloud.test_workers import Site
 from tests.pictures import photo, psnr
 
@@ -261,3 +277,109 @@ def test_a_worker_that_takes_over_rebuilds_the_group(site: Site, tmp_path: Path)
     assert site.machine.step() == 2
     assert site.frames() == [(seq, 1) for seq in range(4)]
     assert all(later - former == 1 for former, later in pairwise(seq for seq, _ in site.frames()))
+
+
+def test_a_damaged_packet_on_the_way_is_not_taken_for_the_frame_itself(blobs: Blobs) -> None:
+    """Its CRC is wrong, not its form: only decoding shows it."""
+    store(blobs, *FRAMES[:4])
+    seq, _, base = FRAMES[1]
+    blobs.put(base_key("gate", BOOT, seq), base[:8] + b"\0\0\0\0" + base[12:])
+    with pytest.raises(FrameMissing, match="frame 11 of its group cannot be decoded") as told:
+        decoded(GroupDecoders(blobs, 1 << 20), FRAMES[3])
+    assert told.value.seq == 11
+    head = FRAMES[0][2]
+    blobs.put(base_key("gate", BOOT, FIRST), head[:12] + b"\0\0\0\0" + head[16:])
+    with pytest.raises(FrameMissing, match="frame 10 of its group cannot be decoded"):
+        decoded(GroupDecoders(blobs, 1 << 20), FRAMES[3])
+
+
+def lose(site: Site, seq: int) -> None:
+    """The stored packet of a frame is gone, and the decoders with it."""
+    site.blobs.delete(base_key("gate", BOOT, seq))
+    site.machine._groups = GroupDecoders(site.blobs, 1 << 20)
+
+
+@pytest.fixture
+def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site whose queue gives each frame four attempts, one right after the other."""
+    monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
+    config = settings(tmp_path, queue=QueueLimits(max_attempts=4))
+    with running(config) as gateway, Edge(gateway.edge_address) as edge:
+        edge.hello()
+        site = Site(gateway, edge, tmp_path)
+        with site.broker:
+            yield site
+        site.catalogue.close()
+
+
+def test_what_a_frame_needs_and_is_lost_is_asked_for_and_sent_again(patient: Site) -> None:
+    packets_ = packets(4)
+    patient.deliver(*packets_[:2])
+    assert patient.machine.step() + patient.machine.step() == 2
+    lose(patient, 1)
+    patient.deliver(*packets_[2:])
+    wait_until(lambda: patient.machine.step() >= 0 and patient.edge.hear(seconds=0.01) is not None)
+    # It says hello anew, and hears that the frame is not held.
+    heard = patient.edge.hello()
+    while not isinstance(heard, p.Ack):
+        heard = patient.edge.expect()
+    assert (heard.cumulative, heard.selective) == (0, ((2, 3),))
+    patient.edge.expect()  # the welcome
+    patient.deliver(packets_[1])
+    wait_until(lambda: patient.machine.step() == 0 and len(patient.frames()) == 4)
+    assert patient.frames() == [(seq, 1) for seq in range(4)]
+    assert patient.broker.tombstones(0) == [] and patient.broker.stats()["dead"] == 0
+
+
+def test_frames_behind_a_hole_go_under_tombstones_and_the_next_group_is_decoded(patient: Site) -> None:
+    packets_ = packets(6)
+    patient.deliver(*packets_[:2])
+    assert patient.machine.step() + patient.machine.step() == 2
+    lose(patient, 1)
+    patient.deliver(*packets_[2:])
+    wait_until(lambda: patient.machine.step() == 0 and patient.broker.stats()["depth"] == 0)
+    assert [seq for seq, _ in patient.frames()] == [0, 1, 4, 5]
+    told = [one for _, one in patient.broker.tombstones(0)]
+    assert sorted((one.first_seq, one.last_seq, one.reason) for one in told) == [
+        (2, 2, "reference-missing"),
+        (3, 3, "reference-missing"),
+    ]
+    assert patient.broker.stats()["dead"] == 0
+    assert patient.broker.ask_again("gate", BOOT, 1) is False, "it was asked for"
+    assert patient.broker.ask_again("gate", BOOT, 77) is False, "it never came"
+
+
+def test_of_three_workers_one_dies_in_the_middle_of_a_group(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every picture that the detector sees is the frame's own, and each frame is filed once."""
+    monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.05)
+    seen: list[np.ndarray] = []
+
+    class Watching(OneBox):
+        def detect(self, picture: np.ndarray) -> list[Detection]:
+            seen.append(picture)
+            return super().detect(picture)
+
+    with ExitStack() as opened:
+        workers = []
+        for name in ("w1", "w2", "w3"):
+            broker = opened.enter_context(BrokerClient(site.broker._config, name))
+            config = WorkerConfig(batch=2, lease_seconds=0.5)
+            workers.append(
+                MachineWorker(
+                    broker, PlainCodec(), Watching(), site.catalogue, site.blobs, PolicyConfig(), config
+                )
+            )
+        site.deliver(*packets(5))
+        assert workers[0].step() == 2
+        # This one takes two frames from the middle, and is not heard of any more.
+        assert len(workers[1].broker.lease(2, 0.5)) == 2
+        site.deliver(*packets(len(FRAMES))[5:])
+        wait_until(
+            lambda: [workers[0].step(), workers[2].step()] == [0, 0] and len(site.frames()) == len(FRAMES)
+        )
+    assert site.frames() == [(seq, 1) for seq in range(len(FRAMES))]
+    assert site.broker.stats()["dead"] == 0 and site.broker.tombstones(0) == []
+    alike = [max(range(len(FRAMES)), key=lambda n, one=one: psnr(one, image(n))) for one in seen]
+    assert sorted(alike) == list(range(len(FRAMES)))

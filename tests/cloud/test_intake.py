@@ -16,7 +16,8 @@ from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits, Qu
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import MAX_RANGES, FrameTombstone, Ledger
-from secondlook.cloud.storage.queue import QueuedFrame, SqliteQueue
+from secondlook.cloud.storage.queue import QueuedFrame
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
@@ -670,3 +671,25 @@ def test_silent_connections_are_tested_and_forgotten(room: Room) -> None:
     assert sorted(type(packet).__name__ for packet in room.tick()) == ["Ack", "Pong"]
     room.intake.lost(b"bulk1")
     assert room.intake.connected() == {"gate": ["control"]}
+
+
+def test_a_frame_that_is_lost_is_taken_out_and_comes_again(room: Room) -> None:
+    room.hello()
+    for seq in range(4):
+        room.say(base_frame(seq))
+    room.flush()
+    room.ledger.take_out("gate", BOOT, 1)
+    room.ledger.take_out("gate", BOOT, 77)
+    room.intake.greet_again("gate")
+    room.intake.greet_again("elsewhere")
+    (fault,) = room.tick()
+    assert isinstance(fault, p.Fault) and fault.code == "hello-first" and room.tick() == []
+    room.ledger.forget()  # what it holds is in its database
+    ranges, welcome = room.say(p.Hello("gate", BOOT, "bulk", "yard", 4, 4, "test"))
+    assert isinstance(ranges, p.Ack) and (ranges.cumulative, ranges.selective) == (0, ((2, 3),))
+    assert isinstance(welcome, p.Welcome)
+    assert room.ledger.totals()["received"] == 3
+    room.say(base_frame(1))
+    (ack,) = room.flush()
+    assert isinstance(ack, p.Ack) and ack.cumulative == 3
+    assert room.ledger.totals()["received"] == 4

@@ -14,7 +14,8 @@ from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.storage.blobs import Blobs, open_blobs
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import QueuedFrame, SqliteQueue
+from secondlook.cloud.storage.queue import QueuedFrame
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestTable
 from secondlook.shared import packet as p
 from secondlook.shared.errors import DiskFull

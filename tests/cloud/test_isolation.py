@@ -19,7 +19,7 @@ from secondlook.cloud.gateway.ratelimit import EdgeRates, TokenBucket
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue import SqliteQueue
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError

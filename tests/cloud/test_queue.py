@@ -9,7 +9,8 @@ import pytest
 
 from secondlook.cloud.config import QueueLimits
 from secondlook.cloud.storage.database import open_database, transaction
-from secondlook.cloud.storage.queue import Leased, SqliteQueue
+from secondlook.cloud.storage.queue import Leased
+from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.shared.errors import DiskFull, QueueFull, StoreCorrupt, Unwritable
 from tests.cloud.queues import queued
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from secondlook.cloud.storage.affinity import STAY_SECONDS
 from secondlook.cloud.storage.queue import OVER_LIMIT, PURGED, FrameQueue, QueuedFrame
 from secondlook.shared.errors import LeaseLost, QueueFull
 from secondlook.shared.packet import MAX_BASE_BYTES, FrameInfo
@@ -229,6 +230,26 @@ def test_a_poison_item_dies_with_its_reason_and_leaves_the_rest_alone(engine: En
     assert engine.open().dead(5) == [dead]
 
 
+def test_a_hopeless_item_goes_under_a_tombstone_after_its_last_attempt(engine: Engine) -> None:
+    queue = engine.open()
+    put(queue, queued(0), queued(1))
+    for attempt in range(LIMITS.max_attempts):
+        assert engine.removed == []
+        held = await_lease(queue)
+        assert (held.frame.info.seq, held.attempts) == (0, attempt + 1)
+        queue.nack(
+            held.id, delay_seconds=0, worker="w1", why="lacks a key", now=time.time(), hopeless="lacks"
+        )
+    ((gone, reason),) = engine.removed
+    assert (gone.edge_id, gone.seq, gone.why, reason) == ("gate", 0, "lacks a key", "lacks")
+    assert (queue.depth, queue.dead_count) == (1, 0)
+    assert seqs(lease(queue)) == [1]
+    with pytest.raises(LeaseLost):
+        queue.nack(held.id, delay_seconds=0, worker="w1", why="x", now=time.time(), hopeless="lacks")
+    queue.ack([held.id], worker="w1")
+    assert len(engine.removed) == 1
+
+
 def test_an_item_that_kills_its_workers_dies_too(engine: Engine) -> None:
     queue = engine.open()
     put(queue, queued(0))
@@ -428,3 +449,32 @@ def test_a_reopened_queue_holds_what_was_put(engine: Engine) -> None:
     again = engine.open()
     assert again.depth == 3
     assert seqs(lease(again)) == [0, 1, 2]
+
+
+def test_frames_of_groups_stay_with_a_worker_and_are_anybodys_when_it_is_gone(engine: Engine) -> None:
+    queue, now = engine.open(), time.time()
+    edges, workers = ("a", "b", "c"), ("w1", "w2", "w3")
+
+    def served(seq: int, at: float, *asking: str) -> dict[str, str]:
+        """Which worker gets the next frame of each camera host, when these ask in turn."""
+        frames = [queued(seq, edge_id=edge_id, payload=b"\x8a group") for edge_id in edges]
+        queue.put(frames, now=at)
+        found: dict[str, str] = {}
+        deadline = time.monotonic() + 10
+        while len(found) < len(edges):
+            assert time.monotonic() < deadline, f"nobody gets the frames of {set(edges) - set(found)}"
+            for worker in asking:
+                leased = queue.lease(9, ttl_seconds=60, worker=worker, now=at)
+                found.update((item.frame.edge_id, worker) for item in leased)
+                queue.ack([item.id for item in leased], worker=worker)
+        return found
+
+    served(0, now, *workers)
+    first = served(1, now + 0.5, *workers)
+    for seq in range(2, 8):
+        assert served(seq, now + seq / 2, *reversed(workers)) == first
+        assert sorted(first.values()) == list(workers)
+    gone = first["a"]
+    rest = [worker for worker in workers if worker != gone]
+    later = served(8, now + 4 + STAY_SECONDS, *rest)
+    assert set(later.values()) <= set(rest)

@@ -29,7 +29,14 @@ from secondlook.cloud.catalogue.retention import (
 from secondlook.cloud.config import RetentionConfig
 from secondlook.cloud.retention import Deleted, Report, Reserve, Retainer
 from secondlook.cloud.retention import run as retention_run
-from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from secondlook.cloud.storage.blobs import (
+    Blobs,
+    background_key,
+    base_key,
+    enhancement_key,
+    image_key,
+    open_blobs,
+)
 from secondlook.main import main
 from secondlook.shared.errors import DiskFull, ReviewGone, StoreUnavailable, Unwritable
 from secondlook.shared.packet import FrameInfo
@@ -276,6 +283,24 @@ def test_a_key_stays_as_long_as_a_delta_needs_it(site: Site) -> None:
     site.check()
 
 
+def test_what_a_review_needs_to_be_decoded_stays_until_its_picture_is_made(site: Site) -> None:
+    """Frames of a group: those before the one with a review stay, those behind it go."""
+    key = site.frame(50)
+    before = [site.frame(50, key=key) for _ in range(2)]
+    wanted = site.frame(50, key=key, review="watched")
+    site.frame(50, key=key)
+    other = site.frame(50)
+    delta = site.frame(50, key=other)
+    site.run(unreviewed_days=30)
+    assert site.seqs == [key, *before, wanted] and delta not in site.seqs
+    lease = cat.lease_due_review(site.catalogue, "r1", lease_seconds=60, now_ns=0)
+    assert lease is not None and lease.seq == wanted
+    image = image_key(lease.review_id, "base")
+    cat.set_base_image(site.catalogue, lease.review_id, "r1", key=image, sha256=SHOWN)
+    site.run(unreviewed_days=30)
+    assert site.seqs == [key, wanted]
+
+
 def test_the_enhancement_that_a_delta_fetched_of_its_key_is_counted_and_goes_with_the_key(
     small: Site,
 ) -> None:
@@ -460,6 +485,15 @@ def test_blobs_without_a_row_go_after_a_grace_and_others_stay(site: Site) -> Non
     deleted = late.run_once().deleted
     assert (deleted.orphan_blobs, deleted.orphan_bytes) == (3, 300)
     assert site.stored == {*wanted, "base/notes.txt"}
+
+
+def test_backgrounds_stay_while_a_frame_of_their_camera_host_does(site: Site) -> None:
+    site.frame(50)
+    ours, theirs = background_key("gate", "ab" * 32), background_key("elsewhere", "ab" * 32)
+    for blob in (ours, theirs):
+        site.blobs.put(blob, LAYER)
+    Retainer(site.catalogue, site.blobs, KEEP_ALL, clock=lambda: NOW * 2).run_once()
+    assert ours in site.stored and theirs not in site.stored
 
 
 def test_a_sweep_comes_at_its_time(small: Site) -> None:

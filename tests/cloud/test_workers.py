@@ -154,16 +154,12 @@ def test_a_redelivered_frame_is_only_acknowledged(site: Site, monkeypatch: pytes
     [
         (base_frame(0, b"junk"), "NotABitstream"),
         (base_frame(0, grey(9), width=9), "8x6 decoded, 9x6 announced"),
-        (base_frame(5, grey(9), key_seq=4), "its key frame 4 has not come"),
     ],
 )
 def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
     site: Site, monkeypatch: pytest.MonkeyPatch, frame: p.BaseFrame, why: str
 ) -> None:
     monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
-    if frame.info.key_seq is not None:  # the gateway takes no delta ahead of its key, unless that is given up
-        site.edge.send(p.Tombstone(BOOT, frame.info.key_seq, frame.info.key_seq, "spool-full"))
-        site.edge.expect()
     site.edge.send(frame)
     site.edge.expect()
     site.edge.send(base_frame(7, grey(10)))
@@ -174,6 +170,21 @@ def test_a_frame_that_cannot_be_decoded_dies_and_the_others_live(
     (dead,) = site.broker.stats()["dead_frames"]
     assert dead["seq"] == frame.info.seq
     assert why in dead["why"]
+
+
+def test_a_delta_whose_key_never_comes_goes_under_a_tombstone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secondlook.cloud.workers.machine.retry_delay", lambda _: 0.0)
+    # The gateway takes no delta ahead of its key, unless that is given up.
+    site.deliver(p.Tombstone(BOOT, 0, 0, "spool-full"))
+    site.deliver(base_frame(1, grey(9), key_seq=0))
+    wait_until(lambda: site.machine.step() == 0 and site.broker.stats()["depth"] == 0)
+    assert site.broker.stats()["dead"] == 0
+    assert [(one.first_seq, one.reason) for _, one in site.broker.tombstones(0)] == [
+        (0, "spool-full"),
+        (1, "reference-missing"),
+    ]
 
 
 def test_a_delta_waits_for_its_key(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import zmq
 
 from secondlook.shared import packet as p
 from secondlook.shared.link import Received
+from secondlook.shared.videobits import background_digest, split_head
 
 
 @dataclass
@@ -20,7 +21,8 @@ class Memory:
 
     safe: dict[str, Received] = field(default_factory=dict)
     arrivals: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often each frame came
-    frames: dict[tuple[str, int], p.BaseFrame] = field(default_factory=dict)
+    frames: dict[tuple[str, int], p.BaseFrame | p.LeanFrame] = field(default_factory=dict)
+    backgrounds: set[str] = field(default_factory=set)  # digests of those that came
     tombstones: list[p.Tombstone] = field(default_factory=list)
     hellos: list[p.Hello] = field(default_factory=list)
     control: list[p.Packet] = field(default_factory=list)
@@ -34,12 +36,13 @@ class SmallGateway:
         memory: Memory,
         port: int = 0,
         credit_bytes: int = 1 << 20,
-        acknowledges: Callable[[p.BaseFrame], bool] = lambda _: True,
+        acknowledges: Callable[[p.BaseFrame | p.LeanFrame], bool] = lambda _: True,
         curve: tuple[bytes, bytes] | None = None,
         answers_chunks: bool = True,
         forgets_tombstones: bool = False,
         fault: str | None = None,
         clock_ahead_seconds: float = 0.0,
+        is_old: bool = False,
     ) -> None:
         """With ``fault``, every packet is answered by a Fault of this code and nothing else."""
         self.memory = memory
@@ -48,6 +51,7 @@ class SmallGateway:
         self.answers_chunks = answers_chunks
         self.forgets_tombstones = forgets_tombstones
         self.fault = fault
+        self.is_old = is_old  # takes no lean frames
         self.clock_ahead_ns = int(clock_ahead_seconds * 1e9)
         self.faults_sent = 0
         self._context = zmq.Context()
@@ -126,11 +130,17 @@ class SmallGateway:
             )
         if who not in self._greeted:
             return [p.Fault("hello-first", "say hello")]
-        if isinstance(packet, p.BaseFrame):
+        if isinstance(packet, p.LeanFrame) and self.is_old:
+            return [p.Fault("rejected", "packet kind 13 is not known")]
+        if isinstance(packet, p.LeanFrame) and packet.background not in memory.backgrounds:
+            return [p.Fault("background-unknown", "no")]
+        if isinstance(packet, p.BaseFrame | p.LeanFrame):
             memory.arrivals[packet.info.boot_id, packet.info.seq] += 1
             if not self.acknowledges(packet):
                 return []
             memory.frames[packet.info.boot_id, packet.info.seq] = packet
+            if (parts := split_head(packet.payload)) is not None:
+                memory.backgrounds.add(background_digest(parts[0]))
             return [self._ack(packet.info.boot_id, packet.info.seq, packet.info.seq)]
         if isinstance(packet, p.Tombstone):
             memory.tombstones.append(packet)

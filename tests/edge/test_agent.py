@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 class PlainCodec:
     """Both layers are the frame, deflated; a delta is marked as such."""
 
+    name = "plain"
+
     def encode(
         self, image: np.ndarray, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
     ) -> Encoded:
@@ -135,10 +137,14 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "acknowledged": 7,
         "acknowledged_earlier": 0,
         "tombstoned": 0,
+        "idle": 0,
+        "thinned": 0,
         "bytes_base": 7,
         "bytes_enhancement_sent": 0,
         "source": "ended",
         "link": "down",
+        "link_kbps": None,
+        "base_quality": 16,
     }
 
 

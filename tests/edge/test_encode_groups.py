@@ -56,7 +56,7 @@ def test_each_group_begins_with_a_head_and_its_places_follow_the_sequence(codec)
 
 
 def test_the_enhancement_is_the_picture_in_both_layers_of_the_model(codec) -> None:
-    frame = encoder(codec).encode(shot(0))
+    frame = encoder(codec, enhancement="always").encode(shot(0))
     layers = split_layers(frame.enhancement)
     assert psnr(codec.decode_enhanced(layers.base, layers.enhancement), shot(0).image) > 26
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from secondlook.edge.agent import Agent
-from secondlook.edge.config import EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
+from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.place import PlaceKeeper, Taken
 from secondlook.edge.spool import Spool, SpooledFrame, UnspooledTombstone
 from tests.edge.gateway import Memory, SmallGateway, wait_until
@@ -48,6 +48,7 @@ def settings(tmp_path: Path, source: Path, gateway: str = "tcp://127.0.0.1:9", *
         "gate",
         SourceConfig(str(source), **more),
         data_dir=tmp_path / "edge",
+        codec=CodecConfig(family="lite"),  # whose enhancement says which frame it is
         spool=SpoolConfig(min_free_bytes=0, commit_seconds=0.0),
         link=LinkConfig(gateway=gateway),
     )

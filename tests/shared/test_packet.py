@@ -55,6 +55,8 @@ GOLDEN: list[tuple[p.Packet, str, bytes]] = [
     ),
     (p.Ack(BOOT, 2, ((4, 5), (9, 9)), 65536), f"960104{_BOOT_HEX}0292920405920909ce00010000", b""),
     (p.Tombstone(BOOT, 3, 4, "spool-full"), f"960105{_BOOT_HEX}0304aa73706f6f6c2d66756c6c", b""),
+    (p.Tombstone(BOOT, 9, 308, "idle"), f"960105{_BOOT_HEX}09cd0134a469646c65", b""),
+    (p.Tombstone(BOOT, 309, 312, "thinned"), f"960105{_BOOT_HEX}cd0135cd0138a77468696e6e6564", b""),
     (p.EnhancementRequest(1, BOOT, 5, _NS, 50), f"97010601{_BOOT_HEX}05cf17979cfe362a000032", b""),
     (p.Chunk(1, 65536, 65540, 123, b"tail"), "96010701ce00010000ce000100047b", b"tail"),
     (p.Refusal(1, "expired"), "94010801a765787069726564", b""),
@@ -62,6 +64,11 @@ GOLDEN: list[tuple[p.Packet, str, bytes]] = [
     (p.Pong(2), "93010a02", b""),
     (p.ChunkCredit(1, 65536), "94010b01ce00010000", b""),
     (p.Fault("rejected", "bad header"), "94010ca872656a6563746564aa62616420686561646572", b""),
+    (
+        p.LeanFrame(p.FrameInfo(BOOT, 5, _NS, 768, 432, None, 20000), "ab" * 32, b"base"),
+        f"9b010d{_BOOT_HEX}05cf17979cfe362a0000cd0300cd01b0c0cd4e20d940{('ab' * 32).encode().hex()}cec0b4fe61",
+        b"base",
+    ),
 ]
 _IDS = [f"{type(packet).__name__}-{number}" for number, (packet, _, _) in enumerate(GOLDEN)]
 
@@ -84,7 +91,7 @@ def test_golden_bytes(packet: p.Packet, header: str, payload: bytes) -> None:
 
 def test_every_kind_has_a_golden_and_its_own_id() -> None:
     assert {type(packet) for packet, _, _ in GOLDEN} == set(p.KINDS.values())
-    assert sorted(p.KINDS) == list(range(1, 13))
+    assert sorted(p.KINDS) == list(range(1, 14))
 
 
 @pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
@@ -127,8 +134,8 @@ def test_wrong_version_is_unsupported() -> None:
 
 
 def test_unknown_kind_is_unsupported() -> None:
-    with pytest.raises(UnsupportedPacket, match="kind 13"):
-        p.parse(_edited(p.Ping(1), kind=13))
+    with pytest.raises(UnsupportedPacket, match="kind 14"):
+        p.parse(_edited(p.Ping(1), kind=14))
 
 
 def test_payload_that_fails_its_crc_is_corrupt() -> None:
@@ -211,6 +218,7 @@ _VALUES: dict[str, st.SearchStrategy[object]] = {
     "EdgeId": st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True),
     "BootId": st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
     "Code": st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True),
+    "Digest": st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
     "Text": st.text(max_size=200).filter(str.isprintable),
     "Channel": st.sampled_from(CHANNELS),
     "RefusalReason": st.sampled_from(REFUSALS),
@@ -231,8 +239,8 @@ def _packets(draw: st.DrawFn) -> p.Packet:
     kind = draw(st.sampled_from(list(p.KINDS.values())))
     members = [*dataclasses.fields(kind)]
     hints = get_type_hints(kind, include_extras=True)
-    if kind is p.BaseFrame:
-        members = [*dataclasses.fields(p.FrameInfo), members[-1]]
+    if kind in (p.BaseFrame, p.LeanFrame):
+        members = [*dataclasses.fields(p.FrameInfo), *members[1:]]
         hints |= get_type_hints(p.FrameInfo, include_extras=True)
     values: dict[str, object] = {}
     for field in members:
@@ -244,7 +252,7 @@ def _packets(draw: st.DrawFn) -> p.Packet:
         elif field.name in ("next_seq", "last_seq", "seq"):
             values[field.name] = draw(st.integers(6, MAX_SEQ))
         elif field.name == "key_seq":
-            values[field.name] = draw(st.none() | st.integers(0, 5))
+            values[field.name] = draw(st.none() if kind is p.LeanFrame else st.none() | st.integers(0, 5))
         else:
             assert isinstance(check, Whole)
             values[field.name] = draw(st.integers(check.low, check.high))

@@ -285,3 +285,42 @@ def test_a_group_takes_no_frame_beyond_its_last_place() -> None:
 def test_a_frame_too_large_is_refused_before_an_encoder_is_opened() -> None:
     with pytest.raises(ConfigError, match="over 16777216 pixels"):
         VideoEncoder(VideoSettings()).encode(np.zeros((4097, 4096, 3), np.uint8), base_quality=16)
+
+
+def test_a_background_of_its_own_quality_is_the_same_at_every_base_quality() -> None:
+    packets, pictures = set(), []
+    for base_quality in (6, 22, 40, 56):
+        maker = VideoEncoder(VideoSettings(background_quality=30))
+        maker.set_background(GROUND)
+        made = [maker.encode(image, base_quality=base_quality) for image in FRAMES[:4]]
+        background = maker.background.to_bytes()
+        packets.add(background)
+        decoder = GroupDecoder(background)
+        pictures.append([decoder.decode(one.frame.to_bytes()) for one in made][-1])
+    assert len(packets) == 1
+    quality = [psnr(picture, FRAMES[3]) for picture in pictures]
+    assert quality == sorted(quality) and quality[3] > quality[0] + 3
+
+
+def test_a_background_goes_out_once_though_the_quality_changes() -> None:
+    maker = VideoEncoder(VideoSettings(background_quality=30))
+    made = [
+        maker.encode(image, base_quality=quality)
+        for image, quality in zip(FRAMES, (20, 30, 40), strict=False)
+    ]
+    assert [one.background is not None for one in made] == [True, False, False]
+    assert [one.frame.group for one in made] == [0, 1, 2]
+    plain = VideoEncoder(VideoSettings())
+    again = [
+        plain.encode(image, base_quality=quality) for image, quality in zip(FRAMES, (20, 30), strict=False)
+    ]
+    assert all(one.background is not None for one in again)
+
+
+@pytest.mark.parametrize("encoder", ["x265", "svtav1"])
+def test_encoders_that_have_one_quantiser_take_the_setting_and_code_as_before(encoder: str) -> None:
+    made = [
+        VideoEncoder(VideoSettings(encoder, background_quality=quality)).encode(GROUND, base_quality=20)
+        for quality in (None, 40)
+    ]
+    assert made[0].background == made[1].background

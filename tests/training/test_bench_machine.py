@@ -27,6 +27,7 @@ from secondlook.training.machine.measure import (
     ratio,
     read_clip,
 )
+from secondlook.training.machine.regions import MOST_REGIONS, SecondLook, regions_of
 from secondlook.training.machine.report import plot, table, write_table
 
 WIDTH, HEIGHT = 97, 64  # an odd side, which 4:2:0 cannot code
@@ -114,8 +115,9 @@ def test_bits_are_read_between_two_points_or_not_at_all() -> None:
     assert clip.bits_at("a", "judge", 90) == pytest.approx(2 * math.sqrt(2))
     assert clip.bits_at("b", "judge", 90) is None and clip.bits_at("c", "judge", 90) is None
     assert clip.bits_at("d", "judge", 90) == pytest.approx(4.0)
-    shown = table([clip], "a")
-    assert "| b | < 2.00 | - |" in shown and "| c | > 4.00 | - |" in shown
+    shown = table([clip], ["a", "c"])
+    assert "| clip | a | b | c | d |" in shown and "| road, 64x48 | 2.83 | < 2.00 | > 4.00 | 4.00 |" in shown
+    assert "| against a | 1.00 (1 clip) | - | - | 1.41 (1 clip) |" in shown and "| against c | - |" in shown
 
 
 def test_ratios_are_geometric_means_over_clips_where_both_curves_bracket() -> None:
@@ -140,11 +142,11 @@ def test_a_clip_is_measured_and_plotted(tmp_path: Path) -> None:
     assert file.read_bytes().startswith(b"\x89PNG")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- bench machine -->\nold\n<!-- end of bench machine -->\nafter\n")
-    write_table([clip], "JPEG", page)
+    write_table([clip], ["JPEG"], page)
     assert "old" not in page.read_text() and page.read_text().endswith("after\n")
     page.write_text("no marks")
     with pytest.raises(ConfigError, match="has no lines"):
-        write_table([clip], "JPEG", page)
+        write_table([clip], ["JPEG"], page)
 
 
 def write_video(path: Path, fps: int = 10) -> None:
@@ -180,6 +182,76 @@ def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*command, "--frames", "3"]) == 0
     (video,) = json.loads(out.read_text())["videos"]
     assert video["name"] == "clip" and video["frames"] == 3 and video["encode_cpu_ms"]["JPEG"] > 0
-    assert "| JPEG |" in capsys.readouterr().out
+    assert "| clip | JPEG |" in capsys.readouterr().out
     assert main([*command, "--codecs", "mpeg9"]) == 1
     assert "codec 'mpeg9' is not known; there are: x264 medium," in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_the_figures_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secondlook.training.machine import measure
+
+    write_video(tmp_path / "clip.mp4")
+    out = tmp_path / "figures.json"
+    command = ["bench", "machine", "--videos", str(tmp_path), "--json", str(out), "--resume", "--frames", "3"]
+    assert main([*command, "--codecs", "JPEG"]) == 0
+    first = json.loads(out.read_text())["videos"][0]
+    measured_codecs: list[str] = []
+    whole = measure.measure_clip
+
+    def noting(clip, codecs, judges, say):
+        measured_codecs.extend(codec.name for codec in codecs)
+        return whole(clip, codecs, judges, say)
+
+    monkeypatch.setattr(measure, "measure_clip", noting)
+    assert main([*command, "--codecs", "JPEG", "x264 veryfast"]) == 0
+    assert measured_codecs == ["x264 veryfast"]
+    both = json.loads(out.read_text())["videos"][0]
+    assert both["rows"][: len(first["rows"])] == first["rows"] and len(both["rows"]) > len(first["rows"])
+    assert main([*command, "--codecs", "JPEG", "--frames", "4"]) == 1
+    assert "the figures of clip are of other frames or judges" in capsys.readouterr().err
+    out.write_text('{"videos": [{}]}')
+    assert main(command) == 1 and "no figures of bench machine" in capsys.readouterr().err
+    out.write_text("{")
+    assert main(command) == 1 and "holds no JSON" in capsys.readouterr().err
+    assert main(["bench", "machine", "--videos", str(tmp_path), "--resume"]) == 1
+    assert "name one" in capsys.readouterr().err
+
+
+def test_a_second_look_fetches_what_is_doubtful_and_its_bytes_count() -> None:
+    def found(score: float, box: tuple[float, float, float, float]) -> Detection:
+        return Detection("square", score, box)
+
+    seen = [
+        found(0.9, (0, 0, 40, 40)),
+        found(0.1, (0, 0, 40, 40)),
+        found(0.3, (50, 20, 70, 40)),
+        found(0.2, (52, 22, 60, 30)),
+    ]
+    assert regions_of(seen, WIDTH, HEIGHT) == [(32, 0, 80, 48)]
+    many = [found(0.3, (8 * n, 0, 8 * n + 4, 20)) for n in range(10)]
+    assert len(regions_of(many, WIDTH, HEIGHT)) == MOST_REGIONS
+
+    class Doubting(SquareDetector):
+        """Sees the square for sure only where its colour is right."""
+
+        def detect(self, image: np.ndarray) -> list[Detection]:
+            return [
+                Detection(one.label, 0.4, one.box) if one.score < 0.95 else one
+                for one in super().detect(image)
+            ]
+
+    dim = [np.where(image > 200, 190, image).astype(np.uint8) for image in FRAMES]
+    blurred = [np.where(np.arange(WIDTH)[None, :, None] % 4 == 0, image // 2, image) for image in dim]
+    assert all(one.score == 0.4 for image in blurred for one in Doubting().detect(image))
+    better, size = SecondLook().look(blurred, FRAMES, Doubting())
+    assert size > len(FRAMES) * 60
+    assert all(one.score > 0.9 for image in better for one in Doubting().detect(image))
+    plain = Clip("square", FRAMES)
+    rows = {
+        name: measure_clip(plain, [CODECS[name]], {"judge": Doubting()}).rows
+        for name in ("video x264", "video x264, second look")
+    }
+    for without, looked in zip(rows["video x264"], rows["video x264, second look"], strict=False):
+        assert looked.kbit >= without.kbit and looked.quality == without.quality

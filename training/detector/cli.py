@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.shared.settings import model_argument
+from secondlook.training.flagtypes import at_least, positive
 
 
 def _train_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +22,9 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--decoded", type=Path, help="folder made by secondlook.training.detector.decoded")
     parser.add_argument(
-        "--minutes", type=float, required=True, help="time for the whole run, resumed parts included"
+        "--minutes", type=positive, required=True, help="time for the whole run, resumed parts included"
     )
-    parser.add_argument("--threads", type=int, default=1, help="cores to use (default 1)")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="cores to use (default 1)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     parser.add_argument(
         "--from-model",
@@ -40,7 +41,8 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--teacher", type=Path, required=True, help="the YOLOX-nano ONNX export")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    parser.add_argument("--minutes", type=float, required=True, help="what the run was given")
+    parser.add_argument("--force", action="store_true", help="replace a model folder that is there")
+    parser.add_argument("--minutes", type=positive, required=True, help="what the run was given")
     parser.add_argument(
         "--weights",
         choices=("average", "last"),
@@ -85,7 +87,7 @@ def _base_flags(parser: argparse.ArgumentParser) -> None:
         default=["avif", "jpeg"],
         help="still codecs beside it",
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads of each detector (default 1)")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="threads of each detector (default 1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
 
 

@@ -27,6 +27,7 @@ from secondlook.training.detector.model import STRIDES, Student, parameters
 from secondlook.training.detector.threshold import choose_threshold
 from secondlook.training.detector.train import CHECKPOINT, State, TrainConfig, fresh_state
 from secondlook.training.onnx_files import store_half
+from secondlook.training.provenance import free_folder
 
 INPUT_SIDE = 416
 REPORT_SHARE = 0.5  # detections down to this share of the threshold are reported, for the policy to weigh
@@ -135,6 +136,7 @@ def training_record(state: State, args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     state = fresh_state(TrainConfig(minutes=args.minutes))
+    free_folder(args.out, force=args.force)
     state.restore(args.work / CHECKPOINT)
     student = (state.student if args.weights == "last" else state.average).eval()
     args.out.mkdir(parents=True, exist_ok=True)

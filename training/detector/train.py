@@ -47,6 +47,7 @@ from secondlook.training.detector.views import (
 )
 from secondlook.training.devices import half_precision
 from secondlook.training.lite.weights import load_weights
+from secondlook.training.stopping import SAVE_SECONDS, StopSignals
 
 CHECKPOINT = "checkpoint.pt"
 TRAINED_SHARE_OF_VIDEO = 0.85
@@ -77,7 +78,7 @@ class TrainConfig:
     drawn_share: float = 0.15  # of views, once the stages are joined
     video_share: float = 0.1
     average_decay: float = 0.998
-    checkpoint_seconds: float = 120.0
+    checkpoint_seconds: float = SAVE_SECONDS
     seed: int = 7
 
     def warm(self) -> TrainConfig:
@@ -269,14 +270,14 @@ def batch_of(
     )
 
 
-def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path) -> None:
+def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, stop: StopSignals) -> None:
     """Step until the minutes are used, saving to `work` as it goes."""
     config, loss_config = state.config, LossConfig()
     budget = config.minutes * 60
     has_decoded = any(s.decoded for s in maker.samples)
     saved = last = time.monotonic()
     state.student.train()
-    while state.elapsed_seconds < budget:
+    while state.elapsed_seconds < budget and stop.asked is None:
         progress = state.elapsed_seconds / budget
         late = has_decoded and progress >= config.decoded_from
         view = ViewConfig(
@@ -310,6 +311,7 @@ def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path) -> None:
             state.save(work / CHECKPOINT)
             saved = now
     state.save(work / CHECKPOINT)
+    stop.end(work / CHECKPOINT, state.step)
 
 
 def report(
@@ -345,7 +347,8 @@ def run(args: argparse.Namespace) -> int:
         first = batch_of(maker, teacher, ViewConfig(degrade_share=0.0), 24)
         calibrate(state.student, first.images, first.targets)
         state.average.load_state_dict(state.student.state_dict())
-    train(state, maker, teacher, args.work)
+    with StopSignals() as stop:
+        train(state, maker, teacher, args.work, stop)
     return 0
 
 

@@ -47,6 +47,8 @@ from secondlook.training.lite.scale_network import KNOTS, QUALITIES
 from secondlook.training.lite.weights import load_weights
 from secondlook.training.masks.cache import masks_for
 from secondlook.training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
+from secondlook.training.provenance import command_line, describe_images
+from secondlook.training.stopping import SaveClock, StopSignals
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ class Run:
         seen = base_learns and detector is not None
         self.distance = FeatureDistance(detector).to(self.device) if seen else None
         self.sampler = load_sampler(data, work, config, masks if base_learns else None)
+        self.source = describe_images(list_images(data / "train" / "images"))
         model = LiteCodec()
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = adam(self.model, config.lr, self.device)
@@ -242,6 +245,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "config": asdict(self.config),
+            "source": {**self.source, "seed": self.config.seed, "command": command_line()},
         }
         torch.save(state, part)
         part.replace(self.checkpoint)
@@ -297,7 +301,7 @@ def train(
     detector: Path | None = None,
     masks: MaskConfig = DEFAULT_MASKS,
 ) -> Path:
-    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every 500 steps. Returns its path."""
+    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every half minute. Returns its path."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
@@ -307,18 +311,21 @@ def train(
     images = evaluation_images(data / "val", 8)
     deadline = time.monotonic() + 60 * minutes
     mean: dict[str, Tensor] = {}
-    draws = read_ahead(run.draw, run.device)
-    while run.step < config.total_steps and time.monotonic() < deadline:
-        mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance(next(draws)).items()}
-        if run.step % 100 == 0:
-            figures = {name: round(value.item(), 4) for name, value in mean.items()}
-            print(json.dumps({"step": run.step, **figures}), flush=True)
-        if run.step % 500 == 0:
-            run.save()
-        if run.step % 2000 == 0:
-            print(
-                json.dumps(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)])), flush=True
-            )
-    draws.close()
-    run.save()
+    draws, clock = read_ahead(run.draw, run.device), SaveClock()
+    with StopSignals() as stop:
+        while run.step < config.total_steps and time.monotonic() < deadline and stop.asked is None:
+            mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance(next(draws)).items()}
+            if run.step % 100 == 0:
+                figures = {name: round(value.item(), 4) for name, value in mean.items()}
+                print(json.dumps({"step": run.step, **figures}), flush=True)
+            if clock.is_due():
+                run.save()
+            if run.step % 2000 == 0:
+                print(
+                    json.dumps(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)])),
+                    flush=True,
+                )
+        draws.close()
+        run.save()
+        stop.end(run.checkpoint, run.step)
     return run.checkpoint

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secondlook.training.machine.measure import Measured
 
 TEXT = "bits that a detector needs of a camera's frames, by codec"
 
@@ -31,6 +35,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=2, help="threads of the judges (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures, after every clip")
+    parser.add_argument(
+        "--resume", action="store_true", help="take over what the file of --json holds, and measure the rest"
+    )
     parser.add_argument("--plot", type=Path, metavar="DIR", help="write a plot for each clip")
     parser.add_argument(
         "--readme", type=Path, metavar="FILE.md", help="put the table between the marks of this file"
@@ -44,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.files import write_atomically
     from secondlook.training.machine import measure, report
     from secondlook.training.machine.accuracy import LOWEST
-    from secondlook.training.machine.codecs import CODECS, OURS, PEER_KEYS, REFERENCE
+    from secondlook.training.machine.codecs import CODECS, OURS, PEER_KEYS, REFERENCES
 
     names = args.codecs or list(CODECS)
     unknown = [name for name in names if name not in CODECS]
@@ -56,16 +63,42 @@ def run(args: argparse.Namespace) -> int:
         Path(spec).stem or spec: load_detector(spec, threads=args.threads, min_score=LOWEST)
         for spec in args.judge
     }
+    codecs = [CODECS[name] for name in names]
+    known = {clip.clip: clip for clip in _known(args)}
     clips = []
     for path in measure.find_videos(args.videos):
         clip = measure.read_clip(path, fps=args.fps, most_frames=args.frames)
-        clips.append(measure.measure_clip(clip, [CODECS[name] for name in names], judges, print))
+        found = known.get(clip.name)
+        if found is None:
+            clips.append(measure.measure_clip(clip, codecs, judges, print))
+        else:
+            clips.append(found)
+            rest = measure.missing_codecs(found, clip, codecs, judges)
+            found.rows += measure.measure_clip(clip, rest, judges, print).rows if rest else []
         if args.json:
             figures = measure.as_json(clips, OURS, PEER_KEYS)
             write_atomically(args.json, (json.dumps(figures, indent=1) + "\n").encode())
         if args.plot:
             report.plot(clips[-1:], args.plot)
-    print(report.report(clips, REFERENCE))
+    print(report.report(clips, REFERENCES))
     if args.readme:
-        report.write_table(clips, REFERENCE, args.readme)
+        report.write_table(clips, REFERENCES, args.readme)
     return 0
+
+
+def _known(args: argparse.Namespace) -> list[Measured]:
+    """The figures to go on from."""
+    from secondlook.shared.errors import ConfigError
+    from secondlook.training.machine.measure import from_json
+
+    if not args.resume:
+        return []
+    if args.json is None:
+        raise ConfigError("--resume goes on from the file of --json: name one")
+    if not args.json.exists():
+        return []
+    try:
+        figures = json.loads(args.json.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{args.json} holds no JSON: {error}") from error
+    return from_json(figures)

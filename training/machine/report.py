@@ -20,28 +20,39 @@ def judges_of(clips: Sequence[Measured]) -> list[str]:
     return list(dict.fromkeys(judge for clip in clips for judge in clip.objects))
 
 
-def table(clips: Sequence[Measured], reference: str, share: int = 90) -> str:
-    """Kilobits a frame at `share` percent of AP50, a row per codec, a column per clip; Markdown.
+def table(clips: Sequence[Measured], references: Sequence[str], share: int = 90) -> str:
+    """Kilobits a frame at `share` percent of AP50, a row per clip, a column per codec; Markdown.
 
-    `<` and `>`: the curve of that codec lies wholly above or below the share; its end is shown.
+    `<` and `>`: the curve of that codec lies wholly above or below the share; its end is shown. The last rows compare
+    with each of `references`, in the geometric mean of the clips where both curves bracket the share.
     """
-    names = [clip.clip for clip in clips]
+    codecs = codecs_of(clips)
+    frames = sorted({clip.frames for clip in clips})
+    many = str(frames[0]) if len(frames) == 1 else f"{frames[0]} to {frames[-1]}"
     parts = []
     for judge in judges_of(clips):
         objects = sum(clip.objects[judge] for clip in clips)
         parts += [
-            f"Kilobits a frame at {share} % of AP50, judge {judge} ({objects} objects):",
+            f"Kilobits a frame at {share} % of AP50, judge {judge} ({objects} objects), {many} frames a clip:",
             "",
-            f"| codec | {' | '.join(names)} | against {reference} | encoding, CPU ms |",
-            f"|---{'|---' * len(names)}|---|---|",
+            f"| clip | {' | '.join(codecs)} |",
+            f"|---{'|---' * len(codecs)}|",
         ]
-        for codec in codecs_of(clips):
-            cells = [_cell(clip, codec, judge, share) for clip in clips]
-            against = ratio(clips, codec, reference, judge, share)
-            shown = "-" if against is None else f"{against[0]:.2f} ({against[1]} clips)"
-            times = sorted(row.encode_cpu_ms for clip in clips for row in clip.rows if row.codec == codec)
-            parts.append(f"| {codec} | {' | '.join(cells)} | {shown} | {times[len(times) // 2]:.1f} |")
-        parts.append("")
+        for clip in clips:
+            cells = [_cell(clip, codec, judge, share) for codec in codecs]
+            width, height = clip.size
+            parts.append(f"| {clip.clip}, {width}x{height} | {' | '.join(cells)} |")
+        for reference in references:
+            found = [ratio(clips, codec, reference, judge, share) for codec in codecs]
+            shown = [
+                "-" if one is None else f"{one[0]:.2f} ({one[1]} clip{'s' * (one[1] != 1)})" for one in found
+            ]
+            parts.append(f"| against {reference} | {' | '.join(shown)} |")
+        times = [
+            sorted(row.encode_cpu_ms for clip in clips for row in clip.rows if row.codec == c) for c in codecs
+        ]
+        shown = [f"{one[len(one) // 2]:.1f}" for one in times]
+        parts += [f"| encoding, CPU ms a frame, median | {' | '.join(shown)} |", ""]
     return "\n".join(parts).rstrip()
 
 
@@ -49,15 +60,15 @@ def _cell(clip: Measured, codec: str, judge: str, share: float) -> str:
     bits = clip.bits_at(codec, judge, share)
     if bits is not None:
         return f"{bits:.2f}"
-    curve = clip.curve(codec, judge)
+    curve = [row for row in clip.curve(codec, judge) if row.ap50 == row.ap50]
     if not curve or not clip.objects[judge]:
         return "-"
     return f"< {curve[0].kbit:.2f}" if curve[-1].ap50 >= share else f"> {curve[-1].kbit:.2f}"
 
 
-def report(clips: Sequence[Measured], reference: str) -> str:
+def report(clips: Sequence[Measured], references: Sequence[str]) -> str:
     """The tables at every share, and the standard errors of the points near 90 %."""
-    lines = [table(clips, reference, share) + "\n" for share in SHARES]
+    lines = [table(clips, references, share) + "\n" for share in SHARES]
     errors = [row.ap50_error for clip in clips for row in clip.rows if 80 <= row.ap50 <= 97]
     if errors:
         middle = sorted(errors)[len(errors) // 2]
@@ -65,14 +76,14 @@ def report(clips: Sequence[Measured], reference: str) -> str:
     return "\n".join(lines)
 
 
-def write_table(clips: Sequence[Measured], reference: str, path: Path) -> None:
+def write_table(clips: Sequence[Measured], references: Sequence[str], path: Path) -> None:
     """Put the table between the marks of a Markdown file. Raises ConfigError where they are missing."""
     text = path.read_text()
     before, found, rest = text.partition(MARKS[0])
     _, ended, after = rest.partition(MARKS[1])
     if not found or not ended:
         raise ConfigError(f"{path} has no lines {MARKS[0]} and {MARKS[1]}")
-    write_atomically(path, f"{before}{MARKS[0]}\n{table(clips, reference)}\n{MARKS[1]}{after}".encode())
+    write_atomically(path, f"{before}{MARKS[0]}\n{table(clips, references)}\n{MARKS[1]}{after}".encode())
 
 
 def plot(clips: Sequence[Measured], folder: Path) -> list[Path]:

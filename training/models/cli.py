@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from secondlook.training.flagtypes import at_least, positive
 from secondlook.training.masks.choice import mask_config
 
 BASE_LAMBDA, LAMBDA = 0.05, 0.01  # of the authors' published pair of checkpoints
@@ -23,7 +24,7 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lam",
-        type=_positive,
+        type=positive,
         metavar="λ",
         help=f"weight of the squared error (default {BASE_LAMBDA:g} for machine, {LAMBDA:g} for additional)",
     )
@@ -41,10 +42,14 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="for machine: weight of errors outside the mask (default %(default)g, as published)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
-    parser.add_argument("--steps", type=int, help="length of the schedule (default 1000000, reduced 600)")
-    parser.add_argument("--batch", type=int, help="crops a step and device (default 8, reduced 4)")
-    parser.add_argument("--crop", type=int, help="side of a crop (default 256, reduced 128)")
-    parser.add_argument("--lr", type=float, help="learning rate (default 1e-4, reduced 1e-3)")
+    parser.add_argument(
+        "--steps", type=at_least(1), help="length of the schedule (default 1000000, reduced 600)"
+    )
+    parser.add_argument("--batch", type=at_least(1), help="crops a step and device (default 8, reduced 4)")
+    parser.add_argument(
+        "--crop", type=at_least(64, 64), help="side of a crop, a multiple of 64 (default 256, reduced 128)"
+    )
+    parser.add_argument("--lr", type=positive, help="learning rate (default 1e-4, reduced 1e-3)")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that read images (default %(default)s)"
     )
@@ -68,14 +73,14 @@ def import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder to write")
     parser.add_argument(
         "--base-lambda",
-        type=_positive,
+        type=positive,
         default=BASE_LAMBDA,
         metavar="λ",
         help="what the machine model was trained with (default %(default)g)",
     )
     parser.add_argument(
         "--lam",
-        type=_positive,
+        type=positive,
         default=LAMBDA,
         metavar="λ",
         help="what the additional model was trained with (default %(default)g)",
@@ -135,10 +140,3 @@ def run_import(args: argparse.Namespace) -> int:
     print(f"{args.out}  size {facts['size']}")
     print(f"licence: {facts['licence']}")
     return 0
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value

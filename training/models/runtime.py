@@ -59,7 +59,14 @@ class PaperCodec:
             torch.set_num_threads(threads)
 
     def encode(
-        self, image: U8Image, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
+        self,
+        image: U8Image,
+        *,
+        base_quality: int,
+        quality: int,
+        sequence: int = 0,
+        key: Key | None = None,
+        change_levels: float | None = None,
     ) -> Encoded:
         """Encode a frame, always as a key.
 

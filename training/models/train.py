@@ -30,9 +30,10 @@ from secondlook.training.masks.choice import DEFAULT_MASKS, MaskConfig, open_mas
 from secondlook.training.models.batches import Batches, find_pictures, held_out_tensors, stream
 from secondlook.training.models.config import SIZES
 from secondlook.training.models.tcm import AdditionalModel, Coded, Tcm
+from secondlook.training.stopping import SaveClock, StopSignals
 
 STAGES = ("machine", "additional")
-LOG_EVERY, SAVE_EVERY, JUDGE_EVERY = 50, 250, 1000  # steps
+LOG_EVERY, JUDGE_EVERY = 50, 1000  # steps
 LR_END_SHARE = 0.02  # of the first learning rate, where a cosine ends
 STOP_EVERY = 10  # steps between the moments at which the processes of a distributed run agree to go on
 
@@ -276,7 +277,7 @@ def train(
     """
     torch.set_num_threads(threads)
     pictures = find_pictures(place.data)
-    with distributed(ranks) as device:
+    with distributed(ranks) as device, contextlib.ExitStack() as signals:
         masks = None
         if config.stage == "machine":
             provider = open_masks(place.masks, place.data, place.work)
@@ -287,18 +288,20 @@ def train(
         seed = (config.seed, ranks.rank)
         batches = Batches(pictures.train, masks, crop=config.crop, batch=config.batch, seed=seed)
         judged_by = held_out_tensors(pictures, 256)
-        deadline, mean = time.monotonic() + 60 * minutes, dict[str, Tensor]()
+        deadline, mean, clock = time.monotonic() + 60 * minutes, dict[str, Tensor](), SaveClock()
+        stop = signals.enter_context(StopSignals())
         for crops, mask in stream(batches, run.step, config.steps, workers):
-            if not run.goes_on(deadline):
+            if not run.goes_on(0.0 if stop.asked else deadline):
                 break
             mean = {k: 0.98 * mean.get(k, v.clone()) + 0.02 * v for k, v in run.advance(crops, mask).items()}
             if run.step % LOG_EVERY == 0:
                 _say(ranks, run.step, {k: v.item() for k, v in mean.items()})
-            if run.step % SAVE_EVERY == 0:
+            if clock.is_due():
                 run.save()
             if run.step % JUDGE_EVERY == 0 and ranks.rank == 0:
                 _say(ranks, run.step, {f"held_out_{k}": v for k, v in run.judge(judged_by).items()})
         run.save()
+        stop.end(run.checkpoint, run.step)
         if ranks.rank == 0:
             _say(ranks, run.step, {f"held_out_{k}": v for k, v in run.judge(judged_by).items()})
     return run.checkpoint

@@ -1,0 +1,137 @@
+"""A camera, its rate control and a link, simulated: bytes of frames as x264 made them of three clips, time a number.
+
+`frame_bytes.json`: of each clip, for base qualities 0, 8, ... 48, the bytes of the background's packet and of 100
+frames at 5 a second behind it (car-detection 768x432, one-by-one-person-detection 512 wide, highway-1 320x240).
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from secondlook.edge.config import RateConfig
+from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
+from secondlook.edge.rate import RateControl
+
+FPS = 5
+GROUP = 250
+CLIPS: dict[str, dict[str, list[int]]] = json.loads((Path(__file__).parent / "frame_bytes.json").read_text())
+_STEP = 0.02  # seconds of a turn of the uplink
+_NEWS_SECONDS = 0.5
+
+
+def frame_bytes(clip: str, number: int, quality: int) -> tuple[int, int]:
+    """Of the background, and of a frame: between two qualities that were measured, geometrically."""
+    table = CLIPS[clip]
+    below = min(40, quality // 8 * 8)
+    part = (quality - below) / 8
+    at = 1 + number % 100
+    low, high = table[str(below)], table[str(below + 8)]
+    return tuple(round(low[i] ** (1 - part) * high[i] ** part) for i in (0, at))  # type: ignore[return-value]
+
+
+@dataclass
+class Run:
+    """What came of a simulation."""
+
+    arrived: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # (when, bytes) of packets, headers included
+    delays: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # (when, seconds since its capture) of frames
+    qualities: list[tuple[float, int]] = field(default_factory=list)  # (when, quality) of frames
+    captured: int = 0
+    thinned: list[float] = field(default_factory=list)
+    given_up: list[float] = field(default_factory=list)
+    news: list[tuple[float, str]] = field(default_factory=list)
+
+    def kbps(self, begin: float, seconds: float = 10.0) -> float:
+        return sum(size for at, size in self.arrived if begin <= at < begin + seconds) * 8 / 1000 / seconds
+
+    def windows(self, begin: float, end: float) -> list[float]:
+        """Kilobits a second in every window of 10 s, from second to second."""
+        return [self.kbps(at) for at in range(int(begin), int(end) - 9)]
+
+    def said(self, beginning: str) -> list[float]:
+        return [at for at, line in self.news if line.startswith(beginning)]
+
+
+@dataclass
+class _Waiting:
+    size: int
+    captured: float
+    sent: bool = False
+
+
+def simulate(
+    clip: str,
+    config: RateConfig,
+    carries: Callable[[float], float],
+    seconds: float,
+    *,
+    trip: float = 0.1,
+    still: Iterable[tuple[float, float]] = (),
+) -> Run:
+    """`carries`: bytes a second of the link at an instant; `trip`: seconds there and back; `still`: no frames then."""
+    run, control, pacer = Run(), RateControl(config, 16, 0.0), Pacer(config.uplink_bytes, 0.0)
+    spool: deque[_Waiting] = deque()
+    on_link: deque[_Waiting] = deque()
+    acks: list[tuple[float, _Waiting]] = []
+    place, quality, next_frame, next_news, room, now = GROUP, -1, 0.0, 0.0, 0.0, 0.0
+    while now < seconds:
+        now += _STEP
+        if now >= next_frame:
+            next_frame += 1 / FPS
+            if not any(begin <= now < end for begin, end in still):
+                run.captured += 1
+                if control.is_coded(now):
+                    first = place == GROUP or quality != control.quality
+                    place, quality = (1 if first else place + 1), control.quality
+                    background, size = frame_bytes(clip, run.captured, quality)
+                    control.coded(size + first * background, first=first, now=now)
+                    spool.append(_Waiting(size + first * background + OVERHEAD_BYTES, now))
+                    run.qualities.append((now, quality))
+                else:
+                    run.thinned.append(now)
+        in_flight = sum(one.size for one in spool if one.sent)
+        for one in [one for one in spool if not one.sent]:
+            if not pacer.may_send(in_flight, now):
+                break
+            pacer.sent(one.size)
+            one.sent = True
+            in_flight += one.size
+            on_link.append(one)
+        room = room + carries(now) * _STEP if on_link else 0.0
+        while on_link and room >= on_link[0].size:
+            room -= on_link[0].size
+            acks.append((now + trip, on_link.popleft()))
+        while acks and acks[0][0] <= now:
+            _, one = acks.pop(0)
+            if one in spool:
+                spool.remove(one)
+                run.arrived.append((now, one.size))
+                run.delays.append((now, now - one.captured))
+                pacer.acknowledged(one.size, now)
+        if now >= next_news:
+            next_news += _NEWS_SECONDS
+            control.link(pacer.rate, sum(one.size for one in spool), now)
+            surplus = control.surplus()
+            while surplus > 0 and any(not one.sent for one in spool):
+                gone = next(one for one in spool if not one.sent)
+                spool.remove(gone)
+                surplus -= gone.size
+                run.given_up.append(now)
+                place = GROUP
+            run.news += [(now, line) for line in control.news()]
+    return run
+
+
+def falling(rate: float, begin: float, end: float) -> Callable[[float], float]:
+    """A link of `rate` that carries a third of it between two instants."""
+    instants = [begin, end]
+    return lambda now: rate / 3 if bisect_right(instants, now) == 1 else rate

@@ -1,0 +1,31 @@
+"""Types of flags: numbers with their limits, so that what is out of range is one line and not a traceback later."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def positive(text: str) -> float:
+    """A number above 0. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def at_least(low: int, step: int = 1) -> Callable[[str], int]:
+    """A whole number from `low` on, in steps of `step`."""
+
+    def whole(text: str) -> int:
+        value = int(text) if text.isascii() and text.isdigit() else -1
+        if value < low or value % step:
+            steps = f", a multiple of {step}" if step > 1 else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} on{steps}")
+        return value
+
+    return whole
