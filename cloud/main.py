@@ -291,6 +291,7 @@ def run_station(args: argparse.Namespace) -> int:
     from secondlook.cloud.config import LOOPBACK_NAMES, parse_origin
     from secondlook.cloud.station.app import create_app
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
+    from secondlook.shared.codec import load_codec
     from secondlook.shared.health import STALL_SECONDS
     from secondlook.shared.watchdog import Watchdog
 
@@ -306,6 +307,9 @@ def run_station(args: argparse.Namespace) -> int:
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
             title=station.title,
+            claim_seconds=station.claim_seconds,
+            codec=lambda: load_codec(config.refiner.codec, threads=1),
+            max_pixels=config.refiner.max_pixels,
             allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
             exposed=station.is_exposed,
             trusted_proxies=station.trusted_proxies,

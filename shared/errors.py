@@ -277,6 +277,10 @@ class ReviewNotFound(ReviewError):
     pass
 
 
+class FrameNotFound(ReviewError):
+    pass
+
+
 class ReviewGone(ReviewNotFound):
     pass
 
@@ -292,6 +296,14 @@ class DecidedMeanwhile(ReviewConflict):
         super().__init__(text)
         self.verdict_id = verdict_id
         self.other_id = other_id
+
+
+class ClaimHeld(ReviewConflict):
+    """Another person, ``holder``, has the frame open to judge it."""
+
+    def __init__(self, text: str, *, holder: str) -> None:
+        super().__init__(text)
+        self.holder = holder
 
 
 class KeyReused(ReviewError):

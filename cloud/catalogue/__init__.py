@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from secondlook.cloud.catalogue.claims import (
+    Claimant,
+    ClaimedReview,
+    claim_first,
+    claim_review,
+    free_claim,
+    list_claims,
+    release_claim,
+    renew_claim,
+)
 from secondlook.cloud.catalogue.frames import (
     FrameTombstone,
     NewFrame,
@@ -10,7 +20,8 @@ from secondlook.cloud.catalogue.frames import (
     store_frame,
     store_tombstones,
 )
-from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, skipped_reviews
+from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, ask_for_review, skipped_reviews
+from secondlook.cloud.catalogue.preferences import preferences_of, set_preferences
 from secondlook.cloud.catalogue.reviews import (
     CAMERA_AWAY,
     MAX_ATTEMPTS,
@@ -34,6 +45,7 @@ from secondlook.cloud.catalogue.schema import (
     AuditEntry,
     AuditHead,
     Camera,
+    Claim,
     DetectedBox,
     Frame,
     Reason,
@@ -65,6 +77,9 @@ __all__ = [
     "AuditHead",
     "Camera",
     "Catalogue",
+    "Claim",
+    "Claimant",
+    "ClaimedReview",
     "DetectedBox",
     "Frame",
     "FrameTombstone",
@@ -84,27 +99,36 @@ __all__ = [
     "UndoneVerdict",
     "Verdict",
     "VerdictKind",
+    "ask_for_review",
     "begin_attempt",
     "check_catalogue",
+    "claim_first",
+    "claim_review",
     "conflict_of",
     "extend_review_lease",
     "fail_review",
     "find_repeated",
     "frame_is_stored",
+    "free_claim",
     "is_decided",
     "lease_due_review",
+    "list_claims",
     "mark_expired",
     "mark_ready",
     "note_clocks",
     "note_export",
     "open_catalogue",
     "park_review",
+    "preferences_of",
     "record_verdict",
+    "release_claim",
     "release_review",
+    "renew_claim",
     "retry_review",
     "review_is_due",
     "set_base_image",
     "set_enhanced_image",
+    "set_preferences",
     "site_secret",
     "skipped_reviews",
     "store_frame",

@@ -86,8 +86,9 @@ def store_frame(
                 retention=Retention.UNREVIEWED,
                 retention_ns=now_ns,
                 stored_bytes=frame.base_bytes,
+                top_score=max((detection.score for detection in detections), default=None),
             )
-            row.detections = [_box(detection, detector) for detection in detections]
+            row.detections = [_box(detection, detector, frame.info.captured_ns) for detection in detections]
             session.add(row)
             session.flush()
             link_objects(session, row, detections)
@@ -188,8 +189,15 @@ def _see_camera(session: Session, edge_id: str, camera: str, now_ns: int) -> Non
     )
 
 
-def _box(detection: Detection, detector: str) -> DetectedBox:
+def _box(detection: Detection, detector: str, captured_ns: int) -> DetectedBox:
     x0, y0, x1, y1 = detection.box
     return DetectedBox(
-        label=detection.label, score=detection.score, x0=x0, y0=y0, x1=x1, y1=y1, detector=detector
+        label=detection.label,
+        score=detection.score,
+        x0=x0,
+        y0=y0,
+        x1=x1,
+        y1=y1,
+        detector=detector,
+        captured_ns=captured_ns,
     )

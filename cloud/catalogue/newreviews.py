@@ -15,7 +15,7 @@ from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.objects import is_called, note_call
-from secondlook.cloud.catalogue.reviews import audit_review, move_review
+from secondlook.cloud.catalogue.reviews import audit_review, move_review, retry_review
 from secondlook.cloud.catalogue.schema import (
     Frame,
     Reason,
@@ -27,10 +27,12 @@ from secondlook.cloud.catalogue.schema import (
     Verdict,
 )
 from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.shared.errors import FrameNotFound
 
 _LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
 _MOST_REASON = 255
+_ASKED_PRIORITY = 100  # a person waits for it
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def call_for_review(
         priority=ranked[0].priority,
         state=ReviewState.DUE if room else ReviewState.SKIPPED,
         created_ns=now_ns,
+        captured_ns=frame.captured_ns,
         attempts=0,
     )
     review.reasons = [
@@ -116,6 +119,44 @@ def call_for_review(
         "priority": review.priority,
     }
     audit_review(session, now_ns, "policy", "review created" if room else "review skipped", review.id, detail)
+
+
+def ask_for_review(catalogue: Catalogue, frame_id: int, *, actor: str, now_ns: int) -> int:
+    """Somebody wants to see a frame in full quality: its review, made where there was none; returns its number.
+
+    Raises FrameNotFound.
+    """
+    with catalogue.writing() as session:
+        frame = session.get(Frame, frame_id, with_for_update=True)
+        if frame is None or frame.retention is Retention.DELETING:
+            raise FrameNotFound(f"there is no frame {frame_id}")
+        review = session.scalars(select(Review).where(Review.frame_id == frame_id)).one_or_none()
+        if review is not None:
+            id_, again = review.id, review.state in (ReviewState.EXPIRED, ReviewState.SKIPPED)
+        else:
+            again = False
+            reason = f"asked for by {actor}"
+            review = Review(
+                frame_id=frame.id,
+                reason=reason,
+                priority=_ASKED_PRIORITY,
+                state=ReviewState.DUE,
+                created_ns=now_ns,
+                captured_ns=frame.captured_ns,
+                attempts=0,
+            )
+            review.reasons = [
+                Reason(rule=Rule.OPERATOR.value, reason=reason, priority=_ASKED_PRIORITY, decisive=False)
+            ]
+            frame.retention, frame.retention_ns = Retention.UNDECIDED, now_ns
+            session.add(review)
+            session.flush()
+            id_ = review.id
+            detail = {"edge_id": frame.edge_id, "boot_id": frame.boot_id, "seq": frame.seq, "reason": reason}
+            audit_review(session, now_ns, actor, "review created", id_, detail)
+    if again:
+        retry_review(catalogue, id_, actor=actor, now_ns=now_ns)
+    return id_
 
 
 def skipped_reviews(catalogue: Catalogue) -> int:

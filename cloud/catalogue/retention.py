@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from secondlook.cloud.catalogue.objects import objects_in, remove_unseen
 from secondlook.cloud.catalogue.schema import (
+    Claim,
     DetectedBox,
     Frame,
     Reason,
@@ -31,6 +32,7 @@ from secondlook.cloud.storage.blobs import (
     enhancement_key,
     image_key,
     parse_key,
+    thumb_key,
 )
 
 _IMAGES = ("base", "enhanced", "refined")
@@ -137,6 +139,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
         for statement in (
             delete(DetectedBox).where(DetectedBox.frame_id.in_(ids)),
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
+            delete(Claim).where(Claim.review_id.in_(select(Review.id).where(of_frames))),
             delete(Reason).where(Reason.review_id.in_(select(Review.id).where(of_frames))),
             delete(Review).where(of_frames),
             delete(Frame).where(Frame.id.in_(ids)),
@@ -254,7 +257,7 @@ def _doomed(session: Session, frames: Sequence[Frame]) -> list[Doomed]:
 def _blob_keys(frame: Frame, review: Review | None) -> tuple[str, ...]:
     """Also of those that no row tells of: a crash may have come between a blob and its row."""
     name = (frame.edge_id, frame.boot_id, frame.seq)
-    keys = {frame.base_blob, base_key(*name), enhancement_key(*name)}
+    keys = {frame.base_blob, base_key(*name), enhancement_key(*name), thumb_key(*name)}
     if review is not None:
         keys.update(image_key(review.id, kind) for kind in _IMAGES)
         told = (review.enhancement_blob, review.base_image, review.enhanced_image, review.refined_image)

@@ -245,7 +245,7 @@ def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinem
         move_review(row, ReviewState.READY)
         row.refined_ns = now_ns
         row.enhancement_blob, row.enhancement_bytes = result.enhancement_blob, result.enhancement_bytes
-        row.base_image = result.base_image
+        row.base_image = row.base_image or result.base_image  # as it was stored, under whichever name
         row.enhanced_image = result.enhanced_image
         row.refined_image = result.refined_image
         row.shown_sha256 = result.shown_sha256

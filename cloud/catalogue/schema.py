@@ -54,6 +54,9 @@ class VerdictKind(StrEnum):
     WRONG_CLASS = "wrong_class"
     MISSED_OBJECT = "missed_object"
     UNSURE = "unsure"
+    NO_OBJECT = "no_object"  # of a frame without a box: there is nothing in it
+    INCOMPLETE = "incomplete"  # there is more in the frame than has a box
+    CORRECTED = "corrected"  # of a box: where it should be, and its class
 
 
 class Retention(StrEnum):
@@ -103,8 +106,9 @@ class Frame(Base):
     __tablename__ = "frames"
     __table_args__ = (
         UniqueConstraint("edge_id", "boot_id", "seq"),
-        Index("frames_captured", "captured_ns"),
-        Index("frames_of_host", "edge_id", "captured_ns"),
+        # Pages of frames in order of time; with the score, so that a search by it reads the index alone.
+        Index("frames_captured", "captured_ns", "id", "top_score"),
+        Index("frames_of_host", "edge_id", "captured_ns", "id", "top_score"),
         # The oldest of a class, and how much each class holds, from the index alone.
         Index("frames_retention", "retention", "retention_ns", "id", "stored_bytes"),
         Index(
@@ -137,6 +141,7 @@ class Frame(Base):
     )
     retention_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # since when it is so
     stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of all its blobs, about
+    top_score: Mapped[float | None] = mapped_column(Float)  # of its surest detection; NULL without any
 
     detections: Mapped[list[DetectedBox]] = relationship(order_by="DetectedBox.id", back_populates="frame")
     review: Mapped[Review | None] = relationship(back_populates="frame")
@@ -146,7 +151,10 @@ class Tombstone(Base):
     """Frames that were captured but dropped on the camera host before they could be delivered."""
 
     __tablename__ = "tombstones"
-    __table_args__ = (UniqueConstraint("edge_id", "boot_id", "first_seq", "last_seq"),)
+    __table_args__ = (
+        UniqueConstraint("edge_id", "boot_id", "first_seq", "last_seq"),
+        Index("tombstones_of_host", "edge_id", "received_ns"),
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     edge_id: Mapped[str] = mapped_column(String(64))
@@ -161,6 +169,8 @@ class DetectedBox(Base):
     """One detection; the box is x0, y0, x1, y1 in pixels of the frame. Its index is its rank by id."""
 
     __tablename__ = "detections"
+    # Frames with a class in order of time, from the index alone.
+    __table_args__ = (Index("detections_found", "label", "captured_ns", "frame_id", "score"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), index=True)
@@ -173,6 +183,7 @@ class DetectedBox(Base):
     detector: Mapped[str] = mapped_column(String(255))
     # What it is one sight of; NULL where the detector was too unsure to begin an object.
     object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"), index=True)
+    captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # of its frame
 
     frame: Mapped[Frame] = relationship(back_populates="detections")
     object: Mapped[SeenObject | None] = relationship()
@@ -207,7 +218,11 @@ class Review(Base):
     """A frame that a person shall see in full quality."""
 
     __tablename__ = "reviews"
-    __table_args__ = (Index("reviews_order", "state", "priority", "created_ns"), _NEVER_REUSED)
+    __table_args__ = (
+        Index("reviews_order", "state", "priority", "created_ns"),
+        Index("reviews_captured", "captured_ns", "frame_id"),
+        _NEVER_REUSED,
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), unique=True)
@@ -232,6 +247,7 @@ class Review(Base):
     not_before_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # one that is due is not leased earlier
     # Times its picture was worked on without an end: its worker failed, or is at it, or died.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
+    captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # of its frame
 
     frame: Mapped[Frame] = relationship(back_populates="review")
     verdicts: Mapped[list[Verdict]] = relationship(order_by="Verdict.id", back_populates="review")
@@ -301,6 +317,28 @@ class Verdict(Base):
     conflicts_with: Mapped[int | None] = mapped_column(BigInteger)
 
     review: Mapped[Review] = relationship(back_populates="verdicts")
+
+
+class Claim(Base):
+    """Who has a frame on the screen to judge it. It holds until an instant that the page moves on while it is open."""
+
+    __tablename__ = "claims"
+
+    review_id: Mapped[int] = mapped_column(
+        _Id, ForeignKey("reviews.id"), primary_key=True, autoincrement=False
+    )
+    holder: Mapped[str] = mapped_column(String(128))  # a reviewer's name
+    tab: Mapped[str] = mapped_column(String(64))  # of the holder's browser, for one has several
+    since_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    until_ns: Mapped[int] = mapped_column(_Nanoseconds)
+
+
+class Preferences(Base):
+    """How a person wants the station to be."""
+
+    __tablename__ = "preferences"
+    person: Mapped[str] = mapped_column(String(128), primary_key=True)
+    chosen: Mapped[dict[str, Any]]
 
 
 class AuditEntry(Base):

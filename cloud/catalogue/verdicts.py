@@ -1,8 +1,9 @@
 """What people say of reviews: verdicts, their undoing, and when a review counts as decided.
 
 A verdict speaks of the whole frame or of one box; the last one that stands counts. A review is decided once
-a person confirmed, rejected or was unsure of the whole frame, or gave a verdict on every box in it. A missed
-object only adds a box: more may follow. Verdicts are never changed or deleted; undoing one marks it.
+a person confirmed, rejected or was unsure of the whole frame, found nothing in it or something without a box, or gave
+a verdict on every box in it. A missed object only adds a box: more may follow. Verdicts are never changed or deleted;
+undoing one marks it.
 
 Two people may have the same frame before them. Who says which verdicts they had seen, and is told that somebody else
 decided meanwhile, has a verdict in conflict: both are kept, and the frame is contested until one of them is undone or
@@ -16,12 +17,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
-from secondlook.cloud.catalogue.schema import Retention, Review, ReviewState, Rule, Verdict, VerdictKind
+from secondlook.cloud.catalogue.schema import (
+    Claim,
+    Retention,
+    Review,
+    ReviewState,
+    Rule,
+    Verdict,
+    VerdictKind,
+)
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
 from secondlook.shared.texts import class_key, class_name, has_control
@@ -32,7 +41,11 @@ MAX_NOTE_LENGTH = 1000
 REVIEWER_PATTERN = r"[^\x00-\x1f\x7f-\x9f]{1,64}"
 KEY_PATTERN = r"[A-Za-z0-9._-]{8,64}"
 
-_WHOLE_FRAME = frozenset({VerdictKind.CONFIRM, VerdictKind.REJECT, VerdictKind.UNSURE})
+_OF_FRAMES_ALONE = frozenset({VerdictKind.NO_OBJECT, VerdictKind.INCOMPLETE})
+_WHOLE_FRAME = frozenset({VerdictKind.CONFIRM, VerdictKind.REJECT, VerdictKind.UNSURE}) | _OF_FRAMES_ALONE
+_OF_ONE_BOX = frozenset({VerdictKind.WRONG_CLASS, VerdictKind.CORRECTED})
+_PLACED = frozenset({VerdictKind.MISSED_OBJECT, VerdictKind.CORRECTED})
+_LABELLED = _OF_ONE_BOX | _PLACED
 _OPEN = frozenset({ReviewState.READY, ReviewState.EXPIRED})
 
 
@@ -42,8 +55,8 @@ class NewVerdict:
 
     ``shown_sha256`` is the hash of the very image on the person's screen. ``box_index`` counts the frame's
     detections from 0 in the order of their ids; None speaks of the whole frame. ``box`` (x0, y0, x1, y1 in
-    pixels of the frame) is where a missed object is, ``label`` its class, or the right class where the
-    machine's was wrong.
+    pixels of the frame) is where a missed object is, or where a corrected box should be, ``label`` its class, or
+    the right class where the machine's was wrong.
 
     A verdict that may be sent more than once carries the same ``idempotency_key`` each time. ``seen_verdict_id`` is
     the highest number among the verdicts of this review that the person had seen, 0 when there were none; None asks
@@ -79,17 +92,21 @@ class NewVerdict:
         self._check_correction()
 
     def _check_correction(self) -> None:
-        corrects = self.kind in {VerdictKind.WRONG_CLASS, VerdictKind.MISSED_OBJECT}
+        corrects = self.kind in _LABELLED
         if corrects != (self.label is not None):
-            raise ValueError("a wrong class and a missed object name a label, other verdicts do not")
+            raise ValueError(
+                "a wrong class, a corrected box and a missed object name a label, other verdicts do not"
+            )
         if self.label is not None and class_name(self.label) != self.label:
             raise ValueError("a label is a class name in NFC, without blanks around it")
-        if self.kind is VerdictKind.WRONG_CLASS and self.box_index is None:
-            raise ValueError("a wrong class names its box_index")
+        if self.kind in _OF_ONE_BOX and self.box_index is None:
+            raise ValueError("a wrong class and a corrected box name their box_index")
         if self.kind is VerdictKind.MISSED_OBJECT and self.box_index is not None:
             raise ValueError("a missed object has no box_index")
-        if (self.kind is VerdictKind.MISSED_OBJECT) != (self.box is not None):
-            raise ValueError("a missed object, and nothing else, comes with a box")
+        if self.kind in _OF_FRAMES_ALONE and self.box_index is not None:
+            raise ValueError(f"{self.kind.value} speaks of the whole frame and has no box_index")
+        if (self.kind in _PLACED) != (self.box is not None):
+            raise ValueError("a missed object and a corrected box, and nothing else, come with a box")
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if not all(map(math.isfinite, self.box)) or not (0 <= x0 < x1 and 0 <= y0 < y1):
@@ -185,8 +202,9 @@ def conflict_of(verdicts: Sequence[Verdict]) -> Verdict | None:
     return last
 
 
-def _meaning(entry: Verdict) -> tuple[VerdictKind, int | None, str]:
-    return entry.verdict, entry.box_index, class_key(entry.label or "")
+def _meaning(entry: Verdict) -> tuple[object, ...]:
+    moved = (entry.x0, entry.y0, entry.x1, entry.y1) if entry.verdict is VerdictKind.CORRECTED else None
+    return entry.verdict, entry.box_index, class_key(entry.label or ""), moved
 
 
 def _stored(session: Session, review_id: int, verdict: NewVerdict) -> Verdict | None:
@@ -220,6 +238,8 @@ def _add(session: Session, review: Review, verdict: NewVerdict, now_ns: int) -> 
     review.verdicts.append(entry)
     session.flush()
     _settle(review, now_ns)
+    if review.state is ReviewState.DECIDED:
+        session.execute(delete(Claim).where(Claim.review_id == review.id))
     detail = {
         "verdict_id": entry.id,
         "verdict": verdict.kind.value,
@@ -302,6 +322,10 @@ def _check_against_frame(review: Review, verdict: NewVerdict) -> None:
         raise ReviewConflict(f"review {review.id} has no box {verdict.box_index}")
     if verdict.box is not None and (verdict.box[2] > frame.width or verdict.box[3] > frame.height):
         raise ReviewConflict(f"the box leaves the frame of review {review.id}")
+    if verdict.kind is VerdictKind.NO_OBJECT:
+        drawn = any(v.undone_ns is None and v.verdict is VerdictKind.MISSED_OBJECT for v in review.verdicts)
+        if frame.detections or drawn:
+            raise ReviewConflict(f"review {review.id} has boxes: reject them, or undo those that were drawn")
 
 
 def _row(review_id: int, verdict: NewVerdict, now_ns: int) -> Verdict:

@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -31,6 +32,14 @@ RIGHTS: dict[str, Role | None] = {
     "GET /login": PUBLIC,
     "POST /api/login": PUBLIC,
     "GET /": Role.VIEWER,
+    "GET /reviews": Role.VIEWER,
+    "GET /reviews/{number}": Role.VIEWER,
+    "GET /history": Role.VIEWER,
+    "GET /frames": Role.VIEWER,
+    "GET /frames/{number}": Role.VIEWER,
+    "GET /cameras": Role.VIEWER,
+    "GET /grid": Role.VIEWER,
+    "GET /people": Role.VIEWER,
     "GET /docs": Role.VIEWER,
     "GET /openapi.json": Role.VIEWER,
     "GET /api/me": Role.VIEWER,
@@ -44,9 +53,25 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/reviews": Role.VIEWER,
     "GET /api/reviews/{review_id}": Role.VIEWER,
     "GET /api/reviews/{review_id}/images/{version}": Role.VIEWER,
+    "GET /api/frames": Role.VIEWER,
+    "GET /api/frames/{frame_id}": Role.VIEWER,
+    "GET /api/frames/{frame_id}/neighbours": Role.VIEWER,
+    "GET /api/frames/{frame_id}/thumb": Role.VIEWER,
+    "GET /api/frames/{frame_id}/base": Role.VIEWER,
+    "POST /api/frames/{frame_id}/review": Role.REVIEWER,
+    "GET /api/cameras": Role.VIEWER,
+    "GET /api/cameras/{edge_id}/timeline": Role.VIEWER,
+    "GET /api/preferences": Role.VIEWER,
+    "POST /api/preferences": Role.VIEWER,
+    "POST /api/claims": Role.REVIEWER,
+    "POST /api/claims/{review_id}/renew": Role.REVIEWER,
+    "POST /api/claims/{review_id}/release": Role.REVIEWER,
+    "POST /api/claims/{review_id}/free": Role.ADMIN,
     "GET /api/history": Role.VIEWER,
     "GET /api/export/coco.json": Role.VIEWER,
     "GET /api/export/verdicts.jsonl": Role.VIEWER,
+    "GET /api/export/yolo.zip": Role.VIEWER,
+    "GET /api/export/frames.zip": Role.VIEWER,
     "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
     "POST /api/undo": Role.REVIEWER,
@@ -58,7 +83,7 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/users/{name}/remove": Role.ADMIN,
 }
 
-_PAGES = frozenset({"/", "/docs"})
+_DATA = ("/api/", "/openapi.json")  # all else are pages, which lead to the log-in
 _COOKIE = "secondlook"
 _TLS_PREFIX = "__Host-"  # browsers let no other host, and no plain connection, set such a cookie
 
@@ -112,8 +137,10 @@ class Authorizer:
         """The refusal of a request that may not pass; else its principal is in ``request.state``."""
         principal = self._principal(request)
         if principal is None:
-            if request.scope["path"] in _PAGES:
-                return RedirectResponse(self._login_page, HTTPStatus.SEE_OTHER)
+            path = request.scope["path"]
+            if not path.startswith(_DATA):
+                back = "" if path == "/" else f"?next={quote(path[1:])}"
+                return RedirectResponse(self._login_page + back, HTTPStatus.SEE_OTHER)
             return JSONResponse(
                 {"detail": "log in first"}, HTTPStatus.UNAUTHORIZED, {"www-authenticate": "Bearer"}
             )

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -18,16 +18,23 @@ from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
-from secondlook.cloud.station.access import Authorizer, GuardedRoute
+from secondlook.cloud.decoding.base import BaseDecoder
+from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.claim_routes import build_claim_router
+from secondlook.cloud.station.frame_pictures import FramePictures
+from secondlook.cloud.station.frame_routes import build_frame_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
+from secondlook.cloud.station.pages import build_pages
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import (
     AccountConflict,
     AccountNotFound,
     ConfigError,
+    FrameNotFound,
     KeyReused,
     LoginRefused,
     PasswordTooWeak,
@@ -39,10 +46,13 @@ from secondlook.shared.errors import (
     TooManyAttempts,
 )
 from secondlook.shared.health import STALL_SECONDS
+from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.version import __version__
 from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
+CLAIM_SECONDS = 120.0
+MAX_PIXELS = 36_000_000
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
 
@@ -50,6 +60,7 @@ _LOGIN = LoginLimits()
 _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
     (ReviewGone, HTTPStatus.GONE),
     (ReviewNotFound, HTTPStatus.NOT_FOUND),
+    (FrameNotFound, HTTPStatus.NOT_FOUND),
     (ReviewConflict, HTTPStatus.CONFLICT),
     (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LoginRefused, HTTPStatus.UNAUTHORIZED),
@@ -68,6 +79,9 @@ def create_app(
     catalogue_url: str,
     blobs_url: str,
     title: str = "Secondlook",
+    claim_seconds: float = CLAIM_SECONDS,
+    codec: Callable[[], LayeredCodec] = load_codec,
+    max_pixels: int = MAX_PIXELS,
     allowed_hosts: Collection[str] = LOOPBACK_NAMES,
     exposed: bool = False,
     trusted_proxies: Sequence[str] = (),
@@ -87,7 +101,10 @@ def create_app(
     ``trusted_proxies``: addresses and networks whose X-Forwarded-For and -Proto count. ``origins``: what browsers show
     before the path where a proxy does not pass on the Host they asked for. ``root_path``: the folder, as "/review",
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
-    ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
+    ``codec`` opens what decodes the base layers of up to ``max_pixels`` that nobody has made a picture of; it is called
+    when the first one is looked at. ``claim_seconds``: a frame whose
+    page is heard of no more is free for others after this. ``watchdog`` hears the heartbeat; without one for
+    ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
@@ -111,8 +128,11 @@ def create_app(
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
+    pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
+    app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
+    app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
-    app.include_router(_pages(app))
+    app.include_router(build_pages(app, root_path))
     app.include_router(build_health_router(beats, stall_seconds))
     # Pages without what they show: whoever reads them learns what is in this repository.
     app.mount("/static", StaticFiles(directory=_STATIC))
@@ -145,28 +165,6 @@ def _check_users(catalogue: Catalogue) -> None:
         raise ConfigError(
             "the station faces a network and has no users: make one with `secondlook users add`"
         )
-
-
-def _pages(app: FastAPI) -> APIRouter:
-    router = APIRouter(route_class=GuardedRoute, include_in_schema=False)
-
-    @router.get("/")
-    def page() -> FileResponse:
-        return FileResponse(_STATIC / "index.html")
-
-    @router.get("/login")
-    def login() -> FileResponse:
-        return FileResponse(_STATIC / "login.html")
-
-    @router.get("/docs")
-    def docs() -> FileResponse:
-        return FileResponse(_STATIC / "docs.html")
-
-    @router.get("/openapi.json")
-    def openapi() -> JSONResponse:
-        return JSONResponse(app.openapi())
-
-    return router
 
 
 def _on_error(_request: Request, error: SecondlookError) -> JSONResponse:

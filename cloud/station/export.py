@@ -1,8 +1,9 @@
 """Reviews as data sets: COCO annotations with the reviewers' corrections, and verdicts as JSON lines.
 
 Where verdicts overlap, the one on a box wins over the one on its whole frame, and the last one that stands
-wins over earlier ones. Rejected boxes are left out, wrong classes relabelled, missed objects added. Frames of which
-a reviewer was unsure, and those that two people decided differently, are left out unless asked for; where they are
+wins over earlier ones. Rejected boxes are left out, wrong classes relabelled, corrected boxes moved, missed objects
+added; a frame in which there is nothing is an image without annotations. Frames of which a reviewer was unsure or that
+hold more than has a box, and those that two people decided differently, are left out unless asked for; where they are
 asked for, the decision that came first counts.
 
 Both files are made while they are sent: however many reviews there are, a batch of them is in memory.
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import IO, Any
 
 from secondlook.cloud.catalogue import DetectedBox, Review, ReviewState, Verdict, VerdictKind, conflict_of
@@ -28,6 +30,7 @@ from secondlook.shared.texts import class_key
 _COCO_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 _COCO_IDS = dict(zip(COCO_CLASSES, (i for i in range(1, 91) if i not in _COCO_GAPS), strict=True))
 _FIRST_OWN_ID = 1000  # for classes that COCO does not have
+_CORRECTIONS = frozenset({VerdictKind.WRONG_CLASS, VerdictKind.CORRECTED})
 _BATCH = 200  # reviews, or annotations, that are sent together
 
 
@@ -54,7 +57,7 @@ def final_boxes(review: Review) -> list[FinalBox]:
         if box is not None:
             boxes.append(box)
     for verdict in standing:
-        place = box_of(verdict)
+        place = box_of(verdict) if verdict.verdict is VerdictKind.MISSED_OBJECT else None
         if place is not None and verdict.label is not None:
             boxes.append(FinalBox(verdict.label, place, True, None, None))
     inside = ((box, _clipped(box.box, frame.width, frame.height)) for box in boxes)
@@ -62,11 +65,13 @@ def final_boxes(review: Review) -> list[FinalBox]:
 
 
 def is_unsure(review: Review) -> bool:
-    """Whether what counts of the verdicts leaves the frame, or one of its boxes, to doubt."""
+    """Whether what counts of the verdicts leaves the frame, or one of its boxes, to doubt, or boxes to be drawn."""
     standing = _counting(review)
     on_frame, on_box = _last_on_frame(standing), _last_on_boxes(standing)
     judging = [on_frame, *(on_box.get(index) for index in range(len(review.frame.detections)))]
-    return any(verdict is not None and verdict.verdict is VerdictKind.UNSURE for verdict in judging)
+    if any(verdict is not None and verdict.verdict is VerdictKind.UNSURE for verdict in judging):
+        return True
+    return on_frame is not None and _is_incomplete(review, on_frame)
 
 
 def chosen(reviews: Iterable[Review], *, unsure: bool, contested: bool) -> Iterator[Review]:
@@ -94,7 +99,7 @@ def coco_parts(reviews: Iterable[Review], *, description: str, root_path: str = 
             for batch in _batches(reviews):
                 parts = []
                 for review in batch:
-                    parts.append(separator + json.dumps(_image(review, root_path)))
+                    parts.append(separator + json.dumps(image_facts(review, root_path)))
                     separator = ",\n"
                     for box in final_boxes(review):
                         number += 1
@@ -150,14 +155,15 @@ def verdict_lines(reviews: Iterable[Review]) -> Iterator[str]:
 
 
 def _judged(detected: DetectedBox, verdict: Verdict | None) -> FinalBox | None:
-    box = (detected.x0, detected.y0, detected.x1, detected.y1)
+    box: Box = (detected.x0, detected.y0, detected.x1, detected.y1)
     label, verified = detected.label, False
     if verdict is not None:
         if verdict.verdict is VerdictKind.REJECT:
             return None
-        verified = verdict.verdict in {VerdictKind.CONFIRM, VerdictKind.WRONG_CLASS}
-        if verdict.verdict is VerdictKind.WRONG_CLASS and verdict.label is not None:
+        verified = verdict.verdict in {VerdictKind.CONFIRM, *_CORRECTIONS}
+        if verdict.verdict in _CORRECTIONS and verdict.label is not None:
             label = verdict.label
+        box = box_of(verdict) or box
     return FinalBox(label, box, verified, detected.score, detected.label, detected.object_id)
 
 
@@ -176,6 +182,13 @@ def _last_on_frame(standing: list[Verdict]) -> Verdict | None:
     return whole[-1] if whole else None
 
 
+def _is_incomplete(review: Review, on_frame: Verdict) -> bool:
+    """Whether there is something in the frame that has no box; who rejects "no box" says so, too."""
+    denied = on_frame.verdict is VerdictKind.REJECT and not review.frame.detections
+    drawn = any(v.undone_ns is None and v.verdict is VerdictKind.MISSED_OBJECT for v in review.verdicts)
+    return on_frame.verdict is VerdictKind.INCOMPLETE or (denied and not drawn)
+
+
 def _last_on_boxes(standing: list[Verdict]) -> dict[int, Verdict]:
     return {verdict.box_index: verdict for verdict in standing if verdict.box_index is not None}
 
@@ -187,24 +200,33 @@ def _clipped(box: Box, width: int, height: int) -> Box | None:
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def _image(review: Review, root_path: str) -> dict[str, Any]:
+def image_facts(review: Review, root_path: str) -> dict[str, Any]:
+    """What an image of a data set says of its frame; ``verified``: nothing in it is left open."""
     frame = review.frame
     standing = _counting(review)
     on_frame = _last_on_frame(standing)
-    settled = on_frame is not None and on_frame.verdict is not VerdictKind.UNSURE
+    settled = (
+        on_frame is not None
+        and on_frame.verdict is not VerdictKind.UNSURE
+        and not _is_incomplete(review, on_frame)
+    )
     judged = _last_on_boxes(standing)
     each_box = bool(frame.detections) and all(
         index in judged and judged[index].verdict is not VerdictKind.UNSURE
         for index in range(len(frame.detections))
     )
     contested = conflict_of(review.verdicts) is not None
+    incomplete = on_frame is not None and _is_incomplete(review, on_frame)
+    ending = PurePosixPath(review.refined_image or review.base_image or "x.webp").suffix
+    verified = (settled or (each_box and not incomplete)) and not contested
     return {
         "id": frame.id,
-        "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}.png",
+        "file_name": f"{frame.edge_id}/{frame.boot_id}/{frame.seq:08d}{ending}",
         "width": frame.width,
         "height": frame.height,
         "date_captured": instant(frame.captured_ns).isoformat(),
-        "verified": (settled or each_box) and not contested,
+        "verified": verified,
+        "no_object": verified and not final_boxes(review),
         "contested": contested,
         "review_id": review.id,
         "state": review.state.value,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
     AuditEntry,
     Camera,
     Catalogue,
+    ClaimedReview,
     DetectedBox,
     Frame,
     Retention,
@@ -21,8 +23,11 @@ from secondlook.cloud.catalogue import (
     SeenObject,
     Verdict,
     conflict_of,
+    list_claims,
 )
 from secondlook.cloud.station import schema
+from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice
+from secondlook.cloud.storage.blobs import thumb_key
 from secondlook.shared.errors import ReviewNotFound
 
 _NANOSECONDS = 1_000_000_000
@@ -30,16 +35,15 @@ _DAY_NS = 24 * 3600 * _NANOSECONDS
 _RATE_WINDOW_NS = 30 * 60 * _NANOSECONDS
 _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
+_MACHINES_ACTIONS = (
+    "review created",
+    "review skipped",
+    "review refined",
+    "review expired",
+    "review failed",
+    "frames deleted",
+)
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
-
-FILTER_STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
-    "open": (ReviewState.READY, ReviewState.EXPIRED, ReviewState.DUE, ReviewState.LEASED),
-    "ready": (ReviewState.READY,),
-    "pending": (ReviewState.DUE, ReviewState.LEASED),
-    "expired": (ReviewState.EXPIRED,),
-    "skipped": (ReviewState.SKIPPED,),
-    "decided": (ReviewState.DECIDED,),
-}
 
 _WITH_FRAME = (
     selectinload(Review.frame).selectinload(Frame.detections).selectinload(DetectedBox.object),
@@ -65,7 +69,7 @@ def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
             )
         ).one()
         decisions = _decision_times(session, since_ns=now_ns - _DAY_NS)
-    filters = {name: sum(counts.get(s, 0) for s in states) for name, states in FILTER_STATES.items()}
+    filters = {name: sum(counts.get(s, 0) for s in states) for name, states in STATES.items()}
     rate = decisions_per_hour(decisions, now_ns=now_ns)
     return schema.Summary(
         revision=_digest(*(f"{state}={count}" for state, count in sorted(counts.items())), *map(str, marks)),
@@ -75,6 +79,13 @@ def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
         decided_last_day=len(decisions),
         rate_per_hour=rate,
         eta_seconds=None if rate is None else filters["open"] / rate * 3600,
+        claims=[claim_facts(claim) for claim in list_claims(catalogue, now_ns=now_ns)],
+    )
+
+
+def claim_facts(claim: ClaimedReview) -> schema.ClaimFacts:
+    return schema.ClaimFacts(
+        review_id=claim.review_id, holder=claim.holder, since=schema.instant(claim.since_ns)
     )
 
 
@@ -88,21 +99,20 @@ def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
     return (len(recent) - 1) * 3600 * _NANOSECONDS / span
 
 
-def list_reviews(catalogue: Catalogue, name: schema.Filter, *, limit: int, offset: int) -> schema.ReviewList:
-    """Reviews by priority, then age; decided ones by the time of their last verdict, newest first."""
-    chosen = Review.state.in_(FILTER_STATES[name])
+def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offset: int) -> schema.ReviewList:
+    """The chosen reviews, in their order."""
     with catalogue.reading() as session:
-        total = session.scalar(select(func.count()).select_from(Review).where(chosen)) or 0
-        query = select(Review).options(*_WITH_FRAME).where(chosen).limit(limit).offset(offset)
-        if name == "decided":
-            last = select(func.max(Verdict.id)).where(Verdict.review_id == Review.id).scalar_subquery()
-            query = query.order_by(last.desc())
-        else:
-            query = query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
-        reviews = session.scalars(query).all()
+        total = session.scalar(choice.chosen(select(func.count()).select_from(Review))) or 0
+        query = choice.ordered(choice.chosen(select(Review).options(*_WITH_FRAME)))
+        reviews = session.scalars(query.limit(limit).offset(offset)).all()
         cameras = _cameras(session)
         names = {edge_id: camera.camera for edge_id, camera in cameras.items()}
         return schema.ReviewList(total=total, reviews=[_row(review, names) for review in reviews])
+
+
+def review_ids(catalogue: Catalogue, query: Select[Any]) -> list[int]:
+    with catalogue.reading() as session:
+        return list(session.scalars(query))
 
 
 def review_detail(catalogue: Catalogue, review_id: int) -> schema.ReviewDetail:
@@ -126,6 +136,14 @@ def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion
     return key
 
 
+def thumb_key_of(catalogue: Catalogue, review_id: int) -> str | None:
+    """The blob key of the small picture of a review's frame; None where there is no such review."""
+    query = select(Frame.edge_id, Frame.boot_id, Frame.seq).join(Review, Review.frame_id == Frame.id)
+    with catalogue.reading() as session:
+        found = session.execute(query.where(Review.id == review_id)).one_or_none()
+    return None if found is None else thumb_key(*found)
+
+
 def is_deleting(catalogue: Catalogue, review_id: int) -> bool:
     """Whether retention has marked a review's frame, or removed it meanwhile."""
     query = select(Frame.retention).join(Review, Review.frame_id == Frame.id).where(Review.id == review_id)
@@ -141,12 +159,31 @@ def named_classes(catalogue: Catalogue) -> tuple[set[str], set[str]]:
         return set(detected), {label for label in named if label is not None}
 
 
-def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.History:
-    """The audit trail, newest first, from just below line ``before``."""
+def common_classes(catalogue: Catalogue, most: int) -> list[str]:
+    """The classes that detectors found most in frames under review, and reviewers named; the commonest first."""
+    found = select(DetectedBox.label, func.count().label("times")).join(
+        Review, Review.frame_id == DetectedBox.frame_id
+    )
+    named = select(Verdict.label, func.count().label("times")).where(Verdict.label.is_not(None))
+    both = union_all(found.group_by(DetectedBox.label), named.group_by(Verdict.label)).subquery()
+    times = func.sum(both.c.times)
+    query = select(both.c.label).group_by(both.c.label).order_by(times.desc(), both.c.label).limit(most)
+    with catalogue.reading() as session:
+        return list(session.scalars(query))
+
+
+def history(
+    catalogue: Catalogue, *, limit: int, before: int | None, actor: str = "", people: bool = False
+) -> schema.History:
+    """The audit trail, newest first, from just below line ``before``; of one actor, or of what people did alone."""
     with catalogue.reading() as session:
         query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(AuditEntry.id < before)
+        if actor:
+            query = query.where(AuditEntry.actor == actor)
+        if people:
+            query = query.where(AuditEntry.action.not_in(_MACHINES_ACTIONS) | _asked_for())
         lines = session.scalars(query).all()
         page = lines[:limit]
         given = [_verdict_id(line) for line in page]
@@ -155,6 +192,9 @@ def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.H
                 select(Verdict.id).where(Verdict.id.in_([i for i in given if i]), Verdict.undone_ns.is_(None))
             )
         )
+        numbers = [_review_id(line) for line in page]
+        of_review = select(Review.id, Review.frame_id).where(Review.id.in_([n for n in numbers if n]))
+        frames: dict[int, int] = {row.id: row.frame_id for row in session.execute(of_review)}
     entries = [
         schema.HistoryEntry(
             id=line.id,
@@ -164,14 +204,18 @@ def history(catalogue: Catalogue, *, limit: int, before: int | None) -> schema.H
             subject=line.subject,
             detail=line.detail,
             verdict_id=verdict_id,
+            review_id=number if number in frames else None,
+            frame_id=None if number is None else frames.get(number),
             standing=verdict_id in standing,
         )
-        for line, verdict_id in zip(page, given, strict=True)
+        for line, verdict_id, number in zip(page, given, numbers, strict=True)
     ]
     return schema.History(entries=entries, next_before=page[-1].id if len(lines) > limit else None)
 
 
-def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Review]:
+def exported_reviews(
+    catalogue: Catalogue, *, decided_only: bool, choice: ReviewChoice = EVERY
+) -> Iterator[Review]:
     """Reviews by number, with frame, boxes and verdicts loaded. Each batch has its own short transaction."""
     last = 0
     while True:
@@ -181,6 +225,7 @@ def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Re
             batch = session.execute(following.order_by(Review.id).limit(_EXPORT_BATCH)).all()
             numbers = [row.id for row in batch if not decided_only or row.state is ReviewState.DECIDED]
             query = select(Review).options(*_WITH_FRAME).where(Review.id.in_(numbers)).order_by(Review.id)
+            query = choice.narrowed(query)
             reviews = session.scalars(query).all() if numbers else []
             session.expunge_all()
         if not batch:
@@ -190,7 +235,7 @@ def exported_reviews(catalogue: Catalogue, *, decided_only: bool) -> Iterator[Re
 
 
 def box_of(verdict: Verdict) -> schema.Box | None:
-    """Where a missed object is."""
+    """Where a missed object is, or a corrected box should be."""
     if verdict.x0 is None or verdict.y0 is None or verdict.x1 is None or verdict.y1 is None:
         return None
     return verdict.x0, verdict.y0, verdict.x1, verdict.y1
@@ -219,6 +264,8 @@ def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
     standing = [verdict for verdict in review.verdicts if verdict.undone_ns is None]
     return schema.ReviewRow(
         id=review.id,
+        frame_id=review.frame_id,
+        captured_at=schema.instant(review.frame.captured_ns),
         stamp=_stamp(review),
         state=review.state,
         priority=review.priority,
@@ -259,6 +306,7 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
         postfilter=review.postfilter,
         detector=frame.detections[0].detector if frame.detections else None,
         frame=schema.FrameFacts(
+            id=frame.id,
             edge_id=frame.edge_id,
             camera="" if camera is None else camera.camera,
             boot_id=frame.boot_id,
@@ -279,7 +327,7 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
                 label=box.label,
                 score=box.score,
                 box=(box.x0, box.y0, box.x1, box.y1),
-                object=_object(box.object),
+                object=object_facts(box.object),
             )
             for box in frame.detections
         ],
@@ -294,7 +342,7 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
     )
 
 
-def _object(seen: SeenObject | None) -> schema.ObjectFacts | None:
+def object_facts(seen: SeenObject | None) -> schema.ObjectFacts | None:
     if seen is None:
         return None
     return schema.ObjectFacts(
@@ -333,6 +381,16 @@ def _stamp(review: Review) -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _asked_for() -> ColumnElement[bool]:
+    """Reviews that a person asked for; the policy made the others."""
+    return and_(AuditEntry.action == "review created", AuditEntry.actor != "policy")
+
+
+def _review_id(line: AuditEntry) -> int | None:
+    kind, _, number = line.subject.partition("/")
+    return int(number) if kind == "review" and number.isdecimal() else None
 
 
 def _verdict_id(line: AuditEntry) -> int | None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import (
     Catalogue,
+    Review,
     find_repeated,
     note_export,
+    preferences_of,
     record_verdict,
     retry_review,
+    set_preferences,
     undo_verdict,
 )
-from secondlook.cloud.station import export, queries, schema
+from secondlook.cloud.decoding.files import media_type
+from secondlook.cloud.station import archive, export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.shared.errors import (
@@ -35,8 +41,22 @@ from secondlook.shared.version import __version__
 _MAX_ID = 2**63 - 1
 Id = Annotated[int, Path(ge=1, le=_MAX_ID)]
 
+_COMMON = 9  # one for each digit
+
 # What a reviewer most likely has on screen comes first.
 _VERSIONS: tuple[schema.ImageVersion, ...] = ("refined", "base", "enhanced")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which frames an export holds besides those that are decided and beyond doubt."""
+
+    undecided: bool = False
+    unsure: bool = False
+    contested: bool = False
+
+
+Wants = Annotated[Wanted, Depends()]
 
 
 def build_router(
@@ -47,7 +67,7 @@ def build_router(
     classes = ClassBook(catalogue, now_ns=now_ns)
     _add_reads(router, catalogue, blobs, classes, title=title, now_ns=now_ns)
     _add_writes(router, catalogue, blobs, classes, now_ns=now_ns)
-    _add_exports(router, catalogue, title=title, root_path=root_path, now_ns=now_ns)
+    _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
     return router
 
 
@@ -63,7 +83,8 @@ def _add_reads(
     @router.get("/station")
     def station() -> schema.Station:
         """The station's name, and the classes a reviewer may pick."""
-        return schema.Station(title=title, version=__version__, labels=classes.names())
+        common = queries.common_classes(catalogue, _COMMON)
+        return schema.Station(title=title, version=__version__, labels=classes.names(), common=common)
 
     @router.get("/summary")
     def summary() -> schema.Summary:
@@ -72,12 +93,12 @@ def _add_reads(
 
     @router.get("/reviews")
     def reviews(
-        filter: schema.Filter = "open",
+        chosen: Chosen,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         offset: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
     ) -> schema.ReviewList:
-        """Reviews by priority, then age; decided ones newest first."""
-        return queries.list_reviews(catalogue, filter, limit=limit, offset=offset)
+        """Reviews by priority, then age, or in another order; decided ones by their last verdict."""
+        return queries.list_reviews(catalogue, chosen, limit=limit, offset=offset)
 
     @router.get("/reviews/{review_id}")
     def review(review_id: Id) -> schema.ReviewDetail:
@@ -86,7 +107,7 @@ def _add_reads(
 
     @router.get("/reviews/{review_id}/images/{version}", response_class=Response)
     def image(review_id: Id, version: schema.ImageVersion, request: Request) -> Response:
-        """A picture as PNG; 410 once retention has deleted it.
+        """A picture, lossless; 410 once retention has deleted it.
 
         `X-Content-SHA256` is the hash of exactly these bytes; verdicts name it.
         """
@@ -97,15 +118,17 @@ def _add_reads(
         headers = {"etag": f'"{sha256}"', "x-content-sha256": sha256}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        return Response(data, media_type="image/png", headers=headers)
+        return Response(data, media_type=media_type(data), headers=headers)
 
     @router.get("/history")
     def history(
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         before: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+        actor: Annotated[str, Query(max_length=128)] = "",
+        people: bool = False,
     ) -> schema.History:
-        """The audit trail, newest first."""
-        return queries.history(catalogue, limit=limit, before=before)
+        """The audit trail, newest first; of one `actor`, or, with `people=true`, without what machines did."""
+        return queries.history(catalogue, limit=limit, before=before, actor=actor, people=people)
 
 
 def _add_writes(
@@ -136,6 +159,18 @@ def _add_writes(
             return JSONResponse(_conflict(catalogue, review_id, error).model_dump(mode="json"), 409)
         return queries.review_detail(catalogue, review_id)
 
+    @router.get("/preferences")
+    def preferences(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> schema.Chosen:
+        """What one has chosen; without a log-in, what `reviewer` has."""
+        return schema.Chosen(**preferences_of(catalogue, caller.name or reviewer))
+
+    @router.post("/preferences")
+    def choose(body: schema.ChosenIn, caller: Caller) -> schema.Chosen:
+        """Choose for oneself."""
+        chosen = schema.Chosen(learned_filter=body.learned_filter)
+        set_preferences(catalogue, schema.reviewer_of(body, caller), chosen.model_dump())
+        return chosen
+
     @router.post("/undo")
     def undo_last(body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back the reviewer's last standing verdict, wherever it was. Call again to go further back."""
@@ -157,23 +192,49 @@ def _add_writes(
 
 
 def _add_exports(
-    router: APIRouter, catalogue: Catalogue, *, title: str, root_path: str, now_ns: Callable[[], int]
+    router: APIRouter,
+    catalogue: Catalogue,
+    blobs: Blobs,
+    *,
+    title: str,
+    root_path: str,
+    now_ns: Callable[[], int],
 ) -> None:
-    @router.get("/export/coco.json", response_class=StreamingResponse)
-    def export_coco(
-        caller: Caller, undecided: bool = False, unsure: bool = False, contested: bool = False
-    ) -> StreamingResponse:
-        """Decided frames as a COCO data set, corrections applied.
+    def decided(what: str, caller: Caller, chosen: Chosen, wanted: Wanted) -> Iterator[Review]:
+        asked: dict[str, Any] = {**vars(wanted), **chosen.described()}
+        note_export(catalogue, _name(caller), what, asked, now_ns=now_ns())
+        reviews = queries.exported_reviews(catalogue, decided_only=not wanted.undecided, choice=chosen)
+        return export.chosen(reviews, unsure=wanted.unsure, contested=wanted.contested)
 
-        `undecided=true` adds those still open, `unsure=true` those of which a reviewer was unsure, `contested=true`
-        those that two people decided differently.
+    def picture(key: str) -> bytes | None:
+        try:
+            return blobs.get(key)
+        except StoreCorrupt:
+            return None
+
+    @router.get("/export/coco.json", response_class=StreamingResponse)
+    def export_coco(caller: Caller, chosen: Chosen, wanted: Wants) -> StreamingResponse:
+        """Decided frames as a COCO data set, corrections applied; of a camera, class, score or reason where asked for.
+
+        `undecided=true` adds those still open, `unsure=true` those of which a reviewer was unsure or that
+        hold more than has a box, `contested=true` those that two people decided differently.
         """
-        asked = {"undecided": undecided, "unsure": unsure, "contested": contested}
-        note_export(catalogue, _name(caller), "coco.json", asked, now_ns=now_ns())
-        reviews = queries.exported_reviews(catalogue, decided_only=not undecided)
-        chosen = export.chosen(reviews, unsure=unsure, contested=contested)
-        parts = export.coco_parts(chosen, description=f"{title}: reviewed frames", root_path=root_path)
+        reviews = decided("coco.json", caller, chosen, wanted)
+        parts = export.coco_parts(reviews, description=f"{title}: reviewed frames", root_path=root_path)
         return StreamingResponse(parts, media_type="application/json", headers=_download("coco.json"))
+
+    @router.get("/export/yolo.zip", response_class=StreamingResponse)
+    def export_yolo(caller: Caller, chosen: Chosen, wanted: Wants) -> StreamingResponse:
+        """The same frames as a YOLO data set with their pictures: `images/`, `labels/`, `data.yaml`."""
+        parts = archive.yolo_parts(decided("yolo.zip", caller, chosen, wanted), picture)
+        return StreamingResponse(parts, media_type="application/zip", headers=_download("yolo.zip"))
+
+    @router.get("/export/frames.zip", response_class=StreamingResponse)
+    def export_frames(caller: Caller, chosen: Chosen, wanted: Wants) -> StreamingResponse:
+        """The same frames with their pictures and a line of JSON each: `images/`, `frames.jsonl`."""
+        reviews = decided("frames.zip", caller, chosen, wanted)
+        parts = archive.jsonl_parts(reviews, picture, root_path=root_path)
+        return StreamingResponse(parts, media_type="application/zip", headers=_download("frames.zip"))
 
     @router.get("/export/verdicts.jsonl", response_class=StreamingResponse)
     def export_verdicts(caller: Caller) -> StreamingResponse:
@@ -213,7 +274,11 @@ def _was_shown(catalogue: Catalogue, blobs: Blobs, review_id: int, sha256: str) 
             continue  # a picture that is gone cannot have been shown; another one may
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:
             return True
-    return False
+    small = queries.thumb_key_of(catalogue, review_id)
+    try:
+        return small is not None and hashlib.sha256(blobs.get(small)).hexdigest() == sha256
+    except StoreCorrupt:
+        return False  # nobody has asked for it
 
 
 def _name(caller: Principal) -> str:

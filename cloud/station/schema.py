@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator,
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
+from secondlook.cloud.catalogue.claims import TAB_PATTERN
 from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
 from secondlook.shared.texts import class_name, has_control
@@ -25,10 +26,31 @@ def instant(ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
+def nanoseconds(at: datetime | None, otherwise: int) -> int:
+    """An instant in Unix nanoseconds, within what the tables hold; without an offset it is UTC."""
+    if at is None:
+        return otherwise
+    since = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)) - _EPOCH
+    return min(max(since // timedelta(microseconds=1) * 1000, 0), 2**63 - 1)
+
+
 class Station(BaseModel):
     title: str
     version: str
     labels: list[str]
+    common: list[str] = Field(description="Those met most in reviews, at most nine.")
+
+
+class ClaimFacts(BaseModel):
+    """A frame that somebody has open to judge it."""
+
+    review_id: int
+    holder: str
+    since: datetime
+
+
+class Claim(ClaimFacts):
+    seconds: float = Field(description="For so long it holds, unless it is renewed.")
 
 
 class Summary(BaseModel):
@@ -39,10 +61,13 @@ class Summary(BaseModel):
     decided_last_day: int
     rate_per_hour: float | None = Field(description="Decisions an hour lately; null before the third one.")
     eta_seconds: float | None
+    claims: list[ClaimFacts] = Field(description="Frames that people have open.")
 
 
 class ReviewRow(BaseModel):
     id: int
+    frame_id: int
+    captured_at: datetime
     stamp: str = Field(description="Changes whenever the review changes.")
     state: ReviewState
     priority: int
@@ -62,6 +87,7 @@ class ReviewList(BaseModel):
 
 
 class FrameFacts(BaseModel):
+    id: int
     edge_id: str
     camera: str
     boot_id: str
@@ -133,6 +159,81 @@ class ReviewDetail(BaseModel):
     contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
 
 
+class FrameRow(BaseModel):
+    id: int
+    edge_id: str
+    camera: str
+    captured_at: datetime
+    labels: list[str] = Field(description="Classes found, the surest first.")
+    top_score: float | None
+    review_id: int | None
+    state: ReviewState | None
+    reason: str | None
+    verdict: VerdictKind | None = Field(description="The last one that stands.")
+
+
+class FramePage(BaseModel):
+    frames: list[FrameRow]
+    next: str | None = Field(description="Pass as `before` for the next page; null on the last one.")
+
+
+class FrameDetail(FrameRow):
+    boot_id: str
+    seq: int
+    width: int
+    height: int
+    base_bytes: int
+    enhancement_bytes: int = Field(description="Waiting on the camera host.")
+    detections: list[DetectionFacts]
+
+
+class Neighbour(BaseModel):
+    id: int
+    seconds: float = Field(description="After the frame that was asked about; before it where negative.")
+
+
+class Dropped(BaseModel):
+    """Frames that were captured, but dropped on the camera host."""
+
+    at: datetime
+    frames: int
+    reason: str
+
+
+class CameraFacts(BaseModel):
+    edge_id: str
+    camera: str
+    first_seen: datetime
+    last_seen: datetime
+    silent_seconds: float
+    clock_offset_seconds: float | None
+    last_frame: int | None
+    frames_per_second: float | None = Field(description="Over the last ten minutes of frames.")
+    base_bits_per_second: float | None
+    fetched_bits_per_second: float | None = Field(description="Of enhancements, likewise.")
+    open_reviews: int
+    last_dropped: Dropped | None
+
+
+class Slot(BaseModel):
+    frames: int
+    found: int = Field(description="Those of them with a detection.")
+
+
+class TimelineReview(BaseModel):
+    id: int
+    at: datetime
+    state: ReviewState
+
+
+class Timeline(BaseModel):
+    since: datetime
+    until: datetime
+    slots: list[Slot]
+    reviews: list[TimelineReview]
+    dropped: list[Dropped]
+
+
 class Conflict(BaseModel):
     """Why a verdict was refused. With `conflict`: somebody else decided the frame meanwhile, and both are kept."""
 
@@ -149,6 +250,8 @@ class HistoryEntry(BaseModel):
     subject: str
     detail: dict[str, Any]
     verdict_id: int | None
+    review_id: int | None
+    frame_id: int | None = Field(description="Of the review, while it is kept.")
     standing: bool = Field(description="The verdict given here has not been undone.")
 
 
@@ -184,10 +287,41 @@ class ReviewerIn(Incoming):
     )
 
 
+class ClaimantIn(ReviewerIn):
+    tab: str = Field(pattern=f"^{TAB_PATTERN}$", description="Names one page of the reviewer's browser.")
+
+
+class ClaimIn(ClaimantIn):
+    """Asks for ``review_id``, or, with ``or_next``, for the first one after it in its list that nobody has."""
+
+    review_id: int | None = Field(None, ge=1, le=2**63 - 1)
+    or_next: bool = False
+    keep: list[int] = Field(
+        [], max_length=100, description="What the tab has besides: frames whose verdicts are on their way."
+    )
+
+
+class ClaimRefused(BaseModel):
+    detail: str
+    holder: str | None
+
+
+class Chosen(BaseModel):
+    learned_filter: bool = Field(
+        True, description="Whether pictures are shown as the learned filter made them."
+    )
+
+
+class ChosenIn(ReviewerIn):
+    learned_filter: bool
+
+
 class VerdictIn(ReviewerIn):
     """A verdict on the whole frame, or, with `box_index`, on one detection.
 
-    `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`.
+    `wrong_class` needs `box_index` and `label`; `missed_object` needs `box` and `label`; `corrected` needs all three.
+    `no_object` says of a frame without a box that there is nothing in it, `incomplete` that a frame holds more than
+    has a box.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)

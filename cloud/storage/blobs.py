@@ -47,10 +47,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
-_LAYER = re.compile(r"(?:base|enhancement)/([^/]+)/([^/]+)/(0|[1-9][0-9]{0,18})\.slk")
-_IMAGE = re.compile(r"image/([1-9][0-9]{0,18})/(?:base|enhanced|refined)\.png")
+_LAYER = re.compile(
+    r"(?:(?:base|enhancement)/([^/]+)/([^/]+)/(0|[1-9][0-9]{0,18})\.slk"
+    r"|thumb/([^/]+)/([^/]+)/(0|[1-9][0-9]{0,18})\.webp)"
+)
+_IMAGE = re.compile(r"image/([1-9][0-9]{0,18})/(?:base|enhanced|refined)\.(?:webp|png)")  # older ones are PNG
+_FOLDERS = ("background", "base", "enhancement", "image", "thumb")  # the first part of every key
 _BACKGROUND = re.compile(r"background/([^/]+)/[0-9]\.slk")
-_FOLDERS = ("background", "base", "enhancement", "image")  # the first part of every key
 _BACKGROUND_PLACES = 8  # of a camera host: a later background overwrites an earlier one
 
 _DELETIONS_AT_ONCE = 16  # each waits for an answer of the server
@@ -123,13 +126,22 @@ def background_owner(key: str) -> str | None:
 
 def image_key(review_id: int, kind: str) -> str:
     """``kind`` is base, enhanced or refined."""
-    return f"image/{review_id}/{kind}.png"
+    return f"image/{review_id}/{kind}.webp"
+
+
+def thumb_key(edge_id: str, boot_id: str, seq: int) -> str:
+    """A small picture of a frame's base layer."""
+    return f"thumb/{edge_id}/{boot_id}/{seq}.webp"
 
 
 def parse_key(key: str) -> tuple[str, str, int] | int | None:
-    """What a key stands for: a layer of a frame (edge id, boot id, sequence), a picture of a review, or neither."""
+    """What a key stands for.
+
+    A layer or thumbnail of a frame (edge id, boot id, sequence), a picture of a review (its number), or neither.
+    """
     if layer := _LAYER.fullmatch(key):
-        return layer[1], layer[2], int(layer[3])
+        edge_id, boot_id, seq = (part for part in layer.groups() if part is not None)
+        return edge_id, boot_id, int(seq)
     image = _IMAGE.fullmatch(key)
     return None if image is None else int(image[1])
 

@@ -34,13 +34,14 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.catalogue.site import AUDIT_SECRET
 from secondlook.cloud.config import PolicyConfig, WorkerConfig
+from secondlook.cloud.decoding.groups import GroupDecoders
+from secondlook.cloud.decoding.limits import check_layer, check_pixels
 from secondlook.cloud.storage.blobs import Blobs, base_key
 from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.fetchahead import FetchAhead
-from secondlook.cloud.workers.groups import GroupDecoders
-from secondlook.cloud.workers.poison import cause_of, check_layer, check_pixels
+from secondlook.cloud.workers.poison import cause_of
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
 from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from secondlook.cloud.catalogue import LeasedReview, Refinement
+from secondlook.cloud.decoding.files import lossless
+from secondlook.cloud.decoding.groups import GroupDecoders
+from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, image_key
-from secondlook.cloud.workers.groups import GroupDecoders
-from secondlook.cloud.workers.poison import cause_of, check_layer
+from secondlook.cloud.workers.poison import cause_of
 from secondlook.shared.bitstream import parse
 from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt
 from secondlook.shared.layers import LayeredCodec, Layers
@@ -24,7 +25,6 @@ from secondlook.shared.videobits import is_of_group, split_layers
 U8Image = npt.NDArray[np.uint8]
 
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
-_PNG_COMPRESSION = 3
 
 
 def quality_of(enhancement: bytes) -> int:
@@ -47,7 +47,7 @@ class ImageFilter(Protocol):
 
 @dataclass(frozen=True)
 class StoredPicture:
-    """A PNG in the blob store."""
+    """A picture in the blob store, lossless."""
 
     key: str
     sha256: str
@@ -177,10 +177,8 @@ class PictureMaker:
         return layer
 
     def _store(self, review: LeasedReview, kind: str, image: U8Image) -> StoredPicture:
-        """Store an image as PNG."""
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
-        png = encoded.tobytes()
+        """Store an image as it will be shown."""
+        data = lossless(image)
         key = image_key(review.review_id, kind)
-        self.blobs.put(key, png)
-        return StoredPicture(key, hashlib.sha256(png).hexdigest(), len(png))
+        self.blobs.put(key, data)
+        return StoredPicture(key, hashlib.sha256(data).hexdigest(), len(data))

@@ -71,7 +71,7 @@ def test_no_key_leads_out_of_the_store(blobs: Blobs, key: str) -> None:
 
 def test_keys() -> None:
     assert enhancement_key("gate", "ab" * 16, 3) == f"enhancement/gate/{'ab' * 16}/3.slk"
-    assert image_key(5, "refined") == "image/5/refined.png"
+    assert image_key(5, "refined") == "image/5/refined.webp"
 
 
 def test_what_cannot_be_opened_or_written_is_named(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from secondlook.cloud.gateway.broker import Broker
 from secondlook.cloud.gateway.intake import Intake
 from secondlook.cloud.gateway.ratelimit import RateLimits
 from secondlook.cloud.station import export, queries, schema
+from secondlook.cloud.station.choice import STATES, ReviewChoice
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.queue import Leased
 from secondlook.cloud.storage.stores import open_stores
@@ -226,8 +227,8 @@ class Site:
         self.line.clocks()
         now_ns = int(self.now * 1e9)
         queries.summary(self.catalogue, now_ns=now_ns).model_dump_json()
-        for name in queries.FILTER_STATES:
-            for row in queries.list_reviews(self.catalogue, name, limit=3, offset=0).reviews:
+        for name in STATES:
+            for row in queries.list_reviews(self.catalogue, ReviewChoice(name), limit=3, offset=0).reviews:
                 schema.ReviewRow.model_dump_json(row)
                 queries.review_detail(self.catalogue, row.id).model_dump_json()
         newest = queries.exported_reviews(self.catalogue, decided_only=False)

@@ -14,14 +14,14 @@ import pytest
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.config import PolicyConfig, WorkerConfig
+from secondlook.cloud.decoding import groups
+from secondlook.cloud.decoding.groups import GroupDecoders
+from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, base_key, open_blobs
 from secondlook.cloud.storage.ledger import with_keys
 from secondlook.cloud.storage.queue import QueuedFrame, QueueLimits
-from secondlook.cloud.workers import groups
 from secondlook.cloud.workers.broker_client import BrokerClient
-from secondlook.cloud.workers.groups import GroupDecoders
 from secondlook.cloud.workers.machine import MachineWorker
-from secondlook.cloud.workers.poison import check_layer
 from secondlook.shared import packet as p
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import (

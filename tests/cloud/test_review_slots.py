@@ -200,7 +200,7 @@ def test_a_review_that_fails_twice_is_set_aside_with_its_cause(site: Site) -> No
         cat.ReviewState.EXPIRED,
         "set aside: it failed 2 times, at last with MemoryError: no 3 GB in one piece",
     )
-    assert review.base_image == "image/1/base.png"
+    assert review.base_image == "image/1/base.webp"
     site.refiner.postfilter = Brighter()
     cat.retry_review(site.catalogue, 1, actor="ann", now_ns=1)
     site.refiner.step()

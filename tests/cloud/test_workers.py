@@ -243,8 +243,8 @@ def test_a_review_is_fetched_refined_and_ready(site: Site) -> None:
     assert site.refiner.step() == 0
     waiting = site.review()
     assert waiting.state is cat.ReviewState.LEASED
-    assert waiting.base_image == "image/1/base.png"
-    assert waiting.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/base.png")).hexdigest()
+    assert waiting.base_image == "image/1/base.webp"
+    assert waiting.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/base.webp")).hexdigest()
     site.answer({0: grey(5)})
     assert site.refiner.step() == 1
     ready = site.review()
@@ -256,10 +256,10 @@ def test_a_review_is_fetched_refined_and_ready(site: Site) -> None:
     )
     levels = {}
     for kind in ("base", "enhanced", "refined"):
-        png = site.blobs.get(f"image/1/{kind}.png")
+        png = site.blobs.get(f"image/1/{kind}.webp")
         levels[kind] = int(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).mean())
     assert levels == {"base": 10, "enhanced": 15, "refined": 16}
-    assert ready.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/refined.png")).hexdigest()
+    assert ready.shown_sha256 == hashlib.sha256(site.blobs.get("image/1/refined.webp")).hexdigest()
     with site.catalogue.reading() as session:
         stored = session.get_one(cat.Frame, ready.frame_id).stored_bytes
     assert stored == sum(blob.bytes for blob in site.blobs.listing())
@@ -275,7 +275,7 @@ def test_the_enhancement_of_a_deltas_key_is_fetched_too(site: Site) -> None:
     site.refiner.step()
     site.answer({0: grey(3), 1: grey(4)})
     assert site.refiner.step() == 1
-    picture = cv2.imdecode(np.frombuffer(site.blobs.get("image/1/enhanced.png"), np.uint8), cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(np.frombuffer(site.blobs.get("image/1/enhanced.webp"), np.uint8), cv2.IMREAD_COLOR)
     assert int(picture.mean()) == 37
 
 
@@ -292,7 +292,7 @@ def test_a_refused_review_expires_with_its_reason(site: Site, reason: str) -> No
         cat.ReviewState.EXPIRED,
         f"enhancement refused: {reason}",
     )
-    assert review.base_image == "image/1/base.png"
+    assert review.base_image == "image/1/base.webp"
 
 
 def test_an_enhancement_that_cannot_be_decoded_expires_the_review(site: Site) -> None:

@@ -52,8 +52,9 @@ async function request(path, options, most = ANSWER_MS) {
 
 const getJson = async (path) => (await request(path, { headers: headers() })).json();
 
-async function postJson(path, body) {
+async function postJson(path, body, options = {}) {
   const response = await request(path, {
+    ...options,
     method: "POST",
     headers: headers({ "content-type": "application/json", "x-csrf-token": csrf }),
     body: JSON.stringify(body),
@@ -85,18 +86,48 @@ export const retryReview = (id, reviewer) => postJson(`api/reviews/${id}/retry`,
 export const undoLast = (reviewer) => postJson("api/undo", { reviewer });
 export const undoVerdict = (id, reviewer) => postJson(`api/verdicts/${id}/undo`, { reviewer });
 
-export function getReviews(filter, limit, offset = 0) {
-  return getJson(`api/reviews?${new URLSearchParams({ filter, limit, offset })}`);
+// `choice`: { filter, order, ... }, what the list is made of.
+export function getReviews(choice, limit, offset = 0) {
+  return getJson(`api/reviews?${new URLSearchParams({ ...choice, limit, offset })}`);
 }
 
-export function getHistory(limit, before = null) {
-  const query = new URLSearchParams({ limit });
+export const claimReview = (body, choice) => postJson(`api/claims?${new URLSearchParams(choice ?? {})}`, body);
+export const renewClaim = (id, body) => postJson(`api/claims/${id}/renew`, body);
+export const releaseClaim = (id, body, keepalive) => postJson(`api/claims/${id}/release`, body, { keepalive });
+export const freeClaim = (id, reviewer) => postJson(`api/claims/${id}/free`, { reviewer });
+
+export function getHistory(limit, before = null, choice = {}) {
+  const query = new URLSearchParams({ ...choice, limit });
   if (before !== null) query.set("before", before);
   return getJson(`api/history?${query}`);
 }
 
+export const getFrames = (search) => getJson(`api/frames?${new URLSearchParams(search)}`);
+export const getFrame = (id) => getJson(`api/frames/${id}`);
+export const getNeighbours = (id) => getJson(`api/frames/${id}/neighbours`);
+export const askForReview = (id, reviewer) => postJson(`api/frames/${id}/review`, { reviewer });
+export const getCameras = () => getJson("api/cameras");
+export const getTimeline = (edgeId) => getJson(`api/cameras/${encodeURIComponent(edgeId)}/timeline`);
+
+export const getPreferences = (reviewer) => getJson(`api/preferences?${new URLSearchParams({ reviewer })}`);
+export const setPreferences = (reviewer, chosen) => postJson("api/preferences", { reviewer, ...chosen });
+
+export const getUsers = () => getJson("api/users");
+export const addUser = (name, role, password) => postJson("api/users", { name, role, password });
+export const setRole = (name, role) => postJson(`api/users/${name}/role`, { role });
+export const setUserPassword = (name, password) => postJson(`api/users/${name}/password`, { password });
+export const removeUser = (name) => postJson(`api/users/${name}/remove`, {});
+
+async function decoded(path) {
+  const response = await request(path, { headers: headers({ accept: "image/*" }) }, PICTURE_MS);
+  return { bitmap: await createImageBitmap(await response.blob()), sha256: response.headers.get("x-content-sha256") };
+}
+
+export const getThumb = (frameId) => decoded(`api/frames/${frameId}/thumb`);
+export const getFrameImage = async (frameId) => (await decoded(`api/frames/${frameId}/base`)).bitmap;
+
 // The picture's bytes and the sha256 the server computed over exactly these bytes.
 export async function getImage(id, version) {
-  const response = await request(`api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/png" }) }, PICTURE_MS);
+  const response = await request(`api/reviews/${id}/images/${version}`, { headers: headers({ accept: "image/*" }) }, PICTURE_MS);
   return { blob: await response.blob(), sha256: response.headers.get("x-content-sha256") };
 }

@@ -7,9 +7,10 @@ export const VERSION_WORDS = { base: "Base", enhanced: "Enhanced", refined: "Ref
 
 // -> { main, left }: versions to draw, `left` only while comparing.
 export function shownVersions(state) {
-  const wanted = bestVersion(state.review, state.version);
+  const wanted = bestVersion(state.review, state.version, state.learned);
   if (wanted === null) return { main: null, left: null };
   if (state.holding && state.review.images.base) return { main: "base", left: null };
+  if (state.differing && state.review.images.base) return { main: wanted, left: null, against: "base" };
   const left = state.comparing && state.review.images.base && wanted !== "base" ? "base" : null;
   return { main: wanted, left };
 }

@@ -1,11 +1,13 @@
 // The flow of work: which frame is open, what is fetched ahead, verdicts, undo, keeping up with the server.
 
 import * as api from "./api.js";
+import { Claims } from "./claims.js";
 import { keyOf, MOST_UNSAVED, Outbox } from "./outbox.js";
-import { bestVersion, DECIDABLE, indexOf, isDecided, nextDecidable, upcoming } from "./state.js";
+import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, nextDecidable, upcoming } from "./state.js";
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
+const QUICK_MS = 400; // a line that takes no longer for a picture has room for more
 const POLL_MS = 1000;
 const POLL_HIDDEN_MS = 10000;
 const SLOW_MS = 1200; // a station that has not answered by then is said not to answer
@@ -28,26 +30,35 @@ export class Desk {
       loggedOut: () => on.loggedOut(),
       renew: () => api.getMe(),
       changed: () => this.#showPending(),
+      holder: (reviewId) => this.claims.holderOf(reviewId),
     });
+    this.claims = new Claims(
+      () => store.get().reviewer,
+      () => [...new Set(this.outbox.entries.map((entry) => entry.reviewId))],
+      () => store.set({ lost: true }),
+    );
   }
 
   // --- what is open
 
-  async open(id) {
+  // `automatic`: nobody chose this very frame, so that another one will do where somebody else has it.
+  async open(id, { automatic = false } = {}) {
     const { rows } = this.store.get();
     const row = rows.find((candidate) => candidate.id === id);
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
-    this.store.set({ currentId: id, review: known ? this.#withPending(known) : null, selectedBox: null, drawing: false });
+    const review = known ? this.#withPending(known) : null;
+    this.store.set({ currentId: id, review, selectedBox: null, draft: null, drawing: false, holder: null, lost: false, missing: null, neighbour: null });
+    if (this.claims.current !== id) void this.claim(automatic);
     if (!fresh) await this.refreshCurrent();
     this.#prefetch();
   }
 
   openFirst() {
-    const { rows } = this.store.get();
-    const row = rows.find((candidate) => DECIDABLE.has(candidate.state)) ?? rows[0];
-    if (row) return this.open(row.id);
-    this.store.set({ currentId: null, review: null, selectedBox: null, drawing: false });
+    const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
+    if (row) return this.open(row.id, { automatic: true });
+    this.claims.release();
+    this.store.set({ currentId: null, review: null, selectedBox: null, draft: null, drawing: false, missing: null });
     return Promise.resolve();
   }
 
@@ -58,14 +69,48 @@ export class Desk {
     if (row) this.open(row.id);
   }
 
+  // Take the open frame for this page, where it can be judged.
+  async claim(automatic = false) {
+    const { currentId: id, mayJudge, rows } = this.store.get();
+    const state = (this.details.get(id) ?? rows.find((row) => row.id === id))?.state;
+    if (!mayJudge || (state && !DECIDABLE.has(state))) {
+      this.claims.release();
+      return;
+    }
+    const { id: got, holder } = await this.claims.take(id, automatic ? this.choice() : null);
+    if (this.store.get().currentId !== id) return;
+    if (holder !== null && automatic && got !== null) await this.open(got);
+    else this.store.set({ holder, lost: false });
+  }
+
+  async free() {
+    const { currentId: id, reviewer } = this.store.get();
+    try {
+      await api.freeClaim(id, reviewer);
+      await this.claim();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  // What the list is made of.
+  choice() {
+    return { filter: this.store.get().filter };
+  }
+
   async refreshCurrent() {
     const id = this.store.get().currentId;
     if (id === null) return;
     try {
+      const was = this.details.get(id)?.state;
       const review = await api.getReview(id);
       this.#keep(review);
+      const { currentId, holder } = this.store.get();
+      if (currentId === id && was !== review.state && holder === null && this.claims.current !== id) void this.claim();
     } catch (error) {
-      this.#failed(error);
+      if ([404, 410].includes(error.status) && this.store.get().currentId === id) {
+        this.store.set({ currentId: null, review: null, missing: error.message });
+      } else this.#failed(error);
     }
   }
 
@@ -86,6 +131,12 @@ export class Desk {
       this.tell("Full quality is still on its way; a verdict waits for it");
       return false;
     }
+    const { holder, lost } = this.store.get();
+    if (holder !== null) {
+      this.tell(`${holder} has this frame open`);
+      return false;
+    }
+    if (lost) void this.claim(); // the verdict is sent once that is answered
     if (this.outbox.count >= MOST_UNSAVED) {
       this.tell(`${this.outbox.count} verdicts are not saved yet; go on when the station answers`, "error");
       return false;
@@ -102,7 +153,7 @@ export class Desk {
     const leaves = isDecided(expected) && !isDecided(review);
     const next = leaves ? nextDecidable(this.store.get(), review.id) : null;
     this.outbox.add({ key, user, reviewId: review.id, body: { ...body, idempotency_key: key }, leaves });
-    if (leaves) void (next ? this.open(next.id) : this.openFirst());
+    if (leaves) void (next ? this.open(next.id, { automatic: true }) : this.openFirst());
     return true;
   }
 
@@ -123,6 +174,7 @@ export class Desk {
     this.tell(`The verdict was not stored: ${error.message}`, "error");
     try {
       await this.refreshList();
+      if (error.status === undefined) return; // somebody else has it
       if (entry.leaves || this.store.get().currentId === entry.reviewId) await this.open(entry.reviewId);
     } catch (problem) {
       this.#failed(problem);
@@ -160,18 +212,19 @@ export class Desk {
     this.store.set(this.#shownRows());
   }
 
+  // -> whether it was undone.
   async undo(verdictId = null) {
     const taken = verdictId === null ? this.outbox.takeBack() : null;
     if (taken) {
       this.notes.giveBack(taken.reviewId, taken.body.note);
       await this.open(taken.reviewId);
       this.tell("Taken back before it was sent");
-      return;
+      return true;
     }
     await this.outbox.settled();
     if (this.outbox.count) {
       this.tell("The last verdict is not saved yet; undo waits for the station", "error");
-      return;
+      return false;
     }
     const { reviewer } = this.store.get();
     try {
@@ -180,8 +233,10 @@ export class Desk {
       await this.refreshList();
       await this.open(review.id);
       this.tell("Undone");
+      return true;
     } catch (error) {
       this.tell(error.status === 409 ? "There is no verdict of yours to undo" : error.message, "error");
+      return false;
     }
   }
 
@@ -212,8 +267,7 @@ export class Desk {
 
   async refreshList() {
     const turn = ++this.listing;
-    const { filter } = this.store.get();
-    const list = await api.getReviews(filter, LIST_LIMIT);
+    const list = await api.getReviews(this.choice(), LIST_LIMIT);
     if (turn !== this.listing) return; // a newer request is on its way
     this.listed = { rows: list.reviews, total: list.total };
     this.store.set({ ...this.#shownRows(), loaded: true });
@@ -240,6 +294,8 @@ export class Desk {
       const missing = currentId !== null && !review; // it was opened while the station was away
       if (was || missing || before?.revision !== summary.revision) await this.#catchUp();
       this.store.set({ summary }); // only now: a list that failed is asked for again
+      const now = this.store.get();
+      if (now.holder !== null && holderOf(now, now.currentId) === null) void this.claim(); // it is free by now
     } catch (error) {
       this.#failed(error);
     } finally {
@@ -255,7 +311,7 @@ export class Desk {
     await this.refreshList();
     const { rows, currentId } = this.store.get();
     if (currentId === null) {
-      await this.openFirst();
+      if (this.store.get().missing === null) await this.openFirst();
       return;
     }
     const row = rows.find((candidate) => candidate.id === currentId);
@@ -274,27 +330,41 @@ export class Desk {
     else this.#connection("lost");
   }
 
-  // What the reviewer will want next: base of the open frame, to compare, then the frames that follow. One request
-  // after the other, so that the open frame is never slowed down.
+  // What the reviewer will want next: the frames that follow, as many as the line has room for, then, where it is quick,
+  // their bases, to compare. One request after the other, so that the open frame is never slowed down.
   async #prefetch() {
     const state = this.store.get();
     const open = state.rows.filter((row) => row.id === state.currentId);
-    for (const row of [...open, ...upcoming(state, state.currentId, PREFETCH)]) {
-      try {
-        let review = this.details.get(row.id);
-        if (review?.stamp !== row.stamp) {
-          review = await api.getReview(row.id);
-          this.details.set(row.id, review);
-        }
-        const version = bestVersion(review, this.store.get().version);
-        if (version) await this.loadImage(review, version);
-        if (review.images.base) await this.loadImage(review, "base");
-      } catch {
-        return; // only a prefetch: opening the frame will ask again and say what is wrong
+    const ahead = [...open, ...upcoming(state, state.currentId, PREFETCH)];
+    const fetch = async (row, wanted) => {
+      let review = this.details.get(row.id);
+      if (review?.stamp !== row.stamp) {
+        review = await api.getReview(row.id);
+        this.details.set(row.id, review);
       }
-      if (this.store.get().currentId !== state.currentId) return; // the reviewer moved on; a newer prefetch runs
+      const version = wanted === "base" ? review.images.base && "base" : bestVersion(review, wanted, this.store.get().learned);
+      if (version) await this.loadImage(review, version);
+      return this.store.get().currentId === state.currentId; // else the reviewer moved on, and a newer prefetch runs
+    };
+    try {
+      for (const [at, row] of ahead.entries()) {
+        if (at > this.#room()) break;
+        if (!(await fetch(row, this.store.get().version))) return;
+      }
+      for (const row of ahead) {
+        if (this.images.pace > QUICK_MS || navigator.connection?.saveData) break;
+        if (!(await fetch(row, "base"))) return;
+      }
+    } catch {
+      return; // only a prefetch: opening the frame will ask again and say what is wrong
     }
     this.#forget(state);
+  }
+
+  // How many frames are fetched ahead: on a slow line those that are looked at come first.
+  #room() {
+    const { pace } = this.images;
+    return pace === null || pace > 8 * QUICK_MS ? 1 : pace > 3 * QUICK_MS ? 2 : PREFETCH;
   }
 
   #forget(state) {

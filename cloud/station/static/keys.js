@@ -8,6 +8,15 @@ export const KEYS = [
   { group: "Verdict", keys: ["m"], action: "missed", text: "Missed object: drag a box around it" },
   { group: "Verdict", keys: ["u"], action: "unsure", text: "Unsure" },
   { group: "Verdict", keys: ["z"], action: "undo", text: "Undo my last verdict; again goes further back" },
+  { group: "Box", keys: ["Shift+Digit"], action: "class", text: "The chosen box is of this class" },
+  { group: "Box", keys: ["Shift+ArrowLeft"], action: "nudgeLeft", text: "Move it by a pixel: left" },
+  { group: "Box", keys: ["Shift+ArrowRight"], action: "nudgeRight", text: "right" },
+  { group: "Box", keys: ["Shift+ArrowUp"], action: "nudgeUp", text: "up" },
+  { group: "Box", keys: ["Shift+ArrowDown"], action: "nudgeDown", text: "down" },
+  { group: "Box", keys: ["e"], action: "part", text: "These move the box, or one of its corners" },
+  { group: "Box", keys: ["s"], action: "snap", text: "Back to the detector's box" },
+  { group: "Box", keys: ["Enter"], action: "keep", text: "Keep the change" },
+  { group: "Box", keys: ["Delete", "Backspace"], action: "remove", text: "Delete it" },
   { group: "Move", keys: ["j", "ArrowDown", "ArrowRight"], action: "next", text: "Next frame" },
   { group: "Move", keys: ["k", "ArrowUp", "ArrowLeft"], action: "previous", text: "Previous frame" },
   { group: "Move", keys: ["Tab"], action: "nextBox", text: "Next box" },
@@ -18,6 +27,9 @@ export const KEYS = [
   { group: "Picture", keys: ["3"], action: "refined", text: "Refined" },
   { group: "Picture", keys: [" "], action: "hold", text: "Hold: show base" },
   { group: "Picture", keys: ["c"], action: "compare", text: "Compare with base, divider" },
+  { group: "Picture", keys: ["d"], action: "difference", text: "Where it differs from base" },
+  { group: "Picture", keys: ["g"], action: "around", text: "One second before and after" },
+  { group: "Picture", keys: ["p"], action: "play", text: "Play that second" },
   { group: "Picture", keys: ["b"], action: "boxes", text: "Boxes on or off" },
   { group: "Picture", keys: ["x"], action: "zoomBox", text: "Zoom to the box" },
   { group: "Picture", keys: ["f"], action: "fit", text: "Whole frame" },
@@ -36,29 +48,44 @@ const NAMES = {
   ArrowUp: "↑",
   ArrowLeft: "←",
   "Shift+Tab": "Shift Tab",
+  "Shift+Digit": "Shift 1…9",
+  "Shift+ArrowLeft": "Shift ←",
+  "Shift+ArrowRight": "Shift →",
+  "Shift+ArrowUp": "Shift ↑",
+  "Shift+ArrowDown": "Shift ↓",
+  Delete: "Del",
+  Backspace: "⌫",
 };
 
 const BY_KEY = new Map(KEYS.flatMap((row) => row.keys.map((key) => [key, row.action])));
-const REPEATS = new Set(["next", "previous", "zoomIn", "zoomOut"]); // a held verdict key must decide once
+const NUDGES = ["nudgeLeft", "nudgeRight", "nudgeUp", "nudgeDown"];
+const REPEATS = new Set(["next", "previous", "zoomIn", "zoomOut", ...NUDGES]); // a held verdict key must decide once
 
 const isTyping = (target) => target.closest("input, textarea, select, dialog") !== null;
 const isControl = (target) => target.closest("button, a, summary, [role=slider]") !== null;
+
+// By its place on the keyboard where Shift makes another sign of it.
+function nameOf(event) {
+  if (event.shiftKey && /^Digit[1-9]$/.test(event.code)) return "Shift+Digit";
+  if (event.shiftKey && (event.key === "Tab" || event.key.startsWith("Arrow"))) return `Shift+${event.key}`;
+  return event.key.length === 1 ? event.key.toLowerCase() : event.key;
+}
 
 // `actions`: name -> function; `hold` gets true on press and false on release.
 // An action that returns false did not use its key, and the browser's own meaning stands (Tab leaves the stage).
 export function attachKeys(actions, stageElement) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
-    const key = event.key === "Tab" && event.shiftKey ? "Shift+Tab" : event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const key = nameOf(event);
     const action = BY_KEY.get(key);
     if (!action || (event.repeat && !REPEATS.has(action))) {
       if (action) event.preventDefault();
       return;
     }
-    if (action === "hold" && isControl(event.target)) return;
+    if ((action === "hold" || action === "keep") && isControl(event.target)) return;
     const moving = action === "nextBox" || action === "previousBox";
     if (moving && event.target !== stageElement && event.target !== document.body) return;
-    if (actions[action](true) !== false) event.preventDefault();
+    if (actions[action](action === "class" ? Number(event.code.slice(-1)) : true) !== false) event.preventDefault();
   });
   document.addEventListener("keyup", (event) => {
     if (event.key === " ") actions.hold(false);

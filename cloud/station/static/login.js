@@ -4,7 +4,9 @@ import { getMe, login } from "./api.js";
 import { BASE } from "./base.js";
 
 const byId = (id) => document.getElementById(id);
-const enter = () => location.replace(BASE);
+const wanted = new URLSearchParams(location.search).get("next") ?? "";
+// A place within the station and nowhere else.
+const enter = () => location.replace(BASE + (/^[a-z]+(\/[0-9]+)?$/.test(wanted) ? wanted : ""));
 
 byId("login").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -1,21 +1,32 @@
 // Wires the parts: store, desk (flow), stage (picture), panels, keys.
 
 import { askLogin, attachAccount, foundLogin, showAccount } from "./account.js";
-import { getHistory, getMe, getStation, onLoggedOut } from "./api.js";
+import { getMe, getPreferences, getStation, onLoggedOut, setPreferences } from "./api.js";
 import { BASE } from "./base.js";
-import { attachDrawing, boxAt, drawBoxes } from "./boxes.js";
+import { attachDrawing, attachEditing, boxAt, BoxLayer } from "./boxes.js";
+import { boxesOf } from "./boxmodel.js";
 import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
+import { CamerasPage } from "./cameraspage.js";
 import { Desk } from "./desk.js";
-import { askReviewer, pickLabel, showConflict, showHelp, storedReviewer } from "./dialogs.js";
+import { differenceOf } from "./difference.js";
+import { FramesPage } from "./framespage.js";
+import { GridPage } from "./grid.js";
+import { HistoryPage } from "./historypage.js";
+import { PeoplePage } from "./people.js";
+import { askReviewer, showConflict, showHelp, storedReviewer } from "./dialogs.js";
 import { ImageCache, VERSIONS } from "./images.js";
+import { Judging } from "./judging.js";
 import { attachKeys, renderHelp } from "./keys.js";
 import { Notes } from "./notes.js";
 import { MOST_UNSAVED } from "./outbox.js";
 import * as panels from "./panels.js";
-import { bestVersion, boxVerdict, createStore, initialState, PENDING } from "./state.js";
+import { attachRouter, routeOf, showRoute } from "./router.js";
+import { bestVersion, createStore, initialState, PENDING } from "./state.js";
+import { chooseTheme, chosenTheme, THEMES } from "./theme.js";
+import { Strip } from "./strip.js";
+import { buildVerdictBar, renderVerdictBar } from "./verdictbar.js";
 import { attachPointer, Stage } from "./view.js";
 
-const HISTORY_PAGE = 100;
 const CLICK_PIXELS = 4;
 
 const byId = (id) => document.getElementById(id);
@@ -26,20 +37,28 @@ const notes = new Notes();
 const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedOut, answered: foundLogin });
 
 const stageElement = byId("stage");
-const overlay = byId("overlay");
+const layer = new BoxLayer(byId("overlay"));
+const strip = new Strip(byId("strip"), byId("strip-list"), (neighbour) => store.set({ neighbour }));
 let started = false;
 let rubber = null; // the box being drawn, in frame pixels
 let onScreen = null; // { id, version, sha256 } of the picture on the canvas
 const stage = new Stage(stageElement, byId("canvas"), () => {
-  drawBoxes(overlay, stage, store.get(), rubber);
+  layer.draw(stage, store.get(), rubber);
   byId("zoom").textContent = store.get().review ? `${Math.round(stage.scale * 100)}%` : "";
 });
+
+const judging = new Judging(store, desk, notes, { tell, onScreen: () => onScreen, focus: () => stageElement.focus() });
 
 // --- the picture
 
 function showPicture(state) {
   const { review } = state;
-  const { main, left } = shownVersions(state);
+  const { main, left, against } = shownVersions(state);
+  if (state.neighbour && review) {
+    onScreen = null; // nothing can be judged by another frame's picture
+    stage.show(state.neighbour.bitmap);
+    return;
+  }
   if (!review || !main) {
     onScreen = null;
     stage.show(null);
@@ -49,12 +68,16 @@ function showPicture(state) {
     stage.frameId = review.id;
     stage.setFrame(review.frame.width, review.frame.height);
   }
-  for (const version of [main, left]) if (version) want(review, version);
+  for (const version of [main, left, against]) if (version) want(review, version);
+  const other = against && main !== against ? images.peek(review.id, against) : null;
   // Until the version asked for is here, base is better than nothing; the tag says which one it is.
   const picture = images.peek(review.id, main) ?? images.peek(review.id, "base");
   const leftPicture = left ? images.peek(review.id, left) : null;
   onScreen = picture ? { id: review.id, version: picture.version, sha256: picture.sha256 } : null;
-  stage.show(picture?.bitmap ?? null, leftPicture?.bitmap ?? null);
+  if (other && picture) {
+    onScreen = null; // nor by what is no picture
+    stage.show(differenceOf(picture.bitmap, other.bitmap));
+  } else stage.show(picture?.bitmap ?? null, leftPicture?.bitmap ?? null);
 }
 
 function want(review, version) {
@@ -67,8 +90,11 @@ function want(review, version) {
 function noticeFor(state) {
   const { review } = state;
   if (!review) return state.currentId === null ? "" : "Loading…";
+  if (state.draft) return "Changed: Enter keeps it, Esc drops it";
   if (state.drawing) return "Drag a box around the missed object · Esc to stop";
-  const wanted = bestVersion(review, state.version);
+  if (state.holder) return `${state.holder} has this frame open to judge it`;
+  if (state.lost) return "This frame is not kept for you any more";
+  const wanted = bestVersion(review, state.version, state.learned);
   const error = wanted && images.errorOf(review.id, wanted);
   if (error) return `${VERSION_WORDS[wanted]} picture: ${error}`;
   if (PENDING.has(review.state)) {
@@ -82,9 +108,17 @@ function noticeFor(state) {
 
 function renderStage(state) {
   const empty = state.loaded && state.currentId === null;
-  for (const section of document.querySelectorAll(".facts section")) section.hidden = empty;
+  for (const section of document.querySelectorAll(".facts > *")) section.hidden = empty;
   byId("empty").hidden = !empty;
-  if (empty) {
+  if (empty && state.missing !== null) {
+    const button = panels.element("button", { className: "primary", text: "To the list" });
+    button.addEventListener("click", () => void desk.openFirst());
+    byId("empty").replaceChildren(
+      panels.element("p", { className: "empty-title", text: "There is no such frame" }),
+      panels.element("p", { text: state.missing }),
+      panels.element("p", {}, button),
+    );
+  } else if (empty) {
     const calm = state.filter === "open" || state.filter === "ready";
     const done = state.summary?.decided_last_day ?? 0;
     byId("empty").replaceChildren(
@@ -97,16 +131,30 @@ function renderStage(state) {
   const notice = byId("notice");
   notice.replaceChildren(noticeFor(state));
   notice.className = `notice ${state.drawing ? "drawing" : (state.review?.state ?? "")}`;
-  if (["expired", "skipped"].includes(state.review?.state) && !state.drawing) {
+  if (["expired", "skipped"].includes(state.review?.state) && !state.drawing && !state.holder && !state.lost) {
     const text = state.review.state === "skipped" ? "Look at it after all" : "Ask the camera again";
     const button = panels.element("button", { className: "tool", text });
     button.addEventListener("click", () => desk.retry());
     notice.append(button);
   }
+  if (state.draft) {
+    for (const [text, act] of [["Keep", () => judging.keep()], ["Drop", () => store.set({ draft: null })]]) {
+      const button = panels.element("button", { className: "tool", text });
+      button.addEventListener("click", act);
+      notice.append(button);
+    }
+  }
+  const action = state.holder ? state.role === "admin" && ["Free it", () => desk.free()] : state.lost && ["Take it again", () => desk.claim()];
+  if (action && !state.drawing) {
+    const button = panels.element("button", { className: "tool", text: action[0] });
+    button.addEventListener("click", action[1]);
+    notice.append(button);
+  }
   const comparing = Boolean(onScreen && shownVersions(state).left);
   byId("divider").hidden = !comparing;
   byId("tag-left").textContent = comparing ? VERSION_WORDS.base : "";
-  byId("tag-right").textContent = onScreen ? VERSION_WORDS[onScreen.version] : "";
+  const instead = state.neighbour?.text ?? (state.differing && state.review ? "Difference from base" : "");
+  byId("tag-right").textContent = instead || (onScreen ? VERSION_WORDS[onScreen.version] : "");
   stageElement.classList.toggle("drawing", state.drawing);
 }
 
@@ -121,44 +169,19 @@ function segmented(container, names, choose) {
   }
 }
 
-const VERDICT_BUTTONS = [
-  ["confirm", "Confirm", "a", "good"],
-  ["reject", "Reject", "r", "bad"],
-  ["wrongClass", "Wrong class", "w", ""],
-  ["missed", "Missed", "m", ""],
-  ["unsure", "Unsure", "u", ""],
-  ["undo", "Undo", "z", "quiet after-gap"],
-  ["previous", "‹", "k", "quiet", "Previous frame"],
-  ["next", "›", "j", "quiet", "Next frame"],
-];
-
-function buildVerdictBar() {
-  const target = panels.element("span", { id: "target", className: "target" });
-  byId("verdicts").append(target);
-  for (const [action, words, key, kind, name] of VERDICT_BUTTONS) {
-    const button = panels.element("button", { className: `verdict ${kind}`, "data-action": action, text: `${words} ` });
-    button.append(panels.element("kbd", { text: key }));
-    if (name) button.setAttribute("aria-label", name);
-    button.addEventListener("click", () => actions[action]());
-    byId("verdicts").append(button);
-  }
-}
-
 function renderToolbars(state) {
-  const { review, selectedBox } = state;
+  const { review } = state;
   for (const button of byId("versions").children) {
     const { version } = button.dataset;
-    button.setAttribute("aria-checked", String(version === bestVersion(review, state.version)));
-    button.disabled = !review?.images[version];
+    button.setAttribute("aria-checked", String(version === bestVersion(review, state.version, state.learned)));
+    button.disabled = !review?.images[version] || (version === "refined" && !state.learned);
   }
   byId("compare").setAttribute("aria-pressed", String(state.comparing));
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
-  byId("target").textContent =
-    !review || selectedBox === null ? "Whole frame" : `Box ${selectedBox + 1} · ${review.detections[selectedBox].label}`;
-  const room = state.unsaved < MOST_UNSAVED;
-  const judging = state.mayJudge && room && Boolean(review) && !PENDING.has(review.state);
-  for (const button of byId("verdicts").querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
-  byId("verdicts").querySelector("[data-action=undo]").disabled = !state.mayJudge;
+  byId("difference").setAttribute("aria-pressed", String(state.differing));
+  byId("around").setAttribute("aria-pressed", String(strip.open));
+  byId("score-value").textContent = `${Math.round(state.minScore * 100)}%`;
+  renderVerdictBar(byId("verdicts"), state);
 }
 
 // --- what keys and buttons do
@@ -172,95 +195,35 @@ function renderNote({ currentId }) {
   note.disabled = currentId === null;
 }
 
-function judge(verdict, parts = {}) {
-  if (!store.get().mayJudge) {
-    tell("Viewers see everything and judge nothing");
-    return;
-  }
-  const { selectedBox, review } = store.get();
-  const boxIndex = verdict === "missed_object" ? null : selectedBox;
-  const text = review ? notes.of(review.id) : "";
-  // Before the verdict is taken, for the page moves on with it.
-  if (review) notes.write(review.id, "");
-  const taken = desk.decide(verdict, onScreen, { box_index: boxIndex, note: text.trim(), ...parts });
-  if (!taken) {
-    if (review) notes.write(review.id, text);
-    return;
-  }
-  const after = store.get();
-  if (boxIndex === null || after.currentId !== review?.id) return;
-  store.set({ selectedBox: nextOpenBox(after.review, boxIndex) });
-}
+const PAGES = ["review", "grid", "frames", "cameras", "history", "people"];
+const onPages = {
+  go: (route, search) => void go(route, search),
+  tell,
+  reviewer: () => store.get().reviewer,
+  mayJudge: () => store.get().mayJudge,
+  async undo(id) {
+    if (await desk.undo(id)) await go({ page: "review", id: store.get().currentId });
+  },
+};
+const framesPage = new FramesPage(onPages);
+const shown = {
+  grid: (_id, search) => gridPage.show(search),
+  frames: (id, search) => framesPage.show(id, search),
+  cameras: () => new CamerasPage(byId("cameras")).show(),
+  history: (_id, search) => historyPage.show(search),
+  people: () => peoplePage.show(),
+};
+const gridPage = new GridPage(desk.claims, onPages);
+const historyPage = new HistoryPage(onPages);
+const peoplePage = new PeoplePage(tell);
 
-function nextOpenBox(review, from) {
-  const count = review.detections.length;
-  for (let step = 1; step <= count; step += 1) {
-    const index = (from + step) % count;
-    if (!boxVerdict(review, index)) return index;
-  }
-  return null;
-}
-
-function moveBox(by) {
-  const { review, selectedBox } = store.get();
-  const count = review?.detections.length ?? 0;
-  const next = selectedBox === null ? (by > 0 ? 0 : count - 1) : selectedBox + by;
-  const inside = next >= 0 && next < count;
-  store.set({ selectedBox: inside ? next : null });
-  return inside; // past the last box, Tab leaves the stage as it would anywhere
-}
-
-async function wrongClass() {
-  const { review, labels } = store.get();
-  if (!review) return;
-  if (store.get().selectedBox === null && review.detections.length === 1) store.set({ selectedBox: 0 });
-  const index = store.get().selectedBox;
-  if (index === null) {
-    tell("Choose a box first (Tab)");
-    return;
-  }
-  const was = review.detections[index].label;
-  const label = await pickLabel(`Not “${was}”, but…`, labels.filter((name) => name !== was), labels);
-  stageElement.focus();
-  if (label && store.get().currentId === review.id) judge("wrong_class", { label });
-}
-
-async function addMissed(box) {
-  const { review, labels } = store.get();
-  const label = await pickLabel("What was missed?", labels);
-  stageElement.focus();
-  store.set({ drawing: false });
-  const rounded = box.map((value) => Math.round(value * 10) / 10);
-  if (label && store.get().currentId === review.id) judge("missed_object", { label, box: rounded });
-}
-
-async function setPage(page) {
+// Show a page; `search`: what else the address says, as "?camera=gate".
+async function go({ page, id }, search = "") {
+  if (page === "review" && id !== null && id !== store.get().currentId) void desk.open(id);
   store.set({ page });
-  if (page === "history") await showHistory();
-  else stageElement.focus();
-}
-
-async function showHistory(before = null) {
-  try {
-    const { entries, next_before: older } = await getHistory(HISTORY_PAGE, before);
-    const rows = entries.map((entry) =>
-      panels.historyRow(entry, store.get().reviewer, async (id) => {
-        await setPage("review");
-        await desk.undo(id);
-      }),
-    );
-    if (before === null) byId("history").replaceChildren(...rows);
-    else byId("history").append(...rows);
-    if (!byId("history").childElementCount) {
-      byId("history").append(
-        panels.element("tr", {}, panels.element("td", { colspan: "6", className: "queue-empty", text: "Nothing has happened yet." })),
-      );
-    }
-    byId("history-more").hidden = older === null;
-    byId("history-more").dataset.before = older ?? "";
-  } catch (error) {
-    tell(error.message, "error");
-  }
+  showRoute({ page, id: page === "review" ? (id ?? store.get().currentId) : id }, search);
+  if (page === "review") stageElement.focus();
+  else await shown[page](id, search).catch((error) => tell(error.message, "error"));
 }
 
 const toggle = (name) => store.set({ [name]: !store.get()[name] });
@@ -268,26 +231,51 @@ const setVersion = (version) => store.set({ version });
 const onReview = (action) => (...given) => (store.get().page === "review" ? action(...given) : false);
 
 const reviewActions = {
-  confirm: () => judge("confirm"),
-  reject: () => judge("reject"),
-  unsure: () => judge("unsure"),
-  wrongClass: () => void wrongClass(),
+  confirm: () => judging.judge("confirm"),
+  reject: () => judging.judge("reject"),
+  unsure: () => judging.judge("unsure"),
+  wrongClass: () => void judging.wrongClass(),
+  class: (number) => {
+    const label = store.get().common[number - 1];
+    if (label) void judging.setClass(label);
+  },
+  keep: () => judging.keep(),
+  remove: () => void judging.remove(),
+  snap: () => judging.snap(),
+  part: () => judging.nextPart(),
+  nudgeLeft: () => judging.nudge(-1, 0),
+  nudgeRight: () => judging.nudge(1, 0),
+  nudgeUp: () => judging.nudge(0, -1),
+  nudgeDown: () => judging.nudge(0, 1),
   missed: () => store.set({ drawing: Boolean(store.get().review) && !store.get().drawing }),
   undo: () => void desk.undo(),
-  next: () => desk.step(1),
-  previous: () => desk.step(-1),
-  nextBox: () => moveBox(1),
-  previousBox: () => moveBox(-1),
-  cancel: () => store.set(store.get().drawing ? { drawing: false } : { selectedBox: null }),
+  next: () => judging.mayLeave() && desk.step(1),
+  previous: () => judging.mayLeave() && desk.step(-1),
+  nextBox: () => judging.move(1),
+  previousBox: () => judging.move(-1),
+  cancel() {
+    const { drawing, draft, neighbour } = store.get();
+    if (neighbour) return strip.stop();
+    store.set(drawing ? { drawing: false } : draft ? { draft: null } : { selectedBox: null });
+  },
   base: () => setVersion("base"),
   enhanced: () => setVersion("enhanced"),
   refined: () => setVersion("refined"),
-  compare: () => toggle("comparing"),
+  compare: () => store.set({ comparing: !store.get().comparing, differing: false }),
+  difference: () => store.set({ differing: !store.get().differing, comparing: false }),
+  around() {
+    strip.toggle();
+    store.set({});
+  },
+  play() {
+    void strip.play();
+    store.set({});
+  },
   boxes: () => toggle("showBoxes"),
   zoomBox() {
-    if (store.get().selectedBox === null) moveBox(1);
-    const { review, selectedBox } = store.get();
-    if (selectedBox !== null) stage.zoomTo(review.detections[selectedBox].box);
+    if (!judging.chosen()) judging.move(1);
+    const chosen = judging.chosen();
+    if (chosen) stage.zoomTo(chosen.box);
   },
   fit: () => stage.fit(),
   zoomIn: () => stage.zoomCentre(1.25),
@@ -298,7 +286,7 @@ const reviewActions = {
 
 const actions = {
   ...Object.fromEntries(Object.entries(reviewActions).map(([name, action]) => [name, onReview(action)])),
-  history: () => void setPage(store.get().page === "review" ? "history" : "review"),
+  history: () => void go({ page: store.get().page === "review" ? "history" : "review", id: null }),
   help: showHelp,
 };
 
@@ -306,13 +294,18 @@ const actions = {
 
 function attachControls() {
   segmented(byId("versions"), VERSIONS, setVersion);
-  buildVerdictBar();
+  buildVerdictBar(byId("verdicts"), actions);
   renderHelp(byId("help-keys"));
-  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help" };
+  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help", difference: "difference", around: "around", play: "play" };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());
-  byId("tab-review").addEventListener("click", () => setPage("review"));
-  byId("tab-history").addEventListener("click", () => setPage("history"));
-  byId("history-more").addEventListener("click", (event) => showHistory(event.target.dataset.before));
+  attachRouter((route, search) => void go(route, search));
+  attachTheme();
+  attachFolds();
+  byId("learned").addEventListener("change", (event) => {
+    store.set({ learned: event.target.checked });
+    setPreferences(store.get().reviewer, { learned_filter: event.target.checked }).catch((error) => tell(error.message, "error"));
+  });
+  byId("score").addEventListener("input", (event) => store.set({ minScore: Number(event.target.value) / 100 }));
   byId("reviewer").addEventListener("click", async () => store.set({ reviewer: await askReviewer(store.get().reviewer) }));
   note.addEventListener("input", () => store.get().currentId !== null && notes.write(store.get().currentId, note.value));
   note.addEventListener("keydown", (event) => {
@@ -327,9 +320,37 @@ function attachControls() {
   }
 }
 
+function attachTheme() {
+  for (const theme of THEMES) {
+    const button = panels.element("button", { role: "radio", text: theme, "aria-checked": String(theme === chosenTheme()) });
+    button.addEventListener("click", () => {
+      chooseTheme(theme);
+      for (const other of byId("theme").children) other.setAttribute("aria-checked", String(other === button));
+    });
+    byId("theme").append(button);
+  }
+}
+
+// What there is to read about the frame is folded where it would push out what there is to do.
+function attachFolds() {
+  const roomy = matchMedia("(min-height: 860px) and (min-width: 941px)");
+  const fold = () => (byId("frame-facts").open = roomy.matches);
+  roomy.addEventListener("change", fold);
+  fold();
+}
+
+function chosenToEdit() {
+  const state = store.get();
+  const chosen = judging.chosen();
+  if (!chosen || !state.mayJudge || state.drawing || !state.showBoxes) return null;
+  const others = boxesOf(state.review).flatMap((one) => [one.detected, one === chosen ? null : one.box]);
+  return { box: state.draft ?? chosen.box, frame: state.review.frame, others: others.filter(Boolean) };
+}
+
 function attachStage() {
   const drawing = () => store.get().drawing;
-  attachPointer(stage, drawing);
+  const editing = attachEditing(stage, chosenToEdit, (box) => judging.edit(box));
+  attachPointer(stage, () => drawing() || editing());
   attachDivider(stage, byId("divider"), () => store.get().comparing);
   attachDrawing(
     stage,
@@ -338,7 +359,7 @@ function attachStage() {
       rubber = box;
       stage.redraw();
     },
-    (box) => void addMissed(box),
+    (box) => void judging.addMissed(box),
   );
   let pressed = null;
   stageElement.addEventListener("pointerdown", (event) => {
@@ -350,7 +371,7 @@ function attachStage() {
     const moved = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]);
     const bounds = stageElement.getBoundingClientRect();
     if (moved < CLICK_PIXELS) {
-      store.set({ selectedBox: boxAt(stage, review, event.clientX - bounds.left, event.clientY - bounds.top) });
+      judging.select(boxAt(stage, store.get(), event.clientX - bounds.left, event.clientY - bounds.top));
     }
   });
 }
@@ -363,39 +384,49 @@ function renderUnsaved({ unsaved, connection }) {
   byId("unsaved").classList.toggle("stuck", connection !== "" || unsaved >= MOST_UNSAVED);
 }
 
+const claimsOf = ({ summary }) => JSON.stringify(summary?.claims ?? []);
+
 function render(state, before) {
+  const { review } = state;
   showPicture(state);
   renderStage(state);
   renderToolbars(state);
+  if (review !== before.review || state === before) void strip.follow(review?.frame.id ?? null);
   panels.renderFacts(byId("facts"), state, onScreen?.sha256);
-  panels.renderBoxList(byId("box-list"), state, (index) => store.set({ selectedBox: index }));
-  if (state.rows !== before.rows || state.currentId !== before.currentId || state.loaded !== before.loaded || state === before) {
-    panels.renderQueue(byId("queue"), state, (id) => desk.open(id));
+  panels.renderBoxList(byId("box-list"), state, (at) => judging.select(at));
+  const changed = ["rows", "currentId", "loaded"].some((name) => state[name] !== before[name]);
+  if (changed || state === before || claimsOf(state) !== claimsOf(before)) {
+    panels.renderQueue(byId("queue"), state, (id) => judging.mayLeave() && void desk.open(id));
   }
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
+  if (started && state.page === "review" && state.currentId !== before.currentId) {
+    showRoute({ page: "review", id: state.currentId }, "");
+  }
   panels.renderProgress(byId("progress"), state.summary);
   renderNote(state);
   renderUnsaved(state);
   byId("reviewer").textContent = state.reviewer || "Reviewer";
   byId("reviewer").hidden = state.user !== null;
   byId("connection").textContent = CONNECTION_WORDS[state.connection];
-  for (const page of ["review", "history"]) {
+  for (const page of PAGES) {
     byId(`page-${page}`).hidden = state.page !== page;
-    byId(`tab-${page}`).setAttribute("aria-selected", String(state.page === page));
+    if (state.page === page) byId(`tab-${page}`).setAttribute("aria-current", "page");
+    else byId(`tab-${page}`).removeAttribute("aria-current");
   }
 }
 
 // --- the session, and other people
 
 function loggedOut() {
-  if (!started) location.replace(`${BASE}login`);
+  const here = location.pathname.slice(BASE.length);
+  if (!started) location.replace(`${BASE}login${here ? `?next=${encodeURIComponent(here)}` : ""}`);
   else askLogin(store.get().user, loggedIn);
 }
 
 function loggedIn(me) {
   // Somebody else has another list and other rights; what waits here waits for its own giver.
   if (me.name !== store.get().user) location.reload();
-  store.set({ mayJudge: me.role !== "viewer" });
+  store.set({ mayJudge: me.role !== "viewer", role: me.role });
   showAccount(me);
   desk.outbox.kick();
   stageElement.focus();
@@ -418,19 +449,26 @@ async function start() {
   attachStage();
   attachKeys(actions, stageElement);
   attachAccount(() => desk.outbox.count);
+  store.set({ page: routeOf()?.page ?? "review" }); // no other page is seen before it
   store.subscribe(render);
   const me = await getMe();
+  store.set({ role: me.role });
   if (me.name !== null) store.set({ user: me.name, reviewer: me.name, mayJudge: me.role !== "viewer" });
   showAccount(me);
   const station = await getStation();
   document.title = station.title;
   byId("title").textContent = station.title;
-  store.set({ title: station.title, labels: station.labels });
+  store.set({ title: station.title, labels: station.labels, common: station.common });
+  panels.renderCommon(byId("common"), station.common, (number) => actions.class(number));
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
+  const chosen = await getPreferences(store.get().reviewer);
+  byId("learned").checked = chosen.learned_filter;
+  store.set({ learned: chosen.learned_filter });
+  byId("tab-people").hidden = me.role !== "admin";
   started = true;
   const others = await desk.outbox.load(me.name);
   if (others.length) tell(`${others.length} unsaved verdicts of ${[...new Set(others)].join(", ")} wait here for their log-in`);
-  stageElement.focus();
+  await go(routeOf() ?? { page: "review", id: null }, location.search);
   await desk.follow();
 }
 

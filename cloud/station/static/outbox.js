@@ -63,7 +63,8 @@ export function keyOf(review, body, pendingBefore) {
 
 export class Outbox {
   // `post(entry)` -> the review as it then stands. `on`: stored(entry, review), conflict(entry, answer),
-  // refused(entry, error), loggedOut(), renew() -> a promise, changed().
+  // refused(entry, error), loggedOut(), renew() -> a promise, changed(), holder(reviewId) -> a promise of who else has
+  // the frame, or null.
   constructor(post, on) {
     this.post = post;
     this.on = on;
@@ -147,7 +148,13 @@ export class Outbox {
 
   async #send(entry) {
     await entry.saved;
+    const holder = entry.tried ? null : await this.on.holder(entry.reviewId);
     if (!this.entries.includes(entry)) return "done"; // taken back meanwhile
+    if (holder) {
+      this.#drop(entry);
+      this.#tell("refused", entry, new Error(`${holder} has this frame open`));
+      return "done";
+    }
     entry.tried = true;
     let error = await this.#attempt(entry);
     if (error?.status === 403) {

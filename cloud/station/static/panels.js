@@ -1,7 +1,7 @@
 // Everything around the stage: progress, filters, queue, facts, box list, history. Text only, never HTML strings.
 
-import { boxCaption } from "./boxes.js";
-import { boxVerdict, FILTERS, missedObjects, STATE_WORDS } from "./state.js";
+import { boxesOf, captionOf, isShown, styleOf } from "./boxmodel.js";
+import { FILTERS, holderOf, STATE_WORDS, VERDICT_WORDS } from "./state.js";
 
 export function element(name, { text, className, ...attributes } = {}, ...children) {
   const node = document.createElement(name);
@@ -29,7 +29,8 @@ export function age(iso, now = Date.now()) {
 export function duration(seconds) {
   if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
+  if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${Math.round(seconds / 86400)} days`;
 }
 
 export function renderProgress(container, summary) {
@@ -59,21 +60,23 @@ export function renderFilters(container, state, choose) {
   }
 }
 
-function queueRow(row, current, choose) {
+function queueRow(row, state, choose) {
+  const current = state.currentId;
+  const holder = holderOf(state, row.id);
   const button = element("button", { className: "row", "data-id": row.id });
   if (row.id === current) button.setAttribute("aria-current", "true");
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
   button.append(
-    element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }),
+    element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }, element("span", { className: "hidden", text: STATE_WORDS[row.state] })),
     element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
     element(
       "span",
       { className: "row-side" },
       element("span", { text: row.camera || row.edge_id }),
-      element("span", { text: row.contested ? "contested" : row.verdict ? row.verdict.replace("_", " ") : age(row.created_at) }),
+      element("span", { text: holder ? `${holder} has it` : row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at) }),
     ),
   );
-  button.setAttribute("aria-label", `${labels}, ${row.reason}, ${row.camera || row.edge_id}, ${STATE_WORDS[row.state]}`);
+  button.classList.toggle("is-held", holder !== null);
   button.addEventListener("click", () => choose(row.id));
   return element("li", {}, button);
 }
@@ -93,7 +96,7 @@ export function renderQueue(list, state, choose) {
     list.replaceChildren(element("li", { className: "queue-empty", text: state.loaded ? EMPTY_LIST[state.filter] : "Loading…" }));
     return;
   }
-  const rows = state.rows.map((row) => queueRow(row, state.currentId, choose));
+  const rows = state.rows.map((row) => queueRow(row, state, choose));
   if (state.total > state.rows.length) {
     rows.push(element("li", { className: "queue-empty", text: `and ${state.total - state.rows.length} more` }));
   }
@@ -145,55 +148,46 @@ export function renderBoxList(list, state, choose) {
     list.replaceChildren();
     return;
   }
-  const rows = review.detections.map((detection, index) => {
-    const verdict = boxVerdict(review, index);
+  const rows = boxesOf(review).map((box, at) => {
+    const { colour } = styleOf(box.label);
     const button = element("button", {
-      text: boxCaption(detection, verdict),
-      className: verdict ? `is-${verdict.verdict}` : "is-open",
-      "aria-pressed": String(index === state.selectedBox),
+      className: box.score === null ? "is-missed" : `is-${box.verdict?.verdict ?? "open"}`,
+      "aria-pressed": String(at === state.selectedBox),
     });
-    button.addEventListener("click", () => choose(index));
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = colour;
+    button.append(swatch, element("span", { text: captionOf(box) }));
+    button.classList.toggle("is-below", !isShown(state, box));
+    button.addEventListener("click", () => choose(at));
     return element("li", {}, button);
   });
-  for (const missed of missedObjects(review)) {
-    rows.push(element("li", { className: "is-missed", text: `+ ${missed.label} (added)` }));
-  }
-  if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing here." }));
+  if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing in this frame." }));
   list.replaceChildren(...rows);
+}
+
+// The classes met most, each with its digit.
+export function renderCommon(list, common, choose) {
+  list.replaceChildren(
+    ...common.map((label, at) => {
+      const button = element("button", { className: "common", title: `Shift ${at + 1}: the chosen box is ${label}` });
+      const swatch = element("span", { className: "swatch" });
+      swatch.style.background = styleOf(label).colour;
+      button.append(swatch, element("span", { text: label }), element("kbd", { text: `⇧${at + 1}` }));
+      button.addEventListener("click", () => choose(at + 1));
+      return element("li", {}, button);
+    }),
+  );
 }
 
 // What somebody else decided while this reviewer had the frame open, and what this reviewer said.
 export function conflictItem(entry, { conflict, review }) {
   const said = ({ verdict, label, box_index: index }) =>
-    `${verdict.replace("_", " ")}${label ? ` ${label}` : ""}${index === null ? "" : ` (box ${index + 1})`}`;
+    `${VERDICT_WORDS[verdict]}${label ? ` ${label}` : ""}${index === null ? "" : ` (box ${index + 1})`}`;
   const classes = review.detections.map((detection) => detection.label).join(", ") || "no box";
   const text = `${conflict.reviewer}: ${said(conflict)}, ${when(conflict.decided_at)}. You: ${said(entry.body)}.`;
   const lines = [element("b", { text: `Frame #${review.frame.seq} (${classes}) ` }), element("span", { text })];
   if (conflict.note) lines.push(element("div", { className: "note", text: `“${conflict.note}”` }));
   return element("li", {}, ...lines);
-}
-
-export function historyRow(entry, reviewer, undo) {
-  const detail = Object.entries(entry.detail)
-    .filter(([, value]) => value !== null && value !== "")
-    .map(([key, value]) => `${key.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`)
-    .join(" · ");
-  const last = element("td", {});
-  if (entry.verdict_id !== null && entry.standing && entry.actor === reviewer) {
-    const button = element("button", { className: "tool", text: "Undo" });
-    button.addEventListener("click", () => undo(entry.verdict_id));
-    last.append(button);
-  }
-  return element(
-    "tr",
-    {},
-    element("td", { text: when(entry.at), className: "nowrap" }),
-    element("td", { text: entry.actor, className: "nowrap" }),
-    element("td", { text: entry.action, className: "nowrap" }),
-    element("td", { text: entry.subject, className: "nowrap" }),
-    element("td", { text: detail, className: "detail" }),
-    last,
-  );
 }
 
 export function toast(container, text, kind = "info") {

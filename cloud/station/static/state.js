@@ -41,20 +41,30 @@ export function createStore(initial) {
 export const initialState = () => ({
   title: "Secondlook",
   labels: [],
+  common: [], // the classes met most, for Shift and a digit
   reviewer: "", // what verdicts are signed with
   user: null, // who is logged in; null where there is no log-in
   mayJudge: true,
+  role: null,
   page: "review",
   filter: "open",
   rows: [], // the queue as listed, in the server's order
   total: 0,
+  holder: null, // who else has the open frame, and is not to be disturbed
+  missing: null, // why there is no frame at the address that was opened
+  lost: false, // the open frame was ours and is not any more
   loaded: false, // the first list has come
   currentId: null,
   review: null, // detail of currentId, or null while it loads
-  selectedBox: null, // index into review.detections
+  selectedBox: null, // index into `boxesOf(review)`: detections, then what was drawn
+  draft: null, // where the chosen box is being moved to, in frame pixels, before that is kept
+  minScore: 0, // boxes below are not shown
   version: "refined", // what the reviewer asked for
   holding: false, // base is held on screen
   comparing: false,
+  differing: false, // where the picture differs from base
+  learned: true, // pictures are shown as the learned filter made them
+  neighbour: null, // { bitmap, text } of another frame that is on the stage instead
   showBoxes: true,
   drawing: false, // a missed object is being drawn
   summary: null,
@@ -64,27 +74,39 @@ export const initialState = () => ({
 
 export const indexOf = (state, id) => state.rows.findIndex((row) => row.id === id);
 
-// The row to show after `id`: the next one that can be decided, searching forward, then from the start.
+// Who else has a frame open, as far as the page has heard.
+export function holderOf(state, id) {
+  const claim = state.summary?.claims.find((one) => one.review_id === id);
+  return claim && claim.holder !== state.reviewer ? claim.holder : null;
+}
+
+const isFree = (state, row) => DECIDABLE.has(row.state) && holderOf(state, row.id) === null;
+
+// The row to show after `id`: the next one that can be decided and is free, searching forward, then from the start.
 export function nextDecidable(state, id) {
   const at = indexOf(state, id);
   const ring = [...state.rows.slice(at + 1), ...state.rows.slice(0, Math.max(at, 0))];
-  return ring.find((row) => DECIDABLE.has(row.state) && row.id !== id) ?? null;
+  return ring.find((row) => isFree(state, row) && row.id !== id) ?? null;
 }
+
+export const firstDecidable = (state) => state.rows.find((row) => isFree(state, row)) ?? null;
 
 // Rows to prefetch: those after `id` that can be decided.
 export function upcoming(state, id, count) {
   const at = indexOf(state, id);
   return state.rows
     .slice(at + 1)
-    .filter((row) => DECIDABLE.has(row.state))
+    .filter((row) => isFree(state, row))
     .slice(0, count);
 }
 
 // Asked for, or the best that exists below it, or above it.
-export function bestVersion(review, wanted) {
+export function bestVersion(review, asked, learned = true) {
   if (!review) return null;
+  const wanted = asked === "refined" && !learned ? "enhanced" : asked;
   const order = { refined: ["refined", "enhanced", "base"], enhanced: ["enhanced", "base", "refined"], base: ["base"] };
-  return order[wanted].find((version) => review.images[version]) ?? null;
+  const there = order[wanted].filter((version) => review.images[version]);
+  return there.find((version) => learned || version !== "refined") ?? null;
 }
 
 // The last verdict that still stands on a box, or null.
@@ -96,7 +118,26 @@ export function boxVerdict(review, index) {
 export const missedObjects = (review) =>
   review.verdicts.filter((verdict) => !verdict.undone && verdict.verdict === "missed_object");
 
-const WHOLE_FRAME = new Set(["confirm", "reject", "unsure"]);
+const WHOLE_FRAME = new Set(["confirm", "reject", "unsure", "no_object", "incomplete"]);
+
+export const VERDICT_WORDS = {
+  confirm: "confirmed",
+  reject: "rejected",
+  wrong_class: "wrong class",
+  missed_object: "missed object",
+  unsure: "unsure",
+  no_object: "nothing here",
+  incomplete: "something is missing",
+};
+
+// A frame without any box is judged in other words: [verdict, words on its button].
+const NOTHING_FOUND = { confirm: ["no_object", "Nothing here"], reject: ["incomplete", "Something is missing"] };
+const ALL_DRAWN = { confirm: ["confirm", "That is all"], reject: ["incomplete", "More is missing"] };
+
+export function frameVerdict(review, verdict) {
+  if (!review || review.detections.length) return null;
+  return (missedObjects(review).length ? ALL_DRAWN : NOTHING_FOUND)[verdict] ?? null;
+}
 
 // The server's rule (catalogue/verdicts.py), so that the page can move on before the answer is here.
 export function isDecided(review) {

@@ -150,7 +150,7 @@ export class Stage {
   }
 }
 
-// Wheel zooms at the pointer, dragging pans; `suspended()` says when another tool owns the pointer.
+// Wheel and two fingers zoom, dragging pans; `suspended()` says when another tool owns the pointer.
 export function attachPointer(stage, suspended) {
   const element = stage.element;
   element.addEventListener(
@@ -165,21 +165,32 @@ export function attachPointer(stage, suspended) {
     { passive: false },
   );
 
-  let last = null;
+  const pointers = new Map(); // id -> [x, y]; two of them pinch
   element.addEventListener("pointerdown", (event) => {
-    if (suspended() || event.button > 1 || event.target.closest(".divider")) return;
-    last = [event.clientX, event.clientY];
-    element.setPointerCapture(event.pointerId);
+    if (event.button > 1 || event.target.closest(".divider, button") || (suspended() && event.pointerType !== "touch")) return;
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (!suspended()) element.setPointerCapture(event.pointerId);
     element.classList.add("panning");
   });
   element.addEventListener("pointermove", (event) => {
+    const last = pointers.get(event.pointerId);
     if (!last) return;
-    stage.panBy(event.clientX - last[0], event.clientY - last[1]);
-    last = [event.clientX, event.clientY];
+    const now = [event.clientX, event.clientY];
+    pointers.set(event.pointerId, now);
+    if (pointers.size === 1) {
+      if (!suspended()) stage.panBy(now[0] - last[0], now[1] - last[1]);
+      return;
+    }
+    const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
+    const bounds = element.getBoundingClientRect();
+    const apart = (point) => Math.max(Math.hypot(point[0] - other[0], point[1] - other[1]), 1);
+    const middle = [(now[0] + other[0]) / 2 - bounds.left, (now[1] + other[1]) / 2 - bounds.top];
+    stage.zoomAt(...middle, apart(now) / apart(last));
+    stage.panBy((now[0] - last[0]) / 2, (now[1] - last[1]) / 2);
   });
-  const stop = () => {
-    last = null;
-    element.classList.remove("panning");
+  const stop = (event) => {
+    pointers.delete(event.pointerId);
+    if (!pointers.size) element.classList.remove("panning");
   };
   element.addEventListener("pointerup", stop);
   element.addEventListener("pointercancel", stop);

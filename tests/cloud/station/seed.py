@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondlook.cloud import catalogue as cat
+from secondlook.cloud.decoding.files import lossless
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
 from secondlook.shared.detection import Detection
 from secondlook.shared.packet import FrameInfo
@@ -52,17 +53,22 @@ def drawn_scene(number: int, width: int = 320, height: int = 192) -> Scene:
 
 
 def seed(
-    folder: Path, states: Sequence[str], scenes: Sequence[Scene] = (), catalogue_url: str | None = None
+    folder: Path,
+    states: Sequence[str],
+    scenes: Sequence[Scene] = (),
+    catalogue_url: str | None = None,
+    apart_seconds: float = 7.0,
 ) -> Seeded:
     """One review for each of ``states`` (due, leased, ready, expired), numbered from 1 in this order.
 
-    Earlier ones have the higher priority.
+    Earlier ones have the higher priority. Frames were captured ``apart_seconds`` one after the other.
     """
     seeded = Seeded(catalogue_url or f"sqlite:///{folder}/catalogue.db", str(folder / "blobs"))
     catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
     for index, state in enumerate(states):
         scene = scenes[index % len(scenes)] if scenes else drawn_scene(index)
-        _store(catalogue, blobs, index, scene, priority=100 - index)
+        at = START + int(index * apart_seconds * SECOND)
+        _store(catalogue, blobs, index, scene, at, priority=100 - index)
         if state != "due":
             _work(catalogue, blobs, index + 1, scene, state)
     catalogue.close()
@@ -76,10 +82,9 @@ def finish(seeded: Seeded, review_id: int, scene: Scene) -> None:
     catalogue.close()
 
 
-def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, priority: int) -> None:
+def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, at: int, priority: int) -> None:
     height, width = scene.image.shape[:2]
     edge_id = ("gate-north", "yard-2")[index % 2]
-    at = START + index * 7 * SECOND
     frame = cat.NewFrame(
         edge_id=edge_id,
         camera=("North gate", "Yard")[index % 2],
@@ -106,7 +111,7 @@ def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, pri
 def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, state: str) -> None:
     lease = cat.lease_due_review(catalogue, "refiner-1", lease_seconds=3600, now_ns=START)
     assert lease is not None and lease.review_id == review_id, "seed due reviews last"
-    base = _png(scene, 5)
+    base = _picture(scene, 5)
     blobs.put(image_key(review_id, "base"), base)
     digest = hashlib.sha256(base).hexdigest()
     cat.set_base_image(catalogue, review_id, "refiner-1", key=image_key(review_id, "base"), sha256=digest)
@@ -118,8 +123,8 @@ def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, 
 
 
 def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene) -> None:
-    refined = _png(scene, 0)
-    blobs.put(image_key(review_id, "enhanced"), _png(scene, 1.2))
+    refined = _picture(scene, 0)
+    blobs.put(image_key(review_id, "enhanced"), _picture(scene, 1.2))
     blobs.put(image_key(review_id, "refined"), refined)
     result = cat.Refinement(
         enhancement_blob=enhancement_key("gate-north", BOOT, review_id),
@@ -134,8 +139,6 @@ def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene
     cat.mark_ready(catalogue, review_id, "refiner-1", result, now_ns=START + 60 * SECOND)
 
 
-def _png(scene: Scene, blur: float) -> bytes:
+def _picture(scene: Scene, blur: float) -> bytes:
     image = scene.image if blur == 0 else cv2.GaussianBlur(scene.image, (0, 0), blur)
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert done
-    return data.tobytes()
+    return lossless(np.asarray(image, np.uint8))

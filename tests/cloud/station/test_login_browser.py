@@ -124,7 +124,7 @@ def test_a_session_that_ends_takes_neither_verdict_nor_note_nor_frame_along(
     browser.type(PASSWORDS["rolf"])
     browser.press("Enter")
     browser.wait_for("document.getElementById('unsaved').hidden")
-    assert browser.run(FRAME) == "2" and browser.run("location.pathname") == "/"
+    assert browser.run(FRAME) == "2" and browser.run("location.pathname") == "/reviews/2"
     found = browser.run("fetch('/api/reviews/2').then((r) => r.json()).then((r) => r.verdicts)")
     told = [(v["reviewer"], v["verdict"], v["box_index"], v["note"]) for v in found]
     assert told == [("rolf", "reject", 0, "half hidden")]

@@ -259,7 +259,7 @@ def test_the_file_is_a_coco_data_set(client: httpx.Client) -> None:
     )
     assert len(data["categories"]) == 81
     (image,) = data["images"]
-    assert image["file_name"] == f"gate-north/{BOOT}/00000000.png"
+    assert image["file_name"] == f"gate-north/{BOOT}/00000000.webp"
     assert (image["width"], image["height"]) == (320, 192)
     assert client.get(image["station_path"]).status_code == 200
     for item in data["annotations"]:

@@ -211,7 +211,7 @@ def test_a_station_below_a_folder(tmp_path: Path, strips: bool) -> None:
         client.headers["x-csrf-token"] = answer.json()["csrf"]
         assert client.get("/review/api/summary").status_code == 200
         data = client.get("/review/api/export/coco.json", params={"undecided": True}).json()
-        assert client.get(data["images"][0]["station_path"]).headers["content-type"] == "image/png"
+        assert client.get(data["images"][0]["station_path"]).headers["content-type"] == "image/webp"
         spec = client.get("/review/openapi.json").json()
         assert spec["servers"] == [{"url": "/review"}]
 
@@ -237,7 +237,7 @@ def test_the_page_works_below_a_folder(tmp_path: Path, strips: bool) -> None:
         browser.press("a")
         browser.wait_for("document.querySelector('.row[aria-current]')?.dataset.id === '2'")
         browser.wait_for("document.getElementById('unsaved').hidden")
-        verdicts = "fetch('api/reviews/1').then((r) => r.json()).then((r) => r.verdicts.length)"
+        verdicts = "fetch('/review/api/reviews/1').then((r) => r.json()).then((r) => r.verdicts.length)"
         assert browser.run(verdicts) == 1
         links = "[...document.querySelectorAll('a[href]')].map((a) => new URL(a.href).pathname)"
         assert all(path.startswith("/review/") for path in browser.run(links))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, base_key
-from secondlook.cloud.workers.poison import check_layer
 from secondlook.shared.errors import (
     BitstreamError,
     FrameMissing,

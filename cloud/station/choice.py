@@ -1,0 +1,109 @@
+"""Which reviews a list shows, and in which order: the same choice makes the list, and hands out work from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query
+from sqlalchemy import Select, exists, func, select
+
+from secondlook.cloud.catalogue import DetectedBox, Frame, Reason, Review, ReviewState, Rule, Verdict
+from secondlook.cloud.station import schema
+
+Order = Literal["priority", "newest", "oldest", "surest", "least sure", "alike"]
+
+STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
+    "open": (ReviewState.READY, ReviewState.EXPIRED, ReviewState.DUE, ReviewState.LEASED),
+    "ready": (ReviewState.READY,),
+    "pending": (ReviewState.DUE, ReviewState.LEASED),
+    "expired": (ReviewState.EXPIRED,),
+    "skipped": (ReviewState.SKIPPED,),
+    "decided": (ReviewState.DECIDED,),
+}
+_DECIDABLE = (ReviewState.READY, ReviewState.EXPIRED)
+
+
+@dataclass(frozen=True)
+class ReviewChoice:
+    """Reviews of a camera host, with a class found in them, of a score, for a rule; None: whatever it is.
+
+    ``scores`` are the least and the greatest score of a detection, of ``label`` where that is given.
+    """
+
+    filter: schema.Filter = "open"
+    order: Order = "priority"
+    edge_id: str | None = None
+    label: str | None = None
+    scores: tuple[float, float] = (0.0, 1.0)
+    rule: Rule | None = None
+
+    def chosen(self, query: Select[Any]) -> Select[Any]:
+        """``query``, which selects from reviews, for those that are chosen."""
+        return self.narrowed(query.where(Review.state.in_(STATES[self.filter])))
+
+    def narrowed(self, query: Select[Any]) -> Select[Any]:
+        """``query`` for those that are chosen, whatever their state."""
+        if self.edge_id is not None:
+            frames = exists(Frame.id).where(Frame.id == Review.frame_id, Frame.edge_id == self.edge_id)
+            query = query.where(frames)
+        if self.label is not None or self.scores != (0.0, 1.0):
+            found = exists(DetectedBox.id).where(
+                DetectedBox.frame_id == Review.frame_id, DetectedBox.score.between(*self.scores)
+            )
+            query = query.where(found if self.label is None else found.where(DetectedBox.label == self.label))
+        if self.rule is not None:
+            called = exists(Reason.id).where(Reason.review_id == Review.id, Reason.rule == self.rule.value)
+            query = query.where(called)
+        return query
+
+    def ordered(self, query: Select[Any]) -> Select[Any]:
+        """Decided ones by their last verdict, newest first, unless another order is asked for."""
+        if self.order == "priority":
+            if self.filter == "decided":
+                last = select(func.max(Verdict.id)).where(Verdict.review_id == Review.id).scalar_subquery()
+                return query.order_by(last.desc())
+            return query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
+        if self.order in ("newest", "oldest"):
+            newest = self.order == "newest"
+            by = Review.captured_ns.desc() if newest else Review.captured_ns.asc()
+            return query.order_by(by, Review.id.desc() if newest else Review.id)
+        if self.order == "alike":
+            # What one camera saw one after the other.
+            host = select(Frame.edge_id).where(Frame.id == Review.frame_id).scalar_subquery()
+            return query.order_by(host, Review.captured_ns, Review.id)
+        # A frame without a box has no score and comes last either way.
+        score = select(Frame.top_score).where(Frame.id == Review.frame_id).scalar_subquery()
+        return query.order_by(
+            score.is_(None), score.desc() if self.order == "surest" else score.asc(), Review.id
+        )
+
+    def described(self) -> dict[str, Any]:
+        """What was asked for, in words that fit into the audit trail."""
+        asked = {"camera": self.edge_id, "class": self.label, "reason": self.rule and self.rule.value}
+        if self.scores != (0.0, 1.0):
+            asked["scores"] = f"{self.scores[0]} to {self.scores[1]}"
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def to_judge(self, limit: int) -> Select[Any]:
+        """The numbers of those that can be judged now, in order."""
+        ready = self.chosen(select(Review.id)).where(Review.state.in_(_DECIDABLE))
+        return self.ordered(ready).limit(limit)
+
+
+EVERY = ReviewChoice()
+
+
+def _choice(
+    filter: schema.Filter = "open",
+    order: Order = "priority",
+    camera: Annotated[str | None, Query(max_length=64)] = None,
+    label: Annotated[str | None, Query(max_length=64)] = None,
+    min_score: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    max_score: Annotated[float, Query(ge=0, le=1)] = 1.0,
+    reason: Rule | None = None,
+) -> ReviewChoice:
+    return ReviewChoice(filter, order, camera, label, (min_score, max_score), reason)
+
+
+Chosen = Annotated[ReviewChoice, Depends(_choice)]

@@ -1,0 +1,119 @@
+"""The part of the station's API that is about all frames, and about cameras."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from secondlook.cloud.catalogue import Catalogue, Rule, VerdictKind, ask_for_review
+from secondlook.cloud.decoding.files import media_type
+from secondlook.cloud.station import frames, queries, schema
+from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.station.frame_pictures import FramePictures
+from secondlook.shared.errors import BitstreamError, FrameNotFound, ModelError
+
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Instant = Annotated[datetime | None, Query(description="ISO 8601; without an offset, UTC.")]
+
+_NEIGHBOUR_SECONDS = 1.0
+_DAY_NS = 86_400 * 1_000_000_000
+
+
+def build_frame_router(
+    catalogue: Catalogue, pictures: FramePictures, *, now_ns: Callable[[], int]
+) -> APIRouter:
+    """Routes below /api/frames and /api/cameras; ``now_ns`` tells the time in Unix nanoseconds."""
+    router = APIRouter(prefix="/api", route_class=GuardedRoute)
+    _add_frames(router, catalogue, pictures, now_ns=now_ns)
+    _add_cameras(router, catalogue, now_ns=now_ns)
+    return router
+
+
+def _add_frames(
+    router: APIRouter, catalogue: Catalogue, pictures: FramePictures, *, now_ns: Callable[[], int]
+) -> None:
+    @router.get("/frames")
+    def search(
+        camera: Annotated[str | None, Query(max_length=64)] = None,
+        label: Annotated[str | None, Query(max_length=64)] = None,
+        min_score: Annotated[float, Query(ge=0, le=1)] = 0.0,
+        max_score: Annotated[float, Query(ge=0, le=1)] = 1.0,
+        since: Instant = None,
+        until: Instant = None,
+        verdict: VerdictKind | None = None,
+        reason: Rule | None = None,
+        before: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 60,
+    ) -> schema.FramePage:
+        """All stored frames, the latest first; `before` is the `next` of the page before."""
+        search = frames.FrameSearch(
+            edge_id=camera,
+            label=label,
+            scores=(min_score, max_score),
+            since_ns=schema.nanoseconds(since, 0),
+            until_ns=schema.nanoseconds(until, 2**63 - 1),
+            verdict=verdict,
+            rule=reason,
+            before=frames.parse_cursor(before),
+        )
+        return frames.find_frames(catalogue, search, limit=limit)
+
+    @router.get("/frames/{frame_id}")
+    def frame(frame_id: Id) -> schema.FrameDetail:
+        """One frame, and what was found in it."""
+        return frames.frame_detail(catalogue, frame_id)
+
+    @router.get("/frames/{frame_id}/neighbours")
+    def around(frame_id: Id) -> list[schema.Neighbour]:
+        """The frames one second before and after, itself too, in order of time."""
+        return frames.neighbours(catalogue, frame_id, seconds=_NEIGHBOUR_SECONDS)
+
+    @router.get("/frames/{frame_id}/thumb", response_class=Response)
+    def thumb(frame_id: Id) -> Response:
+        """A small picture of the base layer, WebP; its `X-Content-SHA256` may be named in a verdict."""
+        return _picture(pictures.thumb, frame_id)
+
+    @router.get("/frames/{frame_id}/base", response_class=Response)
+    def base(frame_id: Id) -> Response:
+        """The picture of the base layer, lossless."""
+        return _picture(pictures.base, frame_id)
+
+    @router.post("/frames/{frame_id}/review")
+    def ask(frame_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
+        """Have a frame reviewed that nobody asked for: its full quality is fetched, and it joins the queue."""
+        actor = schema.reviewer_of(body, caller)
+        return queries.review_detail(
+            catalogue, ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns())
+        )
+
+
+def _add_cameras(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], int]) -> None:
+    @router.get("/cameras")
+    def cameras() -> list[schema.CameraFacts]:
+        """Every camera host: its last frame, its rates over the last ten minutes of frames, what it dropped last."""
+        return frames.list_cameras(catalogue, now_ns=now_ns())
+
+    @router.get("/cameras/{edge_id}/timeline")
+    def timeline(
+        edge_id: Annotated[str, Path(max_length=64)], since: Instant = None, until: Instant = None
+    ) -> schema.Timeline:
+        """How many frames came and in how many something was found, in 96 slots; reviews; what was dropped.
+
+        Without `since` and `until`, the last 24 hours.
+        """
+        last = max(schema.nanoseconds(until, now_ns()), 1)
+        first = schema.nanoseconds(since, max(last - _DAY_NS, 0))
+        return frames.timeline(catalogue, edge_id, since_ns=min(first, last - 1), until_ns=last)
+
+
+def _picture(made: Callable[[int], bytes], frame_id: int) -> Response:
+    try:
+        data = made(frame_id)
+    except (BitstreamError, ModelError) as error:
+        raise FrameNotFound(f"the picture of frame {frame_id} cannot be made here: {error}") from error
+    headers = {"x-content-sha256": hashlib.sha256(data).hexdigest()}
+    return Response(data, media_type=media_type(data), headers=headers)

@@ -1,0 +1,81 @@
+// Every camera: its last picture, how it does, and the last day as a line.
+
+import * as api from "./api.js";
+import { BASE } from "./base.js";
+import { thumbnail } from "./listing.js";
+import { duration, element, when } from "./panels.js";
+
+const QUIET_SECONDS = 120; // a camera that has sent nothing for so long stands out
+const SVG = "http://www.w3.org/2000/svg";
+
+const rate = (bits) =>
+  bits === null ? "–" : bits < 1000 ? `${Math.round(bits)} bit/s` : bits < 1e6 ? `${(bits / 1000).toFixed(1)} kbit/s` : `${(bits / 1e6).toFixed(2)} Mbit/s`;
+
+function svg(name, attributes) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+}
+
+// Frames as bars (those with a detection in front), reviews as dots below them, what was dropped as marks above.
+function drawTimeline(line) {
+  const { slots, reviews, dropped } = line;
+  const most = Math.max(1, ...slots.map((slot) => slot.frames));
+  const width = slots.length * 4;
+  const drawing = svg("svg", { viewBox: `0 0 ${width} 40`, class: "timeline", role: "img", preserveAspectRatio: "none" });
+  const sent = slots.reduce((sum, slot) => sum + slot.frames, 0);
+  const empty = slots.filter((slot) => slot.frames === 0).length;
+  const lost = dropped.reduce((sum, one) => sum + one.frames, 0);
+  drawing.setAttribute("aria-label", `Last day: ${sent} frames, ${empty} of ${slots.length} quarters of an hour without any, ${lost} dropped, ${reviews.length} reviews`);
+  const at = (iso) => ((Date.parse(iso) - Date.parse(line.since)) / (Date.parse(line.until) - Date.parse(line.since))) * width;
+  slots.forEach((slot, x) => {
+    const bar = (count, name) => {
+      const height = Math.max((count / most) * 26, count ? 2 : 0);
+      drawing.append(svg("rect", { x: x * 4, y: 32 - height, width: 3, height, class: name }));
+    };
+    if (slot.frames === 0) drawing.append(svg("rect", { x: x * 4, y: 30, width: 3, height: 2, class: "gap" }));
+    bar(slot.frames, "sent");
+    bar(slot.found, "found");
+  });
+  for (const review of reviews) drawing.append(svg("rect", { x: at(review.at) - 1, y: 34, width: 3, height: 5, class: `review is-${review.state}` }));
+  for (const one of dropped) drawing.append(svg("rect", { x: at(one.at) - 1, y: 0, width: 3, height: 4, class: "dropped" }));
+  return drawing;
+}
+
+export class CamerasPage {
+  constructor(container) {
+    this.container = container;
+  }
+
+  async show() {
+    try {
+      const cameras = await api.getCameras();
+      this.container.replaceChildren(...cameras.map((camera) => this.#card(camera)));
+      if (!cameras.length) this.container.append(element("li", { className: "queue-empty", text: "No camera has sent a frame yet." }));
+    } catch (error) {
+      this.container.replaceChildren(element("li", { className: "queue-empty", text: `The cameras did not come: ${error.message}` }));
+    }
+  }
+
+  #card(camera) {
+    const quiet = camera.silent_seconds > QUIET_SECONDS;
+    const card = element("li", { className: `camera ${quiet ? "is-quiet" : ""}` });
+    const picture = camera.last_frame === null ? element("span", { className: "thumb" }) : thumbnail(camera.last_frame);
+    const list = element("dl", { className: "pairs" });
+    const fact = (term, text, className = "") => list.append(element("dt", { text: term }), element("dd", { text, className }));
+    fact("State", quiet ? `silent for ${duration(camera.silent_seconds)}` : "sending", quiet ? "warning" : "state is-ready");
+    fact("Last seen", when(camera.last_seen));
+    fact("Frames", camera.frames_per_second === null ? "–" : `${camera.frames_per_second.toFixed(2)} a second`);
+    fact("Base layers", rate(camera.base_bits_per_second));
+    fact("Full quality", rate(camera.fetched_bits_per_second));
+    const offset = camera.clock_offset_seconds;
+    fact("Clock", offset === null ? "–" : Math.abs(offset) <= 2 ? "right" : `off by ${duration(Math.abs(offset))}`, offset !== null && Math.abs(offset) > 2 ? "warning" : "");
+    fact("Open reviews", String(camera.open_reviews));
+    const dropped = camera.last_dropped;
+    fact("Dropped last", dropped ? `${dropped.frames} frames, ${when(dropped.at)}: ${dropped.reason}` : "nothing", dropped ? "warning" : "");
+    const frames = element("a", { href: `${BASE}frames?camera=${encodeURIComponent(camera.edge_id)}`, "data-link": "", text: "Its frames" });
+    card.append(picture, element("div", {}, element("h3", { text: camera.camera || camera.edge_id }), element("p", { className: "soft", text: camera.edge_id }), list, frames));
+    api.getTimeline(camera.edge_id).then((line) => card.append(drawTimeline(line)), () => null);
+    return card;
+  }
+}

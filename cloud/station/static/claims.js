@@ -1,0 +1,82 @@
+// Which frame this page has for itself. The station hands one out for a while; this keeps it while the page is open.
+
+import * as api from "./api.js";
+
+const newTab = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export class Claims {
+  // `reviewer()` -> the name claims are made in; `judged()` -> the frames whose verdict is on its way;
+  // `lost()` is called when the open frame is not ours any more.
+  constructor(reviewer, judged, lost) {
+    this.reviewer = reviewer;
+    this.judged = judged;
+    this.lost = lost;
+    this.tab = newTab();
+    this.line = Promise.resolve(); // one request after the other: each frees what the one before took
+    this.asked = new Map(); // review id -> promise of { id, holder }, the holder null where it is ours
+    this.current = null; // the frame that is ours
+    this.timer = null;
+    addEventListener("pagehide", () => this.release(true));
+    addEventListener("pageshow", (event) => event.persisted && this.lost());
+  }
+
+  // Take a frame, or, with a `choice`, the next free one of that list. -> { id, holder }: which frame is meant, and who
+  // else has it. Where the station is away the frame is taken as free: its verdict tells later whether it was.
+  take(id, choice = null) {
+    this.current = id;
+    this.line = this.line.then(() => this.#take(id, choice));
+    this.asked.set(id, this.line);
+    return this.line;
+  }
+
+  async #take(id, choice) {
+    if (this.current !== id && !this.judged().includes(id)) return { id, holder: null }; // passed by already
+    try {
+      const claim = await api.claimReview({ ...this.#claimant(), review_id: id, or_next: choice !== null, keep: this.judged() }, choice);
+      const got = claim?.review_id ?? null;
+      if (claim) this.#keep(claim.seconds * 250); // three more may fail on their way
+      if (this.current === id) this.current = got;
+      if (got !== null) this.asked.set(got, Promise.resolve({ id: got, holder: null }));
+      if (got !== id) return { id: got, holder: "another reviewer" };
+    } catch (error) {
+      if (error.status === 409 && error.body?.holder) {
+        if (this.current === id) this.current = null;
+        return { id, holder: error.body.holder };
+      }
+    }
+    return { id, holder: null };
+  }
+
+  // Who else has a frame for which a verdict is about to be sent; null where nobody has.
+  async holderOf(id) {
+    return (await this.asked.get(id))?.holder ?? null;
+  }
+
+  release(leaving = false) {
+    const id = this.current;
+    this.current = null;
+    if (id === null) return;
+    const release = () => api.releaseClaim(id, this.#claimant(), leaving).catch(() => null); // else it runs out
+    if (leaving) void release();
+    else this.line = this.line.then(release);
+  }
+
+  #claimant = () => ({ reviewer: this.reviewer(), tab: this.tab });
+
+  #keep(pause) {
+    clearInterval(this.timer);
+    this.timer = setInterval(() => void this.#renew(), pause);
+  }
+
+  async #renew() {
+    const id = this.current;
+    if (id === null) return;
+    try {
+      await api.renewClaim(id, this.#claimant());
+    } catch (error) {
+      if (error.status !== 409 || this.current !== id) return; // away for now: the next one may come through
+      this.current = null;
+      this.lost();
+    }
+  }
+}

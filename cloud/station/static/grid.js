@@ -1,0 +1,124 @@
+// Many frames that are alike, judged at once: all of them but those that were clicked. Each verdict is on the small
+// picture that was on the screen, whose hash it names.
+
+import * as api from "./api.js";
+import { Choice, whatIsIn } from "./listing.js";
+import { element, when } from "./panels.js";
+import { VERDICT_WORDS } from "./state.js";
+
+const SHOWN = 20;
+const byId = (id) => document.getElementById(id);
+
+export class GridPage {
+  // `on`: go, tell, reviewer, mayJudge; `claims`: those of this page.
+  constructor(claims, on) {
+    this.claims = claims;
+    this.on = on;
+    this.turn = 0;
+    this.tiles = []; // { row, sha256, left, button }
+    this.choice = new Choice(byId("grid-search"), (search) => on.go({ page: "grid", id: null }, search));
+    byId("grid-confirm").addEventListener("click", () => void this.#judge((row) => (row.labels.length ? "confirm" : "no_object")));
+    byId("grid-reject").addEventListener("click", () => void this.#judge((row) => (row.labels.length ? "reject" : "incomplete")));
+  }
+
+  async show(search) {
+    if (!this.offered) {
+      const [cameras, station] = await Promise.all([api.getCameras(), api.getStation()]);
+      this.choice.offer("camera", cameras.map((one) => [one.edge_id, one.camera || one.edge_id]));
+      this.choice.offer("label", station.labels.map((label) => [label, label]));
+      this.offered = true;
+    }
+    this.choice.fill(search);
+    await this.#load();
+  }
+
+  async #load() {
+    const turn = ++this.turn;
+    const list = byId("grid");
+    try {
+      const { order = "alike", ...rest } = this.choice.values;
+      const { reviews, total } = await api.getReviews({ filter: "ready", order, ...rest }, SHOWN);
+      if (turn !== this.turn) return;
+      this.tiles = reviews.map((row) => this.#tile(row));
+      list.replaceChildren(...this.tiles.map((tile) => element("li", {}, tile.button)));
+      if (!reviews.length) list.append(element("li", { className: "queue-empty", text: "No ready frame is like that." }));
+      this.total = total;
+      this.#count();
+    } catch (error) {
+      list.replaceChildren(element("li", { className: "queue-empty", text: `The frames did not come: ${error.message}` }));
+    }
+  }
+
+  #tile(row) {
+    const canvas = element("canvas", { className: "thumb" });
+    const button = element("button", { className: "tile", "aria-pressed": "false" });
+    const note = element("span", { className: "tile-state" });
+    button.append(canvas, element("b", { text: whatIsIn(row) }), element("span", { text: `${row.camera || row.edge_id} · ${row.reason}` }), element("time", { text: when(row.captured_at) }), note);
+    const tile = { row, sha256: null, left: false, button, note };
+    button.addEventListener("click", () => {
+      tile.left = !tile.left;
+      button.setAttribute("aria-pressed", String(tile.left));
+      note.textContent = tile.left ? "left for a closer look" : "";
+      this.#count();
+    });
+    this.#paint(tile, canvas);
+    return tile;
+  }
+
+  async #paint(tile, canvas) {
+    try {
+      const { bitmap, sha256 } = await api.getThumb(tile.row.frame_id);
+      canvas.width = bitmap.width;
+      canvas.height = bitmap.height;
+      canvas.getContext("2d").drawImage(bitmap, 0, 0);
+      tile.sha256 = sha256;
+    } catch {
+      tile.note.textContent = "no picture: not judged here";
+    }
+    this.#count();
+  }
+
+  #chosen = () => this.tiles.filter((tile) => !tile.left && tile.sha256 !== null);
+
+  #count() {
+    const count = this.#chosen().length;
+    const empty = this.tiles.length > 0 && this.tiles.every((tile) => !tile.row.labels.length);
+    byId("grid-count").textContent = this.tiles.length ? `${this.tiles.length} of ${this.total}; click those that differ` : "";
+    byId("grid-confirm").textContent = `${empty ? "Nothing here" : "Confirm"}: ${count}`;
+    byId("grid-reject").textContent = `${empty ? "Something is missing" : "Reject"}: ${count}`;
+    for (const id of ["grid-confirm", "grid-reject"]) byId(id).disabled = count === 0 || !this.on.mayJudge();
+  }
+
+  async #judge(verdictOn) {
+    const chosen = this.#chosen();
+    for (const id of ["grid-confirm", "grid-reject"]) byId(id).disabled = true;
+    let stored = 0;
+    for (const tile of chosen) {
+      const problem = await this.#give(tile, verdictOn(tile.row));
+      if (problem === null) stored += 1;
+      else {
+        tile.note.textContent = problem;
+        tile.left = true;
+      }
+    }
+    const left = this.tiles.length - stored;
+    this.on.tell(`${stored} judged${left ? `, ${left} left for a closer look` : ""}`);
+    if (stored) await this.#load();
+    else this.#count();
+  }
+
+  // -> what went wrong, or null. Whoever has the frame open keeps it.
+  async #give({ row, sha256 }, verdict) {
+    const reviewer = this.on.reviewer();
+    const body = { reviewer, verdict, shown_sha256: sha256, seen_verdict_id: 0 };
+    try {
+      await api.claimReview({ reviewer, tab: this.claims.tab, review_id: row.id }, null);
+      await api.postVerdict(row.id, { ...body, idempotency_key: `grid.${row.id}.${row.stamp}.${verdict}`.slice(0, 64) });
+      return null;
+    } catch (error) {
+      if (error.body?.conflict) return VERDICT_WORDS[error.body.conflict.verdict];
+      return error.message;
+    }
+  }
+}
+

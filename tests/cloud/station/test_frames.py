@@ -1,0 +1,207 @@
+"""All frames by the API: pages, searches, pictures, neighbours, cameras; and how long lists of a million take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue.schema import table_of
+from secondlook.cloud.decoding.files import pixels
+from secondlook.cloud.station import frames
+from secondlook.cloud.station.app import create_app
+from secondlook.cloud.storage.blobs import base_key, open_blobs
+from secondlook.shared.codec import load_codec
+from secondlook.shared.detection import Detection
+from secondlook.shared.packet import FrameInfo
+from tests.cloud.station.seed import BOOT, SECOND, START, drawn_scene
+from tests.cloud.station.server import client_of
+
+LIST_MS = 200
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[httpx.Client]:
+    """Forty frames of two camera hosts, five a second, every fifth with a dog; frame 3 is under review."""
+    url = f"sqlite:///{tmp_path}/catalogue.db"
+    catalogue, blobs = cat.open_catalogue(url), open_blobs(str(tmp_path / "blobs"))
+    codec = load_codec(threads=1)
+    base = codec.encode(drawn_scene(1).image, base_quality=20, quality=45).layers.base
+    for seq in range(40):
+        edge_id = ("gate", "yard")[seq % 2]
+        info = FrameInfo(BOOT, seq, START + seq * SECOND // 5, 320, 192, None, 900)
+        frame = cat.NewFrame(edge_id, edge_id.title(), START, info, base_key(edge_id, BOOT, seq), len(base))
+        blobs.put(frame.base_blob, base)
+        found = (
+            [Detection("dog" if seq % 5 == 0 else "car", seq / 100, (1.0, 1.0, 9.0, 9.0))] if seq % 4 else []
+        )
+        reasons = [cat.NewReview("audit sample", 1, rule=cat.Rule.AUDIT)] if seq == 3 else []
+        cat.store_frame(catalogue, frame, found, detector="tiny", reasons=reasons, now_ns=START)
+    dropped = cat.FrameTombstone("gate", BOOT, 100, 104, "the spool was full", START + SECOND)
+    cat.store_tombstones(catalogue, [dropped])
+    catalogue.close()
+    app = create_app(catalogue_url=url, blobs_url=str(tmp_path / "blobs"), now_ns=lambda: START + 60 * SECOND)
+    with client_of(app) as client:
+        yield client
+
+
+def found(client: httpx.Client, **query: Any) -> list[int]:
+    """Numbers, over all pages."""
+    numbers: list[int] = []
+    before: dict[str, Any] = {}
+    while True:
+        page = client.get("/api/frames", params={**query, **before, "limit": 7}).json()
+        numbers += [frame["id"] for frame in page["frames"]]
+        if page["next"] is None:
+            return numbers
+        before = {"before": page["next"]}
+
+
+def test_pages_hold_each_frame_once_in_order(client: httpx.Client) -> None:
+    assert found(client) == list(range(40, 0, -1))
+    assert found(client, camera="yard") == list(range(40, 0, -2))
+    # Frame n has the sequence n - 1, and nothing was found where that divides by four.
+    assert found(client, label="dog") == [36, 31, 26, 16, 11, 6]
+    assert found(client, label="dog", camera="gate", min_score=0.2) == [31]
+    assert found(client, min_score=0.3) == [40, 39, 38, 36, 35, 34, 32, 31]
+    assert found(client, since="2026-09-21T14:13:26+00:00") == list(range(40, 30, -1))
+    assert found(client, until="2026-09-21T14:13:20.400000Z") == [3, 2, 1]
+    assert found(client, reason="audit") == [4] and found(client, verdict="confirm") == []
+    assert client.get("/api/frames", params={"before": "x"}).status_code == 422
+
+
+def test_pictures_are_decoded_when_they_are_asked_for(client: httpx.Client, tmp_path: Path) -> None:
+    base = client.get("/api/frames/5/base")
+    assert base.headers["content-type"] == "image/webp" and pixels(base.content).shape == (192, 320, 3)
+    expected = load_codec(threads=1).decode_base(
+        open_blobs(str(tmp_path / "blobs")).get(base_key("gate", BOOT, 4))
+    )
+    assert np.array_equal(pixels(base.content), expected)
+    small = client.get("/api/frames/5/thumb")
+    assert small.status_code == 200 and (tmp_path / "blobs/thumb/gate" / BOOT / "4.webp").is_file()
+    (tmp_path / "blobs/base/yard" / BOOT / "5.slk").write_bytes(b"damaged")
+    refused = client.get("/api/frames/6/base")
+    assert refused.status_code == 404 and "cannot be made here" in refused.json()["detail"]
+    assert client.get("/api/frames/99/thumb").status_code == 404
+
+
+def test_one_second_around(client: httpx.Client) -> None:
+    around = client.get("/api/frames/21/neighbours").json()
+    assert [one["id"] for one in around] == [17, 19, 21, 23, 25]
+    assert [one["seconds"] for one in around] == [-0.8, -0.4, 0.0, 0.4, 0.8]
+
+
+def test_any_frame_can_be_asked_for(client: httpx.Client) -> None:
+    body = {"reviewer": "Ann"}
+    review = client.post("/api/frames/8/review", json=body).json()
+    assert (review["frame"]["id"], review["state"], review["reason"]) == (8, "due", "asked for by Ann")
+    again = client.post("/api/frames/8/review", json=body).json()
+    assert again["id"] == review["id"]
+    assert client.get("/api/frames/8").json()["review_id"] == review["id"]
+    assert client.post("/api/frames/99/review", json=body).status_code == 404
+    assert client.get("/api/history").json()["entries"][0]["actor"] == "Ann"
+
+
+def test_cameras_say_how_they_do(client: httpx.Client) -> None:
+    gate, yard = client.get("/api/cameras").json()
+    assert (gate["edge_id"], gate["camera"], gate["last_frame"]) == ("gate", "Gate", 39)
+    assert abs(gate["frames_per_second"] - 2.5) < 0.01 and gate["base_bits_per_second"] > 1000
+    assert gate["last_dropped"]["frames"] == 5 and gate["last_dropped"]["reason"] == "the spool was full"
+    assert yard["last_dropped"] is None and yard["open_reviews"] == 1 and gate["silent_seconds"] == 60
+    line = client.get("/api/cameras/gate/timeline", params={"since": "2026-09-21T14:13:20Z"}).json()
+    assert sum(slot["frames"] for slot in line["slots"]) == 20
+    assert sum(slot["found"] for slot in line["slots"]) == 10 and line["dropped"][0]["frames"] == 5
+    assert client.get("/api/cameras/yard/timeline").json()["reviews"][0]["state"] == "due"
+
+
+def test_preferences_are_kept_for_each_person(client: httpx.Client) -> None:
+    assert client.get("/api/preferences", params={"reviewer": "Ann"}).json() == {"learned_filter": True}
+    client.post("/api/preferences", json={"reviewer": "Ann", "learned_filter": False})
+    assert client.get("/api/preferences", params={"reviewer": "Ann"}).json() == {"learned_filter": False}
+    assert client.get("/api/preferences", params={"reviewer": "Bea"}).json() == {"learned_filter": True}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # most of it fills the tables
+def test_lists_of_a_million_frames_answer_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/catalogue.db"
+    catalogue = cat.open_catalogue(url)
+    fill(catalogue, 1_000_000)
+    choices: dict[str, dict[str, Any]] = {
+        "all": {},
+        "deep": {"before": (START + 500 * SECOND, 500)},
+        "camera": {"edge_id": "edge-7"},
+        "class": {"label": "car"},
+        "rare class": {"label": "fox"},
+        "rare class of a camera": {"label": "fox", "edge_id": "edge-3"},
+        "score": {"scores": (0.99, 1.0)},
+        "no score": {"scores": (0.9999, 1.0)},
+        "camera and score": {"edge_id": "edge-7", "scores": (0.9999, 1.0)},
+        "verdict": {"verdict": cat.VerdictKind.CONFIRM},
+        "rare verdict": {"verdict": cat.VerdictKind.UNSURE},
+        "reason": {"rule": cat.Rule.AUDIT},
+        "rare reason": {"rule": cat.Rule.OPERATOR},
+    }
+    took = {}
+    for name, choice in choices.items():
+        search = frames.FrameSearch(**choice)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            frames.find_frames(catalogue, search, limit=60)
+            times.append((time.perf_counter() - start) * 1000)
+        took[name] = round(min(times), 1)
+    catalogue.close()
+    print(took)
+    assert max(took.values()) < LIST_MS, took
+
+
+def fill(catalogue: cat.Catalogue, count: int) -> None:
+    """So many frames of ten camera hosts, one in ten with a review and a verdict."""
+    frame = {
+        "boot_id": BOOT,
+        "width": 320,
+        "height": 192,
+        "base_blob": "b",
+        "base_bytes": 1,
+        "enhancement_bytes": 1,
+    }
+    box = {"x0": 1.0, "y0": 2.0, "x1": 30.0, "y1": 40.0, "detector": "tiny"}
+    with catalogue.writing() as session:
+        connection = session.connection()
+        hosts = [
+            {"edge_id": f"edge-{n}", "camera": "c", "first_seen_ns": 0, "last_seen_ns": 0} for n in range(10)
+        ]
+        connection.execute(table_of(cat.Camera).insert(), hosts)
+        for first in range(1, count + 1, 20_000):
+            rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+            for n in range(first, min(first + 20_000, count + 1)):
+                at, score = START + n * SECOND, n * 7919 % 9973 / 9974
+                times = {"captured_ns": at, "received_ns": at, "detected_ns": at}
+                own = {"id": n, "edge_id": f"edge-{n % 10}", "seq": n, "top_score": score}
+                rows[cat.Frame].append({**frame, **times, **own})
+                label = "fox" if n % 100_000 == 3 else ("car", "person")[n % 2]
+                rows[cat.DetectedBox].append(
+                    {**box, "frame_id": n, "label": label, "score": score, "captured_ns": at}
+                )
+                if n % 10 == 0:
+                    id_ = n // 10
+                    review = {"id": id_, "frame_id": n, "reason": "doubt", "priority": 1, "state": "decided"}
+                    rows[cat.Review].append({**review, "created_ns": at, "captured_ns": at})
+                    rule = "rule" if id_ == 5 else "audit" if id_ % 10 == 0 else "uncertain"
+                    reason = {"review_id": id_, "rule": rule, "reason": "r", "priority": 1, "decisive": True}
+                    rows[cat.Reason].append(reason)
+                    verdict = {"review_id": id_, "reviewer": "Ann", "note": "", "decided_ns": at}
+                    kind = "unsure" if id_ == 7 else "confirm"
+                    rows[cat.Verdict].append({**verdict, "verdict": kind, "shown_sha256": "0" * 64})
+            for kind, values in rows.items():
+                connection.execute(table_of(kind).insert(), values)
+
+
+KINDS = (cat.Frame, cat.DetectedBox, cat.Review, cat.Reason, cat.Verdict)
