@@ -586,9 +586,8 @@ class Intake:
         self._stalled_until = now + self._limits.stall_seconds
 
     def _too_fast(self, sender: str, now: float) -> list[Packet]:
-        if not self._rates.may_tell(sender, now):
-            return []
-        return [self._fault("too-fast", f"{sender or 'this host'} sends more than it may", now)]
+        text = f"{sender or 'this host'} sends more than it may"
+        return [self._fault("too-fast", text, now)] if self._rates.may_tell(sender, now) else []
 
     def _fault(self, code: str, text: str, now: float) -> Fault:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]

@@ -47,6 +47,8 @@ class OlderCopy:
         for name in self._fleet.names:
             if name not in EDGES:
                 self._fleet.halt(name)
+        # All start at once then, and who finds no database yet ends with an error, to be started again.
+        self._fleet.excused |= {name for name in self._fleet.names if name not in EDGES}
         for name in _FILES:
             if (self._folder / name).exists():
                 for ending in ("", "-wal", "-shm"):

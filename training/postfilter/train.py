@@ -46,6 +46,7 @@ from secondlook.training.models.pair import load_torch_codec
 from secondlook.training.postfilter.model import PostFilter, lengthen
 from secondlook.training.postfilter.pictures import Teach, code_ahead, draw, through_codec
 from secondlook.training.postfilter.quick import QuickFilter
+from secondlook.training.stopping import SaveClock, StopSignals
 
 SIZES = {
     "rrdb-l1": {"unshuffle": 1, "features": 64, "growth": 32},
@@ -64,7 +65,7 @@ WARM_UP_STEPS = 300  # until Adam knows how much each gradient varies
 LR_END_SHARE = 0.025  # of the learning rate, where the cosine ends
 CODING_SHARE = 0.2  # of a run's minutes, at most, in which pictures are coded
 WHOLE = 3  # thirds of a patch's side
-PAUSE_SECONDS = 60.0  # between two checkpoints, each with figures on the validation images
+PAUSE_SECONDS = 60.0  # between two looks at the validation images
 
 # (refined, decoded, original) float[B,3,H,W], errors of their whole pictures float[B], and at how many thirds of the
 # side a detector sees them -> float[]
@@ -252,14 +253,7 @@ def train(
     net = build(name, work, config.layer) if start_from is None else fresh(name)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = adam(net, config.lr, device)
-    step = first = 0
-    if resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        net.load_state_dict(state["model"])
-        restore(optimiser, state["optimiser"])
-        step = first = state["step"]
-    elif start_from is not None:
-        net.load_state_dict(load_weights(start_from))
+    step = first = begin(net, optimiser, checkpoint if resume else None, start_from)
     side = config.patch or (48 if net.unshuffle == 1 and config.loss == "mse" else 96)
     start = time.monotonic()
     pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
@@ -272,25 +266,42 @@ def train(
     draws = read_ahead(lambda: draw(coded, config.batch, side, rng), device)
     advance = Recorded(stepper(net, optimiser, loss_of), device)
 
-    def keep() -> None:
+    def tell() -> None:
         print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
-        save(checkpoint, net, optimiser, step, config)
 
-    mean, kept = torch.zeros((), device=device), time.monotonic()
-    while step == first or spent() < 1:
-        set_rate(optimiser, config.lr * rate_share(spent(), step - first))
-        drawn = next(draws)
-        ratio = advance(drawn.thirds if config.loss == "features" else WHOLE, *drawn[:-1])["ratio"]
-        step += 1
-        mean = mean + (0.02 if step > first + 1 else 1.0) * (ratio - mean)
-        if step % 50 == 0:
-            print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
-        if time.monotonic() - kept >= PAUSE_SECONDS:
-            keep()
-            kept = time.monotonic()
-    draws.close()
-    keep()
+    mean, clock, telling = torch.zeros((), device=device), SaveClock(), SaveClock(PAUSE_SECONDS)
+    with StopSignals() as stop:
+        while (step == first or spent() < 1) and stop.asked is None:
+            set_rate(optimiser, config.lr * rate_share(spent(), step - first))
+            drawn = next(draws)
+            ratio = advance(drawn.thirds if config.loss == "features" else WHOLE, *drawn[:-1])["ratio"]
+            step += 1
+            mean = mean + (0.02 if step > first + 1 else 1.0) * (ratio - mean)
+            if step % 50 == 0:
+                print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
+            if clock.is_due():
+                save(checkpoint, net, optimiser, step, config)
+            if telling.is_due():
+                tell()
+        draws.close()
+        save(checkpoint, net, optimiser, step, config)
+        stop.end(checkpoint, step)
+    tell()
     return checkpoint
+
+
+def begin(
+    net: AnyFilter, optimiser: torch.optim.Optimizer, checkpoint: Path | None, start_from: Path | None
+) -> int:
+    """Load a checkpoint, where there is one, else the weights of a model folder, if given. -> steps taken so far."""
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        net.load_state_dict(state["model"])
+        restore(optimiser, state["optimiser"])
+        return int(state["step"])
+    if start_from is not None:
+        net.load_state_dict(load_weights(start_from))
+    return 0
 
 
 def share_spent(start: float, minutes: float) -> float:
