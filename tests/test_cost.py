@@ -161,7 +161,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     )
     return {
         "packet": Reader(parse_header, [HELLO, ACK], MSGPACK, 20, most=2 * MAX_HEADER_BYTES),
-        "broker request": Reader(lambda data: broker._open(data, "w"), [LEASE], MSGPACK, 20),
+        "broker request": Reader(broker._open, [LEASE], MSGPACK, 20),
         "bitstream": Reader(bitstream.parse, layers, (b"\xff", b"\x00"), 2),
         "manifest": Reader(read_manifest(folder), [manifest], JSON, 10),
         "onnx file": Reader(has_external_data, [graph], protobuf, 50),
