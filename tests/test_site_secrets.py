@@ -265,12 +265,12 @@ def test_each_role_can_do_its_work_and_no_more(database: Database, tmp_path: Pat
     scene = drawn_scene(0)
     first = last_review(database) + 1
     for index in range(2):
-        seed._store(worker, blobs, index, scene, priority=200 - index)
+        seed._store(worker, blobs, index, scene, seed.START, priority=200 - index)
     dropped = FrameTombstone(
         edge_id="gate-north", boot_id=seed.BOOT, first_seq=5, last_seq=9, reason="x", received_ns=1
     )
     store_tombstones(worker, [dropped])
-    seed._store(worker, blobs, 6, scene, priority=9)  # which cuts the tombstone
+    seed._store(worker, blobs, 6, scene, seed.START, priority=9)  # which cuts the tombstone
     seed._work(refiner, blobs, first, scene, "ready")
     seed._work(refiner, blobs, first + 1, scene, "expired")
     leased = lease_due_review(refiner, "r", lease_seconds=9, now_ns=seed.START)
@@ -316,7 +316,7 @@ def test_the_stations_role_appends_to_the_audit_trail_and_never_changes_it(
 ) -> None:
     owner = open_catalogue(database.url("owner"))
     blobs = open_blobs(str(tmp_path / "blobs"))
-    seed._store(owner, blobs, 20, drawn_scene(0), priority=260)
+    seed._store(owner, blobs, 20, drawn_scene(0), seed.START, priority=260)
     review_id = last_review(database)
     seed._work(owner, blobs, review_id, drawn_scene(0), "ready")
     owner.close()
@@ -360,7 +360,7 @@ def test_the_stations_role_appends_to_the_audit_trail_and_never_changes_it(
 def test_the_role_of_retention_deletes_and_changes_nothing(database: Database, tmp_path: Path) -> None:
     owner, blobs = open_catalogue(database.url("owner")), open_blobs(str(tmp_path / "blobs"))
     scene = drawn_scene(0)
-    seed._store(owner, blobs, 30, scene, priority=300)
+    seed._store(owner, blobs, 30, scene, seed.START, priority=300)
     review_id = last_review(database)
     seed._work(owner, blobs, review_id, scene, "ready")
     with owner.reading() as session:

@@ -60,7 +60,7 @@ def test_the_enhanced_picture_is_shown_before_the_refined_one(site: Site) -> Non
     def look() -> None:
         review = site.review()
         seen.append((review.state.value, review.enhanced_image, review.refined_image))
-        shown = site.blobs.get("image/1/enhanced.png")
+        shown = site.blobs.get("image/1/enhanced.webp")
         assert review.shown_sha256 == hashlib.sha256(shown).hexdigest()
 
     site.refiner.postfilter = Slow(look)
@@ -70,7 +70,7 @@ def test_the_enhanced_picture_is_shown_before_the_refined_one(site: Site) -> Non
     assert states(site) == [("leased", True, False, False)]
     site.answer({0: grey(5)})
     assert site.refiner.step() == 1
-    assert seen == [("leased", "image/1/enhanced.png", None)]
+    assert seen == [("leased", "image/1/enhanced.webp", None)]
     assert states(site) == [("ready", True, True, True)]
     assert site.review().shown_sha256 != site.review().enhanced_image
 

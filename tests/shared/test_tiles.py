@@ -171,7 +171,7 @@ def test_sigma_indexes_follow_from_the_symbols_of_all_tiles(codec, monkeypatch):
     image = pad(photo(250, 400, seed=5))[None]
     for side in (tiles.SIDE, SIDE):
         monkeypatch.setattr(codec_module, "SIDE", side)
-        coded = codec._code(image, 20, 45, None)
+        coded = codec._code(image, 20, 45, None, None)
         for name, indexes in codec._indexes(coded, 20, 45).items():
             assert np.array_equal(coded[name], indexes)
 
