@@ -55,7 +55,7 @@ unit: setup ## the tests that start nothing, in JOBS processes: about a minute
 test: check ## check, then every test but those marked slow or chaos; JOBS=4 in four processes, on a machine that has them
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-coverage: setup ## unit with branches counted; fails below the floor in pyproject.toml
+coverage: setup ## unit with branches counted, and a table of what no test runs
 	$(BIN)/python -m pytest -m "not slow and not chaos and not process" --cov --cov-report=term $(PARALLEL) $(ARGS)
 
 faults: setup ## the tests marked chaos: a few rounds of faults on each set of stores
