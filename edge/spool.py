@@ -23,7 +23,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -118,11 +118,10 @@ class Spool:
         private_database(self._path)
         with named_errors(self._path):
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._db.close)
                 self._open(now_ns)
-            except BaseException:
-                self._db.close()
-                raise
+                undo.pop_all()
 
     def _open(self, now_ns: int) -> None:
         prepare(self._db, busy_seconds=_BUSY_SECONDS)
@@ -167,28 +166,36 @@ class Spool:
         """Store frames of this boot, in order, in one durable commit. Returns how many frames were dropped
         for them (older ones or some of them, by policy), each now under a tombstone; and so are those that
         could not be stored right `before`, and those that were passed over, which do not count."""
-        state = self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key
-        try:
-            with self._lock, named_errors(self._path), immediate(self._db):
-                self._advance(now_ns)
-                dropped = self._drop_aged()
-                if before is not None:
-                    self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
-                    self._lost_key(before.key_seq)
-                for frame in frames:
-                    if isinstance(frame, PassedOver):
-                        self._bury(self._boot, frame.first_seq, frame.last_seq, frame.reason)
-                    else:
-                        dropped += self._put(frame)
-                last = frames[-1].last_seq if frames else -1 if before is None else before.last_seq
-                self._db.execute(
-                    "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
-                )
-        except BaseException:
-            # The transaction was rolled back.
-            self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key = state
-            raise
+        with self._changing():
+            self._advance(now_ns)
+            dropped = self._drop_aged()
+            if before is not None:
+                self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
+                self._lost_key(before.key_seq)
+            for frame in frames:
+                if isinstance(frame, PassedOver):
+                    self._bury(self._boot, frame.first_seq, frame.last_seq, frame.reason)
+                else:
+                    dropped += self._put(frame)
+            last = frames[-1].last_seq if frames else -1 if before is None else before.last_seq
+            self._db.execute(
+                "UPDATE boots SET next_seq = max(next_seq, ?) WHERE number = ?", (last + 1, self._boot)
+            )
         return dropped
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One durable transaction. Where it is rolled back, what is counted beside the tables goes back with it."""
+        with self._lock, ExitStack() as undo:
+            undo.callback(
+                self._recall, (self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key)
+            )
+            with named_errors(self._path), immediate(self._db):
+                yield
+            undo.pop_all()
+
+    def _recall(self, counts: tuple[int, tuple[int, int], int, int, int | None]) -> None:
+        self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key = counts
 
     def _put(self, frame: SpooledFrame) -> int:
         if len(frame.base) > MAX_BASE_BYTES or len(frame.enhancement) > MAX_ENHANCEMENT_BYTES:
@@ -227,19 +234,14 @@ class Spool:
 
         They go under tombstones with the reason `behind`. Returns how many frames were dropped.
         """
-        state = self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key
-        try:
-            with self._lock, named_errors(self._path), immediate(self._db):
-                self._advance(now_ns)
-                dropped, least = 0, self._waiting[1] - base_bytes
-                while self._waiting[1] > least:
-                    row = self._first("boot, seq", "safe = 0")
-                    if row is None:
-                        break
-                    dropped += self._drop(row[0], row[1], "behind")[1]
-        except BaseException:
-            self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key = state
-            raise
+        with self._changing():
+            self._advance(now_ns)
+            dropped, least = 0, self._waiting[1] - base_bytes
+            while self._waiting[1] > least:
+                row = self._first("boot, seq", "safe = 0")
+                if row is None:
+                    break
+                dropped += self._drop(row[0], row[1], "behind")[1]
         return dropped
 
     def _wait(self, frames: int, base_bytes: int) -> None:
@@ -411,16 +413,12 @@ class Spool:
 
     def mark_safe(self, news: Sequence[Safe]) -> int:
         """Take in what the gateway holds durably; returns how many frames became safe by it."""
-        with self._lock, named_errors(self._path), immediate(self._db):
-            marked, waiting = 0, self._waiting
-            try:
-                for safe in news:
-                    for first, last in ((0, safe.cumulative), *safe.selective):
-                        marked += self._mark(safe.boot_id, first, last)
-            except BaseException:
-                self._waiting = waiting
-                raise
-            return marked
+        marked = 0
+        with self._changing():
+            for safe in news:
+                for first, last in ((0, safe.cumulative), *safe.selective):
+                    marked += self._mark(safe.boot_id, first, last)
+        return marked
 
     def _mark(self, boot_id: str, first: int, last: int) -> int:
         boot = self._number(boot_id)

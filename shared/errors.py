@@ -62,6 +62,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── PasswordTooWeak         a new password is too short or too plain
     │   ├── LoginRefused            name or password is wrong
     │   └── TooManyAttempts         too many wrong passwords for one name from one address, or from one address
+    ├── Unforeseen                  foreign code raised what nobody foresaw; the cause is named and chained
     ├── EncoderFailed               a video encoder cannot be opened, or hands out what it should not
     ├── DetectorError               detector weights are absent or not of a known layout
     ├── DeviceUnavailable           a GPU that was asked for is not there, or fails
@@ -334,6 +335,10 @@ class TooManyAttempts(AccountError):
     def __init__(self, wait_seconds: int) -> None:
         super().__init__(f"too many attempts; try again in {wait_seconds} s")
         self.wait_seconds = wait_seconds
+
+
+class Unforeseen(SecondlookError):
+    pass
 
 
 class EncoderFailed(SecondlookError):

@@ -89,13 +89,15 @@ def immediate(connection: sqlite3.Connection) -> Iterator[None]:
 def part(connection: sqlite3.Connection) -> Iterator[None]:
     """A part of the open transaction that is undone alone when it fails."""
     connection.execute("SAVEPOINT part")
+    done = False
     try:
         yield
-    except BaseException:
-        if connection.in_transaction:
+        done = True
+    finally:
+        # SQLite may have rolled back all of it by itself already.
+        if not done and connection.in_transaction:
             connection.execute("ROLLBACK TO part")
             connection.execute("RELEASE part")
-        raise
     connection.execute("RELEASE part")
 
 

@@ -23,7 +23,14 @@ from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
 from secondlook.cloud.storage.requests import AHEAD, RequestState, RequestTable
-from secondlook.shared.errors import PacketMalformed, RequestRefused, SecondlookError, StorageError
+from secondlook.shared.errors import (
+    PacketMalformed,
+    RequestRefused,
+    SecondlookError,
+    StorageError,
+    Unforeseen,
+)
+from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.packet import BOOT_ID, CODE, EDGE_ID, MAX_SEQ
 
 MAX_LEASED = 64
@@ -126,16 +133,19 @@ class Broker:
         """
         request_id: object = None
         try:
-            request_id, op, call = _open(message)
-            return _pack([request_id, True, _OPERATIONS[op][1](self, call, caller, now)])
-        except SecondlookError as error:
-            return _pack([request_id, False, type(error).__name__, str(error)])
-        except Exception as error:  # noqa: BLE001
+            with unforeseen_named(SecondlookError):
+                request_id, op, call = _open(message)
+                return _pack([request_id, True, _OPERATIONS[op][1](self, call, caller, now)])
+        except Unforeseen as error:
             # A fault of ours in one call must not end the gateway, which serves everybody else.
             self._complain(error, now)
-            return _pack([request_id, False, "RequestRefused", f"internal error: {type(error).__name__}"])
+            return _pack(
+                [request_id, False, "RequestRefused", f"internal error: {type(error.__cause__).__name__}"]
+            )
+        except SecondlookError as error:
+            return _pack([request_id, False, type(error).__name__, str(error)])
 
-    def _complain(self, error: Exception, now: float) -> None:
+    def _complain(self, error: Unforeseen, now: float) -> None:
         """A line with the traceback, once a second at most."""
         if not 0 <= now - self._complained_at[0] < _COMPLAINT_SECONDS:
             self._complained_at[0] = now

@@ -14,6 +14,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -226,7 +227,8 @@ class Ledger:
         boots_of_frames = {(frame.edge_id, frame.info.boot_id) for frame in frames}
         names = sorted(boots_of_frames | {(tombstone.edge_id, tombstone.boot_id) for tombstone in tombstones})
         self._trim()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.forget)
             with self._database.changing() as connection:
                 draft = _Draft(self._for_update(connection, names))
                 for frame in frames:
@@ -236,9 +238,7 @@ class Ledger:
                 if draft.fresh:
                     queue.put(draft.fresh, now=now)
                 self._save(connection, draft)
-        except BaseException:
-            self.forget()
-            raise
+            undo.pop_all()
         self._boots.update(draft.boots)
         return draft.touched
 

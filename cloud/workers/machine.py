@@ -41,7 +41,6 @@ from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.fetchahead import FetchAhead
-from secondlook.cloud.workers.poison import cause_of
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
 from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
@@ -56,9 +55,11 @@ from secondlook.shared.errors import (
     PacketMalformed,
     StorageError,
     StoreCorrupt,
+    Unforeseen,
 )
+from secondlook.shared.faults import cause_of, unforeseen_named
 from secondlook.shared.layers import LayeredCodec
-from secondlook.shared.outage import Outage
+from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.tiles import told_of_tiles
 from secondlook.shared.videobits import is_of_group
 
@@ -67,9 +68,11 @@ log = logging.getLogger(__name__)
 U8Image = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
+_NOT_OF_A_FRAME = (GatewayUnreachable, LeaseLost, StorageError)
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
 _SKIPPED_SECONDS = 60.0
+_BATCH_FAILED_SECONDS = 60.0  # between two lines about it
 _CLOCKS_SECONDS = 10.0
 _AHEAD_SECONDS = 120.0  # a request ahead of its time is given up after this
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
@@ -101,7 +104,7 @@ class MachineWorker:
         self._secret = site_secret(self.catalogue, AUDIT_SECRET)
         self._next_batch = self.config.batch
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
-        self._outage = Outage(log)
+        self._outage, self._complaints = Outage(log), LimitedLog(log, _BATCH_FAILED_SECONDS)
         self._groups = GroupDecoders(self.blobs, self.config.max_pixels)
         self._ahead = FetchAhead(self.config.ahead_bytes_per_minute)
 
@@ -128,9 +131,10 @@ class MachineWorker:
         """Find out whether this worker can work at all, before it takes a frame. Raises DetectorError, Unwritable."""
         check_catalogue(self.catalogue)
         try:
-            self.detector.detect(np.full(_TEST_SHAPE, _TEST_GREY, np.uint8))
-        except Exception as error:  # whatever a detector has to say
-            raise DetectorError(f"{self.detector.name} fails on a grey picture: {cause_of(error)}") from error
+            with unforeseen_named():
+                self.detector.detect(np.full(_TEST_SHAPE, _TEST_GREY, np.uint8))
+        except Unforeseen as error:
+            raise DetectorError(f"{self.detector.name} fails on a grey picture: {error}") from error
 
     def step(self) -> int:
         """Lease one batch and work through it; returns how many frames were leased."""
@@ -195,35 +199,34 @@ class MachineWorker:
         if len(images) < 2:
             return alone
         try:
-            with told_of_tiles(lambda: self._progress(hold)):
+            with unforeseen_named(*_NOT_OF_A_FRAME), told_of_tiles(lambda: self._progress(hold)):
                 return detect_all(self.detector, images)
-        except (GatewayUnreachable, LeaseLost, StorageError):
-            raise
-        except Exception as error:  # one of them, or all together: too much for its memory, say
-            log.debug("%d frames at once", len(images), exc_info=error)
+        except Unforeseen as error:  # one of them, or all together: too much for its memory, say
+            text = f"looking at {len(images)} frames at once failed, each is looked at alone: {error}"
+            self._complaints.warning("batch", text, time.monotonic())
             return alone
 
     def _guarded(self, item: Leased, hold: _Hold, work: Callable[[], T]) -> T | None:
         """A step of work on one frame; None where it failed and the frame is given back with its cause.
 
-        Nothing that a camera host sends may end a worker, and nobody can list what every codec, detector and database
-        may raise over crafted bytes: this boundary, that of the batch above and the refiner's are where any exception
-        is caught. What does not come from the frame passes through: a store or a gateway that is away, a lease that is
-        lost; and a worker that fails on a grey picture too is broken, and says so.
+        Nothing that a camera host sends may end a worker: whatever codec, detector and database raise over it is taken
+        for the frame's fault (see `shared.faults`). What does not come from the frame passes through: a store or a
+        gateway that is away, a lease that is lost. A worker that fails on a grey picture too is broken, and says so.
         """
         frame = item.frame
         try:
-            with told_of_tiles(lambda: self._progress(hold)):
+            with (
+                unforeseen_named(*_NOT_OF_A_FRAME, BitstreamError, ModelNotFound),
+                told_of_tiles(lambda: self._progress(hold)),
+            ):
                 return work()
         except FrameMissing as error:
             self._wait_for(error.seq, item, cause_of(error))
         except (BitstreamError, ModelNotFound) as error:
             self._give_back(item, cause_of(error))
-        except (GatewayUnreachable, LeaseLost, StorageError):
-            raise
-        except Exception as error:
+        except Unforeseen as error:
             log.debug("frame %d of %s", frame.info.seq, frame.edge_id, exc_info=error)
-            self._give_back(item, cause_of(error))
+            self._give_back(item, str(error))
             self.check()
         return None
 

@@ -15,9 +15,9 @@ from secondlook.cloud.decoding.files import lossless
 from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, image_key
-from secondlook.cloud.workers.poison import cause_of
 from secondlook.shared.bitstream import parse
-from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt
+from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt, Unforeseen
+from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.layers import LayeredCodec, Layers
 from secondlook.shared.quality import DEFAULT_QUALITY
 from secondlook.shared.videobits import is_of_group, split_layers
@@ -83,10 +83,11 @@ class PictureMaker:
     def check(self) -> None:
         """Whether the post-filter works at all. Raises ModelCorrupt."""
         try:
-            self.postfilter.apply(np.full(_TEST_SHAPE, _TEST_GREY, np.uint8))
-        except Exception as error:  # whatever a post-filter has to say
+            with unforeseen_named():
+                self.postfilter.apply(np.full(_TEST_SHAPE, _TEST_GREY, np.uint8))
+        except Unforeseen as error:
             raise ModelCorrupt(
-                f"post-filter {self.postfilter.name} fails on a grey picture: {cause_of(error)}"
+                f"post-filter {self.postfilter.name} fails on a grey picture: {error}"
             ) from error
 
     def stands_alone(self, review: LeasedReview) -> bool:

@@ -42,7 +42,6 @@ from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
 from secondlook.cloud.workers.pictures import ImageFilter, PictureMaker
-from secondlook.cloud.workers.poison import cause_of
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
@@ -52,13 +51,16 @@ from secondlook.shared.errors import (
     RequestRefused,
     ReviewConflict,
     StorageError,
+    Unforeseen,
 )
+from secondlook.shared.faults import cause_of, unforeseen_named
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.outage import Outage
 from secondlook.shared.tiles import told_of_tiles
 
 log = logging.getLogger(__name__)
 
+_FORESEEN = (ReviewConflict, BitstreamError, ModelNotFound, GatewayUnreachable, StorageError)
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _LOOK_SECONDS = 1.0  # between looks at who is connected, and at reviews that stand aside
 _AWAY_SECONDS = 1.0  # another gateway may have the camera host: its request is sent by then
@@ -358,27 +360,25 @@ class Refiner:
     def _guarded(self, waiting: OpenReview, work: Callable[[], None]) -> bool:
         """Work on one picture; whether it went well. Else this review has ended, or this attempt at it, and no other.
 
-        As in ``machine``, any exception is caught here, since nobody can list what codec and post-filter may raise
-        over crafted bytes. What does not come from the picture passes through.
+        As in ``machine``, whatever codec and post-filter raise over the picture is taken for its fault. What does not
+        come from the picture passes through.
         """
         review = waiting.review
         try:
-            with told_of_tiles(lambda: self._progress(waiting)):
+            with unforeseen_named(*_FORESEEN), told_of_tiles(lambda: self._progress(waiting)):
                 work()
             return True
         except ReviewConflict:
             log.info("review %d went to another worker meanwhile", review.review_id)
         except (BitstreamError, ModelNotFound) as error:
             self._expire(review, cause_of(error))
-        except (GatewayUnreachable, StorageError):
-            raise
-        except Exception as error:  # noqa: BLE001  (see above)
+        except Unforeseen as error:
             self._fail(review, error)
         return False
 
-    def _fail(self, review: LeasedReview, error: Exception) -> None:
+    def _fail(self, review: LeasedReview, error: Unforeseen) -> None:
         """Count a failed attempt; then find out whether it is the picture or this worker."""
-        why = cause_of(error)
+        why = str(error)
         log.warning("review %d failed: %s", review.review_id, why)
         log.debug("review %d", review.review_id, exc_info=error)
         self._unless_lost(

@@ -62,10 +62,16 @@ def test_a_batch_is_one_run_of_the_detector_and_every_frame_gets_its_own(
     assert site.broker.stats()["depth"] == 0
 
 
-def test_a_bad_frame_in_a_batch_costs_its_neighbours_nothing(site: Site, batches: Batches) -> None:
+def test_a_bad_frame_in_a_batch_costs_its_neighbours_nothing(
+    site: Site, batches: Batches, caplog: pytest.LogCaptureFixture
+) -> None:
     site.deliver(*(base_frame(seq, grey(BAD if seq == 1 else 10)) for seq in range(4)))
     assert site.machine.step() == 4
     assert batches.runs[:5] == [4, 1, 1, 1, 1], "all together, then one by one"
+    assert (
+        "looking at 4 frames at once failed, each is looked at alone: ValueError: an odd picture"
+        in caplog.text
+    )
     assert sorted(scores(site)) == [0, 2, 3]
     assert site.machine.step() == 1, "only the bad one comes again"
     assert attempts(site) == {1: 2}

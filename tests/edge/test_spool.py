@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -285,6 +287,32 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_half_written(tmp_path: Pa
     assert held(store) == [0]
     assert store.size_bytes == 100
     assert store.put([frame(1)], 0) == 0
+
+
+def test_counts_go_back_with_a_commit_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = spool(tmp_path)
+    store.put([frame(seq) for seq in range(4)], 0)
+    counted = store.size_bytes, store.waiting
+
+    @contextmanager
+    def full(connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+        raise DiskFull("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("secondlook.edge.spool.immediate", full)
+        for change in (
+            lambda: store.put([frame(4)], 0),
+            lambda: store.mark_safe([Safe(BOOT, 2)]),
+            lambda: store.give_up(1, 0),
+        ):
+            with pytest.raises(DiskFull):
+                change()
+            assert (store.size_bytes, store.waiting) == counted
+    assert store.mark_safe([Safe(BOOT, 2)]) == 3
+    assert store.waiting[0] == 1
 
 
 def test_what_a_full_disk_cost_is_told_once_there_is_room(tmp_path: Path) -> None:
