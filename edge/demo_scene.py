@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -157,7 +158,7 @@ def _car_of(number: int, car: int) -> Sprite:
     return _sprite(colours, opacity, 0.55 * shadow)
 
 
-def _sprite(colours: F32, opacity: F32, shadow: npt.NDArray[np.float64]) -> Sprite:
+def _sprite(colours: F32, opacity: F32, shadow: npt.NDArray[np.floating[Any]]) -> Sprite:
     """Of colours weighed by opacity float32[h,w], and the share of light float[h,w] that is kept from what is below."""
     hidden = 1 - (1 - opacity) * (1 - shadow)
     return np.dstack([colours, hidden]).astype(np.float32)

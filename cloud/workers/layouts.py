@@ -79,9 +79,9 @@ class Intake:
         ordered = canvas[..., ::-1] if self.bgr else canvas
         values = ordered.astype(np.float32)
         if any(self.mean):
-            values = values - np.array(self.mean, np.float32)
+            values -= np.array(self.mean, np.float32)
         if self.deviation != (1.0, 1.0, 1.0):
-            values = values / np.array(self.deviation, np.float32)
+            values /= np.array(self.deviation, np.float32)
         return values
 
 

@@ -56,7 +56,7 @@ class StoredPicture:
 
 @dataclass(frozen=True)
 class EnhancedPicture:
-    """Both layers decoded, and stored as a PNG; `layer` is the enhancement's blob and size in bytes."""
+    """Both layers decoded, and stored; `layer` is the enhancement's blob and size in bytes."""
 
     image: U8Image
     stored: StoredPicture
@@ -65,7 +65,7 @@ class EnhancedPicture:
 
     @property
     def pixels(self) -> int:
-        return self.image.shape[0] * self.image.shape[1]
+        return int(self.image.shape[0] * self.image.shape[1])
 
 
 @dataclass(frozen=True)
