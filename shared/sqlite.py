@@ -28,12 +28,11 @@ from secondlook.shared.files import PRIVATE_FILE, keep_private, make_folder
 from secondlook.shared.files import storage_error as file_error
 
 _BUSY_PAUSE_SECONDS = 0.02
-_IO_SECONDS = 2.0
-_CREATING = (
-    threading.Lock()
-)  # another thread's connection must not come between creating a file and closing it
+# Another thread's connection must not come between creating a file and closing it.
+_CREATING = threading.Lock()
 _CAUSES: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_FULL: (DiskFull, "no space left"),
+    sqlite3.SQLITE_IOERR_SHMSIZE: (DiskFull, "no space left for its index"),  # an I/O error in SQLite's words
     sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "the database is damaged"),
     sqlite3.SQLITE_NOTADB: (StoreCorrupt, "the file is not a database"),
     sqlite3.SQLITE_READONLY: (Unwritable, "the database cannot be written"),
@@ -51,7 +50,7 @@ def storage_error(error: BaseException, where: str) -> StorageError | None:
     if code is None:
         return None
     # The low byte is the primary code; the rest tells where in SQLite it arose.
-    cause = _CAUSES.get(code & 0xFF)
+    cause = _CAUSES.get(code) or _CAUSES.get(code & 0xFF)
     return None if cause is None else cause[0](f"{where}: {cause[1]} ({error})")
 
 
@@ -150,20 +149,12 @@ def prepare(connection: sqlite3.Connection, *, busy_seconds: float) -> None:
 
 
 def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
-    """Turn to a write-ahead log. SQLite does not wait for others who do so at the same moment on a new file.
-
-    Nor does it where several processes open a file while another, which closes it as the last one, removes its log and
-    index: that is an I/O error now and then, which is none a moment later.
-    """
-    patience = {
-        sqlite3.SQLITE_BUSY: deadline,
-        sqlite3.SQLITE_IOERR: min(deadline, time.monotonic() + _IO_SECONDS),
-    }
+    """Turn to a write-ahead log. SQLite does not wait for others who do so at the same moment on a new file."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if time.monotonic() >= patience.get(error.sqlite_errorcode & 0xFF, 0.0):
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
         time.sleep(_BUSY_PAUSE_SECONDS)

@@ -30,7 +30,7 @@ from secondlook.cloud.catalogue import (
     VerdictKind,
 )
 from secondlook.cloud.station import schema
-from secondlook.cloud.station.queries import object_facts
+from secondlook.cloud.station.queries import detection_facts
 from secondlook.shared.errors import ConfigError, FrameNotFound
 
 _NANOSECONDS = 1_000_000_000
@@ -94,15 +94,7 @@ def frame_detail(catalogue: Catalogue, frame_id: int) -> schema.FrameDetail:
             height=frame.height,
             base_bytes=frame.base_bytes,
             enhancement_bytes=frame.enhancement_bytes,
-            detections=[
-                schema.DetectionFacts(
-                    label=box.label,
-                    score=box.score,
-                    box=(box.x0, box.y0, box.x1, box.y1),
-                    object=object_facts(box.object),
-                )
-                for box in frame.detections
-            ],
+            detections=detection_facts(frame),
         )
 
 

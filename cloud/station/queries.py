@@ -322,15 +322,7 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
             base_bytes=frame.base_bytes,
             enhancement_bytes=frame.enhancement_bytes,
         ),
-        detections=[
-            schema.DetectionFacts(
-                label=box.label,
-                score=box.score,
-                box=(box.x0, box.y0, box.x1, box.y1),
-                object=object_facts(box.object),
-            )
-            for box in frame.detections
-        ],
+        detections=detection_facts(frame),
         images={
             "base": review.base_image is not None,
             "enhanced": review.enhanced_image is not None,
@@ -342,7 +334,19 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
     )
 
 
-def object_facts(seen: SeenObject | None) -> schema.ObjectFacts | None:
+def detection_facts(frame: Frame) -> list[schema.DetectionFacts]:
+    return [
+        schema.DetectionFacts(
+            label=box.label,
+            score=box.score,
+            box=(box.x0, box.y0, box.x1, box.y1),
+            object=_object(box.object),
+        )
+        for box in frame.detections
+    ]
+
+
+def _object(seen: SeenObject | None) -> schema.ObjectFacts | None:
     if seen is None:
         return None
     return schema.ObjectFacts(

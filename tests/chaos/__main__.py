@@ -135,7 +135,7 @@ def _round(number: int, fleet: Fleet, rng: random.Random, *, disks: bool, only: 
             fleet.tend()
     time.sleep(rng.uniform(0.0, 0.8))
     fleet.tend()
-    fleet.excused.clear()
+    fleet.excused -= set(fleet.ready)  # who has begun to start while a disk was full may end yet
 
 
 def _settle(fleet: Fleet) -> None:

@@ -57,7 +57,9 @@ class Fleet:
     backend: str  # sqlite; nats: the queue on NATS; servers: the rest on PostgreSQL besides, and two gateways
     family: str = "lite"  # what base layers are coded by
     problems: list[str] = field(default_factory=list)
-    excused: set[str] = field(default_factory=set)  # may end by themselves now: their disk is full
+    excused: set[str] = field(
+        default_factory=set
+    )  # may end by themselves now: their disk is full, or no database is up
 
     def __post_init__(self) -> None:
         self._members: dict[str, _Member] = {}

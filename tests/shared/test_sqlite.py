@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from secondlook.cloud.storage.sql import open_engine
-from secondlook.shared.errors import Unwritable
-from secondlook.shared.sqlite import prepare, private_database
+from secondlook.shared.errors import DiskFull, Unwritable
+from secondlook.shared.sqlite import prepare, private_database, storage_error
 
 READER = (
     "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM t').fetchone()[0])"
@@ -65,3 +65,17 @@ def test_a_database_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("os.access", lambda *_, **__: False)  # root may do everything
     with pytest.raises(Unwritable, match=r"cannot write .*c\.db.*Permission denied"):
         private_database(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, DiskFull),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, DiskFull),  # what a disk without room for the index of a log gives
+        (sqlite3.SQLITE_IOERR_READ, Unwritable),
+    ],
+)
+def test_a_full_disk_is_named_whatever_sqlite_calls_it(code: int, kind: type[Exception]) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    assert type(storage_error(error, "queue")) is kind
