@@ -59,7 +59,7 @@ class Fleet:
     problems: list[str] = field(default_factory=list)
     excused: set[str] = field(
         default_factory=set
-    )  # may end by themselves now: their disk is full, or no database is up
+    )  # may end by themselves now: no room, no database
 
     def __post_init__(self) -> None:
         self._members: dict[str, _Member] = {}
