@@ -78,9 +78,14 @@ def claim_first(
     lease_seconds: float,
     now_ns: int,
 ) -> ClaimedReview | None:
-    """Take the first of these frames that is to be judged and that nobody else has; None when there is none."""
+    """Take the first of these frames that is to be judged and that nobody else has; None when there is none.
+
+    Those in `keep` are not handed out: the tab has judged them, and their verdicts are on their way.
+    """
     with catalogue.writing() as session:
         for review_id in review_ids:
+            if review_id in keep:
+                continue
             review = session.get(Review, review_id, with_for_update=True)
             if review is None or review.state not in _TO_JUDGE:
                 continue

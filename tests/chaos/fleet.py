@@ -57,9 +57,7 @@ class Fleet:
     backend: str  # sqlite; nats: the queue on NATS; servers: the rest on PostgreSQL besides, and two gateways
     family: str = "lite"  # what base layers are coded by
     problems: list[str] = field(default_factory=list)
-    excused: set[str] = field(
-        default_factory=set
-    )  # may end by themselves now: no room, no database
+    excused: set[str] = field(default_factory=set)  # may end by themselves now: no room, no database
 
     def __post_init__(self) -> None:
         self._members: dict[str, _Member] = {}

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 
+const ANOTHER = "another reviewer";
 const newTab = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export class Claims {
@@ -20,8 +21,8 @@ export class Claims {
     addEventListener("pageshow", (event) => event.persisted && this.lost());
   }
 
-  // Take a frame, or, with a `choice`, the next free one of that list. -> { id, holder }: which frame is meant, and who
-  // else has it. Where the station is away the frame is taken as free: its verdict tells later whether it was.
+  // Take a frame, or, with a `choice`, the next free one of that list. -> { id, holder, decided }: which frame is
+  // meant (null: none is left), who else has it, and whether nothing is to be judged in it any more. Where the station is away the frame is taken as free: its verdict tells later whether it was.
   take(id, choice = null) {
     this.current = id;
     this.line = this.line.then(() => this.#take(id, choice));
@@ -37,11 +38,12 @@ export class Claims {
       if (claim) this.#keep(claim.seconds * 250); // three more may fail on their way
       if (this.current === id) this.current = got;
       if (got !== null) this.asked.set(got, Promise.resolve({ id: got, holder: null }));
-      if (got !== id) return { id: got, holder: "another reviewer" };
+      if (got !== id) return { id: got, holder: ANOTHER };
     } catch (error) {
-      if (error.status === 409 && error.body?.holder) {
+      if (error.status === 409) {
         if (this.current === id) this.current = null;
-        return { id, holder: error.body.holder };
+        const holder = error.body?.holder ?? null;
+        return { id, holder: holder ?? ANOTHER, decided: holder === null };
       }
     }
     return { id, holder: null };

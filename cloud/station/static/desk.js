@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Claims } from "./claims.js";
 import { keyOf, MOST_UNSAVED, Outbox } from "./outbox.js";
-import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, nextDecidable, upcoming } from "./state.js";
+import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, isRepeated, nextDecidable, upcoming } from "./state.js";
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
@@ -57,8 +57,7 @@ export class Desk {
   openFirst() {
     const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
     if (row) return this.open(row.id, { automatic: true });
-    this.claims.release();
-    this.store.set({ currentId: null, review: null, selectedBox: null, draft: null, drawing: false, missing: null });
+    this.#closeFrame();
     return Promise.resolve();
   }
 
@@ -77,10 +76,30 @@ export class Desk {
       this.claims.release();
       return;
     }
-    const { id: got, holder } = await this.claims.take(id, automatic ? this.choice() : null);
+    const { id: got, holder, decided } = await this.claims.take(id, automatic ? this.choice() : null);
     if (this.store.get().currentId !== id) return;
-    if (holder !== null && automatic && got !== null) await this.open(got);
+    if (decided) await this.refreshCurrent();
+    else if (got === null) await this.#nothingLeft(id, holder);
+    else if (holder !== null && automatic) await this.open(got);
     else this.store.set({ holder, lost: false });
+  }
+
+  // The station has no frame to hand out: what is open has been decided by now, or somebody else has it.
+  async #nothingLeft(id, holder) {
+    try {
+      await this.refreshList();
+    } catch (error) {
+      this.#failed(error);
+    }
+    const { currentId, rows } = this.store.get();
+    if (currentId !== id) return;
+    if (rows.some((row) => row.id === id && DECIDABLE.has(row.state))) this.store.set({ holder, lost: false });
+    else this.#closeFrame();
+  }
+
+  #closeFrame() {
+    this.claims.release();
+    this.store.set({ currentId: null, review: null, selectedBox: null, draft: null, drawing: false, missing: null });
   }
 
   async free() {
@@ -148,6 +167,10 @@ export class Desk {
       ...parts,
       seen_verdict_id: seen,
     };
+    if (isRepeated(review, body)) {
+      this.tell("That is your verdict already");
+      return false;
+    }
     const key = keyOf(known, body, this.outbox.pendingOf(review.id).length);
     const expected = { ...review, verdicts: [...review.verdicts, { ...body, undone: false }] };
     const leaves = isDecided(expected) && !isDecided(review);

@@ -145,3 +145,10 @@ export function isDecided(review) {
   if (standing.some((verdict) => verdict.box_index === null && WHOLE_FRAME.has(verdict.verdict))) return true;
   return review.detections.length > 0 && review.detections.every((_, index) => boxVerdict(review, index));
 }
+
+// Whether a verdict says what its giver's last one on this frame says already.
+export function isRepeated(review, body) {
+  const last = review.verdicts.findLast((verdict) => !verdict.undone && verdict.reviewer === body.reviewer);
+  const same = (name) => JSON.stringify(last[name] ?? null) === JSON.stringify(body[name] ?? null);
+  return Boolean(last) && ["verdict", "box_index", "label", "box", "note"].every(same);
+}

@@ -72,6 +72,13 @@ def test_the_next_one_frees_the_last_one(catalogue: cat.Catalogue) -> None:
     assert take(catalogue, 2, ANN, at=7).since_ns == 0  # the same person goes on in another tab
 
 
+def test_what_a_tab_has_judged_is_not_handed_out_to_it_again(catalogue: cat.Catalogue) -> None:
+    take(catalogue, 1, ANN)
+    first = cat.claim_first(catalogue, [1, 2, 3], ANN, keep=[1], lease_seconds=120, now_ns=0)
+    assert first is not None and first.review_id == 2
+    assert cat.claim_first(catalogue, [1, 2], ANN, keep=[1, 2], lease_seconds=120, now_ns=0) is None
+
+
 def test_a_decision_and_an_admin_end_a_claim(catalogue: cat.Catalogue) -> None:
     take(catalogue, 1, ANN)
     take(catalogue, 2, BEA)
