@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.cloud.workers.postfilter import PostFilter
 from secondlook.shared.errors import SourceUnreadable, UnsupportedStore
 from secondlook.shared.files import PUBLIC_FILE, write_atomically
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec
 from secondlook.training.data import list_images, read_rgb
 from secondlook.training.paper.metrics import COLUMNS, Metrics
@@ -134,7 +134,7 @@ class Lab:
         )
         self.records = Records(folder / "measured.jsonl")
 
-    def ours(self, coder: Coder, quality: int, filters: Mapping[str, PostFilter]) -> dict[str, list[Row]]:
+    def ours(self, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]) -> dict[str, list[Row]]:
         """A row per picture, by role: PLAIN, and one for each of `filters`."""
         rows: dict[str, list[Row]] = {role: [] for role in (PLAIN, *filters)}
         for picture in self.pictures:
@@ -163,7 +163,7 @@ class Lab:
         return rows
 
     def shown(
-        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, PostFilter]
+        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]
     ) -> dict[str, U8]:
         """The decoded picture by role, from disk where it was kept."""
         keys = _keys(picture, coder, quality, filters)
@@ -173,7 +173,7 @@ class Lab:
         return self._code(picture, coder, quality, filters)
 
     def _code(
-        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, PostFilter]
+        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]
     ) -> dict[str, U8]:
         """Encode, decode and refine one picture; records what they lack."""
         base_quality = min(coder.base_quality, quality)
@@ -215,8 +215,8 @@ def mean(rows: Sequence[Row]) -> Row:
     return result
 
 
-def _keys(picture: Picture, coder: Coder, quality: int, filters: Mapping[str, PostFilter]) -> dict[str, Key]:
-    names = {PLAIN: ""} | {role: f"{f.name} {f.model_hash.hex()}" for role, f in filters.items()}
+def _keys(picture: Picture, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]) -> dict[str, Key]:
+    names = {PLAIN: ""} | {role: f.identity.replace(":", " ", 1) for role, f in filters.items()}
     base_quality = min(coder.base_quality, quality)
     return {
         role: Key(picture.digest, coder.identity, quality, base_quality, name) for role, name in names.items()

@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import torch
 
-from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.cloud.workers.postfilter import load_postfilter
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.models import find_model
 from secondlook.shared.version import __version__
 from secondlook.training.paper import curves, noise, table
@@ -72,7 +73,7 @@ class Study:
         self._open_peers()
         self.coder = self._coder(plan.codec, plan.base_quality)
         gpu = "auto" if plan.gpu else "cpu"
-        self.filters: dict[str, PostFilter] = {
+        self.filters: dict[str, ImageFilter] = {
             role: load_postfilter(name, threads=plan.threads, device=gpu)
             for role, name in ((ONE, plan.l1), (TWO, plan.l2))
             if name != "none"
@@ -140,7 +141,7 @@ class Study:
             "λ and quality": ", ".join(f"{lam:.3f}: {PRESETS[lam]}" for lam in sorted(self.plan.lambdas)),
         }
         for role, f in self.filters.items():
-            facts[f"post-filter, {role[0]} = {role[1]}"] = f"{f.name}, model hash {f.model_hash.hex()}"
+            facts[f"post-filter, {role[0]} = {role[1]}"] = f.identity.replace(":", ", model hash ", 1)
         if self.single is not None:
             facts["single layer"] = f"{self.single.name}, model hash {self.single.codec.model_hash.hex()}"
         return facts | {
