@@ -51,7 +51,7 @@ def picture(width: int, height: int, seed: int = 0) -> U8:
     shade = 96 + 64 * np.sin((columns + 7 * seed) / 9.0) + 40 * np.cos(rows / 13.0)
     image = np.stack([shade, shade[::-1], 255 - shade], axis=-1) + rng.normal(0, 3, (height, width, 3))
     image[height // 3 : height // 2, width // 4 : width // 2] = (220, 40 + 10 * (seed % 10), 30)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image, 0, 255), np.uint8)
 
 
 def psnr(image: U8, other: U8) -> float:
@@ -144,8 +144,8 @@ class CodecConformance:
         first, second = self.layers(seed=3), self.layers(seed=3)
         assert first == second, "the same picture was coded to other bytes"
         self.codec().decode_base(self.layers(seed=5).base)  # what came between must not matter
-        again = [self.codec().decode_enhanced(first.base, first.enhancement) for _ in range(2)]
-        assert np.array_equal(*again), "the same layers were decoded to another picture"
+        one, other = (self.codec().decode_enhanced(first.base, first.enhancement) for _ in range(2))
+        assert np.array_equal(one, other), "the same layers were decoded to another picture"
 
     def test_a_codec_that_was_just_opened_decodes_alike(self) -> None:
         layers, fresh = self.layers(seed=1), load_codec(self.model, threads=1)
@@ -455,8 +455,9 @@ class SourceConformance:
     def test_frames_come_in_order(self) -> None:
         from secondlook.edge.config import SourceConfig
         from secondlook.edge.sources import open_source
+        from secondlook.shared.settings import SourceAddress
 
-        shots = list(itertools.islice(open_source(SourceConfig(self.address)), self.frames))
+        shots = list(itertools.islice(open_source(SourceConfig(SourceAddress(self.address))), self.frames))
         assert len(shots) == self.frames, f"{len(shots)} frames came, not {self.frames}"
         seconds = [shot.seconds for shot in shots]
         assert seconds == sorted(seconds) and seconds[0] >= 0, "times of frames do not rise"

@@ -79,7 +79,7 @@ def test_a_picture_goes_through_all_of_them_by_name(installed: Path, tmp_path: P
     ):
         done = run(installed, tmp_path, *command, *arguments)
         assert done.returncode == 0, done.stderr
-    assert cv2.imread(str(tmp_path / "again.png")).shape == (80, 96, 3)
+    assert cv2.imread(str(tmp_path / "again.png")).shape == (96, 80, 3)
     shown = run(installed, tmp_path, *command, "inspect", "one.base.slk", "--json")
     assert json.loads(shown.stdout)["codec"] == "pyramid"
     listed = run(installed, tmp_path, *command, "models", "list")

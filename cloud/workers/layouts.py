@@ -270,7 +270,10 @@ def class_names(metadata: dict[str, str], count: int | None, detector: str) -> t
             return names
         if count == len(names) + 1:
             return ("", *names)
-    raise DetectorError(f"{detector} scores {count} classes, but {len(known[0])} names are known")
+    raise DetectorError(
+        f"{detector} scores {count} classes, but {len(known[0])} names are known: a manifest can name "
+        "them, and its layout (docs/plugins.md, detectors)"
+    )
 
 
 def names_of(metadata: dict[str, str]) -> tuple[str, ...] | None:
