@@ -62,6 +62,7 @@ def curve(rows: Sequence[Row], name: str) -> list[Point]:
 
 def measure_all(
     codec: LayeredCodec,
+    ours: str,
     pictures: Sequence[Picture],
     peers: Sequence[FoundPeer],
     filters: dict[str, ImageFilter],
@@ -69,10 +70,10 @@ def measure_all(
     log: RowLog,
     say: Callable[[str], None],
 ) -> list[Row]:
-    """A row for each picture at each setting of our codec and of every peer, in that order."""
+    """A row for each picture at each setting of our codec, called `ours`, and of every peer, in that order."""
     rows: list[Row] = []
     for quality in QUALITIES:
-        setting = Setting(codec.name, codec.model_hash.hex(), quality, min(BASE_QUALITY, quality))
+        setting = Setting(ours, codec.model_hash.hex(), quality, min(BASE_QUALITY, quality))
         judged = filters if quality in PRESETS.values() else {}
         for number, picture in enumerate(pictures):
             some = judged if filter_limit is None or number < filter_limit else {}
@@ -84,7 +85,7 @@ def measure_all(
                     filters=some,
                 )
             )
-        say(f"{codec.name}, quality {quality}: measured")
+        say(f"{ours}, quality {quality}: measured")
     for found in peers:
         for quality in found.peer.qualities:
             setting = Setting(found.name, found.made_by, quality)
@@ -122,26 +123,23 @@ def bench_codec(
 ) -> dict[str, Any]:
     """Measure everything on the images of a folder, or on `photographs`; the figures that `--json` writes.
 
-    Raises ConfigError for a peer that is not known, or has the codec's name; SourceNotFound, ModelNotFound, and
-    ConfigError where no picture could be coded by all.
+    Raises ConfigError for a peer that is not known, and where no picture could be coded by all; SourceNotFound,
+    ModelNotFound.
     """
     cv2.setNumThreads(threads)
     learned = tuple(name for name in peers if name in LEARNED_PEERS)
     still = [find_peer(name, PEERS) for name in peers if name not in learned]
     codec = load_codec(model, threads=threads)
-    if codec.name in peers:
-        raise ConfigError(
-            f"the codec and a peer are both called {codec.name}: leave that peer out with --peers"
-        )
+    ours = f"{codec.name} (layers)" if codec.name in peers else codec.name
     loaded = {Path(name).name: load_postfilter(name, threads=threads) for name in filters}
     paths = photographs() if images_folder is None else list_images(images_folder)
     pictures = [Picture.of(path.name, read_rgb(path)) for path in paths[:limit]]
     if not pictures:
         raise SourceNotFound(f"{images_folder} holds no pictures")
     _warm_up(codec, pictures[0])
-    rows = measure_all(codec, pictures, still, loaded, filter_limit, log or RowLog(say=say), say)
+    rows = measure_all(codec, ours, pictures, still, loaded, filter_limit, log or RowLog(say=say), say)
     common = common_pictures(rows)
-    if not common or all(row["codec"] != codec.name or "error" in row for row in rows):
+    if not common or all(row["codec"] != ours or "error" in row for row in rows):
         raise ConfigError(
             "no picture was coded by all: " + next(row["error"] for row in rows if "error" in row)
         )
@@ -151,18 +149,18 @@ def bench_codec(
     return {
         "images": len(used),
         "left_out": [picture.name for picture in pictures if picture not in used],
-        "codec": codec.name,
+        "codec": ours,
         "model": codec.model_hash.hex(),
         "threads": threads,
         "rows": points,
-        **_compared(codec.name, points, learned, used),
+        **_compared(ours, points, learned, used),
         **_timed(codec, used, threads, learned),
         "base_layer_cost": base_layer_cost(codec, [picture.rgb for picture in used]),
         "rrdb_gain_db": {
             name.removeprefix("rrdb-"): [
                 row["gain_db"].get(name)
                 for row in points
-                if row["codec"] == codec.name and row["quality"] in PRESETS.values()
+                if row["codec"] == ours and row["quality"] in PRESETS.values()
             ]
             for name in loaded
         },

@@ -21,10 +21,11 @@ from secondlook.shared.errors import SourceUnreadable, UnsupportedStore
 from secondlook.shared.files import PUBLIC_FILE, write_atomically
 from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.peers import Peer
 from secondlook.training.data import list_images, read_rgb
 from secondlook.training.paper.metrics import COLUMNS, Metrics
 from secondlook.training.paper.published import PLAIN
-from secondlook.training.rate_distortion import Peer, bpp
+from secondlook.training.rate_distortion import bpp
 
 U8 = npt.NDArray[np.uint8]
 Row = dict[str, float | None]
