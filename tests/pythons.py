@@ -54,7 +54,7 @@ def tried(version: str, program: str, wheel: Path, folder: Path) -> bool:
         if done.returncode != 0:
             print(f"Python {version}: {what} fails\n{done.stdout}{done.stderr}")
             return False
-    print(f"Python {version}: the demo runs from the wheel with the extras {EXTRAS}")
+    print(f"Python {version}: the demo runs from the wheel with the extras {EXTRAS}", flush=True)
     return True
 
 
