@@ -109,6 +109,10 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
         help="side of a crop, a multiple of 64 (default %(default)s)",
     )
     lite.add_argument("--lr", type=positive, default=5e-4, help="first learning rate (default %(default)s)")
+    _lite_loss_flags(lite)
+
+
+def _lite_loss_flags(lite: argparse.ArgumentParser) -> None:
     lite.add_argument(
         "--detector",
         type=Path,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
+torch = pytest.importorskip("torch", reason="training is not installed")
+
+# ruff: noqa: E402 - what follows needs torch
 from secondlook.shared.errors import ConfigError, ModelNotFound
 from secondlook.training.detector.features import open_features
 from secondlook.training.detector.onnx_net import OnnxNet

@@ -276,11 +276,6 @@ def train(
     length = {"minutes": minutes, "steps": config.steps, "start": first}
     with RunLog(work, checkpoint.stem, **length, tensorboard=tensorboard) as log, StopSignals() as stop:
         log.say({"coded": len(coded), "seconds": round(time.monotonic() - start)})
-
-        def tell() -> None:
-            log.tell(step, judge(net, pairs, loss_of))
-            log.picture(step, sample_of(net, pairs[0]))
-
         while (step == first or spent() < 1) and not 0 < config.steps <= step and stop.asked is None:
             progress = step / config.steps if config.steps else spent()
             rate = config.lr * rate_share(progress, step - first)
@@ -295,12 +290,17 @@ def train(
             if clock.is_due():
                 save(checkpoint, net, optimiser, step, config, source)
             if telling.is_due():
-                tell()
+                _tell(log, step, net, pairs, loss_of)
         draws.close()
         save(checkpoint, net, optimiser, step, config, source)
         stop.end(checkpoint, step)
-        tell()
+        _tell(log, step, net, pairs, loss_of)
     return checkpoint
+
+
+def _tell(log: RunLog, step: int, net: AnyFilter, pairs: list[Pair], loss: Loss) -> None:
+    log.tell(step, judge(net, pairs, loss))
+    log.picture(step, sample_of(net, pairs[0]))
 
 
 @torch.no_grad()
