@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.shared.commands import Subparsers, command_group
+from secondlook.shared.settings import model_argument
 from secondlook.training import bench_cli
 from secondlook.training.detector import cli as detector
 from secondlook.training.flagtypes import at_least, positive, run_flags
@@ -214,7 +215,7 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
         "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
     )
     postfilter.add_argument(
-        "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
+        "--model", type=model_argument, default="lite", help="codec, by name or folder (default %(default)s)"
     )
 
 

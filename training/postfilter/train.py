@@ -229,7 +229,7 @@ def validation_pairs(
 def train(
     name: str,
     data: Path,
-    model: Path,
+    model: str | Path,
     work: Path,
     minutes: float,
     *,
