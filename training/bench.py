@@ -30,7 +30,7 @@ from secondlook.training.bench_rows import (
     measure_peer,
     point_of,
 )
-from secondlook.training.data import list_images, read_rgb
+from secondlook.training.data import list_images, read_rgb, usable_images
 from secondlook.training.published import KODAK_CURVES, is_kodak
 from secondlook.training.rate_distortion import PEERS, Point, bd_rate, psnr_at
 from secondlook.training.scalability import base_layer_cost, sentence
@@ -123,8 +123,8 @@ def bench_codec(
 ) -> dict[str, Any]:
     """Measure everything on the images of a folder, or on `photographs`; the figures that `--json` writes.
 
-    Raises ConfigError for a peer that is not known, and where no picture could be coded by all; SourceNotFound,
-    ModelNotFound.
+    Pictures that are damaged are named and left out. Raises ConfigError for a peer that is not known, and where no
+    picture could be coded by all; SourceNotFound, ModelNotFound.
     """
     cv2.setNumThreads(threads)
     learned = tuple(name for name in peers if name in LEARNED_PEERS)
@@ -133,9 +133,9 @@ def bench_codec(
     ours = f"{codec.name} (layers)" if codec.name in peers else codec.name
     loaded = {Path(name).name: load_postfilter(name, threads=threads) for name in filters}
     paths = photographs() if images_folder is None else list_images(images_folder)
-    pictures = [Picture.of(path.name, read_rgb(path)) for path in paths[:limit]]
-    if not pictures:
-        raise SourceNotFound(f"{images_folder} holds no pictures")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit}: at least one image is needed")
+    pictures = [Picture.of(path.name, read_rgb(path)) for path in usable_images(paths[:limit], 1)]
     _warm_up(codec, pictures[0])
     rows = measure_all(codec, ours, pictures, still, loaded, filter_limit, log or RowLog(say=say), say)
     common = common_pictures(rows)

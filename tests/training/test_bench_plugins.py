@@ -168,6 +168,16 @@ def test_the_plot_holds_the_base_layer_and_names_the_model(
     pyplot.close("all")
 
 
+def test_a_damaged_picture_is_named_and_left_out(
+    images: Path, steps: Steps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "p9.png").write_bytes(b"no picture")
+    assert run(images, peers=["steps"])["images"] == 3
+    assert "p9.png" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--limit 0"):
+        run(images, limit=0)
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_measured(images: Path, steps: Steps) -> None:
     with pytest.raises(ConfigError, match="no codec 'mpeg9' to compare with; there are jpeg"):
         run(images, peers=["mpeg9"])
