@@ -314,6 +314,16 @@ class ConnectionLimits(Settings):
     stall_seconds: _Stall = 30.0  # a reader who takes nothing for so long is cut
 
 
+@dataclass(frozen=True)
+class ApiLimits(Settings):
+    """What programs may ask of the versioned API."""
+
+    # of each token, or of each person without one; sustained
+    requests_per_second: Annotated[float, within(0.01, 1_000_000, "requests per second")] = 50.0
+    burst_requests: Annotated[int, within(1, 1_000_000, "requests")] = 500  # at once, after a pause
+    max_streams: Annotated[int, within(1, 65_535, "streams")] = 64  # of events, at a time, of all together
+
+
 def parse_origin(text: str) -> str:
     """An address as the Origin header gives it, ``https://review.example.org:8443``. Raises ConfigError."""
     try:
@@ -347,6 +357,7 @@ class StationConfig(Settings):
     session: SessionTimes = field(default_factory=SessionTimes)
     login: LoginLimits = field(default_factory=LoginLimits)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    api: ApiLimits = field(default_factory=ApiLimits)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -315,6 +315,7 @@ def run_station(args: argparse.Namespace) -> int:
             trusted_proxies=station.trusted_proxies,
             session=station.session,
             login=station.login,
+            api=station.api,
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),
