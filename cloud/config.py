@@ -486,8 +486,6 @@ class MqttConfig(Settings):
                 raise ConfigError(f"{name}: a topic has no + and # in it")
         if not self.topic:
             raise ConfigError("topic is empty")
-        if self.password_file is not None and not self.user:
-            raise ConfigError("password_file wants a user")
         _check_events(self.events)
 
 

@@ -39,11 +39,15 @@ class Broker:
             config.once_per_object,
         )
         self._config = config
+        if config.password_file is not None and not config.user:
+            raise ConfigError("mqtt: password_file wants a user")
         try:
             self._password = None if config.password_file is None else _first_line(config)
             self._tls = config.tls
             self._client = self._new_client()
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except ConfigError:
+            raise
+        except (OSError, ValueError) as error:
             raise ConfigError(f"mqtt: {error}") from error
         self._connected = threading.Event()
         self._refused = ""
@@ -61,13 +65,14 @@ class Broker:
                 raise self._failed("the broker does not answer")
 
     def close(self) -> None:
+        # Its thread ends when it is told that the connection has.
         self._client.disconnect()
         self._client.loop_stop()
 
     def _connect(self) -> None:
         if self._connected.is_set():
             return
-        self._client.loop_stop()
+        self.close()
         self._client = self._new_client()
         config = self._config
         try:

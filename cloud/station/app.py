@@ -137,7 +137,7 @@ def create_app(
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
-    app.exception_handler(405)(_on_refused)
+    app.exception_handler(HTTPException)(_on_refused)
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))

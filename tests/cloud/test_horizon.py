@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.feed import START, Cursor, EventKind, Interest, look, newest
 from secondlook.cloud.catalogue.horizon import LATEST, horizon
 from secondlook.cloud.catalogue.schema import table_of
 from secondlook.cloud.station.api import queries
-from secondlook.cloud.station.api.queries import Found, Paging, Seen
+from secondlook.cloud.station.api.queries import Found, Paging, Said, Seen
 from secondlook.shared.errors import ConfigError
 from tests.cloud.test_catalogue import BOOT, box, frame, store
 
@@ -181,3 +183,32 @@ def test_what_is_no_cursor_is_refused() -> None:
     for text in ("", "now", "1-2-3", "1-2-3-4-5", "1-2-3--4", f"1-2-3-{2**63}", "१-2-3-4"):
         with pytest.raises(ConfigError, match="is no cursor"):
             Cursor.parse(text)
+
+
+def test_lists_go_by_number_whatever_they_are_narrowed_to(tmp_path: object) -> None:
+    """No index of a camera, class or time is gone through for them, and nothing is sorted."""
+    catalogue = cat.open_catalogue(f"sqlite:///{tmp_path}/catalogue.db")
+    store(catalogue, 0)
+    asked: list[tuple[str, object]] = []
+    engine = catalogue._reader
+    listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    for order in ("oldest", "newest"):
+        paging, seen = Paging(order=order), Seen("gate", at, at)  # type: ignore[arg-type]
+        found, said = Found("cat", 0.1, 0.9), Said("cat", cat.VerdictKind.CONFIRM, "ann", True)
+        queries.list_frames(catalogue, paging, seen, found, cat.ReviewState.READY)
+        queries.list_detections(catalogue, paging, seen, found, None)
+        queries.list_objects(catalogue, paging, seen, found)
+        queries.list_reviews(catalogue, paging, seen, found, cat.ReviewState.READY)
+        queries.list_verdicts(catalogue, paging, seen, said)
+        queries.list_tombstones(catalogue, paging, seen, "idle")
+    look(catalogue, START, Interest(edge_id="gate", labels=frozenset({"cat"}), min_score=0.1), limit=9)
+    lists = [one for one in list(asked) if "LIMIT" in one[0]]
+    assert len(lists) == 12 + 2
+    with engine.connect() as connection:
+        for statement, parameters in lists:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()  # type: ignore[arg-type]
+            first = plan[0].detail
+            assert "INTEGER PRIMARY KEY" in first or "ix_detections_frame_id" in first, (statement, plan)
+            assert not any("TEMP B-TREE" in row.detail for row in plan), (statement, plan)
+    catalogue.close()

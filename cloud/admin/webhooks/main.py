@@ -87,8 +87,8 @@ def run_retry(args: argparse.Namespace) -> int:
     """Have messages sent again."""
     from secondlook.cloud.catalogue.deliveries import revive
 
-    catalogue = _catalogue(args)
-    count = revive(catalogue, _chosen(args), now_ns=time.time_ns())
+    chosen, catalogue = _chosen(args), _catalogue(args)
+    count = revive(catalogue, chosen, now_ns=time.time_ns())
     print(f"{count} will be sent again")
     catalogue.close()
     return 0
@@ -98,8 +98,8 @@ def run_drop(args: argparse.Namespace) -> int:
     """Throw messages away."""
     from secondlook.cloud.catalogue.deliveries import drop_dead
 
-    catalogue = _catalogue(args)
-    print(f"{drop_dead(catalogue, _chosen(args))} thrown away")
+    chosen, catalogue = _chosen(args), _catalogue(args)
+    print(f"{drop_dead(catalogue, chosen)} thrown away")
     catalogue.close()
     return 0
 

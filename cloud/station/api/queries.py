@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.catalogue.feed import WINDOW
+from secondlook.cloud.catalogue.feed import WINDOW, unindexed
 from secondlook.cloud.catalogue.horizon import LATEST, horizon
 from secondlook.cloud.station.api import schema
 from secondlook.cloud.station.schema import nanoseconds
@@ -76,11 +76,11 @@ class Seen:
     ) -> list[Condition]:
         wanted: list[Condition] = []
         if self.camera is not None:
-            wanted.append(edge_id == self.camera)
+            wanted.append(unindexed(edge_id) == self.camera)
         if self.since is not None:
-            wanted.append(at_ns >= nanoseconds(self.since, 0))
+            wanted.append(unindexed(at_ns) >= nanoseconds(self.since, 0))
         if self.until is not None:
-            wanted.append(at_ns < nanoseconds(self.until, LATEST))
+            wanted.append(unindexed(at_ns) < nanoseconds(self.until, LATEST))
         return wanted
 
 
@@ -97,7 +97,7 @@ class Found:
     ) -> list[Condition]:
         wanted: list[Condition] = []
         if self.label is not None:
-            wanted.append(label == self.label)
+            wanted.append(unindexed(label) == self.label)
         if self.min_score > 0:
             wanted.append(score >= self.min_score)
         if self.max_score < 1:
@@ -191,7 +191,7 @@ def list_objects(
     row = cat.SeenObject
     wanted = found.conditions(row.label, row.score)
     if seen.camera is not None:
-        wanted.append(row.edge_id == seen.camera)
+        wanted.append(unindexed(row.edge_id) == seen.camera)
     if seen.since is not None:
         wanted.append(row.last_ns >= nanoseconds(seen.since, 0))
     if seen.until is not None:
@@ -210,7 +210,7 @@ def list_reviews(
         *found.in_frame(row.frame_id),
     ]
     if state is not None:
-        wanted.append(row.state == state)
+        wanted.append(unindexed(row.state) == state)
     query = select(row, cat.Frame).join(cat.Frame, cat.Frame.id == row.frame_id).where(*wanted)
     return _page(catalogue, paging, "reviews", row.id, query, lambda row: schema.review_facts(*row))
 
@@ -249,7 +249,7 @@ def list_verdicts(
     if said.verdict is not None:
         wanted.append(row.verdict == said.verdict)
     if said.reviewer is not None:
-        wanted.append(row.reviewer == said.reviewer)
+        wanted.append(unindexed(row.reviewer) == said.reviewer)
     if said.standing is not None:
         wanted.append(row.undone_ns.is_(None) if said.standing else row.undone_ns.is_not(None))
     query = (
