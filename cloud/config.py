@@ -500,6 +500,8 @@ class NotifyConfig(Settings):
     give_up_hours: Annotated[float, within(0.0001, 8760, "hours")] = 24.0
     # of one receiver; beyond, what happens waits in the catalogue
     max_waiting: Annotated[int, within(1, 10_000_000, "messages")] = 100_000
+    # of one receiver in the dead-letter list; beyond, the oldest go
+    max_dead: Annotated[int, within(1, 10_000_000, "messages")] = 10_000
 
 
 @dataclass(frozen=True)

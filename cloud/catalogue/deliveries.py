@@ -218,6 +218,19 @@ def put_off_delivery(
         session.execute(update(DeliveryRow).where(DeliveryRow.id == id_).values(attempts=attempts, **changed))
 
 
+def trim_dead(catalogue: Catalogue, sink: str, most: int) -> int:
+    """Throw away the oldest dead messages of a sink beyond `most`; returns how many."""
+    kept = (
+        select(DeliveryRow.id)
+        .where(DeliveryRow.sink == sink, DeliveryRow.dead_ns.is_not(None))
+        .order_by(DeliveryRow.id.desc())
+        .offset(most)
+    )
+    with catalogue.writing() as session:
+        result = session.execute(delete(DeliveryRow).where(DeliveryRow.id.in_(session.scalars(kept).all())))
+        return cast("CursorResult[Any]", result).rowcount
+
+
 def list_dead(catalogue: Catalogue, *, sink: str | None = None, limit: int = 500) -> list[Delivery]:
     """Messages that were given up, the newest first."""
     query = select(DeliveryRow).where(DeliveryRow.dead_ns.is_not(None))

@@ -155,6 +155,9 @@ class Turns:
             log.error(
                 "%s: gave up message %s (%s): %s", delivery.sink, delivery.id, delivery.message.kind, error
             )
+            gone = deliveries.trim_dead(self._catalogue, delivery.sink, self._config.max_dead)
+            if gone:
+                log.error("%s: the dead-letter list is full; threw away the %d oldest", delivery.sink, gone)
         else:
             self._log.warning("failed", f"{delivery.sink}: message {delivery.id}: {error}", time.monotonic())
 

@@ -303,6 +303,21 @@ def test_the_dead_letter_list_and_its_commands(
             assert main(["webhooks", *words, "--catalogue", catalogue_url]) == 1
 
 
+def test_the_dead_letter_list_is_bounded(
+    catalogue: cat.Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving(lambda _number: 500) as receiver:
+        site = Site(catalogue, receiver.url, tmp_path, events=("detection",), once_per_object=False)
+        site.turns = site.new_turns(max_dead=2)
+        for seq in range(4):
+            site.see(seq, "cat")
+        site.turn()
+        for _ in range(4):
+            site.turn(after_seconds=3601)
+        assert [one.id for one in deliveries.list_dead(catalogue)] == [4, 3]
+        assert "threw away the 1 oldest" in caplog.text
+
+
 # --- signatures and settings
 
 
