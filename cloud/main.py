@@ -378,6 +378,7 @@ def run_station(args: argparse.Namespace) -> int:
             session=station.session,
             login=station.login,
             api=station.api,
+            silent_seconds=config.notify.silent_seconds,
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),

@@ -32,6 +32,7 @@ U8Image: TypeAlias = npt.NDArray[np.uint8]
 _ATTEMPTS = 4  # of a request that may be sent again
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 15.0  # seconds between two attempts; each is twice the one before
 _SILENCE_SECONDS = 45.0  # a stream says something every 15 s, or is dead
+_KINDS = ("detection", "tombstone", "review", "verdict", "camera")
 _AGAIN = (429, 502, 503, 504)
 
 
@@ -156,7 +157,8 @@ class PictureFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened. `what`: stored; created, skipped, refined, ... of a review; given, undone of a verdict.
+    """Something that happened. `what`: stored; created, skipped, refined, ... of a review; given, undone of a verdict;
+    online, silent of a camera.
 
     `cursor` goes on behind it: keep it, and give it to `Client.follow` as `after`.
     """
@@ -169,6 +171,7 @@ class Event:
     tombstone: Tombstone | None = None
     review: Review | None = None
     verdict: Verdict | None = None
+    camera: Camera | None = None
 
 
 class Pages(Generic[Item]):
@@ -422,20 +425,28 @@ class Client:
     ) -> Iterator[Event]:
         """What happens, each event once, for ever: where the way breaks it goes on from the event before.
 
-        `kinds`: detection, tombstone, review, verdict (none named: all); `labels` and `min_score` narrow detections.
+        `kinds`: detection, tombstone, review, verdict (none named: these), and camera, which tells of each camera as it
+        is and then of its changes, and goes by no cursor; `labels` and `min_score` narrow detections.
         `after`: "now", "start" or the `cursor` of an event. `stop` ends it within a moment after the next sign of the
         station, which comes every 15 s at the latest. Raises StationRefused where the station says no.
         """
         query = {"kind": list(kinds), "camera": camera, "label": list(labels), "min_score": min_score}
         pause, cursor = _FIRST_PAUSE, after
+        states: dict[str, str] = {}  # a stream that begins again tells of each camera again
         while stop is None or not stop.is_set():
             try:
                 for name, place, data in self._stream(_given({**query, "after": cursor})):
                     pause, cursor = _FIRST_PAUSE, place
                     if stop is not None and stop.is_set():
                         return
-                    if name in ("detection", "tombstone", "review", "verdict"):
-                        yield _made(Event, {**msgspec.json.decode(data), "cursor": cursor})
+                    if name not in _KINDS:
+                        continue
+                    event = _made(Event, {**msgspec.json.decode(data), "cursor": cursor})
+                    if event.camera is not None and states.get(event.camera.id) == event.what:
+                        continue
+                    if event.camera is not None:
+                        states[event.camera.id] = event.what
+                    yield event
             except StationUnreachable:
                 pass
             _wait(random.uniform(pause / 2, pause), stop)

@@ -1,23 +1,17 @@
-"""What a sink is told: which events, as which messages; and when a camera host counts as silent. Without I/O."""
+"""What a sink is told: which events, and as which messages. Without I/O."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.deliveries import CameraNote, Message
 from secondlook.cloud.catalogue.feed import Event, EventKind, Interest
 from secondlook.cloud.station.api import schema
+from secondlook.cloud.station.api.cameras import CAMERA, camera_json
 from secondlook.cloud.station.schema import instant
-
-CameraState = Literal["online", "silent"]
-CAMERA = "camera"  # the kind of events that the feed does not hold
-
-_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -55,34 +49,8 @@ def message_of(event: Event) -> Message:
     return _message(f"{event.kind.value}.{event.what}", event.at_ns, data)
 
 
-def camera_message(camera: cat.Camera, state: CameraState, at_ns: int) -> Message:
-    at = json.dumps(instant(at_ns).isoformat().replace("+00:00", "Z"))
-    facts = schema.camera_facts(camera).model_dump_json()
-    return _message(
-        f"{CAMERA}.{state}", at_ns, f'{{"kind":"{CAMERA}","what":"{state}","at":{at},"camera":{facts}}}'
-    )
-
-
-def camera_changes(
-    cameras: Iterable[cat.Camera],
-    noted: Mapping[str, CameraNote],
-    *,
-    silent_seconds: float,
-    now_ns: int,
-) -> dict[str, CameraNote]:
-    """The camera hosts whose state is another one than was told last, or that nobody was told of yet.
-
-    One is silent when nothing of it was stored for so long. It is told of at most once in as long, however often it
-    comes and goes.
-    """
-    longest_ns = int(silent_seconds * _NANOSECONDS)
-    changed = {}
-    for camera in cameras:
-        state = "silent" if now_ns - camera.last_seen_ns > longest_ns else "online"
-        known = noted.get(camera.edge_id)
-        if known is None or (known.state != state and now_ns - known.since_ns >= longest_ns):
-            changed[camera.edge_id] = CameraNote(state, now_ns)
-    return changed
+def camera_message(camera: cat.Camera, note: CameraNote) -> Message:
+    return _message(f"{CAMERA}.{note.state}", note.since_ns, camera_json(camera, note))
 
 
 def pause_seconds(attempts: int, chance: float) -> float:

@@ -18,7 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from secondlook.cloud.catalogue.deliveries import Message
 from secondlook.cloud.config import MqttConfig
-from secondlook.cloud.notify.messages import CAMERA, Wanted
+from secondlook.cloud.notify.messages import Wanted
+from secondlook.cloud.station.api.cameras import CAMERA
 from secondlook.shared.errors import ConfigError, DeliveryFailed
 from secondlook.shared.keyfiles import read_private
 

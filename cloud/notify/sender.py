@@ -20,14 +20,9 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import deliveries
 from secondlook.cloud.catalogue.feed import Cursor, Event, look, newest
 from secondlook.cloud.config import NotifyConfig
-from secondlook.cloud.notify.messages import (
-    CAMERA,
-    camera_changes,
-    camera_message,
-    message_of,
-    pause_seconds,
-)
+from secondlook.cloud.notify.messages import camera_message, message_of, pause_seconds
 from secondlook.cloud.notify.sinks import Sink
+from secondlook.cloud.station.api.cameras import CAMERA, camera_changes
 from secondlook.shared.errors import TRANSIENT_ERRORS, DeliveryFailed
 from secondlook.shared.outage import LimitedLog, Outage
 
@@ -114,10 +109,7 @@ class Turns:
         known = [row for name, row in rows.items() if not wanted.cameras or name in wanted.cameras]
         noted = deliveries.cameras_noted(self._catalogue, self._sink.name)
         changed = camera_changes(known, noted, silent_seconds=self._config.silent_seconds, now_ns=now_ns)
-        told = [
-            camera_message(rows[name], "silent" if note.state == "silent" else "online", now_ns)
-            for name, note in changed.items()
-        ]
+        told = [camera_message(rows[name], note) for name, note in changed.items()]
         return changed, told
 
     def _send(self) -> bool:

@@ -19,7 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
-from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, SessionTimes
+from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, NotifyConfig, SessionTimes
 from secondlook.cloud.decoding.base import BaseDecoder
 from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
@@ -58,6 +58,7 @@ from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
 CLAIM_SECONDS = 120.0
+SILENT_SECONDS = NotifyConfig().silent_seconds
 MAX_PIXELS = 36_000_000
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
@@ -95,6 +96,7 @@ def create_app(
     session: SessionTimes = _SESSION,
     login: LoginLimits = _LOGIN,
     api: ApiLimits = _API,
+    silent_seconds: float = SILENT_SECONDS,
     origins: Sequence[str] = (),
     root_path: str = "",
     instance: str = "",
@@ -123,12 +125,10 @@ def create_app(
 
     beats = watchdog or Watchdog()
 
-    app = _bare_app(title, root_path, catalogue, beats)
+    app = _bare_app(title, root_path, catalogue, beats, api)
     app.state.authorizer = Authorizer(
         catalogue, session, exposed=exposed, now_ns=now_ns, instance=instance, root_path=root_path
     )
-    app.state.api_limits = CallerLimits(api)
-    app.state.stopping = asyncio.Event()  # whoever stops the server sets it: streams end then
     app.add_middleware(
         Guard, allowed_hosts=allowed_hosts, tls_only=exposed, origins=origins, root_path=root_path
     )
@@ -141,7 +141,11 @@ def create_app(
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
-    app.include_router(build_api(catalogue, LayerPictures(catalogue, blobs, pictures), now_ns=now_ns))
+    app.include_router(
+        build_api(
+            catalogue, LayerPictures(catalogue, blobs, pictures), silent_seconds=silent_seconds, now_ns=now_ns
+        )
+    )
     app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))
@@ -151,14 +155,14 @@ def create_app(
     return app
 
 
-def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog) -> FastAPI:
+def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog, api: ApiLimits) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with heartbeat(catalogue, beats):
             yield
         catalogue.close()
 
-    return FastAPI(
+    app = FastAPI(
         title=f"{title}: review station",
         version=__version__,
         # FastAPI's own pages load scripts from a content network; /docs is ours instead.
@@ -168,6 +172,9 @@ def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog)
         servers=[{"url": root_path}] if root_path else None,
         lifespan=lifespan,
     )
+    app.state.api_limits = CallerLimits(api)
+    app.state.stopping = asyncio.Event()  # whoever stops the server sets it: streams end then
+    return app
 
 
 def _check_users(catalogue: Catalogue) -> None:

@@ -22,9 +22,10 @@ from secondlook.cloud.catalogue import deliveries
 from secondlook.cloud.catalogue.deliveries import CameraNote
 from secondlook.cloud.catalogue.schema import table_of
 from secondlook.cloud.config import CloudConfig, NotifyConfig, WebhookConfig
-from secondlook.cloud.notify.messages import camera_changes, pause_seconds
+from secondlook.cloud.notify.messages import pause_seconds
 from secondlook.cloud.notify.sender import Notifier, Turns
 from secondlook.cloud.notify.sinks import Webhook
+from secondlook.cloud.station.api.cameras import camera_changes
 from secondlook.main import main
 from secondlook.shared.config import load
 from secondlook.shared.errors import ConfigError, DeliveryFailed, SecretExposed, SignatureRefused

@@ -20,11 +20,10 @@ from secondlook.cloud.catalogue import (
     record_verdict,
     undo_verdict,
 )
-from secondlook.cloud.catalogue.feed import EventKind, Interest
 from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station.access import Caller
 from secondlook.cloud.station.api import queries, schema
-from secondlook.cloud.station.api.events import Stream, place_of
+from secondlook.cloud.station.api.events import CameraWatch, Listening, Stream, place_of
 from secondlook.cloud.station.api.guard import ApiRoute
 from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
@@ -40,6 +39,7 @@ Pages = Annotated[Paging, Depends()]
 OfFrames = Annotated[Seen, Depends()]
 OfBoxes = Annotated[Found, Depends()]
 Sayings = Annotated[Said, Depends()]
+Listens = Annotated[Listening, Depends()]
 
 _TITLE = "Secondlook API"
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -79,13 +79,15 @@ _SECURITY = {
 }
 
 
-def build_api(catalogue: Catalogue, pictures: LayerPictures, *, now_ns: Callable[[], int]) -> APIRouter:
+def build_api(
+    catalogue: Catalogue, pictures: LayerPictures, *, silent_seconds: float, now_ns: Callable[[], int]
+) -> APIRouter:
     """All routes below /api/v1; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api/v1", route_class=ApiRoute, responses=_REFUSALS)
     _add_lists(router, catalogue)
     _add_single(router, catalogue)
     _add_pictures(router, pictures)
-    _add_events(router, catalogue)
+    _add_events(router, catalogue, silent_seconds=silent_seconds, now_ns=now_ns)
     _add_writes(router, catalogue, pictures, now_ns=now_ns)
 
     @router.get("/openapi.json", include_in_schema=False)
@@ -217,52 +219,31 @@ def _add_pictures(router: APIRouter, pictures: LayerPictures) -> None:
         return Response(data, media_type=media_type(data), headers=headers)
 
 
-def _add_events(router: APIRouter, catalogue: Catalogue) -> None:
+def _add_events(
+    router: APIRouter, catalogue: Catalogue, *, silent_seconds: float, now_ns: Callable[[], int]
+) -> None:
     @router.get("/events", operation_id="streamEvents", response_class=StreamingResponse, responses=_STREAM)
-    async def events(
-        request: Request,
-        camera: queries.CameraName = None,
-        kind: Annotated[
-            list[EventKind] | None, Query(description="Of these kinds; may come several times.")
-        ] = None,
-        label: Annotated[
-            list[str] | None,
-            Query(max_length=64, description="Detections of these classes; may come several times."),
-        ] = None,
-        min_score: queries.Least = 0.0,
-        after: Annotated[
-            str,
-            Query(
-                max_length=80,
-                description="`now`, `start`, or the id of an event; the header `Last-Event-ID` goes before it.",
-            ),
-        ] = "now",
-        seconds: Annotated[
-            float | None,
-            Query(
-                ge=0, le=86_400, description="End after so long; 0: after what there is. Without it, never."
-            ),
-        ] = None,
-    ) -> Response:
+    async def events(request: Request, wanted: Listens) -> Response:
         """What happens, as server-sent events, from a cursor on: detections, tombstones, reviews, verdicts.
 
-        `label` and `min_score` narrow detections alone. Retention takes events away with what they tell of.
+        `camera` tells whether camera hosts deliver: of each when the stream begins, then of changes. `label` and
+        `min_score` narrow detections alone. Retention takes events away with what they tell of.
         """
         limits: CallerLimits = request.app.state.api_limits
-        place = await run_in_threadpool(place_of, catalogue, request.headers.get("last-event-id") or after)
-        interest = Interest(
-            frozenset(kind or EventKind), camera, None if label is None else frozenset(label), min_score
-        )
+        after = request.headers.get("last-event-id") or wanted.after
+        place = await run_in_threadpool(place_of, catalogue, after)
         if not limits.open_stream():
             return JSONResponse(
                 {"detail": "all places for streams are taken; try again later"}, 429, {"retry-after": "5"}
             )
+        watch = CameraWatch(catalogue, wanted.camera, silent_seconds=silent_seconds, now_ns=now_ns)
         stream = Stream(
             catalogue,
-            interest,
-            seconds,
+            wanted.interest,
+            wanted.seconds,
             may_listen=lambda: request.app.state.authorizer.still_admits(request),
             stopping=request.app.state.stopping,
+            cameras=watch if wanted.hears_of_cameras else None,
         )
         return _Streamed(stream.parts(place), limits.close_stream)
 

@@ -166,6 +166,15 @@ class EventData(BaseModel):
     verdict: Verdict | None = None
 
 
+class CameraEvent(BaseModel):
+    """What is told of a camera host that falls silent or comes back."""
+
+    kind: Literal["camera"] = "camera"
+    what: Literal["online", "silent"]
+    at: Instant
+    camera: Camera
+
+
 class Problem(BaseModel):
     """RFC 9457, `application/problem+json`."""
 

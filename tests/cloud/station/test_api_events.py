@@ -21,7 +21,7 @@ from secondlook.cloud.station import server
 from secondlook.cloud.station.api import events
 from secondlook.cloud.station.app import create_app
 from tests.cloud.station.people import add_people
-from tests.cloud.station.seed import BOOT, START, Seeded, seed
+from tests.cloud.station.seed import BOOT, SECOND, START, Seeded, seed
 from tests.cloud.station.server import client_of
 from tests.cloud.test_catalogue import box, frame
 
@@ -111,6 +111,34 @@ def test_a_quiet_stream_says_that_it_lives(client: httpx.Client, monkeypatch: py
     monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
     said = told(client, seconds=1.0)
     assert 3 <= len([one for one in said if one.name == "alive"]) <= 7
+
+
+def test_states_of_cameras_where_they_are_asked_for(
+    seeded: Seeded, catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_LOOK_SECONDS", 0.0)
+    now = [START + 60 * SECOND]
+    app = create_app(
+        catalogue_url=seeded.catalogue_url,
+        blobs_url=seeded.blobs_url,
+        silent_seconds=30,
+        now_ns=lambda: now[0],
+    )
+    with client_of(app) as client:
+        said = [one for one in told(client, kind="camera") if one.name == "camera"]
+        assert [(one.data["camera"]["id"], one.data["what"]) for one in said] == [
+            ("gate-north", "silent"),
+            ("yard-2", "silent"),
+        ]
+        with client.stream("GET", "/api/v1/events", params={"kind": "camera", "camera": "gate"}) as stream:
+            parts = stream.iter_text()
+            assert [one.name for one in parsed(next(parts))] == ["hello"]
+            for seq, state in ((1, "online"), (2, "silent"), (3, "online")):
+                if state == "online":
+                    cat.store_frame(catalogue, frame(seq), [], detector="x", reasons=[], now_ns=now[0])
+                (one,) = parsed(next(parts))
+                assert (one.name, one.data["kind"], one.data["what"]) == ("camera", "camera", state)
+                now[0] += 31 * SECOND
 
 
 def test_what_comes_is_told_at_once(client: httpx.Client, catalogue: cat.Catalogue) -> None:
