@@ -141,11 +141,8 @@ def create_app(
     app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
-    app.include_router(
-        build_api(
-            catalogue, LayerPictures(catalogue, blobs, pictures), silent_seconds=silent_seconds, now_ns=now_ns
-        )
-    )
+    layers = LayerPictures(catalogue, blobs, pictures)
+    app.include_router(build_api(catalogue, layers, silent_seconds=silent_seconds, now_ns=now_ns))
     app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))
