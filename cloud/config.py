@@ -380,6 +380,17 @@ class StationConfig(Settings):
 
 
 @dataclass(frozen=True)
+class ReviewConfig(Settings):
+    """Checks of what people say. Both shares need reviewers under names of their own."""
+
+    # of the frames that one person has decided, judged by a second one who does not know; where the two differ a third
+    # decides
+    double_share: Score = 0.0
+    # of a reviewer's frames, known ones that an admin chose
+    known_share: Score = 0.0
+
+
+@dataclass(frozen=True)
 class RetentionConfig(Settings):
     """How long things are kept. A frame goes with its detections, review, verdicts, layers and pictures.
 
@@ -424,6 +435,7 @@ class CloudConfig(Settings):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+    review: ReviewConfig = field(default_factory=ReviewConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
 

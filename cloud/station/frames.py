@@ -25,9 +25,12 @@ from secondlook.cloud.catalogue import (
     Review,
     ReviewState,
     Rule,
+    SeenObject,
     Tombstone,
     Verdict,
     VerdictKind,
+    counting_verdicts,
+    is_blind,
 )
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.queries import detection_facts
@@ -38,6 +41,7 @@ _LATEST_NS = 2**63 - 1
 _RATE_SECONDS = 600
 _MOST_NEIGHBOURS = 60
 _SLOTS = 96  # of a timeline
+_MOST_OBJECTS = 200  # of a timeline
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
 
 
@@ -55,6 +59,7 @@ class FrameSearch:
     until_ns: int = _LATEST_NS
     verdict: VerdictKind | None = None
     rule: Rule | None = None
+    object_id: int | None = None
     before: tuple[int, int] | None = None
 
 
@@ -164,6 +169,7 @@ def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int
             at = min(int(row.slot), _SLOTS - 1)
             slots[at] = schema.Slot(frames=slots[at].frames + row.frames, found=slots[at].found + row.found)
         return schema.Timeline(
+            objects=_objects(session, edge_id, since_ns, until_ns),
             since=schema.instant(since_ns),
             until=schema.instant(until_ns),
             slots=slots,
@@ -182,17 +188,45 @@ def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int
         )
 
 
-_REVIEW = (selectinload(Frame.review).selectinload(Review.verdicts),)
+def _objects(session: Session, edge_id: str, since_ns: int, until_ns: int) -> list[schema.TimelineObject]:
+    query = (
+        select(SeenObject)
+        .where(SeenObject.edge_id == edge_id, SeenObject.last_ns >= since_ns, SeenObject.first_ns < until_ns)
+        .order_by((SeenObject.last_ns - SeenObject.first_ns).desc(), SeenObject.id)
+        .limit(_MOST_OBJECTS)
+    )
+    seen = sorted(session.scalars(query), key=lambda one: (one.first_ns, one.id))
+    return [
+        schema.TimelineObject(
+            id=one.id,
+            label=one.label,
+            score=one.score,
+            first=schema.instant(one.first_ns),
+            last=schema.instant(one.last_ns),
+            frames=one.frames,
+        )
+        for one in seen
+    ]
+
+
+_REVIEW = (
+    selectinload(Frame.review).selectinload(Review.verdicts),
+    selectinload(Frame.review).selectinload(Review.double),
+)
 
 
 def _search(search: FrameSearch) -> Select[Any]:
     """The ``id`` and instant ``at`` of the frames found, in order."""
     least, most = search.scores
     scored = search.scores != (0.0, 1.0)
-    if search.label is not None:
+    if search.object_id is not None or search.label is not None:
         at, id_ = DetectedBox.captured_ns, DetectedBox.frame_id
         # A frame may hold a class more than once, and is found once.
-        query = _numbered(id_, at).where(DetectedBox.label == search.label).distinct()
+        query = _numbered(id_, at).distinct()
+        if search.object_id is not None:
+            query = query.where(DetectedBox.object_id == search.object_id)
+        if search.label is not None:
+            query = query.where(DetectedBox.label == search.label)
         if scored:
             query = query.where(DetectedBox.score.between(least, most))
     elif search.verdict is not None or search.rule is not None:
@@ -227,7 +261,7 @@ def _reviewed(query: Select[Any], search: FrameSearch, id_: InstrumentedAttribut
     of_review = Review.id if id_ is Review.frame_id else None
     conditions: list[tuple[type[Verdict] | type[Reason], Any, Any]] = []
     if search.verdict is not None:
-        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None))
+        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
         conditions.append((Verdict, Verdict.review_id, given))
     if search.rule is not None:
         conditions.append((Reason, Reason.review_id, Reason.rule == search.rule.value))
@@ -250,7 +284,9 @@ def _frame(session: Session, frame_id: int) -> Frame:
 
 def _row(frame: Frame, names: dict[str, str]) -> schema.FrameRow:
     review = frame.review
-    standing = [] if review is None else [v for v in review.verdicts if v.undone_ns is None]
+    # What others said of a frame that people judge blindly is not told.
+    told = [] if review is None or is_blind(review) else counting_verdicts(review)
+    standing = [entry for entry in told if entry.undone_ns is None]
     surest_first = sorted(frame.detections, key=lambda box: -box.score)
     return schema.FrameRow(
         id=frame.id,

@@ -68,7 +68,7 @@ function queueRow(row, state, choose) {
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
   button.append(
     element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }, element("span", { className: "hidden", text: STATE_WORDS[row.state] })),
-    element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
+    element("span", { className: "row-main" }, element("b", { text: row.burst > 1 ? `${labels} · ${row.burst} alike` : labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
     element(
       "span",
       { className: "row-side" },
@@ -157,6 +157,7 @@ export function renderBoxList(list, state, choose) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = colour;
     button.append(swatch, element("span", { text: captionOf(box) }));
+    if (box.object) button.append(element("span", { className: "soft", text: ` · ${objectWords(box.object)}` }));
     button.classList.toggle("is-below", !isShown(state, box));
     button.addEventListener("click", () => choose(at));
     return element("li", {}, button);
@@ -164,6 +165,10 @@ export function renderBoxList(list, state, choose) {
   if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing in this frame." }));
   list.replaceChildren(...rows);
 }
+
+// A thing over the frames of its camera.
+export const objectWords = ({ id, since, frames }) =>
+  frames > 1 ? `object ${id}, in view since ${clock.format(new Date(since))}, in ${frames} frames` : `object ${id}, in this frame alone`;
 
 // The classes met most, each with its digit.
 export function renderCommon(list, common, choose) {

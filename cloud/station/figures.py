@@ -1,0 +1,301 @@
+"""Figures of people and of the detector, read from verdicts. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from secondlook.cloud.catalogue import (
+    Catalogue,
+    DetectedBox,
+    DoubleReview,
+    Frame,
+    KnownFrame,
+    Opinion,
+    OpinionKind,
+    Review,
+    ReviewState,
+    Stage,
+    Verdict,
+    VerdictKind,
+    counting_verdicts,
+    frame_opinion,
+)
+from secondlook.cloud.catalogue.opinions import same_opinion
+from secondlook.cloud.station import precision, schema
+from secondlook.cloud.station.agreement import Agreement, Item, Marks, agreement, agreements, items_of, marks
+from secondlook.shared.texts import class_key
+
+_NANOSECONDS = 1_000_000_000
+_HOUR_NS = 3600 * _NANOSECONDS
+_DAY_NS = 24 * _HOUR_NS
+_DAYS = 14
+_PAUSE_NS = 300 * _NANOSECONDS  # who has said nothing for so long was not at it
+_MOST_OPINIONS = 20_000
+_MOST_VERDICTS = 100_000
+_BATCH = 500
+_RIGHT = frozenset({VerdictKind.CONFIRM})
+_NAMED = frozenset({VerdictKind.WRONG_CLASS, VerdictKind.CORRECTED})
+
+
+def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
+    """What a person did since ``since_ns``, hour by hour, on the days before, and what others did."""
+    given = (
+        select(Verdict.review_id, Verdict.decided_ns, Verdict.verdict, Verdict.undone_ns)
+        .where(Verdict.reviewer == reviewer, Verdict.decided_ns >= max(since_ns - (_DAYS - 1) * _DAY_NS, 0))
+        .order_by(Verdict.decided_ns)
+        .limit(_MOST_VERDICTS)
+    )
+    team = (
+        select(Verdict.reviewer, func.count(Verdict.review_id.distinct()).label("frames"))
+        .where(Verdict.decided_ns >= since_ns, Verdict.undone_ns.is_(None))
+        .group_by(Verdict.reviewer)
+        .order_by(func.count(Verdict.review_id.distinct()).desc(), Verdict.reviewer)
+        .limit(100)
+    )
+    with catalogue.reading() as session:
+        rows = session.execute(given).all()
+        others = [
+            schema.PersonsFrames(reviewer=row.reviewer, frames=row.frames) for row in session.execute(team)
+        ]
+    standing = [row for row in rows if row.undone_ns is None]
+    today = [row for row in standing if row.decided_ns >= since_ns]
+    paces = _paces(today)
+    return schema.Day(
+        reviewer=reviewer,
+        since=schema.instant(since_ns),
+        frames=len({row.review_id for row in today}),
+        verdicts=dict(Counter(row.verdict for row in today)),
+        undone=sum(row.undone_ns is not None and row.decided_ns >= since_ns for row in rows),
+        seconds_a_frame=statistics.median(paces) / _NANOSECONDS if paces else None,
+        frames_an_hour=3600 * _NANOSECONDS * len(paces) / sum(paces) if paces and sum(paces) else None,
+        hours=_slots(today, since_ns, _HOUR_NS, 24),
+        days=_slots(standing, since_ns - (_DAYS - 1) * _DAY_NS, _DAY_NS, _DAYS),
+        team=others,
+    )
+
+
+def agreement_report(catalogue: Catalogue, *, since_ns: int) -> schema.AgreementReport:
+    """How far people agreed on frames that several judged blindly, and how each did with known ones."""
+    items: list[Item] = []
+    upheld: Counter[str] = Counter()
+    judged: Counter[str] = Counter()
+    tried: dict[str, Marks] = {}
+    with catalogue.reading() as session:
+        counts = session.execute(select(DoubleReview.stage, func.count()).group_by(DoubleReview.stage))
+        stages: dict[Stage, int] = {row[0]: row[1] for row in counts}
+        known = session.scalar(select(func.count()).select_from(KnownFrame)) or 0
+        for review, people in _opinions(session, OpinionKind.DOUBLE, since_ns):
+            labels = [class_key(box.label) for box in review.frame.detections]
+            said = {
+                person: frame_opinion(review, [v for v in review.verdicts if v.reviewer == person])
+                for person in people
+            }
+            if len(people) > 1:
+                items += items_of(labels, said[people[0]], said[people[1]])
+            counting = None if review.double is None else review.double.counting
+            if counting in said:
+                for person in people:
+                    judged[person] += 1
+                    upheld[person] += same_opinion(said[person], said[counting])
+        for review, people in _opinions(session, OpinionKind.KNOWN, since_ns):
+            labels = [class_key(box.label) for box in review.frame.detections]
+            truth = frame_opinion(review, counting_verdicts(review))
+            for person in people:
+                probes = session.scalars(
+                    select(Verdict)
+                    .where(
+                        Verdict.review_id == review.id, Verdict.reviewer == person, Verdict.probe.is_(True)
+                    )
+                    .order_by(Verdict.id)
+                ).all()
+                mark = marks(labels, truth, frame_opinion(review, probes))
+                tried[person] = tried.get(person, Marks()).plus(mark)
+    return schema.AgreementReport(
+        stages={stage: stages.get(stage, 0) for stage in Stage if stage is not Stage.FIRST},
+        overall=_row(agreement("", items)),
+        classes=[_row(one) for one in agreements(items)],
+        known_frames=known,
+        people=[
+            _person(person, judged[person], upheld[person], tried.get(person, Marks()))
+            for person in sorted({*judged, *tried})
+        ],
+    )
+
+
+def detector_report(
+    catalogue: Catalogue, *, since_ns: int, doubt: tuple[float, float]
+) -> schema.DetectorReport:
+    """Precision of the detector on what people judged since an instant; ``doubt``: scores that are reviewed now."""
+    with catalogue.reading() as session:
+        boxes, drawn = _judged_boxes(session, since_ns)
+    band = precision.halving_band(boxes, *doubt)
+    return schema.DetectorReport(
+        judged=len(boxes),
+        right=sum(box.right for box in boxes),
+        classes=[_precision(one) for one in precision.by_class(boxes)],
+        cameras=[_precision(one) for one in precision.by_camera(boxes)],
+        scores=[_precision(one) for one in precision.by_score(boxes)],
+        missed=[schema.Counted(name=name, count=count) for name, count in drawn.most_common()],
+        doubt=doubt,
+        band=None if band is None else schema.Band(**vars(band)),
+    )
+
+
+def _judged_boxes(session: Session, since_ns: int) -> tuple[list[precision.JudgedBox], Counter[str]]:
+    """Boxes that people judged, and what they drew besides, by class. Reviews under dispute are left out."""
+    doubles = {
+        row.review_id: row
+        for row in session.execute(
+            select(DoubleReview.review_id, DoubleReview.counting, DoubleReview.since_ns)
+        )
+    }
+    given: dict[int, list[Any]] = {}
+    verdicts = (
+        select(
+            Verdict.id,
+            Verdict.review_id,
+            Verdict.reviewer,
+            Verdict.verdict,
+            Verdict.box_index,
+            Verdict.label,
+            Verdict.decided_ns,
+            Verdict.conflicts_with,
+        )
+        .join(Review, Review.id == Verdict.review_id)
+        .where(Verdict.decided_ns >= since_ns, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
+        .where(Review.state == ReviewState.DECIDED)
+    )
+    for row in session.execute(verdicts.order_by(Verdict.id)):
+        double = doubles.get(row.review_id)
+        aside = (
+            double is not None
+            and double.counting is not None
+            and row.reviewer != double.counting
+            and row.decided_ns <= double.since_ns
+        )
+        if not aside:
+            given.setdefault(row.review_id, []).append(row)
+    boxes: list[precision.JudgedBox] = []
+    drawn: Counter[str] = Counter()
+    settled = {number: rows for number, rows in given.items() if all(r.conflicts_with is None for r in rows)}
+    for rows in settled.values():
+        drawn.update(row.label for row in rows if row.verdict is VerdictKind.MISSED_OBJECT)
+    for number, found in _detections(session, settled):
+        whole, of_box = _last(settled[number])
+        for index, box in enumerate(found):
+            right = _is_right(of_box.get(index, whole), box.label, index in of_box)
+            if right is not None:
+                boxes.append(precision.JudgedBox(box.label, box.edge_id, box.score, right))
+    return boxes, drawn
+
+
+def _detections(session: Session, reviews: Iterable[int]) -> Iterator[tuple[int, list[Any]]]:
+    """Of each of these reviews that has any, the detections in their order."""
+    numbers = sorted(reviews)
+    for first in range(0, len(numbers), _BATCH):
+        query = (
+            select(Review.id.label("review_id"), DetectedBox.label, DetectedBox.score, Frame.edge_id)
+            .join(Frame, Frame.id == Review.frame_id)
+            .join(DetectedBox, DetectedBox.frame_id == Frame.id)
+            .where(Review.id.in_(numbers[first : first + _BATCH]))
+            .order_by(Review.id, DetectedBox.id)
+        )
+        found: dict[int, list[Any]] = {}
+        for row in session.execute(query):
+            found.setdefault(row.review_id, []).append(row)
+        yield from found.items()
+
+
+def _last(rows: Sequence[Any]) -> tuple[Any, dict[int, Any]]:
+    whole = [r for r in rows if r.box_index is None and r.verdict is not VerdictKind.MISSED_OBJECT]
+    return (whole[-1] if whole else None), {r.box_index: r for r in rows if r.box_index is not None}
+
+
+def _is_right(verdict: Any, label: str, of_box: bool) -> bool | None:
+    """Whether people found a box right; None where they left it open."""
+    if verdict is None or verdict.verdict is VerdictKind.UNSURE:
+        return None
+    if verdict.verdict in _NAMED and of_box:
+        return class_key(verdict.label or "") == class_key(label)
+    if verdict.verdict is VerdictKind.REJECT:
+        return False
+    return True if verdict.verdict in _RIGHT else None
+
+
+def _opinions(session: Session, kind: OpinionKind, since_ns: int) -> Iterator[tuple[Review, list[str]]]:
+    """Reviews that people judged blindly, and who did, in the order in which they did; the latest so many opinions."""
+    query = (
+        select(Opinion.review_id, Opinion.reviewer)
+        .where(Opinion.kind == kind, Opinion.given_ns >= since_ns)
+        .order_by(Opinion.given_ns.desc())
+        .limit(_MOST_OPINIONS)
+    )
+    people: dict[int, list[str]] = {}
+    for row in reversed(session.execute(query).all()):
+        people.setdefault(row.review_id, []).append(row.reviewer)
+    numbers = sorted(people)
+    options = (
+        selectinload(Review.frame).selectinload(Frame.detections),
+        selectinload(Review.verdicts),
+        selectinload(Review.double),
+    )
+    for first in range(0, len(numbers), _BATCH):
+        some = select(Review).options(*options).where(Review.id.in_(numbers[first : first + _BATCH]))
+        for review in session.scalars(some.order_by(Review.id)):
+            yield review, people[review.id]
+
+
+def _paces(rows: Sequence[Any]) -> list[int]:
+    """Nanoseconds from one frame to the next, without pauses."""
+    ends: dict[int, int] = {}
+    for row in rows:
+        ends[row.review_id] = row.decided_ns
+    times = sorted(ends.values())
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    return [gap for gap in gaps if gap <= _PAUSE_NS]
+
+
+def _slots(rows: Sequence[Any], since_ns: int, step_ns: int, count: int) -> list[int]:
+    """Frames judged in each of ``count`` slots from ``since_ns`` on, each in the slot of its last verdict."""
+    ends: dict[int, int] = {}
+    for row in rows:
+        ends[row.review_id] = row.decided_ns
+    slots = [0] * count
+    for at in ends.values():
+        slot = (at - since_ns) // step_ns
+        if 0 <= slot < count:
+            slots[slot] += 1
+    return slots
+
+
+def _row(one: Agreement) -> schema.AgreementFacts:
+    return schema.AgreementFacts(label=one.label, items=one.items, alike=one.alike, kappa=one.kappa)
+
+
+def _person(person: str, judged: int, upheld: int, mark: Marks) -> schema.PersonsMarks:
+    return schema.PersonsMarks(
+        reviewer=person,
+        doubles=judged,
+        upheld=upheld,
+        known=mark.frames,
+        known_right=mark.right,
+        precision=mark.precision,
+        recall=mark.recall,
+    )
+
+
+def _precision(one: precision.Precision) -> schema.PrecisionFacts:
+    return schema.PrecisionFacts(name=one.name, judged=one.judged, right=one.right, precision=one.precision)
+
+
+def since_of(at: datetime | None, now_ns: int, days: int) -> int:
+    """Where a report begins: at an instant, else so many days ago."""
+    return schema.nanoseconds(at, max(now_ns - days * _DAY_NS, 0))
