@@ -28,7 +28,8 @@ function drawTimeline(line) {
   const most = Math.max(1, ...slots.map((slot) => slot.frames));
   const width = slots.length * 4;
   const lanes = lanesOf(objects);
-  const drawing = svg("svg", { viewBox: `0 0 ${width} ${40 + lanes.length * LANE}`, class: "timeline", style: `height: ${54 + lanes.length * 5}px`, role: "img", preserveAspectRatio: "none" });
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${40 + lanes.length * LANE}`, class: "timeline", role: "img", preserveAspectRatio: "none" });
+  drawing.style.height = `${54 + lanes.length * 5}px`;
   const sent = slots.reduce((sum, slot) => sum + slot.frames, 0);
   const empty = slots.filter((slot) => slot.frames === 0).length;
   const lost = dropped.reduce((sum, one) => sum + one.frames, 0);
