@@ -167,16 +167,15 @@ def burst(catalogue: Catalogue, review_id: int, viewer: str) -> list[schema.Revi
             .join(Frame, Frame.id == Review.frame_id)
             .where(
                 Review.captured_ns.between(middle.captured_ns - reach, middle.captured_ns + reach),
-                Review.state.in_((ReviewState.READY, ReviewState.EXPIRED)),
                 Frame.edge_id == middle.frame.edge_id,
             )
         )
-        if viewer:
-            near = near.where(~given_by(viewer))
         found = session.scalars(near.order_by(Review.captured_ns, Review.id).limit(8 * MOST_ALIKE)).all()
         chosen = burst_around([burst_frame(review) for review in found], review_id)
         names = {edge_id: camera.camera for edge_id, camera in _cameras(session).items()}
-        reviews = [review for review in found if review.id in chosen]
+        given = set(session.scalars(select(Review.id).where(Review.id.in_(chosen), given_by(viewer))))
+        open_now = (ReviewState.READY, ReviewState.EXPIRED)
+        reviews = [r for r in found if r.id in chosen - given and r.state in open_now]
         seen = sights(session, reviews, viewer)
         return [_row(review, names, seen.get(review.id), len(reviews)) for review in reviews]
 
