@@ -25,22 +25,30 @@ _STATE, _FRAMES, _IMAGES = ".secondlook-pull.json", "frames.jsonl", "images"
 
 @dataclass(frozen=True)
 class Place:
-    """How far a folder has come: the station's address, and the last line of its audit trail that is in."""
+    """How far a folder has come: the last line of the station's audit trail that is in.
 
-    station: str
-    after: int
+    None: none is, and ``since`` (ISO 8601) is where it begins; None there: with all that is kept.
+    """
+
+    after: int | None
+    since: str | None
 
 
 class PullFolder:
-    """Opens the folder, or makes it. Raises ConfigError where it holds something else, StoreCorrupt."""
+    """Opens the folder, or makes it, to begin at ``since``.
 
-    def __init__(self, path: Path, station: str) -> None:
+    Raises ConfigError where it holds something else, StoreCorrupt.
+    """
+
+    def __init__(self, path: Path, station: str, since: str | None = None) -> None:
         self.path = path
         self._station = station
         make_folder(path)
         if not (path / _STATE).exists() and any(path.iterdir()):
             raise ConfigError(f"{path} is not empty, and was not made by secondlook pull")
         make_folder(path / _IMAGES)
+        if not (path / _STATE).exists():
+            self._write_place(Place(None, since))
         self.place = self._read_place()
         self.frames = self._read_frames()
         self._names = {line["review_id"]: name for name, line in self.frames.items()}
@@ -87,9 +95,8 @@ class PullFolder:
         if frames.exists():
             with frames.open("rb") as stream:
                 os.fsync(stream.fileno())
-        self.place = Place(self._station, after)
-        state = {"version": _VERSION, "station": self._station, "after": after}
-        write_atomically(self.path / _STATE, json.dumps(state).encode())
+        self.place = Place(after, self.place.since)
+        self._write_place(self.place)
 
     def finish(self) -> None:
         """One line a frame, in order of their names."""
@@ -100,20 +107,24 @@ class PullFolder:
         with (self.path / _FRAMES).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
-    def _read_place(self) -> Place | None:
+    def _write_place(self, place: Place) -> None:
+        state = {"version": _VERSION, "station": self._station, **vars(place)}
+        write_atomically(self.path / _STATE, json.dumps(state).encode())
+
+    def _read_place(self) -> Place:
         path = self.path / _STATE
-        if not path.exists():
-            return None
         try:
             state = json.loads(path.read_bytes())
-            version, station, after = state["version"], str(state["station"]), int(state["after"])
+            version, station = state["version"], str(state["station"])
+            after = None if state["after"] is None else int(state["after"])
+            since = None if state["since"] is None else str(state["since"])
         except (ValueError, KeyError, TypeError) as error:
             raise StoreCorrupt(f"{path} cannot be read") from error
         if version != _VERSION:
             raise ConfigError(f"{path} is of version {version}, which this program does not know")
         if station != self._station:
             raise ConfigError(f"{self.path} holds frames of {station}, not of {self._station}")
-        return Place(station, after)
+        return Place(after, since)
 
     def _read_frames(self) -> dict[str, dict[str, Any]]:
         path = self.path / _FRAMES

@@ -50,8 +50,8 @@ def run_pull(args: argparse.Namespace) -> int:
 
     since = None if args.since is None else parse_since(args.since, datetime.now(UTC))
     station = Station(args.station, _token(args.token_file), args.ca_file)
-    folder = PullFolder(args.out, station.address)
-    done = pull(station, folder, since=since)
+    folder = PullFolder(args.out, station.address, since)
+    done = pull(station, folder)
     if args.verify:
         verify(station, folder, done)
     if done.gone:

@@ -32,17 +32,17 @@ class Pulled:
     gone: int = 0  # pictures that the station does not have any more
 
 
-def pull(station: Answers, folder: PullFolder, *, since: str | None) -> Pulled:
-    """Fetch what changed. ``since`` (ISO 8601) is where a new folder begins; another goes on where it is.
+def pull(station: Answers, folder: PullFolder) -> Pulled:
+    """Fetch what changed since the folder was here last.
 
     Raises RequestRefused, StationUnreachable, StoreCorrupt where a picture never has the hash that was judged.
     """
     done = Pulled()
     query: dict[str, Any] = {"limit": _PAGE}
-    if folder.place is not None:
+    if folder.place.after is not None:
         query["after"] = folder.place.after
-    elif since is not None:
-        query["since"] = since
+    elif folder.place.since is not None:
+        query["since"] = folder.place.since
     while True:
         page = station.json("/api/export/changes", query)
         for change in page["frames"]:
