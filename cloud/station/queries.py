@@ -135,11 +135,10 @@ def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offs
         cameras = _cameras(session)
         names = {edge_id: camera.camera for edge_id, camera in cameras.items()}
         seen = sights(session, reviews, choice.viewer)
-        alike = burst_sizes([burst_frame(review) for review in reviews])
-        rows = [
-            _row(review, names, seen.get(review.id), size)
-            for review, size in zip(reviews, alike, strict=True)
-        ]
+        to_judge = [review for review in reviews if review.state in (ReviewState.READY, ReviewState.EXPIRED)]
+        sizes = burst_sizes([burst_frame(review) for review in to_judge])
+        alike = dict(zip((review.id for review in to_judge), sizes, strict=True))
+        rows = [_row(review, names, seen.get(review.id), alike.get(review.id, 1)) for review in reviews]
         return schema.ReviewList(total=total, reviews=rows)
 
 

@@ -12,7 +12,7 @@ const clockOf = (iso) => new Date(iso).toLocaleTimeString();
 const byId = (id) => document.getElementById(id);
 
 export class GridPage {
-  // `on`: go, tell, reviewer, mayJudge; `claims`: those of this page.
+  // `on`: go, next, tell, reviewer, mayJudge; `claims`: those of this page.
   constructor(claims, on) {
     this.claims = claims;
     this.on = on;
@@ -138,7 +138,7 @@ export class GridPage {
     this.judging = false;
     const left = this.tiles.length - stored;
     this.on.tell(`${stored} judged${left ? `, ${left} left for a closer look` : ""}`);
-    if (this.burst !== null && stored === this.tiles.length) this.on.go({ page: "review", id: null }, "");
+    if (this.burst !== null && stored === this.tiles.length) await this.on.next();
     else if (stored) await this.#load();
     else this.#count();
   }

@@ -224,6 +224,12 @@ const onPages = {
   tell,
   reviewer: () => store.get().reviewer,
   mayJudge: () => store.get().mayJudge,
+  // To the next frame of the queue, once others were judged elsewhere.
+  async next() {
+    await desk.refreshList().catch((error) => tell(error.message, "error"));
+    await go({ page: "review", id: null });
+    await desk.openFirst();
+  },
   async undo(id) {
     if (await desk.undo(id)) await go({ page: "review", id: store.get().currentId });
   },
@@ -443,8 +449,10 @@ function render(state, before) {
   byId("connection").textContent = CONNECTION_WORDS[state.connection];
   for (const page of PAGES) {
     byId(`page-${page}`).hidden = state.page !== page;
-    if (state.page === page) byId(`tab-${page}`).setAttribute("aria-current", "page");
-    else byId(`tab-${page}`).removeAttribute("aria-current");
+    if (state.page === page) {
+      byId(`tab-${page}`).setAttribute("aria-current", "page");
+      if (page !== before.page) byId(`tab-${page}`).scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else byId(`tab-${page}`).removeAttribute("aria-current");
   }
 }
 

@@ -157,7 +157,7 @@ export function renderBoxList(list, state, choose) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = colour;
     button.append(swatch, element("span", { text: captionOf(box) }));
-    if (box.object) button.append(element("span", { className: "soft", text: ` · ${objectWords(box.object)}` }));
+    if (box.object) button.append(element("span", { className: "soft of-object", text: objectWords(box.object) }));
     button.classList.toggle("is-below", !isShown(state, box));
     button.addEventListener("click", () => choose(at));
     return element("li", {}, button);
