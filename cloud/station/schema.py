@@ -79,7 +79,9 @@ class ReviewRow(BaseModel):
     hindrance: str | None = Field(description="What holds it up, or why its full quality was lost.")
     verdict: VerdictKind | None = Field(description="The last one that stands.")
     contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
-    burst: int = Field(description="How many of this list that can be judged are of one scene with it, itself too.")
+    burst: int = Field(
+        description="How many of this list that can be judged are of one scene with it, itself too."
+    )
 
 
 class ReviewList(BaseModel):

@@ -60,9 +60,7 @@ class Desk:
         self.now += 1
         given: dict[str, Any] = {"seen_verdict_id": 0, **parts}
         verdict = cat.NewVerdict(VerdictKind(kind), person, SHOWN, **given)
-        return cat.record_verdict(
-            self.catalogue, review_id, verdict, now_ns=self.now, sampling=self.sampling
-        )
+        return cat.record_verdict(self.catalogue, review_id, verdict, now_ns=self.now, sampling=self.sampling)
 
     def undo(self, person: str) -> None:
         self.now += 1

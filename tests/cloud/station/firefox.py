@@ -39,12 +39,21 @@ class Firefox:
 
     def __init__(self, program: str, profile: Path) -> None:
         profile.mkdir(parents=True, exist_ok=True)
-        lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items())
+        lines = (
+            f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items()
+        )
         (profile / "user.js").write_text("".join(lines))
         self._log = profile / "firefox.log"
         with self._log.open("wb") as stream:
             self._process = subprocess.Popen(
-                [program, "--headless", "--no-remote", "--profile", str(profile), "--remote-debugging-port=0"],
+                [
+                    program,
+                    "--headless",
+                    "--no-remote",
+                    "--profile",
+                    str(profile),
+                    "--remote-debugging-port=0",
+                ],
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, "HOME": str(profile), "MOZ_DISABLE_CONTENT_SANDBOX": "1"},

@@ -50,7 +50,11 @@ def _judged(path: str, *known: int) -> Callable[[Page], None]:
     """Three people have judged frames, some of them twice; then the page at ``path``."""
     kind = VerdictKind
     said = {
-        "ada": {1: [(kind.CONFIRM, 0), (kind.REJECT, 1)], 2: [(kind.CONFIRM, None)], 4: [(kind.REJECT, None)]},
+        "ada": {
+            1: [(kind.CONFIRM, 0), (kind.REJECT, 1)],
+            2: [(kind.CONFIRM, None)],
+            4: [(kind.REJECT, None)],
+        },
         "rolf": {1: [(kind.CONFIRM, None)], 2: [(kind.CONFIRM, None)], 3: [(kind.NO_OBJECT, None)]},
         "vera": {1: [(kind.CONFIRM, 0), (kind.REJECT, 1)], 4: [(kind.REJECT, None)]},
     }

@@ -1,4 +1,4 @@
-"""Every page and dialog of the station, light and dark, wide and on a phone, before axe-core: nothing serious is found."""
+"""Every page and dialog, light and dark, wide and on a phone, before axe-core: nothing serious is found."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def page(browser: Browser, tmp_path: Path) -> Any:
     with opened_page(browser, tmp_path, *STATES, scenes=scenes, user="ada", apart_seconds=0.3) as page:
         page.expect(1)
         page.browser.press("u")
-        page.browser.wait_for("fetch('/api/reviews/1').then(async (r) => (await r.json()).state === 'decided')")
+        page.browser.wait_for(
+            "fetch('/api/reviews/1').then(async (r) => (await r.json()).state === 'decided')"
+        )
         yield page
         themed(browser, "light")
 

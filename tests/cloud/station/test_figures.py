@@ -140,12 +140,16 @@ def test_a_second_person_is_told_nothing(reviewers: Reviewers) -> None:
     client = reviewers.client
     assert client.get("/api/reviews/1", params={"reviewer": "Bea"}).json()["verdicts"] == []
     assert client.get("/api/reviews/1").json()["verdicts"] == []
-    row = next(r for r in client.get("/api/reviews", params={"reviewer": "Bea"}).json()["reviews"] if r["id"] == 1)
+    row = next(
+        r for r in client.get("/api/reviews", params={"reviewer": "Bea"}).json()["reviews"] if r["id"] == 1
+    )
     assert row["verdict"] is None
     entry = client.get("/api/history", params={"reviewer": "Bea"}).json()["entries"][0]
     assert entry["actor"] == "Ann" and "verdict" not in entry["detail"]
     assert client.get("/api/frames/1").json()["verdict"] is None
-    counts = [client.get("/api/summary", params={"reviewer": who}).json()["remaining"] for who in ("Ann", "Bea")]
+    counts = [
+        client.get("/api/summary", params={"reviewer": who}).json()["remaining"] for who in ("Ann", "Bea")
+    ]
     assert counts == [5, 6]
     # And she is handed it, where Ann is handed the next.
     for who, given in (("Bea", 1), ("Ann", 2)):

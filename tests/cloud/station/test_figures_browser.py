@@ -70,7 +70,9 @@ def test_a_known_frame_comes_among_the_others(open_page: Callable[..., Page]) ->
     page.expect(2)
     page.expect_stored(1, [("confirm", None, None)])
     browser.call("Page.navigate", url=f"{page.address}/reviews/1")
-    page.browser.wait_for("document.querySelector('#notice button')?.textContent === 'Use it as a known frame'")
+    page.browser.wait_for(
+        "document.querySelector('#notice button')?.textContent === 'Use it as a known frame'"
+    )
     browser.run("document.querySelector('#notice button').click()")
     browser.wait_for("document.getElementById('notice').innerText.startsWith('Known frame')")
     with as_user(page.address, "rolf") as rolf:
@@ -100,7 +102,11 @@ def test_figures_are_there_for_everybody(open_page: Callable[..., Page]) -> None
 def test_objects_on_the_timeline_and_the_frame(open_page: Callable[..., Page]) -> None:
     scene = drawn_scene(1)
     page = open_page(
-        *["ready"] * 4, scenes=[scene] * 4, apart_seconds=0.5, path="/cameras", now_ns=lambda: START + 60 * SECOND
+        *["ready"] * 4,
+        scenes=[scene] * 4,
+        apart_seconds=0.5,
+        path="/cameras",
+        now_ns=lambda: START + 60 * SECOND,
     )
     browser = page.browser
     browser.wait_for("document.querySelectorAll('.camera .timeline .object').length === 4")

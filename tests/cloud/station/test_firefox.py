@@ -1,4 +1,4 @@
-"""Every page of the station in Firefox: it opens, shows what it should, and logs no error; a verdict is given by key."""
+"""Every page in Firefox: it opens, shows what it should, and logs no error; a verdict is given by key."""
 
 from __future__ import annotations
 
