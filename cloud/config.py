@@ -342,6 +342,8 @@ class StationConfig(Settings):
     root_path: str = ""  # folder below which a proxy shows the station, as /review
     # https://name:port as browsers show it, where a proxy does not pass that Host on; pages there are its own
     origins: tuple[str, ...] = ()
+    # whether pictures are shown as the learned filter made them, by those who want that; false: to nobody
+    learned_filter: bool = True
     claim_seconds: Seconds = 120.0  # a frame whose page is heard of no more is free for others after this
     cookie: str = ""  # told from other stations' on the same host by this; the port and root_path without it
     session: SessionTimes = field(default_factory=SessionTimes)

@@ -310,6 +310,7 @@ def run_station(args: argparse.Namespace) -> int:
             blobs_url=config.blobs_url,
             title=station.title,
             claim_seconds=station.claim_seconds,
+            learned_filter=station.learned_filter,
             double_share=config.review.double_share,
             known_share=config.review.known_share,
             doubt=(config.policy.uncertain_low, config.policy.uncertain_high),

@@ -88,6 +88,7 @@ def create_app(
     blobs_url: str,
     title: str = "Secondlook",
     claim_seconds: float = CLAIM_SECONDS,
+    learned_filter: bool = True,
     double_share: float = 0.0,
     known_share: float = 0.0,
     doubt: tuple[float, float] = (0.3, 0.55),
@@ -116,6 +117,7 @@ def create_app(
     when the first one is looked at. ``claim_seconds``: a frame whose
     page is heard of no more is free for others after this. ``double_share`` of the frames are judged by a second
     person, ``known_share`` of a reviewer's are known ones. ``doubt``: scores that the policy has reviewed.
+    ``learned_filter``: whether pages show pictures as the learned filter made them.
     ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
@@ -141,7 +143,15 @@ def create_app(
     app.exception_handler(RequestValidationError)(_on_invalid)
     sampling = Sampling(double_share, known_share, site_secret(catalogue, SAMPLING_SECRET))
     app.include_router(
-        build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns, sampling=sampling)
+        build_router(
+            catalogue,
+            blobs,
+            title=title,
+            root_path=root_path,
+            now_ns=now_ns,
+            sampling=sampling,
+            learned_filter=learned_filter,
+        )
     )
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))

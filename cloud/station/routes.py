@@ -70,11 +70,12 @@ def build_router(
     root_path: str,
     now_ns: Callable[[], int],
     sampling: Sampling = NO_SAMPLING,
+    learned_filter: bool = True,
 ) -> APIRouter:
     """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
     classes = ClassBook(catalogue, now_ns=now_ns)
-    _add_reads(router, catalogue, blobs, classes, title=title, now_ns=now_ns)
+    _add_reads(router, catalogue, blobs, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
     _add_writes(router, catalogue, blobs, classes, sampling, now_ns=now_ns)
     _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
     return router
@@ -87,13 +88,17 @@ def _add_reads(
     classes: ClassBook,
     *,
     title: str,
+    learned_filter: bool,
     now_ns: Callable[[], int],
 ) -> None:
     @router.get("/station")
     def station() -> schema.Station:
         """The station's name, and the classes a reviewer may pick."""
         common = queries.common_classes(catalogue, _COMMON)
-        return schema.Station(title=title, version=__version__, labels=classes.names(), common=common)
+        names = classes.names()
+        return schema.Station(
+            title=title, version=__version__, labels=names, common=common, learned_filter=learned_filter
+        )
 
     @router.get("/summary")
     def summary(viewer: Viewer) -> schema.Summary:

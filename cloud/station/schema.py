@@ -39,6 +39,9 @@ class Station(BaseModel):
     version: str
     labels: list[str]
     common: list[str] = Field(description="Those met most in reviews, at most nine.")
+    learned_filter: bool = Field(
+        description="Whether this site shows pictures as the learned filter made them."
+    )
 
 
 class ClaimFacts(BaseModel):

@@ -48,7 +48,10 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--annotations", type=Path, help="their COCO instances file")
     group.add_argument("--out", type=Path, help="the model folder to write where it is better")
     group.add_argument(
-        "--labels", type=Path, metavar="FILE", help="labels.json of a feedback set, or a COCO export of the station"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labels.json of a feedback set, or a COCO export of the station",
     )
     group.add_argument("--label-images", type=Path, metavar="DIR", help="its frames as machines saw them")
     group.add_argument("--codec", type=model_argument, default="lite", help="codec of the base layers")

@@ -83,7 +83,7 @@ function objectList({ objects }) {
   const items = longest.slice(0, MOST_LISTED).map((one) => {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = styleOf(one.label).colour;
-    const words = `${one.label}, ${duration((Date.parse(one.last) - Date.parse(one.first)) / 1000)}`;
+    const words = one.frames === 1 ? `${one.label}, once` : `${one.label}, ${duration((Date.parse(one.last) - Date.parse(one.first)) / 1000)}`;
     return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}` }, swatch, words));
   });
   if (!items.length) return element("p", { className: "soft", text: "No object in view in the last day." });

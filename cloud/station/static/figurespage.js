@@ -10,7 +10,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const DAY_MS = 86_400_000;
 const byId = (id) => document.getElementById(id);
 
-const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(share > 0.995 || share < 0.1 ? 1 : 0)} %`);
+const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(share % 1 && (share > 0.99 || share < 0.1) ? 1 : 0)} %`);
 const share = (part, whole) => (whole ? percent(part / whole) : "–");
 const hundredths = (value) => (value === null ? "–" : value.toFixed(2));
 
@@ -127,7 +127,7 @@ export class FiguresPage {
       figures,
       table("Agreement by class", ["Class", "Judged twice", "Alike", "κ"], classes, "No frame has been judged by two people. The share that is, is the setting review.double_share."),
       table(
-        `Reviewers, by double review and by ${report.known_frames} known frames`,
+        `Reviewers, by double review and ${report.known_frames} known ${report.known_frames === 1 ? "frame" : "frames"}`,
         ["Who", "Double", "Upheld", "Known", "All right", "Precision", "Recall"],
         people,
         report.known_frames ? "Nobody has judged a known frame." : "There are no known frames. An admin chooses them among those that are decided; review.known_share mixes them in.",

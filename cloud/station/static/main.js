@@ -340,6 +340,7 @@ function attachControls() {
   attachRouter((route, search) => void go(route, search));
   attachTheme();
   attachFolds();
+  addEventListener("resize", () => showTab(store.get().page));
   byId("learned").addEventListener("change", (event) => {
     store.set({ learned: event.target.checked });
     setPreferences(store.get().reviewer, { learned_filter: event.target.checked }).catch((error) => tell(error.message, "error"));
@@ -423,6 +424,12 @@ function renderUnsaved({ unsaved, connection }) {
   byId("unsaved").classList.toggle("stuck", connection !== "" || unsaved >= MOST_UNSAVED);
 }
 
+// On a phone the row of pages is longer than the screen is wide.
+function showTab(page) {
+  const [tabs, tab] = [byId("pages"), byId(`tab-${page}`)];
+  tabs.scrollLeft = Math.max(tab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - tab.offsetWidth) / 2, 0);
+}
+
 const claimsOf = ({ summary }) => JSON.stringify(summary?.claims ?? []);
 
 function render(state, before) {
@@ -451,7 +458,7 @@ function render(state, before) {
     byId(`page-${page}`).hidden = state.page !== page;
     if (state.page === page) {
       byId(`tab-${page}`).setAttribute("aria-current", "page");
-      if (page !== before.page) byId(`tab-${page}`).scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (page !== before.page || state === before) showTab(page);
     } else byId(`tab-${page}`).removeAttribute("aria-current");
   }
 }
@@ -504,8 +511,10 @@ async function start() {
   panels.renderCommon(byId("common"), station.common, (number) => actions.class(number));
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
   const chosen = await getPreferences(store.get().reviewer);
-  byId("learned").checked = chosen.learned_filter;
-  store.set({ learned: chosen.learned_filter });
+  const learned = station.learned_filter && chosen.learned_filter;
+  byId("learned").checked = learned;
+  byId("learned").disabled = !station.learned_filter; // of the whole site
+  store.set({ learned });
   byId("tab-people").hidden = me.role !== "admin";
   started = true;
   const others = await desk.outbox.load(me.name);

@@ -15,6 +15,12 @@ export function element(name, { text, className, ...attributes } = {}, ...childr
 const kilobytes = (bytes) =>
   bytes === null ? "–" : bytes < 1024 ? `${bytes} B` : `${(bytes / 1024).toFixed(1)} KB`;
 
+// The time alone where it is of today.
+function timeOf(iso) {
+  const at = new Date(iso);
+  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString() : when(iso);
+}
+
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 export const when = (iso) => (iso ? clock.format(new Date(iso)) : "–");
 
@@ -102,7 +108,15 @@ export function renderQueue(list, state, choose) {
   }
   list.replaceChildren(...rows);
   if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
-  list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+  keepInSight(list, list.querySelector("[aria-current]"));
+}
+
+// Within its list alone: where the page scrolls, as on a phone, it stays where it is.
+function keepInSight(list, row) {
+  if (!row) return;
+  const [inside, of] = [row.getBoundingClientRect(), list.getBoundingClientRect()];
+  if (inside.top < of.top) list.scrollTop -= of.top - inside.top;
+  else if (inside.bottom > of.bottom) list.scrollTop += inside.bottom - of.bottom;
 }
 
 function fact(term, text, className = "") {
@@ -168,7 +182,7 @@ export function renderBoxList(list, state, choose) {
 
 // A thing over the frames of its camera.
 export const objectWords = ({ id, since, frames }) =>
-  frames > 1 ? `object ${id}, in view since ${clock.format(new Date(since))}, in ${frames} frames` : `object ${id}, in this frame alone`;
+  frames > 1 ? `object ${id}, in ${frames} frames since ${timeOf(since)}` : `object ${id}, in this frame alone`;
 
 // The classes met most, each with its digit.
 export function renderCommon(list, common, choose) {

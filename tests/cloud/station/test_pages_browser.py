@@ -56,6 +56,14 @@ def test_difference_and_the_learned_filter(open_page: Callable[..., Page]) -> No
     assert page.review(1)["verdicts"][0]["shown_sha256"] == shown
 
 
+def test_a_site_without_the_learned_filter(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", learned_filter=False)
+    page.expect(1, "Enhanced")
+    assert page.browser.run("document.getElementById('learned').disabled")
+    page.browser.press("3")
+    page.expect(1, "Enhanced")
+
+
 def test_all_frames_and_one_of_them(open_page: Callable[..., Page]) -> None:
     page = open_page("ready", "ready", "expired", path="/frames?camera=yard-2")
     browser = page.browser
