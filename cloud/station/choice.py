@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
-from sqlalchemy import Exists, Select, exists, func, select
+from sqlalchemy import Exists, Select, exists, select
+from sqlalchemy.orm import aliased
 
 from secondlook.cloud.catalogue import (
     DetectedBox,
@@ -77,8 +78,13 @@ class ReviewChoice:
         """Decided ones by their last verdict, newest first, unless another order is asked for."""
         if self.order == "priority":
             if self.filter == "decided":
-                last = select(func.max(Verdict.id)).where(Verdict.review_id == Review.id).scalar_subquery()
-                return query.order_by(last.desc())
+                # From verdict to review, the newest first: a page reads no more than it shows.
+                later = aliased(Verdict)
+                overtaken = exists(later.id).where(
+                    later.review_id == Verdict.review_id, later.id > Verdict.id
+                )
+                query = query.join(Verdict, Verdict.review_id == Review.id).where(~overtaken)
+                return query.order_by(Verdict.id.desc())
             return query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
         if self.order in ("newest", "oldest"):
             newest = self.order == "newest"

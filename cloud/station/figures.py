@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import func, select
@@ -49,7 +50,7 @@ def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
     """What a person did since ``since_ns``, hour by hour, on the days before, and what others did."""
     given = (
         select(Verdict.review_id, Verdict.decided_ns, Verdict.verdict, Verdict.undone_ns)
-        .where(Verdict.reviewer == reviewer, Verdict.decided_ns >= max(since_ns - (_DAYS - 1) * _DAY_NS, 0))
+        .where(Verdict.reviewer == reviewer, Verdict.decided_ns >= since_ns)
         .order_by(Verdict.decided_ns)
         .limit(_MOST_VERDICTS)
     )
@@ -62,22 +63,24 @@ def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
     )
     with catalogue.reading() as session:
         rows = session.execute(given).all()
+        before = [
+            _frames_of_day(session, reviewer, since_ns - back * _DAY_NS) for back in range(_DAYS - 1, 0, -1)
+        ]
         others = [
             schema.PersonsFrames(reviewer=row.reviewer, frames=row.frames) for row in session.execute(team)
         ]
-    standing = [row for row in rows if row.undone_ns is None]
-    today = [row for row in standing if row.decided_ns >= since_ns]
-    paces = _paces(today)
+    today = [row for row in rows if row.undone_ns is None]
+    paces, frames = _paces(today), len({row.review_id for row in today})
     return schema.Day(
         reviewer=reviewer,
         since=schema.instant(since_ns),
-        frames=len({row.review_id for row in today}),
+        frames=frames,
         verdicts=dict(Counter(row.verdict for row in today)),
-        undone=sum(row.undone_ns is not None and row.decided_ns >= since_ns for row in rows),
+        undone=len(rows) - len(today),
         seconds_a_frame=statistics.median(paces) / _NANOSECONDS if paces else None,
         frames_an_hour=3600 * _NANOSECONDS * len(paces) / sum(paces) if paces and sum(paces) else None,
-        hours=_slots(today, since_ns, _HOUR_NS, 24),
-        days=_slots(standing, since_ns - (_DAYS - 1) * _DAY_NS, _DAY_NS, _DAYS),
+        hours=_hours(today, since_ns),
+        days=[*before, frames],
         team=others,
     )
 
@@ -197,21 +200,21 @@ def _judged_boxes(session: Session, since_ns: int) -> tuple[list[precision.Judge
     return boxes, drawn
 
 
-def _detections(session: Session, reviews: Iterable[int]) -> Iterator[tuple[int, list[Any]]]:
+def _detections(session: Session, reviews: Mapping[int, object]) -> Iterator[tuple[int, list[Any]]]:
     """Of each of these reviews that has any, the detections in their order."""
-    numbers = sorted(reviews)
-    for first in range(0, len(numbers), _BATCH):
-        query = (
-            select(Review.id.label("review_id"), DetectedBox.label, DetectedBox.score, Frame.edge_id)
-            .join(Frame, Frame.id == Review.frame_id)
-            .join(DetectedBox, DetectedBox.frame_id == Frame.id)
-            .where(Review.id.in_(numbers[first : first + _BATCH]))
-            .order_by(Review.id, DetectedBox.id)
-        )
-        found: dict[int, list[Any]] = {}
-        for row in session.execute(query):
-            found.setdefault(row.review_id, []).append(row)
-        yield from found.items()
+    if not reviews:
+        return
+    query = (
+        select(Review.id.label("review_id"), DetectedBox.label, DetectedBox.score, Frame.edge_id)
+        .join(Frame, Frame.id == Review.frame_id)
+        .join(DetectedBox, DetectedBox.frame_id == Frame.id)
+        .where(Review.id.between(min(reviews), max(reviews)), Review.state == ReviewState.DECIDED)
+        .order_by(Review.id, DetectedBox.id)
+    )
+    rows = session.execute(query.execution_options(yield_per=5000))
+    for number, found in groupby(rows, key=attrgetter("review_id")):
+        if number in reviews:
+            yield number, list(found)
 
 
 def _last(rows: Sequence[Any]) -> tuple[Any, dict[int, Any]]:
@@ -263,17 +266,24 @@ def _paces(rows: Sequence[Any]) -> list[int]:
     return [gap for gap in gaps if gap <= _PAUSE_NS]
 
 
-def _slots(rows: Sequence[Any], since_ns: int, step_ns: int, count: int) -> list[int]:
-    """Frames judged in each of ``count`` slots from ``since_ns`` on, each in the slot of its last verdict."""
+def _hours(rows: Sequence[Any], since_ns: int) -> list[int]:
+    """Frames judged in each of the 24 hours from ``since_ns`` on, each in the hour of its last verdict."""
     ends: dict[int, int] = {}
     for row in rows:
         ends[row.review_id] = row.decided_ns
-    slots = [0] * count
+    hours = [0] * 24
     for at in ends.values():
-        slot = (at - since_ns) // step_ns
-        if 0 <= slot < count:
-            slots[slot] += 1
-    return slots
+        hours[min((at - since_ns) // _HOUR_NS, 23)] += 1
+    return hours
+
+
+def _frames_of_day(session: Session, reviewer: str, since_ns: int) -> int:
+    query = select(func.count(Verdict.review_id.distinct())).where(
+        Verdict.reviewer == reviewer,
+        Verdict.decided_ns.between(since_ns, since_ns + _DAY_NS - 1),
+        Verdict.undone_ns.is_(None),
+    )
+    return session.scalar(query) or 0
 
 
 def _row(one: Agreement) -> schema.AgreementFacts:

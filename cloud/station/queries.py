@@ -84,11 +84,13 @@ def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Su
         )
         for state, count in given:
             counts[state] -= count
+        worked_on = Review.state == ReviewState.LEASED
         marks = session.execute(
             select(
                 select(func.max(AuditEntry.id)).scalar_subquery(),
-                # A base image arrives without a line in the audit trail.
-                select(func.count(Review.base_image)).scalar_subquery(),
+                # Pictures of reviews that are worked on arrive without a line in the audit trail.
+                select(func.count(Review.base_image)).where(worked_on).scalar_subquery(),
+                select(func.count(Review.enhanced_image)).where(worked_on).scalar_subquery(),
             )
         ).one()
         decisions = _decision_times(session, since_ns=now_ns - _DAY_NS)
@@ -336,9 +338,9 @@ def _decision_times(session: Session, *, since_ns: int) -> list[int]:
                 Review.state == ReviewState.DECIDED,
                 Verdict.undone_ns.is_(None),
                 Verdict.probe.is_(False),
+                Verdict.decided_ns >= since_ns,
             )
             .group_by(Verdict.review_id)
-            .having(last >= since_ns)
         )
     )
 

@@ -1,6 +1,6 @@
-"""axe-core, with which pages are checked for what keeps people out: taken from its npm package, one version, by its hash.
+"""axe-core, which finds what keeps people out of a page: taken from its npm package, one version, by its hash.
 
-`python -m tests.cloud.station.axe` fetches it, as `make setup` does. It is a tool of the tests alone and is not committed.
+`python -m tests.cloud.station.axe` fetches it, as `make setup` does. It is a tool of the tests alone and not committed.
 """
 
 from __future__ import annotations

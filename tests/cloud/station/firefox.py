@@ -1,4 +1,4 @@
-"""Firefox for tests, driven over WebDriver BiDi by the standard library: enough to open pages and read what they log."""
+"""Firefox for tests, over WebDriver BiDi by the standard library: enough to open pages and read what they log."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.cloud.station.browser import Browser
 from tests.cloud.station.pages import IN_BROWSER, Page, opened_page
 from tests.cloud.station.seed import Scene, drawn_scene
 
-pytestmark = [*IN_BROWSER, pytest.mark.timeout(400)]
+pytestmark = IN_BROWSER
 
 GRAVE = ("serious", "critical")
 STATES = ("ready", "ready", "ready", "expired", "leased", "due")
@@ -89,6 +89,7 @@ def page(browser: Browser, tmp_path: Path) -> Any:
         themed(browser, "light")
 
 
+@pytest.mark.timeout(400)
 def test_every_page(page: Page, axe: str) -> None:
     grave = {}
     for theme, width in (("light", 1440), ("dark", 1440), ("light", 390)):
@@ -103,6 +104,7 @@ def test_every_page(page: Page, axe: str) -> None:
     assert not grave, json.dumps(grave, indent=1)
 
 
+@pytest.mark.timeout(400)
 def test_every_dialog(page: Page, axe: str) -> None:
     grave = {}
     for name, (keys, there) in DIALOGS.items():
