@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -150,6 +151,32 @@ def detector_report(
         doubt=doubt,
         band=None if band is None else schema.Band(**vars(band)),
     )
+
+
+class DetectorReports:
+    """Reports of the detector, each made once for as long as nobody judges anything: they read all verdicts."""
+
+    def __init__(self, catalogue: Catalogue, doubt: tuple[float, float]) -> None:
+        self._catalogue, self._doubt = catalogue, doubt
+        self._lock = threading.Lock()
+        self._made: tuple[object, schema.DetectorReport] | None = None
+
+    def get(self, since_ns: int) -> schema.DetectorReport:
+        """Of verdicts since an instant, to the hour."""
+        since_ns -= since_ns % _HOUR_NS
+        with self._lock:
+            key = (since_ns, self._verdicts())
+            if self._made is None or self._made[0] != key:
+                report = detector_report(self._catalogue, since_ns=since_ns, doubt=self._doubt)
+                self._made = key, report
+            return self._made[1]
+
+    def _verdicts(self) -> tuple[Any, ...]:
+        """Changes with every verdict and undo, and when a dispute is settled."""
+        with self._catalogue.reading() as session:
+            given = session.execute(select(func.max(Verdict.id), func.max(Verdict.undone_ns))).one()
+            double = session.scalar(select(func.max(DoubleReview.since_ns)))
+        return *given, double
 
 
 def _judged_boxes(session: Session, since_ns: int) -> tuple[list[precision.JudgedBox], Counter[str]]:

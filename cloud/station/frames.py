@@ -131,8 +131,9 @@ def get_frame(catalogue: Catalogue, frame_id: int) -> Frame:
 def list_cameras(catalogue: Catalogue, *, now_ns: int) -> list[schema.CameraFacts]:
     """Every camera host, with how it does."""
     with catalogue.reading() as session:
+        waiting = _open_reviews(session)
         return [
-            _camera(session, camera, now_ns)
+            _camera(session, camera, waiting.get(camera.edge_id, 0), now_ns)
             for camera in session.scalars(select(Camera).order_by(Camera.edge_id))
         ]
 
@@ -307,7 +308,14 @@ def _camera_names(session: Session) -> dict[str, str]:
     return {row.edge_id: row.camera for row in rows}
 
 
-def _camera(session: Session, camera: Camera, now_ns: int) -> schema.CameraFacts:
+def _open_reviews(session: Session) -> dict[str, int]:
+    """How many each camera host has; from reviews to frames, for few of all frames have an open one."""
+    host = select(Frame.edge_id).where(Frame.id == Review.frame_id).scalar_subquery()
+    query = select(host.label("host"), func.count()).where(Review.state.in_(_OPEN)).group_by("host")
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
+def _camera(session: Session, camera: Camera, waiting: int, now_ns: int) -> schema.CameraFacts:
     of_host = Frame.edge_id == camera.edge_id
     last = session.execute(
         select(Frame.id, Frame.captured_ns)
@@ -335,12 +343,6 @@ def _camera(session: Session, camera: Camera, now_ns: int) -> schema.CameraFacts
         .order_by(Tombstone.received_ns.desc())
         .limit(1)
     ).first()
-    waiting = session.scalar(
-        select(func.count())
-        .select_from(Review)
-        .join(Frame, Frame.id == Review.frame_id)
-        .where(of_host, Review.state.in_(_OPEN))
-    )
     known = frames > 1 and span > 0
     return schema.CameraFacts(
         edge_id=camera.edge_id,
@@ -353,7 +355,7 @@ def _camera(session: Session, camera: Camera, now_ns: int) -> schema.CameraFacts
         frames_per_second=(frames - 1) / span if known else None,
         base_bits_per_second=size * 8 / span if known else None,
         fetched_bits_per_second=int(fetched or 0) * 8 / span if known else None,
-        open_reviews=waiting or 0,
+        open_reviews=waiting,
         last_dropped=None
         if dropped is None
         else schema.Dropped(

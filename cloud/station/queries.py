@@ -93,7 +93,8 @@ def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Su
                 select(func.count(Review.enhanced_image)).where(worked_on).scalar_subquery(),
             )
         ).one()
-        decisions = _decision_times(session, since_ns=now_ns - _DAY_NS)
+        decisions = _decision_times(session, since_ns=now_ns - _RATE_WINDOW_NS)
+        decided = _decided_since(session, now_ns - _DAY_NS)
     filters = {name: sum(counts.get(s, 0) for s in states) for name, states in STATES.items()}
     rate = decisions_per_hour(decisions, now_ns=now_ns)
     return schema.Summary(
@@ -101,7 +102,7 @@ def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Su
         filters=filters,
         remaining=filters["open"],
         pending=filters["pending"],
-        decided_last_day=len(decisions),
+        decided_last_day=decided,
         rate_per_hour=rate,
         eta_seconds=None if rate is None else filters["open"] / rate * 3600,
         claims=[claim_facts(claim) for claim in list_claims(catalogue, now_ns=now_ns)],
@@ -328,21 +329,28 @@ def box_of(verdict: Verdict) -> schema.Box | None:
 
 
 def _decision_times(session: Session, *, since_ns: int) -> list[int]:
-    """When each decided review got its last standing verdict."""
-    last = func.max(Verdict.decided_ns)
-    return list(
-        session.scalars(
-            select(last)
-            .join(Review, Review.id == Verdict.review_id)
-            .where(
-                Review.state == ReviewState.DECIDED,
-                Verdict.undone_ns.is_(None),
-                Verdict.probe.is_(False),
-                Verdict.decided_ns >= since_ns,
-            )
-            .group_by(Verdict.review_id)
-        )
+    """When each decided review got its last standing verdict; from verdicts to reviews, for few are of late."""
+    state = select(Review.state).where(Review.id == Verdict.review_id).scalar_subquery()
+    query = select(Verdict.review_id, Verdict.decided_ns, state.label("state")).where(
+        Verdict.decided_ns >= since_ns, Verdict.undone_ns.is_(None), Verdict.probe.is_(False)
     )
+    last: dict[int, int] = {}
+    for row in session.execute(query):
+        if row.state is ReviewState.DECIDED:
+            last[row.review_id] = max(row.decided_ns, last.get(row.review_id, 0))
+    return list(last.values())
+
+
+def _decided_since(session: Session, since_ns: int) -> int:
+    """How many reviews are decided that got a verdict since."""
+    state = select(Review.state).where(Review.id == Verdict.review_id).scalar_subquery()
+    query = select(func.count(Verdict.review_id.distinct())).where(
+        Verdict.decided_ns >= since_ns,
+        Verdict.undone_ns.is_(None),
+        Verdict.probe.is_(False),
+        state == ReviewState.DECIDED,
+    )
+    return session.scalar(query) or 0
 
 
 def _cameras(session: Session) -> dict[str, Camera]:
