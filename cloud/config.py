@@ -353,6 +353,8 @@ class StationConfig(Settings):
     root_path: str = ""  # folder below which a proxy shows the station, as /review
     # https://name:port as browsers show it, where a proxy does not pass that Host on; pages there are its own
     origins: tuple[str, ...] = ()
+    # whether pictures are shown as the learned filter made them, by those who want that; false: to nobody
+    learned_filter: bool = True
     claim_seconds: Seconds = 120.0  # a frame whose page is heard of no more is free for others after this
     cookie: str = ""  # told from other stations' on the same host by this; the port and root_path without it
     session: SessionTimes = field(default_factory=SessionTimes)
@@ -389,6 +391,17 @@ class StationConfig(Settings):
     def instance(self, port: int) -> str:
         """What its cookie is told by; ``port`` is the one it listens on."""
         return self.cookie or f"{port}{self.root_path.replace('/', '-')}"
+
+
+@dataclass(frozen=True)
+class ReviewConfig(Settings):
+    """Checks of what people say. Both shares need reviewers under names of their own."""
+
+    # of the frames that one person has decided, judged by a second one who does not know; where the two differ a third
+    # decides
+    double_share: Score = 0.0
+    # of a reviewer's frames, known ones that an admin chose
+    known_share: Score = 0.0
 
 
 @dataclass(frozen=True)
@@ -521,6 +534,7 @@ class CloudConfig(Settings):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+    review: ReviewConfig = field(default_factory=ReviewConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     webhook: tuple[WebhookConfig, ...] = ()  # receivers, each a table of its own: [[webhook]]

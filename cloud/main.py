@@ -21,6 +21,7 @@ import secondlook.cloud.admin.users.main
 import secondlook.cloud.admin.webhooks.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
+import secondlook.cloud.pull.main
 from secondlook.shared.flags import Flag, add_flags
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     secondlook.cloud.admin.webhooks.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
+    secondlook.cloud.pull.main.register(subparsers)
 
 
 def run_gateway(args: argparse.Namespace) -> int:
@@ -375,6 +377,10 @@ def run_station(args: argparse.Namespace) -> int:
             blobs_url=config.blobs_url,
             title=station.title,
             claim_seconds=station.claim_seconds,
+            learned_filter=station.learned_filter,
+            double_share=config.review.double_share,
+            known_share=config.review.known_share,
+            doubt=(config.policy.uncertain_low, config.policy.uncertain_high),
             codec=lambda: load_codec(config.refiner.codec, threads=1),
             max_pixels=config.refiner.max_pixels,
             allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
@@ -41,6 +41,7 @@ RIGHTS: dict[str, Role | None] = {
     "GET /cameras": Role.VIEWER,
     "GET /grid": Role.VIEWER,
     "GET /people": Role.VIEWER,
+    "GET /figures": Role.VIEWER,
     "GET /docs": Role.VIEWER,
     "GET /openapi.json": Role.VIEWER,
     "GET /api/me": Role.VIEWER,
@@ -53,6 +54,8 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/summary": Role.VIEWER,
     "GET /api/reviews": Role.VIEWER,
     "GET /api/reviews/{review_id}": Role.VIEWER,
+    "GET /api/reviews/{review_id}/burst": Role.VIEWER,
+    "POST /api/reviews/{review_id}/known": Role.ADMIN,
     "GET /api/reviews/{review_id}/images/{version}": Role.VIEWER,
     "GET /api/frames": Role.VIEWER,
     "GET /api/frames/{frame_id}": Role.VIEWER,
@@ -62,6 +65,9 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/frames/{frame_id}/review": Role.REVIEWER,
     "GET /api/cameras": Role.VIEWER,
     "GET /api/cameras/{edge_id}/timeline": Role.VIEWER,
+    "GET /api/figures/day": Role.VIEWER,
+    "GET /api/figures/agreement": Role.VIEWER,
+    "GET /api/figures/detector": Role.VIEWER,
     "GET /api/preferences": Role.VIEWER,
     "POST /api/preferences": Role.VIEWER,
     "POST /api/claims": Role.REVIEWER,
@@ -73,6 +79,9 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/export/verdicts.jsonl": Role.VIEWER,
     "GET /api/export/yolo.zip": Role.VIEWER,
     "GET /api/export/frames.zip": Role.VIEWER,
+    "GET /api/export/feedback.zip": Role.VIEWER,
+    "GET /api/export/objects.jsonl": Role.VIEWER,
+    "GET /api/export/changes": Role.VIEWER,
     "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
     "POST /api/undo": Role.REVIEWER,
@@ -240,3 +249,11 @@ def _caller(request: Request) -> Principal:
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+
+
+def _viewer(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> str:
+    return caller.name or reviewer
+
+
+# Under which name somebody looks: that of the log-in, or, where there is none, ``reviewer``.
+Viewer = Annotated[str, Depends(_viewer)]

@@ -18,7 +18,13 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
-from secondlook.cloud.catalogue import Catalogue, open_catalogue
+from secondlook.cloud.catalogue import (
+    SAMPLING_SECRET,
+    Catalogue,
+    Sampling,
+    open_catalogue,
+    site_secret,
+)
 from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, NotifyConfig, SessionTimes
 from secondlook.cloud.decoding.base import BaseDecoder
 from secondlook.cloud.station.access import Authorizer
@@ -27,11 +33,13 @@ from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
 from secondlook.cloud.station.api.routes import build_api
 from secondlook.cloud.station.claim_routes import build_claim_router
+from secondlook.cloud.station.figure_routes import build_figure_router
 from secondlook.cloud.station.frame_pictures import FramePictures
 from secondlook.cloud.station.frame_routes import build_frame_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.pages import build_pages
 from secondlook.cloud.station.problems import suited
+from secondlook.cloud.station.result_routes import build_result_router
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
@@ -88,6 +96,10 @@ def create_app(
     blobs_url: str,
     title: str = "Secondlook",
     claim_seconds: float = CLAIM_SECONDS,
+    learned_filter: bool = True,
+    double_share: float = 0.0,
+    known_share: float = 0.0,
+    doubt: tuple[float, float] = (0.3, 0.55),
     codec: Callable[[], LayeredCodec] = load_codec,
     max_pixels: int = MAX_PIXELS,
     allowed_hosts: Collection[str] = LOOPBACK_NAMES,
@@ -113,8 +125,10 @@ def create_app(
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
     ``codec`` opens what decodes the base layers of up to ``max_pixels`` that nobody has made a picture of; it is called
     when the first one is looked at. ``claim_seconds``: a frame whose
-    page is heard of no more is free for others after this. ``watchdog`` hears the heartbeat; without one for
-    ``stall_seconds`` the station says that it hangs.
+    page is heard of no more is free for others after this. ``double_share`` of the frames are judged by a second
+    person, ``known_share`` of a reviewer's are known ones. ``doubt``: scores that the policy has reviewed.
+    ``learned_filter``: whether pages show pictures as the learned filter made them.
+    ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
@@ -138,11 +152,26 @@ def create_app(
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(HTTPException)(_on_refused)
-    app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
+    sampling = Sampling(double_share, known_share, site_secret(catalogue, SAMPLING_SECRET))
+    app.include_router(
+        build_router(
+            catalogue,
+            blobs,
+            title=title,
+            root_path=root_path,
+            now_ns=now_ns,
+            sampling=sampling,
+            learned_filter=learned_filter,
+        )
+    )
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
     layers = LayerPictures(catalogue, blobs, pictures)
     app.include_router(build_api(catalogue, layers, silent_seconds=silent_seconds, now_ns=now_ns))
+    app.include_router(
+        build_result_router(catalogue, blobs, pictures, title=title, root_path=root_path, now_ns=now_ns)
+    )
+    app.include_router(build_figure_router(catalogue, doubt, now_ns=now_ns))
     app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))

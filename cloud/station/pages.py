@@ -26,6 +26,7 @@ PLACES = (
     "/cameras",
     "/history",
     "/people",
+    "/figures",
 )  # where the page itself is shown
 
 _STATIC = Path(__file__).parent / "static"
