@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -173,7 +174,10 @@ def run_gateway(args: argparse.Namespace) -> int:
         log = logging.getLogger(__name__)
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
         watchdog.ready()
-        gateway.run(stop, watchdog.heartbeat, watchdog.waits)
+        beat = _reloading(
+            args, _GATEWAY_FLAGS, config, watchdog.heartbeat, ("watch",), lambda new: gateway.watch(new.watch)
+        )
+        gateway.run(stop, beat, watchdog.waits)
         watchdog.stopping()
     return 0
 
@@ -216,6 +220,14 @@ def run_worker(args: argparse.Namespace) -> int:
             config.worker,
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
+        )
+        worker.heartbeat = _reloading(
+            args,
+            _WORKER_FLAGS,
+            config,
+            watchdog.heartbeat,
+            ("policy",),
+            lambda new: setattr(worker, "policy", new.policy),
         )
         watchdog.ready()
         with told_of(config.broker, name, "worker", watchdog, lambda: worker.done, tell_providers()):
@@ -264,6 +276,7 @@ def run_refiner(args: argparse.Namespace) -> int:
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
         )
+        refiner.heartbeat = _reloading(args, _REFINER_FLAGS, config, watchdog.heartbeat)
         watchdog.ready()
         with told_of(config.broker, name, "refiner", watchdog, lambda: refiner.done, tell_providers()):
             refiner.run(stop)
@@ -302,6 +315,14 @@ def run_retention(args: argparse.Namespace) -> int:
     else:
         # One step may wait for the database, and for blobs.
         with serve_health(config.health, watchdog, _LONG_STALL_SECONDS, config.metrics):
+            retainer.heartbeat = _reloading(
+                args,
+                _RETENTION_FLAGS,
+                config,
+                watchdog.heartbeat,
+                ("retention",),
+                lambda new: retainer.configure(new.retention),
+            )
             watchdog.ready()
             retainer.run()
             watchdog.stopping()
@@ -364,16 +385,44 @@ def run_station(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, flags: tuple[Flag, ...], role: str) -> CloudConfig:
     """Settings of file, environment and flags; log lines begin to flow."""
-    from secondlook.cloud.config import CloudConfig
-    from secondlook.shared.config import load
     from secondlook.shared.logs import set_up_logs
 
-    names = {setting: flag for flag, setting, *_ in flags}
-    given = {setting: getattr(args, setting) for setting in names}
-    config = load(args.config, CloudConfig, given, os.environ, flag_names=names)
+    config = _read(args, flags)
     _keep_secrets(args, flags, config, role)
     set_up_logs(config.log, role)
     return config
+
+
+def _read(args: argparse.Namespace, flags: tuple[Flag, ...]) -> CloudConfig:
+    from secondlook.cloud.config import CloudConfig
+    from secondlook.shared.config import load
+
+    names = {setting: flag for flag, setting, *_ in flags}
+    given = {setting: getattr(args, setting) for setting in names}
+    return load(args.config, CloudConfig, given, os.environ, flag_names=names)
+
+
+def _reloading(
+    args: argparse.Namespace,
+    flags: tuple[Flag, ...],
+    config: CloudConfig,
+    beat: Callable[[], None],
+    safe: Sequence[str] = (),
+    taken: Callable[[CloudConfig], None] = lambda config: None,
+) -> Callable[[], None]:
+    """A heartbeat that also takes, after a SIGHUP, what can change: [log], and the tables in ``safe``."""
+    from secondlook.shared.logs import configure_logs
+    from secondlook.shared.reload import Reloader
+
+    reloader = Reloader(config, lambda: _read(args, flags), ("log", *safe))
+
+    def beating() -> None:
+        beat()
+        if (new := reloader.take()) is not None:
+            configure_logs(new.log)
+            taken(new)
+
+    return beating
 
 
 def _keep_secrets(args: argparse.Namespace, flags: tuple[Flag, ...], config: CloudConfig, role: str) -> None:

@@ -60,7 +60,7 @@ def probe_link(config: EdgeConfig, *, with_rate: bool = True) -> LinkFigures:
         _await_handshake(connection, config)
         connected = time.monotonic() - began
         hello = Hello(
-            config.edge_id, secrets.token_hex(16), "control", config.camera, 0, 0, f"doctor {__version__}"
+            config.edge_id, secrets.token_hex(16), "control", config.camera, 0, 0, f"secondlook {__version__}"
         )
         connection.send(hello)
         _await(connection, Welcome)

@@ -50,6 +50,12 @@ def set_up_logs(config: LogConfig, role: str) -> None:
     if config.format == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonLines(role))
+    configure_logs(config)
+
+
+def configure_logs(config: LogConfig) -> None:
+    """What can change while a process runs: all but the format."""
+    logging.getLogger().setLevel(getattr(logging, config.level.upper()))
     # Where somebody wants them they are there whatever the level; else they cost a comparison each.
     _frames.setLevel(logging.INFO if config.frames else logging.CRITICAL)
 

@@ -7,6 +7,7 @@ Prometheus expects. Cheap: a counter takes under a microsecond, and nothing is s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -195,25 +196,37 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 registry = CollectorRegistry()
 
 
-def _make(one: Described) -> Any:
-    name = PREFIX + one.name
-    if one.kind == "histogram":
-        return Histogram(name, one.text, one.labels, buckets=one.buckets, registry=registry)
-    kind = Counter if one.kind == "counter" else Gauge
-    return kind(name, one.text, one.labels, registry=registry)
+_described = {one.name: one for one in METRICS if one.name not in _OF_SCRAPE}
+_made: dict[str, Any] = {}
+_seen: dict[tuple[str, tuple[str, ...]], float] = {}
+_making = threading.Lock()
 
 
-_made = {one.name: _make(one) for one in METRICS if one.name not in _OF_SCRAPE}
+def _metric(name: str) -> Any:
+    """The metric of this name, made when it is first touched: a role shows what it has. Raises KeyError."""
+    found = _made.get(name)
+    if found is not None:
+        return found
+    one = _described[name]
+    with _making:
+        if name not in _made:
+            full = PREFIX + name
+            if one.kind == "histogram":
+                _made[name] = Histogram(full, one.text, one.labels, buckets=one.buckets, registry=registry)
+            else:
+                kind = Counter if one.kind == "counter" else Gauge
+                _made[name] = kind(full, one.text, one.labels, registry=registry)
+        return _made[name]
+
+
 registry.register(_Host())
 ProcessCollector(registry=registry)
 PlatformCollector(registry=registry)
-_made["build"].labels(__version__).set(1)
-_seen: dict[tuple[str, tuple[str, ...]], float] = {}
 
 
 def count(name: str, *labels: str, by: float = 1.0) -> None:
     """Raise a counter."""
-    metric = _made[name]
+    metric = _metric(name)
     (metric.labels(*labels) if labels else metric).inc(by)
 
 
@@ -227,7 +240,7 @@ def count_to(name: str, total: float, *labels: str) -> None:
 
 def measure(name: str, value: float, *labels: str) -> None:
     """Set a gauge, or add one value to a histogram."""
-    metric = _made[name]
+    metric = _metric(name)
     one = metric.labels(*labels) if labels else metric
     if isinstance(metric, Histogram):
         one.observe(max(0.0, value))
@@ -237,7 +250,7 @@ def measure(name: str, value: float, *labels: str) -> None:
 
 def unset(name: str, *labels: str) -> None:
     """Show a gauge of these labels no more."""
-    with_labels = _made[name]
+    with_labels = _metric(name)
     try:
         with_labels.remove(*labels)
     except KeyError:
@@ -246,6 +259,9 @@ def unset(name: str, *labels: str) -> None:
 
 def condition(name: str, subject: str, *, active: bool) -> None:
     measure("condition", float(active), name, subject)
+
+
+measure("build", 1, __version__)
 
 
 def rendered(of_scrape: Callable[[], tuple[float, bool]] | None = None) -> bytes:

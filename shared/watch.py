@@ -31,6 +31,10 @@ class Watch:
         self._alert = alert
         self._looked_at = float("-inf")
 
+    def configure(self, config: WatchConfig) -> None:
+        """Other limits from now on; what holds goes on until its new limit ends it."""
+        self._conditions.table = conditions(config)
+
     def is_due(self, now: float) -> bool:
         """Whether it is time for another look, a second after the last one or when the clock was set back."""
         if 0 <= now - self._looked_at < _LOOK_SECONDS:

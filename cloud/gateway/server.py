@@ -31,6 +31,7 @@ from secondlook.cloud.gateway.presence import Presence
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.address import is_ipv6, is_loopback
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import TRANSIENT_ERRORS, ConfigError, KeyRejected, PortBusy
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.keyfiles import read_key_pair
@@ -150,6 +151,10 @@ class Gateway:
         drains_here = config.queue is None and on_one_disk(config.data_dir, config.blobs_url)
         to_come = (lambda: queue.depth_bytes) if drains_here else (lambda: 0)
         return DiskRoom(config.data_dir, config.gateway.limits.min_free_bytes, to_come).why_full
+
+    def watch(self, config: WatchConfig) -> None:
+        """Other limits of what is told by itself, from now on."""
+        self._watch.configure(config)
 
     @property
     def edge_address(self) -> str:

@@ -63,8 +63,11 @@ def gather(places: Places, *, with_station: bool = True) -> dict[str, Any]:
         _gather_cloud(places, status, now, with_station=with_station)
     for config in places.edges.values():
         _gather_agent(config.edge_id, config.data_dir, config.watch, status, now)
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in status["conditions"]:
+        seen.setdefault((one["name"], one["subject"]), one)  # gateway and agent may tell of the same
+    status["conditions"] = list(seen.values())
     if places.cloud is None and not places.edges:
-        status["conditions"] = []
         status["note"] = (
             "no cloud.toml or edge.toml here or in /etc/secondlook: name one with --config or --edge"
         )
