@@ -175,8 +175,9 @@ def _look_at_boot(
     if received is None:
         return
     top = max((last for _, last in received.parts()), default=-1)
-    for first, last in received.missing(0, top):
-        found.problem("gap", f"{edge_id} {boot_id} {first}-{last} never came, and later frames did")
+    for whole in received.missing(0, top):
+        for first, last in covered.missing(*whole):
+            found.problem("gap", f"{edge_id} {boot_id} {first}-{last} never came, and later frames did")
     for first, last in covered.parts():
         for one, other in received.missing(
             first, min(last, top)

@@ -2,7 +2,7 @@
 
 The order makes the copy whole (docs/delivery.md): the gateway's stores first, then the catalogue, then the blobs, for a
 frame leaves the queue when the catalogue has it, and a row is written when its blob is there. What retention deleted
-meanwhile is written down, and `restore` marks those frames as going, so that retention finishes them. SQLite files are
+meanwhile has rows without blobs: `restore` marks those frames as going, so that retention finishes them. SQLite files are
 copied by SQLite itself, PostgreSQL by `pg_dump`, whose snapshot is one instant.
 """
 
@@ -16,7 +16,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sqlalchemy.engine import make_url
 
 from secondlook.cloud.catalogue import Frame, Retention, open_catalogue
 from secondlook.cloud.config import CloudConfig
-from secondlook.cloud.storage.blobs import Blobs, open_blobs, parse_key
+from secondlook.cloud.storage.blobs import Blobs, open_blobs
 from secondlook.shared.errors import BlobMissing, ConfigError, StoreCorrupt, StoreUnavailable
 from secondlook.shared.files import make_folder, only_process, storage_error, write_atomically
 from secondlook.shared.sqlite import named_errors
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _MANIFEST, _BLOBS = "manifest.json", "blobs"
 _GATEWAY, _CATALOGUE, _LEDGER = "gateway.db", "catalogue", "ledger.dump"
-_CHUNK = 1 << 20
+_AT_ONCE = 500
 
 
 def back_up(
@@ -125,7 +125,10 @@ def restore(config: CloudConfig, folder: Path, *, overwrite: bool = False) -> di
         store = open_blobs(config.blobs_url)
         for key in manifest["blobs"]:
             store.put(key, (folder / _BLOBS / key).read_bytes())
-        _mark_going(config.catalogue_url, manifest["missing"])
+        if manifest["with_blobs"] and (going := _mark_going(config.catalogue_url, manifest["blobs"].keys())):
+            log.warning(
+                "%d frames had been deleted while the backup was taken: retention finishes them", going
+            )
     return manifest
 
 
@@ -201,8 +204,7 @@ def _copy_blobs(
             "sha256": hashlib.sha256(data).hexdigest(),
             "modified": blob.modified,
         }
-    missing += _rows_without(folder.parent / f"{_CATALOGUE}.db", copied)
-    return copied, sorted(set(missing))
+    return copied, sorted(missing)
 
 
 def _get(store: Blobs, key: str) -> bytes | None:
@@ -212,30 +214,19 @@ def _get(store: Blobs, key: str) -> bytes | None:
         return None
 
 
-def _rows_without(catalogue: Path, copied: Mapping[str, object]) -> list[str]:
-    """Base layers that the copied catalogue names and that went before they were listed."""
-    if not catalogue.exists():
-        return []
-    with named_errors(catalogue), closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as database:
-        rows = database.execute("SELECT base_blob FROM frames")
-        return [key for (key,) in rows if key not in copied]
-
-
-def _mark_going(url: str, missing: list[str]) -> None:
-    """Frames whose layer went while the backup was taken: retention finishes what it had begun."""
+def _mark_going(url: str, copied: Collection[str]) -> int:
+    """Frames whose layer went while the backup was taken: retention finishes what it had begun. Returns how many."""
     catalogue = open_catalogue(url)
     try:
         with catalogue.writing() as session:
-            for key in missing:
-                frame = parse_key(key)
-                if not isinstance(frame, tuple) or not key.startswith("base/"):
-                    continue
-                edge_id, boot_id, seq = frame
-                which = (Frame.edge_id == edge_id, Frame.boot_id == boot_id, Frame.seq == seq)
-                if session.scalar(select(Frame.id).where(*which)) is not None:
-                    session.execute(update(Frame).where(*which).values(retention=Retention.DELETING))
+            rows = session.execute(select(Frame.id, Frame.base_blob)).all()
+            going = [id_ for id_, key in rows if key not in copied]
+            for start in range(0, len(going), _AT_ONCE):
+                which = Frame.id.in_(going[start : start + _AT_ONCE])
+                session.execute(update(Frame).where(which).values(retention=Retention.DELETING))
     finally:
         catalogue.close()
+    return len(going)
 
 
 def _dump(url: str, target: Path) -> None:

@@ -55,7 +55,7 @@ def told_of(
                         leaves=leaves,
                     )
                 except PacketMalformed as error:  # a gateway of an earlier version
-                    log.debug("the gateway does not want to know of workers: %s", error)
+                    log.info("the gateway does not want to know of workers: %s", error)
                     return
                 except SecondlookError as error:  # it is away, and the loop that works says so
                     log.debug("%s", error)
