@@ -21,6 +21,7 @@ from secondlook.shared.errors import GatewayUnreachable, KeyRejected, LinkError,
 from secondlook.shared.packet import (
     MAX_CHUNK_BYTES,
     MAX_SEQ,
+    PROBE,
     Chunk,
     Fault,
     Hello,
@@ -60,7 +61,13 @@ def probe_link(config: EdgeConfig, *, with_rate: bool = True) -> LinkFigures:
         _await_handshake(connection, config)
         connected = time.monotonic() - began
         hello = Hello(
-            config.edge_id, secrets.token_hex(16), "control", config.camera, 0, 0, f"secondlook {__version__}"
+            config.edge_id,
+            secrets.token_hex(16),
+            "control",
+            config.camera,
+            0,
+            0,
+            f"secondlook {__version__}{PROBE}",
         )
         connection.send(hello)
         _await(connection, Welcome)

@@ -2,8 +2,8 @@
 
 The order makes the copy whole (docs/delivery.md): the gateway's stores first, then the catalogue, then the blobs, for a
 frame leaves the queue when the catalogue has it, and a row is written when its blob is there. What retention deleted
-meanwhile has rows without blobs: `restore` marks those frames as going, so that retention finishes them. SQLite files are
-copied by SQLite itself, PostgreSQL by `pg_dump`, whose snapshot is one instant.
+meanwhile has rows without blobs: `restore` marks those frames as going, so that retention finishes them. SQLite files
+are copied by SQLite itself, PostgreSQL by `pg_dump`, whose snapshot is one instant.
 """
 
 from __future__ import annotations

@@ -49,7 +49,11 @@ class SiteFigures:
             self._edges, self._edges_at = self._stores.ledger.edges(), now
         away = self.away(now)
         queue = self._stores.queue
-        self.refused = {name: at for name, at in self.refused.items() if 0 <= now - at < _REFUSED_SECONDS}
+        self.refused = {
+            name: at
+            for name, at in self.refused.items()
+            if 0 <= now - at < _REFUSED_SECONDS and self._intake.heard.get(name, 0.0) <= at
+        }
         figures: Figures = {
             "camera-away": dict(away),
             "camera-silent": dict(self._silences(away, now)),

@@ -19,7 +19,7 @@ from secondlook.cloud.gateway.backgrounds import Backgrounds
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
-from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
+from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Peer, Session, Sessions
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
@@ -40,6 +40,7 @@ from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     MAX_RANGES,
+    PROBE,
     Ack,
     BaseFrame,
     Chunk,
@@ -378,9 +379,11 @@ class Intake:
         session = self._sessions.get(peer)
         if session is None:
             return [Fault("hello-first", "this connection has not said hello")]
-        session.heard_at = self.heard[session.edge_id] = now
+        session.heard_at = now
+        if session.channel != PROBE_CHANNEL:
+            self.heard[session.edge_id] = now
         channel = _CHANNEL_OF.get(type(packet))
-        if channel != session.channel:
+        if channel != session.channel and (channel, session.channel) != ("control", PROBE_CHANNEL):
             name = type(packet).__name__
             return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
         if isinstance(packet, LeanFrame):
@@ -421,20 +424,24 @@ class Intake:
         if not self._rates.admits(hello.edge_id, packets=self._costs.hello_packets, size_bytes=0, now=now):
             return self._too_fast(hello.edge_id, now)
         session = self._sessions.get(peer)
-        if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
+        probes = hello.software.endswith(PROBE) and hello.channel == "control"
+        channel = PROBE_CHANNEL if probes else hello.channel
+        if session is None or (session.edge_id, session.channel) != (hello.edge_id, channel):
             self._sessions.make_room_for(hello.edge_id, self._limits.max_sessions_of_edge)
             if len(self._sessions) >= self._limits.max_sessions:
                 return [self._fault("too-many-connections", "the gateway serves no more connections", now)]
-            session = Session(hello.edge_id, hello.camera, hello.channel, public_key, now)
+            session = Session(hello.edge_id, hello.camera, channel, public_key, now)
             # A new connection goes last: requests are sent on an edge's latest one.
             self._sessions.pop(peer, None)
             self._sessions[peer] = session
-            log.info("%s connected (%s)", hello.edge_id, hello.channel)
+            log.info("%s connected (%s)", hello.edge_id, channel)
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.max_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
         session.boots.pop(hello.boot_id, None)
         session.boots[hello.boot_id] = None
         session.camera, session.heard_at = hello.camera, now
+        if probes:
+            return [Welcome(hello.boot_id, -1, 0)]
         self.heard[hello.edge_id] = now
         self.delivered.setdefault(hello.edge_id, now)
         if not self._disk_was_full:  # else it is answered all the same

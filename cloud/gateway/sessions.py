@@ -16,6 +16,7 @@ from secondlook.shared.packet import Fault
 log = logging.getLogger(__name__)
 
 Peer = bytes
+PROBE_CHANNEL = "probe"  # of a connection that only tries the link: it may ping, and no request is sent on it
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Sessions(dict[Peer, Session]):
         """Edge ids, each with the channels on which it is connected."""
         found: dict[str, list[str]] = {}
         for session in self.values():
+            if session.channel == PROBE_CHANNEL:
+                continue
             channels = found.setdefault(session.edge_id, [])
             if session.channel not in channels:
                 channels.append(session.channel)

@@ -119,10 +119,11 @@ def check_disk(folder: Path, watch: WatchConfig) -> Iterator[Finding]:
 
 
 def check_clock() -> Iterator[Finding]:
+    now = time.gmtime(time.time())
     if time.time() < _EARLIEST:
         yield fault(
             "clock",
-            f"it is {time.strftime('%Y-%m-%d')} here",
+            f"it is {time.strftime('%Y-%m-%d', now)} here",
             "set the clock, and let it follow a time server",
         )
         return

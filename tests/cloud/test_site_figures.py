@@ -162,3 +162,19 @@ def test_what_is_stored_is_counted_once_and_only_after_its_commit(site: Site) ->
     site.look(START + 2)
     assert count("queue_frames") == 1 and count("queue_bytes") == 5
     assert count("cameras_connected") == 1
+
+
+def test_who_tries_the_link_is_no_camera_host_that_is_there_and_gets_none_of_its_requests(site: Site) -> None:
+    site.hello(START)
+    site.stores.requests.ask("gate", BOOT, 0, deadline=START + 60, priority=1, blob_gone=False, now=START)
+    probe = p.Hello("gate", BOOT, "control", "yard", 0, 0, f"secondlook 1.0{p.PROBE}")
+    answers = site.intake.receive(b"probe", probe.to_frames(), "", now=START + 25)
+    assert [type(answer) for _, answer in answers] == [p.Welcome]
+    answers = site.intake.receive(b"probe", p.Ping(1).to_frames(), "", now=START + 25)
+    assert [type(answer) for _, answer in answers] == [p.Pong]
+    (peer,) = {
+        peer for peer, packet in site.intake.tick(now=START + 25) if isinstance(packet, p.EnhancementRequest)
+    }
+    assert peer == b"gate/control"
+    assert site.look(START + 25) == [(True, "camera-away", "gate")]
+    assert site.intake.connected() == {"gate": ["bulk", "control"]}
