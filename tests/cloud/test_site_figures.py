@@ -170,7 +170,7 @@ def test_who_tries_the_link_is_no_camera_host_that_is_there_and_gets_none_of_its
     probe = p.Hello("gate", BOOT, "control", "yard", 0, 0, f"secondlook 1.0{p.PROBE}")
     answers = site.intake.receive(b"probe", probe.to_frames(), "", now=START + 25)
     assert [type(answer) for _, answer in answers] == [p.Welcome]
-    answers = site.intake.receive(b"probe", p.Ping(1).to_frames(), "", now=START + 25)
+    answers = site.intake.receive(b"probe", p.Ping(int((START + 25) * 1e9)).to_frames(), "", now=START + 25)
     assert [type(answer) for _, answer in answers] == [p.Pong]
     (peer,) = {
         peer for peer, packet in site.intake.tick(now=START + 25) if isinstance(packet, p.EnhancementRequest)
