@@ -98,7 +98,13 @@ class Change:
 
 def conditions(config: WatchConfig) -> dict[str, Condition]:
     """The table, by name."""
-    rows = (
+    rows = (*_of_camera_hosts(config), *_of_the_site(config), *_of_an_agent(config), *_of_processes())
+    return {row.name: row for row in rows}
+
+
+def _of_camera_hosts(config: WatchConfig) -> tuple[Condition, ...]:
+    """What a gateway sees of camera hosts."""
+    return (
         Condition(
             "camera-away",
             "critical",
@@ -132,6 +138,12 @@ def conditions(config: WatchConfig) -> dict[str, Condition]:
             "the clock of {subject} is {value} off: times of its frames are wrong",
             "let the host follow a time server (chrony, systemd-timesyncd)",
         ),
+    )
+
+
+def _of_the_site(config: WatchConfig) -> tuple[Condition, ...]:
+    """What a gateway sees of queue and workers, a station of reviews, and everybody of disks."""
+    return (
         Condition(
             "queue-old",
             "warning",
@@ -184,6 +196,12 @@ def conditions(config: WatchConfig) -> dict[str, Condition]:
             "give it room, or keep less ([retention], spool.max_bytes)",
             unit="bytes",
         ),
+    )
+
+
+def _of_an_agent(config: WatchConfig) -> tuple[Condition, ...]:
+    """What an agent sees of its link, spool and camera."""
+    return (
         Condition(
             "link-down",
             "warning",
@@ -218,6 +236,12 @@ def conditions(config: WatchConfig) -> dict[str, Condition]:
             "the source of {subject} delivers nothing for {value}",
             "is the camera up, and its address and password right? `secondlook doctor --edge` tries it",
         ),
+    )
+
+
+def _of_processes() -> tuple[Condition, ...]:
+    """What `secondlook status` finds for itself, since nobody is there to tell."""
+    return (
         Condition(
             "gateway-away",
             "critical",
@@ -246,7 +270,6 @@ def conditions(config: WatchConfig) -> dict[str, Condition]:
             unit="count",
         ),
     )
-    return {row.name: row for row in rows}
 
 
 NAMES = tuple(conditions(WatchConfig()))

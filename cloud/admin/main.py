@@ -48,6 +48,31 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     nats = _nats(actions)
     rotate = _rotate(actions)
+    _arguments(new, add, revoke, rotate, admit, nats)
+    runs = (
+        *((new, run_new), (add, run_add), (listing, run_list), (revoke, run_revoke), (rotate, run_rotate)),
+        (admit, run_admit),
+    )
+    for parser, run in runs:
+        parser.add_argument(
+            "--registry",
+            type=Path,
+            default=Path("keys/registry.json"),
+            metavar="FILE",
+            help="the registry (default %(default)s)",
+        )
+        parser.set_defaults(run=run, extra="cloud")
+
+
+def _arguments(
+    new: argparse.ArgumentParser,
+    add: argparse.ArgumentParser,
+    revoke: argparse.ArgumentParser,
+    rotate: argparse.ArgumentParser,
+    admit: argparse.ArgumentParser,
+    nats: argparse.ArgumentParser,
+) -> None:
+    """What the actions are told."""
     for parser in (new, add, revoke, rotate, admit, nats):
         parser.add_argument("name", metavar="NAME", help="edge id, or name of the worker or gateway")
     add.add_argument("public_key_file", type=Path, metavar="FILE", help="the file NAME.key")
@@ -77,19 +102,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             if parser is not rotate
             else "gateway: rotate a gateway's own key; else the name keeps the role that it has",
         )
-    runs = (
-        *((new, run_new), (add, run_add), (listing, run_list), (revoke, run_revoke), (rotate, run_rotate)),
-        (admit, run_admit),
-    )
-    for parser, run in runs:
-        parser.add_argument(
-            "--registry",
-            type=Path,
-            default=Path("keys/registry.json"),
-            metavar="FILE",
-            help="the registry (default %(default)s)",
-        )
-        parser.set_defaults(run=run, extra="cloud")
 
 
 def _nats(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:

@@ -52,7 +52,7 @@ class SiteFigures:
         self.refused = {
             name: at
             for name, at in self.refused.items()
-            if 0 <= now - at < _REFUSED_SECONDS and self._intake.heard.get(name, 0.0) <= at
+            if 0 <= now - at < _REFUSED_SECONDS and self._intake.tally.heard.get(name, 0.0) <= at
         }
         figures: Figures = {
             "camera-away": dict(away),
@@ -71,7 +71,7 @@ class SiteFigures:
         """Seconds since each camera host was heard of, of those that are watched."""
         found = {}
         for edge in self._edges:
-            heard = self._intake.heard.get(edge.edge_id)
+            heard = self._intake.tally.heard.get(edge.edge_id)
             if self._registry is not None and not self._may_come(edge.edge_id, now):
                 continue
             if self._stores.is_embedded:
@@ -87,7 +87,7 @@ class SiteFigures:
         """Seconds without a frame, of hosts that are there."""
         connected = self._intake.connected()
         return {
-            edge_id: max(0.0, now - self._intake.delivered.get(edge_id, self._started_at))
+            edge_id: max(0.0, now - self._intake.tally.delivered.get(edge_id, self._started_at))
             if edge_id in connected and seconds < 10.0
             else None
             for edge_id, seconds in away.items()

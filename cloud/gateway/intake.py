@@ -11,7 +11,6 @@ Instants are Unix seconds handed in as ``now``. ``shared/PACKETS.md`` has the ru
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from secondlook.cloud.config import IntakeLimits, RateLimits
@@ -20,11 +19,11 @@ from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
 from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Peer, Session, Sessions
+from secondlook.cloud.gateway.tally import Tally
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
 from secondlook.cloud.storage.requests import Assemblies, Request, RequestState, RequestTable
-from secondlook.shared import metrics
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -36,7 +35,6 @@ from secondlook.shared.errors import (
     StoreUnavailable,
 )
 from secondlook.shared.link import Received
-from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     MAX_RANGES,
@@ -65,26 +63,6 @@ Outgoing = tuple[Peer, Packet]
 _RATES = RateLimits()
 _QUEUE_FULL = "queue full"
 _NANOSECONDS = 1_000_000_000
-_LONGEST_DELIVERY_SECONDS = 90 * 86_400.0
-_CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
-_CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be noted
-_CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
-TOMBSTONE_REASONS = frozenset(
-    {
-        *(
-            "spool-full",
-            "spool-age",
-            "key-dropped",
-            "too-large",
-            "idle",
-            "thinned",
-            "behind",
-            "disk-full",
-            "restored",
-        ),
-        *("reference-missing", "dead-letter-limit", "dead-letter-purged"),
-    }
-)
 _CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
     LeanFrame: "bulk",
@@ -132,10 +110,7 @@ class Intake:
         self._stored_at = 0.0  # the turn of the latest attempt
         self._unreachable = False  # the latest trouble was a store that does not answer
         self._complaints = LimitedLog(log)
-        self._fresh: list[QueuedFrame] = []  # stored, and not committed yet
-        self._dropped: list[FrameTombstone] = []
-        self.heard: dict[str, float] = {}  # by edge id, when anything was heard of it in this run
-        self.delivered: dict[str, float] = {}  # the same, of a frame or a tombstone
+        self.tally = Tally()
 
     def waits_for(self, *, now: float) -> str | None:
         """Why nothing can be taken, where a store does not answer; None when all are there.
@@ -238,8 +213,7 @@ class Intake:
             if frames or tombstones:
                 safe = self._ledger.take(self._queue, frames, tombstones, now=now)
                 self._cannot_store = False
-                self._fresh += self._ledger.fresh
-                self._dropped += self._ledger.fresh_tombstones
+                self.tally.stored(self._ledger)
         except (QueueFull, *TRANSIENT_ERRORS) as error:
             # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._cannot_store = True
@@ -258,33 +232,11 @@ class Intake:
             self._stall(error, now)
             return []
 
-    def committed(self, *, now: float) -> None:
-        """What was stored since the last call is on disk: it is counted."""
-        fresh, self._fresh = self._fresh, []
-        dropped, self._dropped = self._dropped, []
-        offsets = self.clock_offsets() if fresh else {}
-        many: Counter[str] = Counter()
-        size: Counter[str] = Counter()
-        for frame in fresh:
-            edge_id, info = frame.edge_id, frame.info
-            many[edge_id] += 1
-            size[edge_id] += len(frame.payload)
-            captured = info.captured_ns / _NANOSECONDS + offsets.get(edge_id, 0.0)
-            if captured > now - _LONGEST_DELIVERY_SECONDS:  # else that clock is none
-                metrics.measure("delivery_seconds", now - captured, edge_id)
-            step("queued", edge_id, info.boot_id, info.seq)
-        for edge_id, frames in many.items():
-            metrics.count("frames_queued_total", edge_id, by=frames)
-            metrics.count("layer_bytes_total", edge_id, "base", "received", by=size[edge_id])
-        for tombstone in dropped:
-            gone = tombstone.last_seq - tombstone.first_seq + 1
-            metrics.count("frames_dropped_total", tombstone.edge_id, reason_label(tombstone.reason), by=gone)
-
     def on_rollback(self, error: Exception, *, now: float) -> None:
         """All that was done since the last commit is rolled back, and nobody heard of it."""
         self._batcher.forget()
         self._ledger.forget()
-        self._fresh, self._dropped = [], []
+        self.tally.rolled_back()
         for session in self._sessions.values():
             session.told_busy = ""
         self._cannot_store = self._cannot_store or self._stored_at == now
@@ -381,7 +333,7 @@ class Intake:
             return [Fault("hello-first", "this connection has not said hello")]
         session.heard_at = now
         if session.channel != PROBE_CHANNEL:
-            self.heard[session.edge_id] = now
+            self.tally.heard[session.edge_id] = now
         channel = _CHANNEL_OF.get(type(packet))
         if channel != session.channel and (channel, session.channel) != ("control", PROBE_CHANNEL):
             name = type(packet).__name__
@@ -401,20 +353,10 @@ class Intake:
     def _compare_clocks(self, session: Session, ping: Ping, now: float) -> None:
         """A ping carries the camera host's clock. What it took to come is part of the difference, and small."""
         offset = now - ping.now_ns / _NANOSECONDS
-        was_off = abs(session.clock_offset_seconds or 0.0) > _CLOCK_SECONDS
-        session.clock_offset_seconds = offset
-        if abs(offset) > _CLOCK_SECONDS and not was_off:
-            side = "behind" if offset > 0 else "ahead of"
-            text = f"{session.edge_id}: its clock is {abs(offset):.1f} s {side} ours: times of its frames are wrong"
-            self._complaints.warning("clock", text, now)
-        elif was_off and abs(offset) <= _CLOCK_SECONDS:
-            self._complaints.warning("clock", f"{session.edge_id}: its clock agrees with ours again", now)
-        if session.clock_noted is not None:
-            noted, at = session.clock_noted
-            if abs(offset - noted) < _CLOCK_CHANGE_SECONDS or 0 <= now - at < _CLOCK_NOTED_SECONDS:
-                return
-        session.clock_noted = (offset, now)
-        self._ledger.note_clock(session.edge_id, offset)
+        if (news := session.compare_clock(offset)) is not None:
+            self._complaints.warning("clock", news, now)
+        if session.notes_clock(offset, now):
+            self._ledger.note_clock(session.edge_id, offset)
 
     def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
         speaks_for = self._sessions.speaks_for(public_key, now)
@@ -442,8 +384,7 @@ class Intake:
         session.camera, session.heard_at = hello.camera, now
         if probes:
             return [Welcome(hello.boot_id, -1, 0)]
-        self.heard[hello.edge_id] = now
-        self.delivered.setdefault(hello.edge_id, now)
+        self.tally.greeted(hello.edge_id, now)
         if not self._disk_was_full:  # else it is answered all the same
             now_ns = int(now * _NANOSECONDS)
             self._ledger.see_edge(hello.edge_id, camera=hello.camera, software=hello.software, now_ns=now_ns)
@@ -495,7 +436,7 @@ class Intake:
         if boot_id not in session.boots:
             return [Fault("hello-first", f"no hello was said for boot {boot_id}")]
         received_ns = int(now * _NANOSECONDS)
-        self.delivered[session.edge_id] = now
+        self.tally.delivered[session.edge_id] = now
         if isinstance(packet, Tombstone):
             cost = self._costs.tombstone_packets
             if not self._rates.admits(session.edge_id, packets=cost, size_bytes=0, now=now):
@@ -549,8 +490,7 @@ class Intake:
             self._requests.defer(request.id, now=now)
             return []
         self._requests.done(request.id, key)
-        metrics.count("layer_bytes_total", request.edge_id, "enhancement", "received", by=len(layer))
-        step("enhancement received", request.edge_id, request.boot_id, request.seq)
+        self.tally.enhancement(request, layer)
         return [ChunkCredit(request.id, chunk.total)]
 
     def _refusal(self, session: Session, refusal: Refusal, now: float) -> list[Packet]:
@@ -654,11 +594,6 @@ class Intake:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
         self._complaints.warning(code, f"{code}: {printable}", now)
         return Fault(code, printable)
-
-
-def reason_label(reason: str) -> str:
-    """The reason of a tombstone as a metric's label: one of those that are known, for hosts may send any text."""
-    return reason if reason in TOMBSTONE_REASONS else "other"
 
 
 def _on_the_wire(request: Request) -> EnhancementRequest:

@@ -118,8 +118,8 @@ class Gateway:
             self._intake.greet_again,
             presence,
             self._watch.told,
-            lambda: self._intake.heard,
-            lambda: self._intake.delivered,
+            lambda: self._intake.tally.heard,
+            lambda: self._intake.tally.delivered,
         )
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:
@@ -220,7 +220,7 @@ class Gateway:
                     self._forget_old(now)
                 elif calls:
                     packets += self._intake.serve_requests(now=now)
-            self._intake.committed(now=now)
+            self._intake.tally.committed(self._intake.clock_offsets(), now=now)
         except TRANSIENT_ERRORS as error:
             self._intake.on_rollback(error, now=now)
             packets, answers = (

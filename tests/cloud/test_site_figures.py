@@ -44,7 +44,7 @@ class Site:
     def deliver(self, seq: int, now: float) -> None:
         self.say(base_frame(seq, captured_ns=int((now - 3) * 1e9)), now)
         self.intake.flush(now=now)
-        self.intake.committed(now=now)
+        self.intake.tally.committed(self.intake.clock_offsets(), now=now)
 
     def look(self, now: float) -> list[tuple[bool, str, str]]:
         return [
@@ -155,7 +155,7 @@ def test_what_is_stored_is_counted_once_and_only_after_its_commit(site: Site) ->
     site.say(p.Tombstone(BOOT, 1, 4, "a-reason-of-its-own"), START)
     site.intake.flush(now=START)
     assert count("frames_queued_total", camera="gate") == before
-    site.intake.committed(now=START)
+    site.intake.tally.committed({}, now=START)
     site.deliver(0, START + 1)  # again: it is known
     assert count("frames_queued_total", camera="gate") == before + 1
     assert count("frames_dropped_total", camera="gate", reason="other") == dropped + 4
