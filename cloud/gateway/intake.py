@@ -332,8 +332,7 @@ class Intake:
         if session is None:
             return [Fault("hello-first", "this connection has not said hello")]
         session.heard_at = now
-        if session.channel != PROBE_CHANNEL:
-            self.tally.heard[session.edge_id] = now
+        self.tally.hears(session, now)
         channel = _CHANNEL_OF.get(type(packet))
         if channel != session.channel and (channel, session.channel) != ("control", PROBE_CHANNEL):
             name = type(packet).__name__

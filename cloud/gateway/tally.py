@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Session
 from secondlook.cloud.storage.ledger import FrameTombstone, Ledger
 from secondlook.cloud.storage.queue import QueuedFrame
 from secondlook.cloud.storage.requests import Request
@@ -40,6 +41,11 @@ class Tally:
         self.delivered: dict[str, float] = {}  # the same, of a frame or a tombstone
         self._fresh: list[QueuedFrame] = []  # stored, and not committed yet
         self._dropped: list[FrameTombstone] = []
+
+    def hears(self, session: Session, now: float) -> None:
+        """Something came; who only tries the link is not the camera host itself."""
+        if session.channel != PROBE_CHANNEL:
+            self.heard[session.edge_id] = now
 
     def greeted(self, edge_id: str, now: float) -> None:
         self.heard[edge_id] = now

@@ -23,7 +23,7 @@ from secondlook.shared.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 5.0
-_ANSWER_SECONDS = 3.0
+_ANSWER_SECONDS = 1.0  # longer nobody who ends waits for it
 
 
 @contextmanager
