@@ -10,9 +10,11 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from secondlook.shared.address import is_loopback
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.health import HealthConfig
+from secondlook.shared.health import HealthConfig, MetricsConfig
+from secondlook.shared.logs import LogConfig
 from secondlook.shared.precision import check_precision
 from secondlook.shared.redact import redacted_address
 from secondlook.shared.settings import (
@@ -540,6 +542,9 @@ class CloudConfig(Settings):
     webhook: tuple[WebhookConfig, ...] = ()  # receivers, each a table of its own: [[webhook]]
     mqtt: MqttConfig = field(default_factory=MqttConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -107,6 +107,59 @@ def load(
     return layers.build(cls)
 
 
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """One setting as it holds, and where that came from: "default", a file, or a variable."""
+
+    name: str
+    value: object
+    origin: str
+
+
+def explain(
+    path: Path | None,
+    cls: type[Any],
+    environment: Mapping[str, str] | None = None,
+    *,
+    variables: str = VARIABLES,
+) -> list[Explained]:
+    """Every setting that is no table, in the order of the schema. Raises ConfigError, as `load`."""
+    config = load(path, cls, None, environment, variables=variables)
+    layers = _Layers(dict(schema(cls)), {}, {}, "" if path is None else f"{path}: ")
+    if path is not None:
+        layers.take_file(_read(path), path.parent, "")
+    layers.take_environment(environment or {}, variables)
+    found = []
+    for dotted, setting in layers.schema.items():
+        if setting.is_table:
+            continue
+        value: Any = config
+        for key in dotted.split("."):
+            value = getattr(value, key)
+        found.append(Explained(dotted, value, layers.origins.get(dotted, "default")))
+    return found
+
+
+def problems(
+    path: Path, cls: type[Any], environment: Mapping[str, str] | None = None, *, variables: str = VARIABLES
+) -> list[str]:
+    """All that is wrong with a file: each unknown setting, and the first value that cannot be."""
+    try:
+        tree = _read(path)
+    except ConfigError as error:
+        return [str(error)]
+    layers = _Layers(dict(schema(cls)), {}, {}, f"{path}: ")
+    found = layers.unknown(tree, "")
+    try:
+        layers.take_file(tree, path.parent, "")
+        layers.take_environment(environment or {}, variables)
+        layers.complete(path.parent)
+        layers.build(cls)
+    except ConfigError as error:
+        found.append(str(error))
+    return found
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -148,6 +201,18 @@ class _Layers:
             else:
                 based = _based(setting.kind, value, folder)
                 self.put(prefix + key, based, self.file.removesuffix(": "))
+
+    def unknown(self, tree: dict[str, Any], prefix: str) -> list[str]:
+        """What no setting answers to, each with what may have been meant; it is taken out of the tree."""
+        found = []
+        for key, value in list(tree.items()):
+            setting = self.schema.get(prefix + key)
+            if setting is None:
+                found.append(f"{self.file}unknown setting {prefix}{key}{self._hint(prefix, key)}")
+                del tree[key]
+            elif setting.is_table and isinstance(value, dict):
+                found += self.unknown(value, f"{prefix}{key}.")
+        return found
 
     def take_environment(self, environment: Mapping[str, str], variables: str) -> None:
         for name, text in environment.items():

@@ -51,6 +51,11 @@ def _register_users(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         parser.add_argument("name", metavar="NAME", help="1 to 64 of a-z, 0-9 and . _ @ -")
     add.add_argument("--role", choices=_ROLES, default="reviewer", help="default %(default)s")
     role.add_argument("role", choices=_ROLES, help="the new role")
+    add.add_argument(
+        "--unless-any",
+        action="store_true",
+        help="do nothing where there is a user already: for the first one",
+    )
     for parser in (add, passwd):
         parser.add_argument(
             "--password-file",
@@ -99,9 +104,13 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 
 def run_add(args: argparse.Namespace) -> int:
     """Add a user."""
-    from secondlook.cloud.accounts import Role, add_user
+    from secondlook.cloud.accounts import Role, add_user, any_users
 
     catalogue = _catalogue(args)
+    if args.unless_any and any_users(catalogue):
+        catalogue.close()
+        print("there is a user already")
+        return 0
     password = _password(args)
     add_user(catalogue, args.name, Role(args.role), password, actor=_actor(), now_ns=time.time_ns())
     catalogue.close()
