@@ -25,17 +25,20 @@ if TYPE_CHECKING:
         load_torch_codec,
         refine,
     )
+    from secondlook.edge.program import Agent
     from secondlook.shared.detection import Detection
     from secondlook.shared.errors import SecondlookError
     from secondlook.shared.layers import Layers
 
 _HOMES = {
+    "Agent": "secondlook.edge.program",
     "Detection": "secondlook.shared.detection",
     "Layers": "secondlook.shared.layers",
     "SecondlookError": "secondlook.shared.errors",
 }
 
 __all__ = [
+    "Agent",
     "Detection",
     "Latents",
     "Layers",

@@ -86,18 +86,22 @@ def load(
     *,
     variables: str = VARIABLES,
     flag_names: Mapping[str, str] | None = None,
+    tree: Mapping[str, Any] | None = None,
+    told: str | None = None,
 ) -> T:
     """An instance of the dataclass `cls`, from the TOML file at `path` (None: no file), `environment` and `flags`.
 
     `flags` maps ``"key"`` or ``"section.key"`` to a value that wins over all else; None means not given. Of the
     `environment`, the names that begin with `variables` count; an empty one means not given. `flag_names`: how
-    messages call what is wrong in `flags`.
+    messages call what is wrong in `flags`. `tree`: what counts as the file's contents, where the caller made it of them
+    (`read_tree`), and `told` how messages call it.
 
     :raises ConfigError: naming the file, variable or flag, and the key, when something is missing, unknown or wrong
     """
-    layers = _Layers(dict(schema(cls)), {}, {}, "" if path is None else f"{path}: ")
+    where = told or ("" if path is None else f"{path}: ")
+    layers = _Layers(dict(schema(cls)), {}, {}, where)
     if path is not None:
-        layers.take_file(_read(path), path.parent, "")
+        layers.take_file(read_tree(path) if tree is None else tree, path.parent, "")
     layers.take_environment(environment or {}, variables)
     for dotted, value in (flags or {}).items():
         if value is not None:
@@ -107,7 +111,8 @@ def load(
     return layers.build(cls)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

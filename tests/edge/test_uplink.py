@@ -145,7 +145,13 @@ def test_a_link_that_goes_dead_is_given_up_and_made_anew(
     tmp_path: Path, gateway: SmallGateway, memory: Memory, weather: Weather
 ) -> None:
     proxy = Proxy(gateway.port)
-    settings = replace(QUICK, gateway=f"tcp://127.0.0.1:{proxy.port}", ping_seconds=0.1, silence_seconds=0.5)
+    settings = replace(
+        QUICK,
+        gateway=f"tcp://127.0.0.1:{proxy.port}",
+        ping_seconds=0.1,
+        idle_ping_seconds=0.1,
+        silence_seconds=0.5,
+    )
     edge = Edge(tmp_path, settings)
     edge.put(frame(0))
     wait_until(edge.all_safe)
@@ -413,7 +419,7 @@ def test_the_gateways_clock_is_compared_and_a_difference_told_once(
 ) -> None:
     caplog.set_level("INFO")
     gateway = SmallGateway(memory, clock_ahead_seconds=600.0)
-    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, ping_seconds=0.05))
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, ping_seconds=0.05, idle_ping_seconds=0.05))
     wait_until(lambda: edge.uplink.clock_offset_seconds is not None)
     assert edge.uplink.clock_offset_seconds == pytest.approx(600.0, abs=0.5)
     time.sleep(0.3)
