@@ -62,8 +62,6 @@ class SourceConfig(Settings):
     transport: Literal["auto", "tcp", "udp"] = "auto"  # of RTSP; auto tries TCP, then UDP
     # options of FFmpeg for streams, such as "timeout=5000000"; they win over ours
     ffmpeg_options: tuple[str, ...] = ()
-    # auto decodes video where this host has hardware for it, and else as ever; off never looks
-    hwaccel: Literal["off", "auto"] = "off"
     # degrees by which pictures are turned to the right, beside what their file says itself
     rotate: Literal[0, 90, 180, 270] = 0
     watch: bool = (

@@ -109,9 +109,14 @@ class FeedCamera:
         return False
 
 
+def _called(next_frame: Callable[[], Given]) -> Iterator[Given]:
+    while (given := next_frame()) is not None:
+        yield given
+
+
 def _iterator(feed: Feed) -> Iterator[Given]:
     if callable(feed) and not hasattr(feed, "__next__"):
-        return iter(feed, None)
+        return _called(feed)
     try:
         return iter(feed)  # type: ignore[arg-type]
     except TypeError:
