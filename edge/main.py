@@ -227,6 +227,7 @@ def run(args: argparse.Namespace) -> int:
     # Imported here so that `--help` does not wait for ONNX Runtime, OpenCV and ZeroMQ.
     from secondlook.edge.agent import Agent
     from secondlook.edge.fleet import Codecs, Fleet
+    from secondlook.edge.memory import share_heaps
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
     from secondlook.shared.watchdog import Watchdog
@@ -241,6 +242,7 @@ def run(args: argparse.Namespace) -> int:
     watchdog = Watchdog.from_environment(os.environ)
     with serve_health(site.host.health, watchdog):
         if site.has_tables:
+            share_heaps()
             reload = Event()
             signal.signal(signal.SIGHUP, lambda *_: reload.set())
             codecs = Codecs(lambda codec: load_codec(codec.model, threads=codec.threads, device=codec.device))

@@ -6,6 +6,7 @@ run for a while. What each needs of CPU and memory is counted with all of its pr
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,7 @@ class Run:
         (folder / "logs").mkdir()
         self._children = Children(folder / "logs", restart=False)
         self._most: dict[str, int] = {}
+        self._stored_before = 0
 
     def measure(self) -> Figures:
         """Raises ChildEnded, PipelineStalled, SourceUnreadable."""
@@ -127,18 +130,20 @@ class Run:
             _say("waiting for the roles to start")
             self._settle()
             idle = self._cpu_over(_IDLE_SECONDS, ROLES)
+            self._stored_before = _bytes_below(self._folder / "cloud")
             _say(f"{self._plan.cameras} cameras begin")
             self._children.start(EDGE, [EDGE, "--config", str(edge)])
             self._await_frames()
             self._pass(_WARM_SECONDS)
-            before, frames_before = self._usages(), self._totals()
-            began = time.monotonic()
+            before, told_before, began = self._usages(), self._statuses(), time.monotonic()
             self._pass(self._plan.seconds)
-            after, frames_after = self._usages(), self._totals()
+            after, told_after = self._usages(), self._statuses()
             seconds = time.monotonic() - began
-            figures.wanted = round(seconds * self._plan.fps) * self._plan.cameras
-            figures.captured = frames_after["captured"] - frames_before["captured"]
-            frames = max(1, figures.captured)
+            figures.captured = _captured(told_after) - _captured(told_before)
+            # Each camera says when it counted.
+            counted = sum(map(_said_at, told_after)) - sum(map(_said_at, told_before))
+            figures.wanted = round(counted * self._plan.fps)
+            frames = max(1.0, figures.captured * self._plan.cameras * seconds / max(1.0, counted))
             for role in (EDGE, *ROLES):
                 spent = after[role].cpu_seconds - before[role].cpu_seconds
                 idle_cores = idle.get(role, 0.0)
@@ -155,22 +160,24 @@ class Run:
     def _finish(self, figures: Figures, catalogue: Any) -> None:
         """Let the agent end, and see what became of its frames."""
         self._children.stop((EDGE,), grace_seconds=20.0)
-        totals, boots = self._totals(), [told["boot_id"] for told in self._statuses()]
+        statuses = self._statuses()
+        boots, captured = [told["boot_id"] for told in statuses], _captured(statuses)
         until = time.monotonic() + _DRAIN_SECONDS
         while True:
             counts = count(catalogue, boots)
-            if counts.detected + counts.tombstoned >= totals["captured"] or time.monotonic() > until:
+            if counts.detected + counts.tombstoned >= captured or time.monotonic() > until:
                 break
             time.sleep(_LOOK_SECONDS)
         figures.frames, figures.detected, figures.tombstoned = (
-            totals["captured"],
+            captured,
             counts.detected,
             counts.tombstoned,
         )
         figures.late = max(0, figures.frames - counts.detected - counts.tombstoned)
-        stored = sum(path.stat().st_size for path in (self._folder / "cloud").rglob("*") if path.is_file())
-        figures.cloud_bytes_a_frame = round(stored / max(1, counts.detected))
-        figures.spool_bytes_a_frame = round(totals["spool_bytes"] / max(1, totals["captured"]))
+        stored = _bytes_below(self._folder / "cloud") - self._stored_before
+        figures.cloud_bytes_a_frame = round(max(0, stored) / max(1, counts.detected))
+        spooled = sum(told["spool_bytes"] for told in statuses)
+        figures.spool_bytes_a_frame = round(spooled / max(1, captured))
 
     def _videos(self) -> list[Path]:
         needed = _WARM_SECONDS + self._plan.seconds + _START_SECONDS / 4
@@ -209,11 +216,13 @@ class Run:
         return files
 
     def _settle(self) -> None:
-        """Wait until the roles have started: until they use less of the CPU than half a core together."""
-        until = time.monotonic() + _START_SECONDS
+        """Wait until the roles have started: until what they use of the CPU is little, and stays the same."""
+        until, before = time.monotonic() + _START_SECONDS, 1.0
         while time.monotonic() < until:
-            if sum(self._cpu_over(3.0, ROLES).values()) < 0.5:
+            cores = sum(self._cpu_over(4.0, ROLES).values())
+            if before < 0.5 and abs(cores - before) < 0.02 + cores / 5:
                 return
+            before = cores
         raise PipelineStalled("the roles do not come to rest: what they say lies in the folder of the run")
 
     def _cpu_over(self, seconds: float, roles: tuple[str, ...]) -> dict[str, float]:
@@ -250,9 +259,21 @@ class Run:
         files = (self._folder / EDGE).glob("*/status.json")
         return [json.loads(file.read_bytes()) for file in files]
 
-    def _totals(self) -> dict[str, int]:
-        statuses = self._statuses()
-        return {name: sum(told[name] for told in statuses) for name in ("captured", "spool_bytes")}
+
+def _captured(statuses: list[dict[str, Any]]) -> int:
+    return sum(told["captured"] for told in statuses)
+
+
+def _said_at(told: dict[str, Any]) -> float:
+    return datetime.fromisoformat(told["time"]).timestamp()
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # logs of databases come and go
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def run(plan: Plan, folder: Path) -> Figures:
