@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 _STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.5  # between two looks of the rate control at the link
 _WAIT_SECONDS = 0.1
+_MANY_WAIT_SECONDS = 0.5  # where eight of us wake a host up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
 _SIGNAL_SECONDS = 0.5  # a signal to a whole group reaches us within this, after it ended our capture
@@ -226,7 +227,7 @@ class Agent:
         try:
             while not (stop.is_set() or camera.state == "ended" or self._captured == limit):
                 # What cannot be spooled is not captured either: it would have a number, and no place.
-                frame = camera.read(_WAIT_SECONDS) if self._outage.why is None else None
+                frame = camera.read(self._patience()) if self._outage.why is None else None
                 if frame is not None:
                     self._take(frame)
                 unsaved = bool(self._batch) or self._outage.why is not None
@@ -243,6 +244,11 @@ class Agent:
                 self._commit(spool, uplink)
                 self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
+
+    def _patience(self) -> float:
+        """Seconds to wait for a frame: short where a batch waits for the disk, and where nobody else stops us."""
+        is_idle = self._around.is_one_of_many and not self._batch
+        return _MANY_WAIT_SECONDS if is_idle else _WAIT_SECONDS
 
     def _commit_at_last(self, spool: Spool, uplink: Uplink, stop: Event) -> None:
         """Wait for a spool that another process holds; when told to stop, not for ever. Raises StoreBusy."""
@@ -410,7 +416,7 @@ class Agent:
                 self._place.forget()
                 return
             self._tick(spool, uplink, camera)
-            stop.wait(_WAIT_SECONDS)
+            stop.wait(_WAIT_SECONDS if self._config.exit_when_acknowledged else _MANY_WAIT_SECONDS)
 
     def _all_is_safe(self, spool: Spool) -> bool:
         try:

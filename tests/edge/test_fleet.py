@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from secondlook.edge.config import EdgeConfig, LinkConfig, SourceConfig, SpoolCo
 from secondlook.edge.fleet import Codecs, Fleet
 from secondlook.edge.site import Site
 from secondlook.edge.status import camera_statuses, table
+from secondlook.main import main
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.watchdog import Watchdog
 from tests.edge.gateway import Memory, SmallGateway, wait_until
@@ -253,7 +255,9 @@ def test_the_command_runs_several_cameras_and_takes_a_new_file_on_sighup(tmp_pat
     head = SETTINGS.format(gateway=gateway.address)
     file.write_text(head + TABLE.format(name="north") + TABLE.format(name="yard"))
     command = [sys.executable, "-m", "secondlook", "edge"]
-    agent = subprocess.Popen([*command, "--config", str(file)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    agent = subprocess.Popen(
+        [*command, "--config", str(file)], cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0
+    )
 
     def act(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -282,7 +286,7 @@ def test_the_command_runs_several_cameras_and_takes_a_new_file_on_sighup(tmp_pat
         wait_until(lambda: frames("west") > 2, 60)
         assert len({hello.boot_id for hello in memory.hellos if hello.edge_id == "north"}) == 1
     finally:
-        agent.send_signal(signal.SIGTERM)
+        os.killpg(agent.pid, signal.SIGTERM)  # as a supervisor does
         _, errors = agent.communicate(timeout=60)
         gateway.stop()
     assert agent.returncode == 0, errors
@@ -291,6 +295,48 @@ def test_the_command_runs_several_cameras_and_takes_a_new_file_on_sighup(tmp_pat
     stopped = act("status")
     assert stopped.returncode == 1 and stopped.stdout.count("stopped") == 2
     assert not [name for name in os.listdir(tmp_path) if name not in ("edge.toml", "data")]
+
+
+def test_a_host_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_text(
+        SETTINGS.format(gateway="tcp://127.0.0.1:9") + TABLE.format(name="a") + TABLE.format(name="b")
+    )
+    command = [sys.executable, "-m", "secondlook", "edge", "--config", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, process_group=0) as agent:
+
+        def is_capturing() -> bool:
+            files = [tmp_path / "data" / name / "status.json" for name in ("a", "b")]
+            return all(one.exists() and json.loads(one.read_text())["captured"] > 0 for one in files)
+
+        wait_until(is_capturing, 60)
+        assert len(members(agent.pid)) >= 4
+        agent.kill()
+    wait_until(lambda: members(agent.pid) == [], 20)
+
+
+def members(group: int) -> list[int]:
+    """Processes of a group that have not ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(of) == group and state != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+def test_snapshot_asks_which_camera(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_text(
+        SETTINGS.format(gateway="tcp://127.0.0.1:9") + TABLE.format(name="a") + TABLE.format(name="b")
+    )
+    out = str(tmp_path / "picture.png")
+    assert main(["edge", "snapshot", "--config", str(file), out]) == 1
+    assert "which camera? --edge-id is one of a, b" in capsys.readouterr().err
+    assert main(["edge", "snapshot", "--config", str(file), "--edge-id", "b", out]) == 0
+    assert cv2.imread(out).shape == (36, 64, 3)
 
 
 def test_a_camera_s_pause_at_first_failures_does_not_end_it(tmp_path: Path) -> None:
