@@ -118,6 +118,7 @@ class Agent:
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
         self._uplink: Uplink | None = None
+        self._pacing: Pacing | None = None
 
     @property
     def captured(self) -> int:
@@ -186,7 +187,8 @@ class Agent:
             self._link = HostLink(config.uplink, config.data_dir)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacer())
+            self._pacing = self._pacer()
+            uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
             self._place.resume(spool.next_seq)
             camera = Shutter(config, lambda place: self._open_source(place, rng), stop.wait)
             uplink.start()
@@ -201,8 +203,9 @@ class Agent:
                 self._write_status(spool, uplink, camera)
                 self._sum_up(uplink)
         finally:
+            if self._pacing is not None:
+                self._pacing.leave()
             if self._link is not None:
-                self._link.leave(config.edge_id)
                 self._link.keep(now_or_never=True)
             spool.close()
 

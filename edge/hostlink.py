@@ -5,6 +5,7 @@ One `Pacer` measures what the link carries for all of them; `FairShare` says who
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -47,6 +48,7 @@ class HostLink:
         self._budget = Budget(config, _kept(self._path))
         self._share = FairShare()
         self._in_flight: dict[str, int] = {}
+        self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._kept_at = self._followed_at = clocks.monotonic()
         self._pacer = Pacer(self._allowed(), clocks.monotonic())
@@ -54,15 +56,11 @@ class HostLink:
     def camera(self, name: str, weight: float, own: Pacer | None = None) -> Pacing:
         """The part of one camera, whose own bounds `own` has, if any."""
         with self._lock:
-            self._share.join(name, weight)
-            self._in_flight[name] = 0
-        return _CameraPacer(self, name, own)
-
-    def leave(self, name: str) -> None:
-        """A camera is gone."""
-        with self._lock:
-            self._share.leave(name)
-            self._in_flight.pop(name, None)
+            # One that hangs while its successor is at work must not be taken for that.
+            claim = f"{name}#{next(self._numbers)}"
+            self._share.join(claim, weight)
+            self._in_flight[claim] = 0
+        return _CameraPacer(self, claim, own)
 
     @property
     def is_exhausted(self) -> bool:
@@ -109,10 +107,19 @@ class HostLink:
 
 
 class _CameraPacer:
-    """What one camera sees of the link. A camera that has left is held up by nothing."""
+    """What one camera sees of the link, until it leaves."""
 
     def __init__(self, link: HostLink, name: str, own: Pacer | None) -> None:
         self._link, self._name, self._own = link, name, own
+
+    def leave(self) -> None:
+        with self._link._lock:
+            self._link._share.leave(self._name)
+            self._link._in_flight.pop(self._name, None)
+
+    @property
+    def is_open(self) -> bool:
+        return not self._link.is_exhausted
 
     @property
     def rate(self) -> float:

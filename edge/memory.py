@@ -6,8 +6,6 @@ import ctypes
 import sys
 
 _M_ARENA_MAX = -8
-_M_MMAP_THRESHOLD = -3
-_LARGE_BYTES = 256 << 10  # from here on, memory goes back to the system when it is freed: every picture
 
 
 def share_heaps(heaps: int = 2) -> bool:
@@ -17,4 +15,4 @@ def share_heaps(heaps: int = 2) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:
         return False
-    return bool(mallopt(_M_ARENA_MAX, heaps)) and bool(mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES))
+    return bool(mallopt(_M_ARENA_MAX, heaps))

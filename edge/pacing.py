@@ -55,6 +55,10 @@ class Pacing(Protocol):
     def rate(self) -> float:
         """Bytes a second that this camera may count on."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may go at all; False once a budget is used up."""
+
     def may_send(self, in_flight: int, now: float) -> bool: ...
     def sent(self, size: int) -> None: ...
     def chunk_bytes(self, now: float) -> int: ...
@@ -62,6 +66,7 @@ class Pacing(Protocol):
     def acknowledged(self, size: int, now: float) -> None: ...
     def connected(self, now: float) -> None: ...
     def spoke(self, size: int) -> None: ...
+    def leave(self) -> None: ...
 
 
 class Pacer:
@@ -76,6 +81,10 @@ class Pacer:
         self._blocked_at = float("-inf")
         self._began = self._looked_at = now
         self._asked_at = float("-inf")  # when an enhancement last wanted to go
+
+    @property
+    def is_open(self) -> bool:
+        return self._most > 0
 
     def allow(self, most: float) -> None:
         """Another rate is allowed from now on; 0 stops the link."""
@@ -101,6 +110,9 @@ class Pacer:
 
     def spoke(self, size: int) -> None:
         """Something else went, which waits for no rate: a hello, a ping."""
+
+    def leave(self) -> None:
+        """Nothing is sent any more: whoever shares the link has it."""
 
     def chunk_bytes(self, now: float) -> int:
         """The most that a chunk of an enhancement may have now; 0 while none may go."""

@@ -505,6 +505,8 @@ class Uplink:
             bulk.send(self._hello(boot_id, "bulk"))
             if self._pacer is not None:
                 self._pacer.spoke(HELLO_BYTES)
+        if self._pacer is not None and not self._pacer.is_open:
+            return
         for flight in self._sender.overdue(now):
             self._repeat(bulk, flight, now)
         for tombstone in self._spool.tombstones(self._tombstone_id):

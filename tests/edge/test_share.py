@@ -36,14 +36,14 @@ def test_a_link_is_divided_by_weight_and_nothing_is_wasted(
         assert share >= min(wanted, rate * weight / sum(one for one, _ in wants)) * (1 - 1e-9) - 1e-9
 
 
-@given(st.lists(st.floats(0.1, 1000), min_size=2, max_size=8), st.randoms(use_true_random=False))
-def test_turns_follow_the_weights_whatever_is_sent(weights: list[float], rng: random.Random) -> None:
-    """All cameras want all the time: what each has sent for its weight differs by the lead and one packet."""
+@given(st.lists(st.floats(0.1, 1000), min_size=2, max_size=8), st.integers(0, 1 << 32))
+def test_turns_follow_the_weights_whatever_is_sent(weights: list[float], seed: int) -> None:
+    """All cameras want all the time: what each has sent for its weight differs by the lead and two packets."""
     rate, largest = 10_000.0, 4000
     share, sent = FairShare(), [0.0] * len(weights)
     for index, weight in enumerate(weights):
         share.join(str(index), weight)
-    order = list(range(len(weights)))
+    order, rng = list(range(len(weights))), random.Random(seed)
     for turn in range(60):
         now = turn / 20
         rng.shuffle(order)
@@ -56,8 +56,9 @@ def test_turns_follow_the_weights_whatever_is_sent(weights: list[float], rng: ra
                 went = True
         assert went, "the link is never left empty while somebody wants it"
     turns = [size / weight for size, weight in zip(sent, weights, strict=True)]
-    # Nobody goes who is ahead by more than the lead; then one packet, at the least weight the most.
-    slack = rate * 0.25 / sum(weights) + largest / min(weights)
+    # Nobody goes who is ahead by more than the lead; then one packet, at the least weight the most. Another one is what
+    # went before the others asked for the first time.
+    slack = rate * 0.25 / sum(weights) + 2 * largest / min(weights)
     assert max(turns) - min(turns) <= slack + 1e-6
 
 
@@ -134,6 +135,8 @@ def pump(
                 went[name] += size + OVERHEAD_BYTES
                 flying.append((now + 0.2, name))
         link.keep()
+    for pacer in pacers.values():
+        pacer.leave()
     return went
 
 
@@ -146,7 +149,6 @@ def test_cameras_share_a_rate_by_their_weights(tmp_path: Path) -> None:
     went = pump(link, time, 60.0, {"gate": 3.0, "yard": 1.0})
     assert sum(went.values()) == pytest.approx(10_000 * 60, rel=0.03)
     assert went["gate"] / went["yard"] == pytest.approx(3.0, rel=0.1)
-    link.leave("gate")
     alone = pump(link, time, 30.0, {"yard": 1.0})
     assert alone["yard"] == pytest.approx(10_000 * 30, rel=0.05)
 
@@ -178,6 +180,7 @@ def test_what_was_spent_outlives_a_restart_and_a_clock_that_goes_back(tmp_path: 
     link.keep(now_or_never=True)
     assert link.is_exhausted, "less than a frame is left"
     before_time_server = Time(1000.0)  # 1970
+    assert not pacer.is_open
     again = HostLink(config, tmp_path, before_time_server.clocks)
     before_time_server.wall += 1
     assert again.camera("gate", 1.0).may_send(0, 1.0) is False
