@@ -220,8 +220,8 @@ class DutyConfig(Settings):
     every_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = (
         0.0  # from waking to waking; 0: always awake
     )
-    capture_seconds: Seconds = 10.0  # of each cycle in which frames are taken
-    deliver_seconds: Seconds = 60.0  # and in which, at most, what waits is delivered
+    capture_seconds: Seconds = 10.0  # in which frames are taken, from the first one of a cycle on
+    deliver_seconds: Seconds = 60.0  # behind these in which, at most, what waits is delivered
 
     def __post_init__(self) -> None:
         super().__post_init__()

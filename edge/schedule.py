@@ -24,10 +24,20 @@ class Phase(enum.Enum):
 class DutyCycle:
     """Wake, capture, deliver, sleep. Instants are monotonic seconds."""
 
-    def __init__(self, config: DutyConfig, now: float) -> None:
+    def __init__(self, config: DutyConfig, open_seconds: float, now: float) -> None:
+        """`open_seconds`: time allowed to the first frame of each cycle."""
         self._config = config
+        self._open_seconds = open_seconds
         self._woke_at = now
+        self._captures_until = now + open_seconds
+        self._has_frame = False  # in this cycle
         self._slept = False  # in this cycle
+
+    def captured(self, now: float) -> None:
+        """A frame came: the time to capture begins with the first one, for cameras take theirs to open."""
+        if not self._has_frame and now < self._captures_until:
+            self._has_frame = True
+            self._captures_until = now + self._config.capture_seconds
 
     def phase(self, now: float, *, is_delivered: bool) -> Phase:
         """`is_delivered`: nothing waits in the spool; asked for only behind `capture_seconds`."""
@@ -37,12 +47,12 @@ class DutyCycle:
         if now - self._woke_at >= every:
             # On the grid, however late we are.
             self._woke_at += every * ((now - self._woke_at) // every)
-            self._slept = False
-        since = now - self._woke_at
-        if since < self._config.capture_seconds:
+            self._slept = self._has_frame = False
+            self._captures_until = self._woke_at + self._open_seconds
+        if now < self._captures_until:
             return Phase.CAPTURING
-        awake_until = self._config.capture_seconds + self._config.deliver_seconds
-        if not self._slept and not is_delivered and since < awake_until:
+        awake_until = self._captures_until + self._config.deliver_seconds
+        if not self._slept and not is_delivered and now < awake_until:
             return Phase.DELIVERING
         self._slept = True
         return Phase.ASLEEP

@@ -48,7 +48,7 @@ class Shutter:
         self._data_dir: Path = config.data_dir
         self._hours = [Hours.parse(text) for text in config.schedule.hours]
         self._zone = config.schedule.zone()
-        self._duty = DutyCycle(config.duty, time.monotonic())
+        self._duty = DutyCycle(config.duty, config.source.open_seconds, time.monotonic())
         self._open_source, self._wait = open_source, wait
         self._place = after
         self._source: Frames | None = None
@@ -79,8 +79,9 @@ class Shutter:
             self._source = self._open_source(self._place)
         frame = self._source.read(timeout_seconds)
         self._has_ended = self._source.state == "ended"
-        if frame is not None and frame.place is not None:
-            self._place = frame.place
+        if frame is not None:
+            self._duty.captured(time.monotonic())
+            self._place = frame.place or self._place
         return frame
 
     def close(self) -> None:

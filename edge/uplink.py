@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias
 import zmq
 
 from secondlook.edge.backoff import Backoff
+from secondlook.edge.clock import GatewayClock
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Layer, Responder
@@ -69,16 +70,14 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 _REST_SECONDS = 0.5
-_IDLE_TICK_SECONDS = 1.0  # where nothing is to be done before something arrives
+_IDLE_TICK_SECONDS = 0.5  # where nothing is to be done before something arrives
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
 _COMPARED_AT_ONCE = 16  # earlier boots that are greeted at a time to compare what the gateway holds of them
 _NEWS_KEPT = 64  # acknowledgements, while the disk is full
 _GREET_SECONDS = 1.0  # between two greetings of a gateway that says it does not know us
 _REFUSALS = frozenset({"wrong-edge", "too-many-connections"})  # of a whole connection
-_CLOCK_SECONDS = 2.0  # clocks of host and gateway may differ by so much
 _CLOCK_AGAIN_SECONDS = 60.0  # between two comparisons of the clocks on a busy link
-_LONGEST_TRIP_SECONDS = 10.0  # an answer that took longer tells nothing of a clock
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,7 @@ class Uplink:
         self._resting = False
         self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
         self._pinged_at = 0.0
-        self._clock_offset_ns = 0  # gateway's wall clock minus ours
-        self._clock_is_off = False
-        self._ping: tuple[int, float] | None = None  # wall clock (ns) and monotonic clock when it was sent
+        self._clock = GatewayClock()
         self._refused: str | None = None  # what the gateway said when it did not take this connection
         self._greet: dict[Connection, float] = {}  # when to say hello anew, because the gateway asked for it
         self._greeted_at: dict[Connection, float] = {}
@@ -148,13 +145,17 @@ class Uplink:
         self.acknowledged = 0  # frames that became safe
         self.acknowledged_earlier = 0  # those of them that are of earlier boots
         self.enhancement_bytes_sent = 0
-        self.clock_offset_seconds: float | None = None  # gateway's clock minus ours; None until measured
         self.failure: SecondlookError | None = None
 
     @property
     def link_rate(self) -> float:
         """Bytes a second that the link carries as far as is known, with headers; infinite where it is not bounded."""
         return math.inf if self._pacer is None else self._pacer.rate
+
+    @property
+    def clock_offset_seconds(self) -> float | None:
+        """Gateway's clock minus ours; None until measured."""
+        return self._clock.offset_seconds
 
     def start(self) -> None:
         self._thread.start()
@@ -242,7 +243,8 @@ class Uplink:
         for connection in (self._bulk, self._control):
             if connection is not None:
                 connection.close()
-        self._bulk = self._control = self._refused = self._ping = None
+        self._bulk = self._control = self._refused = None
+        self._clock.disconnected()
         self._greet.clear()
         self._greeted_at.clear()
 
@@ -285,7 +287,7 @@ class Uplink:
                 self._heard_at = now
                 self._greet_anew(connection)
         # While nothing is connected there is nothing to lose: ZeroMQ keeps trying by itself.
-        if not (self._is_busy or self._ping):
+        if not (self._is_busy or self._clock.is_asked):
             self._asked_at = now  # nothing has to be answered: silence tells nothing
         silent = now - max(self._heard_at, self._asked_at) > self._config.silence_seconds
         if silent and (self._bulk.up or self._control.up):
@@ -451,7 +453,7 @@ class Uplink:
     def _take_control(self, packet: Packet) -> None:
         refusal = None
         if isinstance(packet, EnhancementRequest):
-            left_ns = packet.deadline_ns - time.time_ns() - self._clock_offset_ns
+            left_ns = packet.deadline_ns - time.time_ns() - self._clock.offset_ns
             with contextlib.suppress(DiskFull, StoreBusy):
                 self._spool.pin(packet.boot_id, packet.seq, left_ns / 1e9)
             refusal = self._responder.request(packet)
@@ -463,36 +465,14 @@ class Uplink:
         elif isinstance(packet, Welcome):
             self._control_hello_at = math.inf
         elif isinstance(packet, Pong):
-            self._take_clock(packet)
+            self._clock.answered(packet.now_ns, time.monotonic())
         if refusal is not None and self._control is not None:
             self._control.send(refusal)
 
-    def _take_clock(self, pong: Pong) -> None:
-        """Compare the clocks: the gateway's was read somewhere between our ping and now."""
-        ping, self._ping = self._ping, None
-        if ping is None:
-            return  # a probe of the gateway's own, on its way for we do not know how long
-        trip_seconds = time.monotonic() - ping[1]
-        if trip_seconds > _LONGEST_TRIP_SECONDS:
-            return
-        self._clock_offset_ns = pong.now_ns - ping[0] - int(trip_seconds / 2 * 1e9)
-        self.clock_offset_seconds = offset = self._clock_offset_ns / 1e9
-        is_off = abs(offset) - trip_seconds / 2 > _CLOCK_SECONDS
-        if is_off and not self._clock_is_off:
-            log.warning(
-                "this host's clock is %.1f s %s that of the gateway: times of frames will be wrong",
-                abs(offset),
-                "behind" if offset > 0 else "ahead of",
-            )
-        elif self._clock_is_off and not is_off:
-            log.info("this host's clock agrees with that of the gateway again")
-        self._clock_is_off = is_off
-
     def _send_ping(self, control: Connection) -> None:
         now_ns, now = time.time_ns(), time.monotonic()
-        waits = self._ping is not None and now - self._ping[1] <= _LONGEST_TRIP_SECONDS
-        if control.send(Ping(now_ns)) and not waits:
-            self._ping = (now_ns, now)
+        if control.send(Ping(now_ns)):
+            self._clock.asked(now_ns, now)
         self._pinged_at = now
         if self._pacer is not None:
             self._pacer.spoke(PING_BYTES)
@@ -567,7 +547,7 @@ class Uplink:
         silent = now - max(self._heard_at, self._pinged_at) >= pause
         if silent or now - self._pinged_at >= max(pause, _CLOCK_AGAIN_SECONDS):
             self._send_ping(control)
-        for refusal in self._responder.expire(time.time_ns() + self._clock_offset_ns):
+        for refusal in self._responder.expire(time.time_ns() + self._clock.offset_ns):
             control.send(refusal)
         while (request := self._responder.next_load()) is not None:
             refusal_or_none = self._responder.loaded(request, self._enhancement(request))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,21 +102,27 @@ def test_an_instant_lies_within_its_day_and_month(now: int, begins: int) -> None
 
 
 def test_a_duty_cycle_wakes_captures_delivers_and_sleeps() -> None:
-    cycle = DutyCycle(DutyConfig(every_seconds=100, capture_seconds=10, deliver_seconds=30), 1000.0)
-    assert [cycle.phase(1000.0 + t, is_delivered=False) for t in (0, 9.9)] == [Phase.CAPTURING] * 2
-    assert cycle.phase(1015.0, is_delivered=False) is Phase.DELIVERING
-    assert cycle.phase(1016.0, is_delivered=True) is Phase.ASLEEP
-    assert cycle.phase(1017.0, is_delivered=False) is Phase.ASLEEP, (
+    config = DutyConfig(every_seconds=100, capture_seconds=10, deliver_seconds=30)
+    cycle = DutyCycle(config, 20.0, 1000.0)
+    assert cycle.phase(1004.0, is_delivered=False) is Phase.CAPTURING
+    cycle.captured(1005.0)  # the camera took five seconds to open
+    cycle.captured(1014.0)
+    assert cycle.phase(1014.9, is_delivered=False) is Phase.CAPTURING
+    assert cycle.phase(1020.0, is_delivered=False) is Phase.DELIVERING
+    assert cycle.phase(1021.0, is_delivered=True) is Phase.ASLEEP
+    assert cycle.phase(1022.0, is_delivered=False) is Phase.ASLEEP, (
         "what came meanwhile waits for the next cycle"
     )
     assert cycle.phase(1100.0, is_delivered=False) is Phase.CAPTURING
-    assert cycle.phase(1139.0, is_delivered=False) is Phase.DELIVERING
-    assert cycle.phase(1140.0, is_delivered=False) is Phase.ASLEEP, (
+    assert cycle.phase(1119.9, is_delivered=False) is Phase.CAPTURING, "no frame yet"
+    assert cycle.phase(1149.0, is_delivered=False) is Phase.DELIVERING
+    assert cycle.phase(1150.0, is_delivered=False) is Phase.ASLEEP, (
         "a link that is away does not keep the host awake"
     )
+    cycle.captured(1151.0)  # on its way when the source was closed
     assert cycle.phase(1455.0, is_delivered=False) is Phase.ASLEEP, "the grid stays, however late we are"
     assert cycle.phase(1500.0, is_delivered=False) is Phase.CAPTURING
-    assert DutyCycle(DutyConfig(), 0.0).phase(1e6, is_delivered=False) is Phase.CAPTURING
+    assert DutyCycle(DutyConfig(), 20.0, 0.0).phase(1e6, is_delivered=False) is Phase.CAPTURING
     with pytest.raises(ConfigError, match="every_seconds is not above capture_seconds"):
         DutyConfig(every_seconds=5, capture_seconds=5)
 
@@ -149,55 +157,59 @@ def demo_agent(tmp_path: Path, gateway: SmallGateway, **settings: object) -> Age
     )
 
 
-def test_a_running_agent_heeds_a_pause_and_goes_on(tmp_path: Path) -> None:
-    gateway, stop = SmallGateway(Memory()), threading.Event()
-    agent = demo_agent(tmp_path, gateway)
+@contextmanager
+def at_work(agent: Agent) -> Iterator[None]:
+    """The agent in a thread, which ends whatever becomes of the test."""
+    stop = threading.Event()
     running = threading.Thread(target=agent.run, args=(stop,))
     running.start()
-    wait_until(lambda: agent.captured > 3, 20)
-    pause.pause(tmp_path / "edge", time.time(), None)
-    wait_until(lambda: status(tmp_path)["source"] == "paused")
-    before = agent.captured
-    wait_until(lambda: len(gateway.memory.frames) == before)
-    assert agent.captured == before and status(tmp_path)["link"] == "up"
-    pause.resume(tmp_path / "edge")
-    wait_until(lambda: agent.captured > before + 3, 20)
-    stop.set()
-    running.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        running.join()
+
+
+def test_a_running_agent_heeds_a_pause_and_goes_on(tmp_path: Path) -> None:
+    gateway = SmallGateway(Memory())
+    agent = demo_agent(tmp_path, gateway)
+    with at_work(agent):
+        wait_until(lambda: agent.captured > 3, 40)
+        pause.pause(tmp_path / "edge", time.time(), None)
+        wait_until(lambda: status(tmp_path)["source"] == "paused", 20)
+        before = agent.captured
+        wait_until(lambda: len(gateway.memory.frames) == before, 20)
+        assert agent.captured == before and status(tmp_path)["link"] == "up"
+        pause.resume(tmp_path / "edge")
+        wait_until(lambda: agent.captured > before + 3, 40)
     gateway.stop()
     assert {seq for _, seq in gateway.memory.arrivals} == set(range(len(gateway.memory.arrivals))), "no hole"
 
 
 def test_a_duty_cycle_closes_source_and_link_while_it_sleeps(tmp_path: Path) -> None:
-    gateway, stop = SmallGateway(Memory()), threading.Event()
-    duty = DutyConfig(every_seconds=7.0, capture_seconds=2.5, deliver_seconds=2.0)
+    gateway = SmallGateway(Memory())
+    duty = DutyConfig(every_seconds=15.0, capture_seconds=1.0, deliver_seconds=10.0)
     agent = demo_agent(tmp_path, gateway, duty=duty)
-    running = threading.Thread(target=agent.run, args=(stop,))
-    running.start()
-    wait_until((tmp_path / "edge" / "status.json").exists, 20)
-    wait_until(lambda: status(tmp_path)["source"] == "asleep", 20)
-    wait_until(lambda: status(tmp_path)["link"] == "down")
-    slept = agent.captured
-    assert slept > 0 and len(gateway.memory.frames) == slept, (
-        "what was captured is delivered before it sleeps"
-    )
-    wait_until(lambda: agent.captured > slept, 20)
-    wait_until(lambda: status(tmp_path)["link"] == "up")
-    stop.set()
-    running.join()
+    with at_work(agent):
+        wait_until((tmp_path / "edge" / "status.json").exists, 20)
+        wait_until(lambda: status(tmp_path)["source"] == "asleep", 40)
+        slept = agent.captured
+        wait_until(lambda: status(tmp_path)["link"] == "down", 4)
+        assert slept > 0 and len(gateway.memory.frames) == slept, (
+            "what was captured is delivered before it sleeps"
+        )
+        wait_until(lambda: agent.captured > slept, 40)
+        wait_until(lambda: len(gateway.memory.frames) > slept, 20)
     gateway.stop()
 
 
 def test_off_its_hours_a_camera_is_not_opened(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     hours = f"{(now + timedelta(hours=2)):%H:%M}-{(now + timedelta(hours=3)):%H:%M}"
-    gateway, stop = SmallGateway(Memory()), threading.Event()
+    gateway = SmallGateway(Memory())
     agent = demo_agent(tmp_path, gateway, schedule=ScheduleConfig((hours,), "UTC"))
-    running = threading.Thread(target=agent.run, args=(stop,))
-    running.start()
-    wait_until((tmp_path / "edge" / "status.json").exists, 20)
-    wait_until(lambda: status(tmp_path)["source"] == "off hours")
-    stop.set()
-    running.join()
+    with at_work(agent):
+        wait_until((tmp_path / "edge" / "status.json").exists, 20)
+        wait_until(lambda: status(tmp_path)["source"] == "off hours", 20)
     gateway.stop()
     assert agent.captured == 0
