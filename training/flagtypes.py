@@ -29,3 +29,13 @@ def at_least(low: int, step: int = 1) -> Callable[[str], int]:
         return value
 
     return whole
+
+
+def run_flags(parser: argparse.ArgumentParser, seed: int) -> None:
+    """What every training run has beside its time."""
+    parser.add_argument(
+        "--seed", type=at_least(0), default=seed, help="of all that is drawn (default %(default)s)"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write events for TensorBoard as well, beside the CSV file"
+    )

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.shared.commands import Subparsers, command_group
+from secondlook.shared.settings import model_argument
 from secondlook.training import bench_cli
 from secondlook.training.detector import cli as detector
-from secondlook.training.flagtypes import at_least, positive
+from secondlook.training.flagtypes import at_least, positive, run_flags
 from secondlook.training.machine import cli as machine
 from secondlook.training.masks.choice import mask_config, mask_flags
 from secondlook.training.models import cli as models
@@ -68,7 +69,7 @@ def _detector(group: Subparsers, verb: str) -> None:
         declare(_add(group, "detector-frames", text, detector.runner("decoded")))
 
 
-def _training_flags(parser: argparse.ArgumentParser) -> None:
+def _training_flags(parser: argparse.ArgumentParser, seed: int) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with train/images, train/boundaries and val"
     )
@@ -79,21 +80,21 @@ def _training_flags(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=positive, required=True, help="stop after this time, at a checkpoint"
     )
     parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads (default %(default)s)")
+    run_flags(parser, seed)
 
 
 def _train_parsers(group: Subparsers) -> None:
     edges = _add(group, "edges", "the boundary network behind the SA-ICM masks", _train_edges)
-    _training_flags(edges)
+    _training_flags(edges, seed=1)
     _lite_flags(_add(group, "lite", "the layered codec", _train_lite))
-    _training_flags(
-        _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
-    )
+    scales = _add(group, "scales", "last stage of lite: its scale networks, on real symbols", _train_scales)
+    _training_flags(scales, seed=0)
     _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
     _postfilter_flags(_add(group, "postfilter", "a post-filter for the codec", _train_postfilter))
 
 
 def _lite_flags(lite: argparse.ArgumentParser) -> None:
-    _training_flags(lite)
+    _training_flags(lite, seed=7)
     lite.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     lite.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
@@ -109,11 +110,15 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
         help="side of a crop, a multiple of 64 (default %(default)s)",
     )
     lite.add_argument("--lr", type=positive, default=5e-4, help="first learning rate (default %(default)s)")
+    _lite_loss_flags(lite)
+
+
+def _lite_loss_flags(lite: argparse.ArgumentParser) -> None:
     lite.add_argument(
         "--detector",
         type=Path,
-        metavar="FILE",
-        help="a YOLOX-nano ONNX export whose features the base layer keeps",
+        metavar="MODEL",
+        help="a detector's folder, or a YOLOX-nano ONNX export, whose features the base layer keeps",
     )
     lite.add_argument(
         "--feature-weight",
@@ -137,6 +142,21 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
         metavar="S",
         help="draw base qualities as 64 u^S (default %(default)s)",
     )
+    lite.add_argument(
+        "--lambdas",
+        type=positive,
+        nargs=2,
+        default=(0.001, 0.06),
+        metavar="λ",
+        help="of qualities 0 and 63 in R + λ·255²·MSE, the others between them (default 0.001 0.06)",
+    )
+    lite.add_argument(
+        "--base-share",
+        type=positive,
+        default=0.18,
+        metavar="S",
+        help="the base layer's λ over the enhancement's at a quality (default %(default)s)",
+    )
     layers = lite.add_mutually_exclusive_group()
     layers.add_argument(
         "--only",
@@ -153,7 +173,7 @@ def _lite_flags(lite: argparse.ArgumentParser) -> None:
 
 def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
     _filter_flags(postfilter)
-    _training_flags(postfilter)
+    _training_flags(postfilter, seed=3)
     postfilter.add_argument(
         "--loss",
         choices=("mse", "features"),
@@ -161,7 +181,10 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
         help="squared error, or the distance of a detector's features (default %(default)s)",
     )
     postfilter.add_argument(
-        "--detector", type=Path, metavar="FILE", help="the YOLOX-nano ONNX export for --loss features"
+        "--detector",
+        type=Path,
+        metavar="MODEL",
+        help="the detector's folder, or YOLOX-nano export, for --loss features",
     )
     postfilter.add_argument(
         "--lr", type=positive, default=2e-4, help="first learning rate (default %(default)s)"
@@ -177,6 +200,11 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
         help="side of a patch, at most 256 pixels (default 48, or 96 where the filter works at a lower scale)",
     )
     postfilter.add_argument(
+        "--steps",
+        type=at_least(1),
+        help="end after so many, over which the learning rate falls (default: it falls over --minutes)",
+    )
+    postfilter.add_argument(
         "--from-model", type=Path, metavar="FOLDER", help="start from the weights of a model folder"
     )
     postfilter.add_argument(
@@ -187,12 +215,12 @@ def _postfilter_flags(postfilter: argparse.ArgumentParser) -> None:
         "--more", type=Path, nargs="+", default=[], metavar="FOLDER", help="further images, camera frames say"
     )
     postfilter.add_argument(
-        "--model", type=Path, default=DEFAULT_MODELS / "lite", help="codec folder (default %(default)s)"
+        "--model", type=model_argument, default="lite", help="codec, by name or folder (default %(default)s)"
     )
 
 
 def _family_flags(parser: argparse.ArgumentParser) -> None:
-    _training_flags(parser)
+    _training_flags(parser, seed=7)
     models.train_flags(parser)
     mask_flags(parser)
 
@@ -244,7 +272,12 @@ def _train_edges(args: argparse.Namespace) -> int:
 
     train = args.data / "train"
     loss = train_edges(
-        train / "images", train / "boundaries", args.work / "edges.pt", args.minutes, args.threads
+        train / "images",
+        train / "boundaries",
+        args.work / "edges.pt",
+        args.minutes,
+        args.threads,
+        seed=args.seed,
     )
     print(f"loss {loss:.4f}")
     return 0
@@ -263,10 +296,15 @@ def _train_lite(args: argparse.Namespace) -> int:
         base_skew=args.base_skew,
         single_layer=args.single_layer,
         only=args.only,
+        seed=args.seed,
+        lambda_low=min(args.lambdas),
+        lambda_high=max(args.lambdas),
+        base_share=args.base_share,
     )
     masks = mask_config(args)
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}
-    print(train(args.data, args.work, args.minutes, config, threads=args.threads, **start))
+    run = {"threads": args.threads, "tensorboard": args.tensorboard}
+    print(train(args.data, args.work, args.minutes, config, **run, **start))
     return 0
 
 
@@ -277,7 +315,7 @@ def _train_paper(args: argparse.Namespace) -> int:
 def _train_scales(args: argparse.Namespace) -> int:
     from secondlook.training.lite.fit_scales import fit_scales
 
-    print(fit_scales(args.data, args.work, args.minutes, threads=args.threads))
+    print(fit_scales(args.data, args.work, args.minutes, threads=args.threads, seed=args.seed))
     return 0
 
 
@@ -296,7 +334,10 @@ def _train_postfilter(args: argparse.Namespace) -> int:
         detector=args.detector,
         start_from=args.from_model,
         teacher=args.teacher,
-        config=FilterConfig(args.layer, args.loss, args.batch, args.lr, args.patch),
+        config=FilterConfig(
+            args.layer, args.loss, args.batch, args.lr, args.patch, args.seed, args.steps or 0
+        ),
+        tensorboard=args.tensorboard,
     )
     print(checkpoint)
     return 0
@@ -328,7 +369,12 @@ def _export_lite(args: argparse.Namespace) -> int:
     codec.load_state_dict(state["model"])
     counts = state["counts"].numpy() if "counts" in state else None
     folder = free_folder(args.out / "lite", force=args.force)
-    export_lite(codec, folder, _facts(args, state), counts)
+    facts = _facts(args, state)
+    loss = ("lambda_low", "lambda_high", "base_share")
+    facts["training"].update(
+        {name: state["config"][name] for name in loss if name in state.get("config", {})}
+    )
+    export_lite(codec, folder, facts, counts)
     print(folder)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +29,14 @@ def free_folder(folder: Path, *, force: bool) -> Path:
     if (folder / "manifest.json").exists() and not force:
         raise ConfigError(f"{folder} holds a model already: give another --out, or --force to replace it")
     return folder
+
+
+def tell_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say on standard error which settings of a run that is resumed are not those that its checkpoint was made with."""
+    changed = [
+        f"{name} {before[name]} -> {now[name]}"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if changed:
+        print(f"resumed with other settings: {', '.join(changed)}", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ from secondlook.training.detector.base_layers import (
 )
 from secondlook.training.detector.categories import load_truth
 from secondlook.training.detector.evaluate import BaseLayer, average_precision, match, resampled_precision
-from secondlook.training.detector.features import FeatureDistance
+from secondlook.training.detector.features import open_features
 from tests.pictures import photo
 
 TEACHER = Path(__file__).parents[3] / "shared" / "data" / "models" / "yolox_nano.onnx"
@@ -155,17 +155,17 @@ def test_drawing_images_again_gives_what_those_images_would_have_given(truth, tm
 
 def test_another_file_is_no_detector(tmp_path):
     with pytest.raises(DetectorError, match="no detector at"):
-        FeatureDistance(tmp_path / "missing.onnx")
+        open_features(tmp_path / "missing.onnx")
     (tmp_path / "text.onnx").write_bytes(b"text")
     with pytest.raises(DetectorError, match="not the YOLOX-nano export"):
-        FeatureDistance(tmp_path / "text.onnx")
+        open_features(tmp_path / "text.onnx")
 
 
 @needs_teacher
 def test_the_distance_grows_with_damage_and_passes_gradients():
     from secondlook.training.detector.teacher import Teacher
 
-    distance = FeatureDistance(TEACHER)
+    distance = open_features(TEACHER)
     x = torch.from_numpy(photo(128, 128).transpose(2, 0, 1)[None].copy()).float() / 255
     little, much = (
         (x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="training is not installed")
 # ruff: noqa: E402 - what follows needs torch
 from torch import nn
 
-from secondlook.training.detector.features import FeatureDistance
+from secondlook.training.detector.features import open_features
 from secondlook.training.devices import AHEAD, CPU, Recorded, adam, read_ahead, restore, set_rate
 from secondlook.training.lite import train as lite
 
@@ -117,7 +117,7 @@ class Stepping(lite.Run):
 @pytest.mark.parametrize("seen", [False, pytest.param(True, marks=needs_teacher)])
 def test_a_step_never_asks_the_device_for_a_value(only, seen):
     """A step that does cannot be recorded. On a device whose tensors have no contents it would raise."""
-    distance = FeatureDistance(TEACHER).to("meta") if seen else None
+    distance = open_features(TEACHER).to("meta") if seen else None
     run = Stepping(lite.TrainConfig(batch=2, only=only), distance, "meta")
     figures = run._step(
         2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -224,7 +225,13 @@ def test_a_short_run_for_machines(data, tmp_path):
     )
     state = torch.load(path, weights_only=True)
     assert path.name == "rrdb-tiny-base.pt" and state["step"] > 0
-    assert state["config"] == {"layer": "base", "loss": "features", "batch": 2, "lr": 2e-4, "patch": 0}
+    assert state["config"] == {
+        **asdict(training.FilterConfig()),
+        "layer": "base",
+        "loss": "features",
+        "batch": 2,
+    }
+    assert state["source"]["images"] > 0 and state["source"]["seed"] == 3
     net = training.build("rrdb-tiny", tmp_path, "base")
     net.load_state_dict(state["model"])
     assert net.last.weight.abs().max() > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.shared.settings import model_argument
-from secondlook.training.flagtypes import at_least, positive
+from secondlook.training.flagtypes import at_least, positive, run_flags
 
 
 def _train_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,12 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=positive, required=True, help="time for the whole run, resumed parts included"
     )
     parser.add_argument("--threads", type=at_least(1), default=1, help="cores to use (default 1)")
+    run_flags(parser, seed=7)
+    parser.add_argument(
+        "--steps",
+        type=at_least(1),
+        help="end after so many, over which the schedule goes (default: it goes over --minutes)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     parser.add_argument(
         "--from-model",

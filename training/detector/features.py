@@ -1,7 +1,8 @@
 """Distance between two pictures as a detector sees them: a training loss of the base layer and of post-filters.
 
-The detector is a YOLOX ONNX export, run in torch so that gradients pass through it; its own weights stand still.
-Feature losses of this kind are how codecs for machines are tuned to a task (Choi and Bajić, arXiv 2107.08373).
+The detector is a YOLOX ONNX export or the folder of any detector whose graph can be run in torch, so that gradients
+pass through it; its own weights stand still. Feature losses of this kind are how codecs for machines are tuned to a
+task (Choi and Bajić, arXiv 2107.08373).
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from onnx2torch import convert
 from onnx2torch.node_converters.resize import OnnxResize
 from torch import Tensor, nn
 
+from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
 from secondlook.shared.errors import DetectorError
+from secondlook.shared.models import find_model
+from secondlook.training.detector.onnx_net import OnnxNet
 from secondlook.training.detector.teacher import TAPS
 
 AFTER_FOCUS = "input"  # what the export calls the image once its 2x2 pixels lie side by side as channels
@@ -34,9 +38,63 @@ class Doubled(nn.Module):
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+def open_features(detector: Path) -> FeatureDistance:
+    """The distance as a detector sees it: a model folder, or the YOLOX-nano export.
+
+    Raises DetectorError, ModelNotFound, and ConfigError for a graph that cannot be run here.
+    """
+    return FolderDistance(detector) if detector.is_dir() else YoloxDistance(detector)
+
+
 class FeatureDistance(nn.Module):
     """Squared error of the feature maps over their variance, mean of the maps: 0 for equal pictures, about 2 for
     unrelated ones."""
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Maps of RGB float[B,3,H,W] in 0..1, H and W multiples of 32."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, x_hat: Tensor, side: int | None = None) -> Tensor:
+        """Distance float[B]; both pictures are scaled to `side` first, as a detector's letterbox would do."""
+        if side is not None and side != x.shape[2]:
+            x, x_hat = (F.interpolate(v, (side, side), mode="bilinear", antialias=True) for v in (x, x_hat))
+        with torch.no_grad():
+            wanted = self.features(x)
+        total = torch.zeros(x.shape[0], device=x.device)
+        for a, b in zip(wanted, self.features(x_hat), strict=True):
+            error = (a - b).square().flatten(1).mean(1)
+            total = total + error / a.var()
+        return total / len(wanted)
+
+
+class FolderDistance(FeatureDistance):
+    """By the last convolutions at 1/8, 1/16 and 1/32 of a detector of `models add`, at any size of picture."""
+
+    STRIDES = (8, 16, 32)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        model = find_model(str(folder), kind="detector")
+        detector = load_detector(str(model.path.absolute()), threads=1)
+        if not isinstance(detector, OnnxDetector):
+            raise DetectorError(f"{folder} is no ONNX detector: its features cannot be had")
+        self.net = OnnxNet(model.file("model.onnx")).requires_grad_(False)
+        self._maps = self.net.feature_maps(self.STRIDES)
+        self._intake, self._channels_last = detector.layout.intake, detector.channels_last
+        mean, deviation = (
+            torch.tensor(each).view(-1, 1, 1) for each in (self._intake.mean, self._intake.deviation)
+        )
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        ordered = x.flip(1) if self._intake.bgr else x
+        scaled = (255 * ordered - self.mean) / self.deviation
+        return self.net.values(scaled.permute(0, 2, 3, 1) if self._channels_last else scaled, self._maps)
+
+
+class YoloxDistance(FeatureDistance):
+    """By five maps of a YOLOX-nano export."""
 
     def __init__(self, path: Path) -> None:
         """`path`: the YOLOX-nano export. Raises DetectorError if it is another file."""
@@ -61,15 +119,3 @@ class FeatureDistance(nn.Module):
         corners = [bgr[:, :, top::2, left::2] for left in (0, 1) for top in (0, 1)]
         maps: list[Tensor] = self.net(torch.cat(corners, 1))
         return maps
-
-    def forward(self, x: Tensor, x_hat: Tensor, side: int | None = None) -> Tensor:
-        """Distance float[B]; both pictures are scaled to `side` first, as a detector's letterbox would do."""
-        if side is not None and side != x.shape[2]:
-            x, x_hat = (F.interpolate(v, (side, side), mode="bilinear", antialias=True) for v in (x, x_hat))
-        with torch.no_grad():
-            wanted = self.features(x)
-        total = torch.zeros(x.shape[0], device=x.device)
-        for a, b in zip(wanted, self.features(x_hat), strict=True):
-            error = (a - b).square().flatten(1).mean(1)
-            total = total + error / a.var()
-        return total / len(wanted)

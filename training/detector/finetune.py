@@ -33,10 +33,11 @@ from secondlook.shared.errors import ConfigError
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.models import ModelFolder, describe_files, find_model, model_hash
 from secondlook.shared.tracking import iou
-from secondlook.training.data import list_images, read_rgb
+from secondlook.training.data import list_images, read_rgb, usable_images
 from secondlook.training.detector.categories import check_categories, load_truth
 from secondlook.training.detector.evaluate import LOWEST_SCORE, BaseLayer, average_precision, match
 from secondlook.training.detector.onnx_net import OnnxNet
+from secondlook.training.runlog import RunLog
 
 BASE_QUALITY_RANGE = (4, 36)
 QUALITY = 40
@@ -91,6 +92,10 @@ class Tuner:
         self._optimiser = torch.optim.Adam(self.student.parameters(), lr=rate)
         self._rate = rate
 
+    def rate_at(self, progress: float) -> float:
+        """The learning rate at a share of the run."""
+        return self._rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
     def step(self, batch: Sequence[Example], progress: float) -> float:
         """One step on a few pictures, half of them mirrored; `progress`: share of the time that is over. The loss."""
         mirrored = [index % 2 == 1 for index in range(len(batch))]
@@ -105,7 +110,7 @@ class Tuner:
                 if one.labels is not None and not mirrored[index]:
                     self._correct(targets, weights, index, one)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+            group["lr"] = self.rate_at(progress)
         loss = self._loss(self.student(seen), targets, weights)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -250,6 +255,31 @@ def write_folder(tuner: Tuner, source: ModelFolder, out: Path, facts: dict[str, 
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def run_steps(
+    tuner: Tuner,
+    examples: Sequence[Example],
+    labels: Sequence[Example],
+    args: argparse.Namespace,
+    rng: np.random.Generator,
+) -> int:
+    """Step for the minutes, or the steps, of the command; the log is written beside what it is to make. The steps."""
+    start, budget, step, mean = time.monotonic(), 60 * (1 - CODING_SHARE) * args.minutes, 0, 0.0
+    length = {"minutes": budget / 60, "steps": args.steps or 0}
+    with RunLog(args.out.parent, args.out.name, **length, tensorboard=args.tensorboard) as log:
+        while step == 0 or (time.monotonic() - start < budget and step != args.steps):
+            drawn = [examples[int(rng.integers(len(examples)))] for _ in range(args.batch)]
+            if labels:  # at the even places, which are not mirrored
+                drawn[0] = labels[int(rng.integers(len(labels)))]
+            progress = step / args.steps if args.steps else (time.monotonic() - start) / budget
+            loss = tuner.step(drawn, progress)
+            mean += (loss - mean) * (0.05 if step else 1.0)
+            step += 1
+            log.advance(step)
+            if step % LOG_STEPS == 0:
+                log.tell(step, {"loss": mean, "lr": tuner.rate_at(progress)})
+    return step
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, judge, and keep or discard. 0 where the result is kept, 1 where it is not."""
     if args.images is None or args.annotations is None or args.out is None:
@@ -257,31 +287,23 @@ def run(args: argparse.Namespace) -> int:
     if os.path.lexists(args.out):
         raise ConfigError(f"{args.out} is there already")
     torch.set_num_threads(args.threads)
-    torch.manual_seed(7)
-    rng = np.random.default_rng(7)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
     source = find_model(args.from_detector, kind="detector")
     detector = load_detector(str(source.path.absolute()), threads=args.threads)
     assert isinstance(detector, OnnxDetector)
     tuner = Tuner(source, detector, args.rate)
-    start, budget = time.monotonic(), 60 * args.minutes
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     codec = load_codec(args.codec, threads=args.threads)
-    examples = code_ahead(detector, codec, list_images(args.data), CODING_SHARE * budget, rng)
+    paths = usable_images(list_images(args.data), 1)
+    examples = code_ahead(detector, codec, paths, CODING_SHARE * 60 * args.minutes, rng)
     labels = (
         []
         if args.labels is None
         else labelled(detector, args.labels, args.label_images or args.labels.parent)
     )
     print(json.dumps({"coded": len(examples), "labelled": len(labels)}), flush=True)
-    step, mean = 0, 0.0
-    while step == 0 or (time.monotonic() - start) < budget:
-        drawn = [examples[int(rng.integers(len(examples)))] for _ in range(args.batch)]
-        if labels:  # at the even places, which are not mirrored
-            drawn[0] = labels[int(rng.integers(len(labels)))]
-        loss = tuner.step(drawn, (time.monotonic() - start) / budget)
-        mean += (loss - mean) * (0.05 if step else 1.0)
-        step += 1
-        if step % LOG_STEPS == 0:
-            print(json.dumps({"step": step, "loss": round(mean, 4)}), flush=True)
+    step = run_steps(tuner, examples, labels, args, rng)
     beside = args.out.with_name(f".{args.out.name}.part")
     facts = {"from": source.model_hash.hex(), "steps": step, "rate": args.rate, "labelled": len(labels)}
     write_folder(tuner, source, beside, facts)

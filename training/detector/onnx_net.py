@@ -35,6 +35,7 @@ class OnnxNet(nn.Module):
             raise ConfigError(
                 f"{path.name} cannot learn here: its graph has nodes of the kind {', '.join(unknown)}"
             )
+        self._moved: dict[torch.device, dict[str, Tensor]] = {}
         self._constants = {
             each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer
         }
@@ -47,17 +48,67 @@ class OnnxNet(nn.Module):
         ]
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        graph = self._model.graph
-        values: dict[str, Tensor] = {**self._constants, **dict(zip(self._names, self.weights, strict=True))}
-        values[graph.input[0].name] = frames
+        return self.values(frames, [output.name for output in self._model.graph.output])
+
+    def values(self, frames: Tensor, wanted: Sequence[str]) -> list[Tensor]:
+        """What the graph calls `wanted`; only nodes that lead to these are run."""
+        weights = dict(zip(self._names, self.weights, strict=True))
+        values: dict[str, Tensor] = {**self._constants_on(frames.device), **weights}
+        values[self._model.graph.input[0].name] = frames
+        needed = self._leading_to(wanted)
         for node, attributes in self._nodes:
+            if needed.isdisjoint(node.output):
+                continue
             given = [values[name] if name else None for name in node.input]
             made = _OPERATIONS[node.op_type](given, attributes, node)
             for name, value in zip(
                 node.output, made if isinstance(made, (list, tuple)) else [made], strict=True
             ):
                 values[name] = value
-        return [values[output.name] for output in graph.output]
+        return [values[name] for name in wanted]
+
+    def _constants_on(self, device: torch.device) -> dict[str, Tensor]:
+        if device not in self._moved:
+            self._moved[device] = {name: value.to(device) for name, value in self._constants.items()}
+        return self._moved[device]
+
+    def _leading_to(self, wanted: Sequence[str]) -> set[str]:
+        """These values and all that they are made of."""
+        needed = set(wanted)
+        for node, _ in reversed(self._nodes):
+            if not needed.isdisjoint(node.output):
+                needed.update(node.input)
+        return needed
+
+    def feature_maps(self, strides: Sequence[int]) -> list[str]:
+        """Of each stride, in rising order, the last convolution of the trunk whose maps have 1/stride of the input's
+        sides: the last that the first one at the half of that is made of, and for the last stride the first such one.
+
+        Raises ConfigError where the graph has none at one of them, or tells no sizes.
+        """
+        graph = onnx.shape_inference.infer_shapes(self._model).graph
+        shapes = {
+            each.name: [axis.dim_value for axis in each.type.tensor_type.shape.dim]
+            for each in (*graph.input, *graph.value_info, *graph.output)
+        }
+        given = shapes[graph.input[0].name]
+        height, width = given[1:3] if given[-1] == 3 else given[2:4]
+
+        def at(stride: int) -> list[str]:
+            sides = [-(-height // stride), -(-width // stride)]
+            convolutions = (node.output[0] for node in graph.node if node.op_type == "Conv")
+            return [name for name in convolutions if height and shapes.get(name, [])[2:] == sides]
+
+        names = []
+        for stride in strides:
+            found, below = at(stride), at(2 * stride)
+            if not found:
+                raise ConfigError(f"the graph has no convolution with maps of 1/{stride} of a frame's sides")
+            if below:
+                trunk = self._leading_to(below[:1])
+                found = [name for name in found if name in trunk]
+            names.append(found[-1] if below else found[0])
+        return names
 
     def write(self, path: Path) -> None:
         """The graph with the weights as they are now."""
@@ -156,6 +207,21 @@ def _reshape(given: Given, attributes: Attributes, _node: NodeProto) -> Tensor:
     return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(wanted)])
 
 
+def _resize(given: Given, attributes: Attributes, _node: NodeProto) -> Tensor:
+    """By repetition or bilinear, as frameworks write their upsampling. Raises ConfigError for other kinds."""
+    mode = {b"nearest": "nearest", b"linear": "bilinear"}.get(attributes.get("mode", b"nearest"))
+    if mode is None:
+        raise ConfigError(f"a Resize of mode {attributes['mode'].decode()} cannot be run here")
+    x = given[0]
+    scales = given[2].tolist() if len(given) > 2 and given[2] is not None and given[2].numel() else None
+    size = (
+        given[3].tolist()[2:]
+        if scales is None
+        else [round(side * by) for side, by in zip(x.shape[2:], scales[2:], strict=True)]
+    )
+    return F.interpolate(x, size, mode=mode)
+
+
 def _shape(given: Given, attributes: Attributes, _node: NodeProto) -> Tensor:
     shape = given[0].shape[attributes.get("start", 0) : attributes.get("end")]
     return torch.tensor(shape, dtype=torch.int64)
@@ -179,6 +245,7 @@ _OPERATIONS: dict[str, Operation] = {
     "Mul": lambda x, a, n: x[0] * x[1],
     "Relu": lambda x, a, n: F.relu(x[0]),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": _shape,
     "Sigmoid": lambda x, a, n: x[0].sigmoid(),
     "Slice": _slice,

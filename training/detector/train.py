@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import enum
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -47,6 +46,8 @@ from secondlook.training.detector.views import (
 )
 from secondlook.training.devices import half_precision
 from secondlook.training.lite.weights import load_weights
+from secondlook.training.provenance import tell_changes
+from secondlook.training.runlog import RunLog
 from secondlook.training.stopping import SAVE_SECONDS, StopSignals
 
 CHECKPOINT = "checkpoint.pt"
@@ -80,6 +81,7 @@ class TrainConfig:
     average_decay: float = 0.998
     checkpoint_seconds: float = SAVE_SECONDS
     seed: int = 7
+    steps: int = 0  # that make up the whole run, whatever they take; 0: the minutes do
 
     def warm(self) -> TrainConfig:
         """For weights whose stages have learnt already."""
@@ -143,6 +145,7 @@ class State:
             optimizer.load_state_dict(kept)
         self.step, self.elapsed_seconds = stored["step"], stored["elapsed_seconds"]
         # What the run began with holds to its end; only its time may be changed.
+        tell_changes({**stored["config"], "minutes": self.config.minutes}, asdict(self.config))
         self.config = TrainConfig(**{**stored["config"], "minutes": self.config.minutes})
 
     def take_weights(self, folder: Path) -> None:
@@ -270,22 +273,25 @@ def batch_of(
     )
 
 
-def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, stop: StopSignals) -> None:
-    """Step until the minutes are used, saving to `work` as it goes."""
+def train(
+    state: State, maker: ViewMaker, teacher: Teacher, work: Path, stop: StopSignals, log: RunLog
+) -> None:
+    """Step until the minutes are used, or all steps are taken, saving to `work` as it goes."""
     config, loss_config = state.config, LossConfig()
     budget = config.minutes * 60
     has_decoded = any(s.decoded for s in maker.samples)
     saved = last = time.monotonic()
     state.student.train()
-    while state.elapsed_seconds < budget and stop.asked is None:
-        progress = state.elapsed_seconds / budget
+    while state.elapsed_seconds < budget and not 0 < config.steps <= state.step and stop.asked is None:
+        progress = state.step / config.steps if config.steps else state.elapsed_seconds / budget
         late = has_decoded and progress >= config.decoded_from
         view = ViewConfig(
             size=size_at(progress, maker.rng), decoded_share=config.decoded_share if late else 0.0
         )
         drawn = config.drawn_share if mode_at(progress, config) is Mode.JOINED else 0.0
         batch = batch_of(maker, teacher, view, config.batch, drawn)
-        set_rate(state, rate_at(progress, state.step, config))
+        rate = rate_at(progress, state.step, config)
+        set_rate(state, rate)
         mode = mode_at(progress, config)
         with half_precision():
             outputs = state.student(
@@ -305,21 +311,15 @@ def train(state: State, maker: ViewMaker, teacher: Teacher, work: Path, stop: St
         state.elapsed_seconds += now - last
         last = now
         state.step += 1
+        log.advance(state.step)
         if state.step % 25 == 0:
-            report(state, progress, mode, maps, heads)
+            figures = {name: value.item() for name, value in {**heads, **maps}.items()}
+            log.tell(state.step, {"progress": progress, "mode": mode.value, **figures, "lr": rate})
         if now - saved > config.checkpoint_seconds:
             state.save(work / CHECKPOINT)
             saved = now
     state.save(work / CHECKPOINT)
     stop.end(work / CHECKPOINT, state.step)
-
-
-def report(
-    state: State, progress: float, mode: Mode, maps: dict[str, Tensor], heads: dict[str, Tensor]
-) -> None:
-    line: dict[str, object] = {"step": state.step, "progress": round(progress, 4), "mode": mode.value}
-    line.update({name: round(value.item(), 4) for name, value in {**heads, **maps}.items()})
-    print(json.dumps(line), flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -332,7 +332,7 @@ def run(args: argparse.Namespace) -> int:
             "distilling needs --teacher and --work; --from MODEL fine-tunes a detector without them"
         )
     torch.set_num_threads(args.threads)
-    config = TrainConfig(minutes=args.minutes)
+    config = TrainConfig(minutes=args.minutes, seed=args.seed, steps=args.steps or 0)
     args.work.mkdir(parents=True, exist_ok=True)
     state = fresh_state(config if args.from_model is None else config.warm())
     checkpoint = args.work / CHECKPOINT
@@ -355,8 +355,10 @@ def run(args: argparse.Namespace) -> int:
         first = batch_of(maker, teacher, ViewConfig(degrade_share=0.0), 24)
         calibrate(state.student, first.images, first.targets)
         state.average.load_state_dict(state.student.state_dict())
-    with StopSignals() as stop:
-        train(state, maker, teacher, args.work, stop)
+    left = args.minutes - state.elapsed_seconds / 60
+    length = {"minutes": max(left, 0.01), "steps": config.steps, "start": state.step}
+    with RunLog(args.work, "detector", **length, tensorboard=args.tensorboard) as log, StopSignals() as stop:
+        train(state, maker, teacher, args.work, stop, log)
     return 0
 
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+from secondlook.training.data import U8, list_images, read_rgb, usable_images
+
 PAD = 114
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -41,9 +42,11 @@ def is_validation(name: str) -> bool:
 
 
 def load_images(folder: Path) -> list[Sample]:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    read = ((path.name, cv2.imread(str(path), cv2.IMREAD_COLOR)) for path in paths)
-    return [Sample(name, np.asarray(image, np.uint8)) for name, image in read if image is not None]
+    """Pictures of a folder, BGR. Raises FileNotFoundError and ConfigError where there is none that can be read."""
+    return [
+        Sample(path.name, np.ascontiguousarray(read_rgb(path)[:, :, ::-1]))
+        for path in usable_images(list_images(folder), 1)
+    ]
 
 
 def load_video(path: Path, step: int) -> list[Sample]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from secondlook.training.data import CropSampler
+from secondlook.training.data import CropSampler, list_images, usable_images
 from secondlook.training.lite.model import (
     SIGMA_LEVELS,
     LayerEntropy,
@@ -130,6 +130,7 @@ def fit_scales(
     *,
     threads: int,
     crop: int = CROP,
+    seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Path:
     """Fit the scale networks of the checkpoint `work/lite.pt` in place. Returns its path.
@@ -141,8 +142,9 @@ def fit_scales(
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = LiteCodec()
     model.load_state_dict(state["model"])
-    sampler = load_sampler(data, work, TrainConfig(crop=crop), None)
-    sampler.rng = np.random.default_rng(int(state["step"]))
+    paths = usable_images(list_images(data / "train" / "images"), crop)
+    sampler = load_sampler(paths, work, TrainConfig(crop=crop), None)
+    sampler.rng = np.random.default_rng((seed, int(state["step"])))
     optimiser = torch.optim.Adam(scale_parameters(model), lr=LR)
     start, step = clock(), 0
     mean = np.zeros(2)

@@ -41,9 +41,7 @@ from secondlook.training.lite.scale_network import (
 )
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.001, 0.06
-BASE_SHARE = (
-    0.18  # the base layer's λ at a quality is this share of λ: its rates reach below 0.1 bit per pixel
-)
+BASE_SHARE = 0.18  # of λ, for the base layer at the same quality: its rates reach below 0.1 bit per pixel
 SIGMA_LEVELS, SIGMA_LOW, SIGMA_HIGH = 64, 0.11, 80.0
 Z_INDEX_STEPS = 8  # one learned unit is 8 σ-indexes, so that Adam moves it as fast as a log σ
 # A cubic in the σ-index; training goes through it, so synthesis knows.
@@ -51,9 +49,9 @@ DEAD_ZONE = (0.311, -4.449e-2, 2.493e-3, -5.03e-5)
 LOG_STEP = math.log(SIGMA_HIGH / SIGMA_LOW) / (SIGMA_LEVELS - 1)
 
 
-def lambda_of(quality: Tensor) -> Tensor:
+def lambda_of(quality: Tensor, low: float = LAMBDA_LOW, high: float = LAMBDA_HIGH) -> Tensor:
     """λ of L = R + λ·255²·MSE for a quality 0..63 (geometric between the two ends)."""
-    return LAMBDA_LOW * (LAMBDA_HIGH / LAMBDA_LOW) ** (quality.float() / (QUALITIES - 1))
+    return low * (high / low) ** (quality.float() / (QUALITIES - 1))
 
 
 def base_lambda_of(quality: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ Samples are weighted by λ_e^-0.25, so that the high qualities do not drown the 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -21,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from secondlook.training.data import CropSampler, fits, list_images, read_rgb
-from secondlook.training.detector.features import STRIDE, FeatureDistance
+from secondlook.training.data import U8, CropSampler, list_images, read_rgb, usable_images
+from secondlook.training.detector.features import STRIDE, open_features
 from secondlook.training.devices import (
     Recorded,
     adam,
@@ -34,10 +33,12 @@ from secondlook.training.devices import (
 )
 from secondlook.training.lite.layers import DepthConvBlock
 from secondlook.training.lite.model import (
+    BASE_SHARE,
+    LAMBDA_HIGH,
+    LAMBDA_LOW,
     LOG_STEP,
     SIGMA_LOW,
     LiteCodec,
-    base_lambda_of,
     edge_weighted_error,
     lambda_of,
     silence_base,
@@ -45,9 +46,10 @@ from secondlook.training.lite.model import (
 )
 from secondlook.training.lite.scale_network import KNOTS, QUALITIES
 from secondlook.training.lite.weights import load_weights
-from secondlook.training.masks.cache import masks_for
+from secondlook.training.masks.cache import MaskProvider, masks_for
 from secondlook.training.masks.choice import DEFAULT_MASKS, MaskConfig, open_masks
-from secondlook.training.provenance import command_line, describe_images
+from secondlook.training.provenance import command_line, describe_images, tell_changes
+from secondlook.training.runlog import RunLog
 from secondlook.training.stopping import SaveClock, StopSignals
 
 
@@ -60,6 +62,7 @@ class TrainConfig:
     `base_skew`: base qualities are drawn as 64·u^base_skew, so that more of them are low, where base layers live.
     `single_layer`: the base layer is put to silence, and the enhancement is all there is.
     `only`: "base" or "enhancement", the layer that learns; the other and the trunk stand still. Empty for both.
+    `lambda_low`, `lambda_high`: λ of qualities 0 and 63; `base_share`: of λ, for the base layer at the same quality.
     """
 
     crop: int = 128
@@ -74,6 +77,13 @@ class TrainConfig:
     only: str = ""
     seed: int = 7
     averaging: float = 0.999
+    lambda_low: float = LAMBDA_LOW
+    lambda_high: float = LAMBDA_HIGH
+    base_share: float = BASE_SHARE
+
+    def lambda_of(self, quality: Tensor) -> Tensor:
+        """λ float[B] of the enhancement at qualities int64[B]; the base layer's is `base_share` of it."""
+        return lambda_of(quality, self.lambda_low, self.lambda_high)
 
 
 def draw_qualities(n: int, rng: np.random.Generator, skew: float = 1.4) -> tuple[Tensor, Tensor]:
@@ -96,17 +106,22 @@ class Draw(NamedTuple):
 
 
 def loss_of(
-    out: dict[str, Tensor], x: Tensor, base_error: Tensor, base_quality: Tensor, quality: Tensor | None
+    out: dict[str, Tensor],
+    x: Tensor,
+    base_error: Tensor,
+    base_quality: Tensor,
+    quality: Tensor | None,
+    config: TrainConfig,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`base_error`: D_b float[B]. Returns the loss and figures for the log; with `quality` None of the base alone."""
-    each = out["bpp_base"] + base_lambda_of(base_quality) * 255**2 * base_error
+    lam = config.lambda_of(base_quality)
+    each = out["bpp_base"] + config.base_share * lam * 255**2 * base_error
     facts = {
         "bpp_base": out["bpp_base"].mean(),
         "psnr_base": (-10 * torch.log10((out["base"] - x).square().flatten(1).mean(1))).mean(),
     }
-    lam = lambda_of(base_quality)
     if quality is not None:
-        lam = lambda_of(quality)
+        lam = config.lambda_of(quality)
         error = (out["enhanced"] - x).square().flatten(1).mean(1)
         each = each + out["bpp_enhancement"] + lam * 255**2 * error
         facts["bpp_enhancement"] = out["bpp_enhancement"].mean()
@@ -175,15 +190,26 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
     return rows
 
 
-def load_sampler(data: Path, work: Path, config: TrainConfig, choice: MaskConfig | None) -> CropSampler:
-    """Crops of the training images, with their masks unless `choice` is None."""
-    paths = list_images(data / "train" / "images")
-    masks = None
-    if choice is not None:
-        made = masks_for(open_masks(choice, data, work), paths, work / "masks")
-        masks = [mask for mask in made if fits(mask, config.crop)]
-    images = [image for image in map(read_rgb, paths) if fits(image, config.crop)]
-    return CropSampler(images, masks, config.crop, np.random.default_rng(config.seed))
+@torch.no_grad()
+def sample_of(model: LiteCodec, image: Tensor) -> U8:
+    """A validation picture beside what is decoded of it, from the base layer and from both: uint8[H,3W,3]."""
+    device = next(model.parameters()).device
+    x = image.to(device)
+    model.eval()
+    out = model(x, *(torch.tensor([quality], device=device) for quality in (16, 36)))
+    model.train()
+    shown = torch.cat([x, out["base"], out["enhanced"]], 3)[0].clamp(0, 1).mul(255).round()
+    return np.ascontiguousarray(shown.permute(1, 2, 0).to(torch.uint8).cpu().numpy())
+
+
+def load_sampler(
+    paths: list[Path], work: Path, config: TrainConfig, masks: MaskProvider | None
+) -> CropSampler:
+    """Crops of the training images, with their masks where there is a provider of any."""
+    made = None if masks is None else masks_for(masks, paths, work / "masks")
+    return CropSampler(
+        [read_rgb(path) for path in paths], made, config.crop, np.random.default_rng(config.seed)
+    )
 
 
 def halve_precision(model: LiteCodec) -> None:
@@ -204,9 +230,11 @@ class Run:
         self.device = training_device()
         base_learns = config.only != "enhancement"
         seen = base_learns and detector is not None
-        self.distance = FeatureDistance(detector).to(self.device) if seen else None
-        self.sampler = load_sampler(data, work, config, masks if base_learns else None)
-        self.source = describe_images(list_images(data / "train" / "images"))
+        self.distance = open_features(detector).to(self.device) if seen else None
+        provider = open_masks(masks, data, work) if base_learns else None
+        paths = usable_images(list_images(data / "train" / "images"), config.crop)
+        self.sampler = load_sampler(paths, work, config, provider)
+        self.source = describe_images(paths)
         model = LiteCodec()
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = adam(self.model, config.lr, self.device)
@@ -220,6 +248,7 @@ class Run:
             self.model.load_state_dict(state["live"])
             restore(self.optimiser, state["optimiser"])
             self.step, average = state["step"], state["model"]
+            tell_changes(state["config"], asdict(self.config))
             self.sampler.rng = np.random.default_rng(self.config.seed + self.step)
         elif start_from is not None:
             self.model.load_state_dict(load_weights(start_from))
@@ -257,12 +286,16 @@ class Run:
         # Detectors mostly look at frames scaled down; at times they see every pixel.
         return Draw(pictures, masks, *qualities, int(rng.integers(2, 4)) if self.distance is not None else 3)
 
-    def advance(self, draw: Draw) -> dict[str, Tensor]:
-        """One step of the optimiser; its figures, float[] each."""
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
         config = self.config
         decay = max(0.0, (self.step / config.total_steps - 0.55) / 0.45)
-        rate = config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (self.step + 1) / 200)
-        set_rate(self.optimiser, rate)
+        return config.lr * (config.lr_end / config.lr) ** decay * min(1.0, (self.step + 1) / 200)
+
+    def advance(self, draw: Draw) -> dict[str, Tensor]:
+        """One step of the optimiser; its figures, float[] each."""
+        set_rate(self.optimiser, self.rate)
         figures = self.recorded(draw.thirds, *draw[:4])
         self.average.update_parameters(self.model)
         self.step += 1
@@ -281,7 +314,7 @@ class Run:
             side = config.crop * thirds // 3 // STRIDE * STRIDE
             seen = self.distance(x, out["base"], side)
             base_error = base_error + config.feature_weight * seen
-        loss, facts = loss_of(out, x, base_error, base_quality, wanted)
+        loss, facts = loss_of(out, x, base_error, base_quality, wanted, config)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
@@ -300,6 +333,7 @@ def train(
     start_from: Path | None = None,
     detector: Path | None = None,
     masks: MaskConfig = DEFAULT_MASKS,
+    tensorboard: bool = False,
 ) -> Path:
     """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every half minute. Returns its path."""
     torch.set_num_threads(threads)
@@ -312,19 +346,18 @@ def train(
     deadline = time.monotonic() + 60 * minutes
     mean: dict[str, Tensor] = {}
     draws, clock = read_ahead(run.draw, run.device), SaveClock()
-    with StopSignals() as stop:
+    length = {"minutes": minutes, "steps": config.total_steps, "start": run.step}
+    with StopSignals() as stop, RunLog(work, "lite", **length, tensorboard=tensorboard) as log:
         while run.step < config.total_steps and time.monotonic() < deadline and stop.asked is None:
             mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance(next(draws)).items()}
+            log.advance(run.step)
             if run.step % 100 == 0:
-                figures = {name: round(value.item(), 4) for name, value in mean.items()}
-                print(json.dumps({"step": run.step, **figures}), flush=True)
+                log.tell(run.step, {**{name: value.item() for name, value in mean.items()}, "lr": run.rate})
             if clock.is_due():
                 run.save()
             if run.step % 2000 == 0:
-                print(
-                    json.dumps(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)])),
-                    flush=True,
-                )
+                log.say(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)]))
+                log.picture(run.step, sample_of(run.average.module, images[0]))
         draws.close()
         run.save()
         stop.end(run.checkpoint, run.step)

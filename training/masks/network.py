@@ -51,14 +51,20 @@ class EdgeNet(nn.Module):
 
 
 def train_edges(
-    images: Path, boundaries: Path, out: Path, minutes: float, threads: int = 2, steps: int | None = None
+    images: Path,
+    boundaries: Path,
+    out: Path,
+    minutes: float,
+    threads: int = 2,
+    steps: int | None = None,
+    seed: int = 1,
 ) -> float:
     """Train on pairs `NAME.*` / `NAME.png` for `minutes`, or for `steps` where given; write a state dict to `out`.
 
     Returns the last mean loss. Raises ConfigError where no boundary map belongs to an image.
     """
     torch.set_num_threads(threads)
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     photographs = {p.stem: p for p in list_images(images)}
     names = [p for p in list_images(boundaries) if p.stem in photographs]
     if not names:
@@ -66,7 +72,7 @@ def train_edges(
     pictures = [read_rgb(photographs[p.stem]) for p in names]
     truth = [cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for p in names]
     sampler = CropSampler(
-        pictures, [cv2.dilate(t, np.ones((3, 3), np.uint8)) for t in truth], 160, np.random.default_rng(1)
+        pictures, [cv2.dilate(t, np.ones((3, 3), np.uint8)) for t in truth], 160, np.random.default_rng(seed)
     )
     net = EdgeNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)

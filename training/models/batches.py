@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from secondlook.shared.errors import ConfigError
-from secondlook.training.data import U8, CropSampler, list_images, read_rgb
+from secondlook.training.data import U8, CropSampler, list_images, read_rgb, usable_images
 
 HELD_OUT = 8  # images of a plain folder that are judged by and not trained on
 
@@ -37,8 +37,8 @@ def find_pictures(data: Path) -> Pictures:
     """
     images = data / "train" / "images"
     if images.is_dir():
-        return Pictures(list_images(images), list_images(data / "val")[:HELD_OUT])
-    found = list_images(data)
+        return Pictures(usable_images(list_images(images), 1), list_images(data / "val")[:HELD_OUT])
+    found = usable_images(list_images(data), 1)
     if len(found) <= HELD_OUT:
         raise ConfigError(f"{data} holds {len(found)} images: more than {HELD_OUT} are needed")
     return Pictures(found[HELD_OUT:], found[:HELD_OUT])

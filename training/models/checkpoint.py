@@ -149,6 +149,11 @@ def export_trained(work: Path, out: Path, facts: dict[str, Any], *, machine: Pat
     if len(above) < len(states):
         raise ConfigError(f"two of the λ trained in {work} are one quality: move the checkpoint of one away")
     base = (quality_of(base_lambda), base_lambda)
+    # Checkpoints of earlier versions do not say what they were trained on.
+    sources = {
+        path.stem: state["source"] for path, state in zip(trained, states, strict=True) if state.get("source")
+    }
+    facts["training"] = {**facts.get("training", {}), **({"runs": sources} if sources else {})}
     write_folder(out, below, above, base=base, facts={"size": size, **facts}, half=size == "reduced")
 
 

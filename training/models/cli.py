@@ -103,7 +103,7 @@ def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     lam = args.lam or (BASE_LAMBDA if args.stage == "machine" else LAMBDA)
     changes = {name: getattr(args, name) for name in ("steps", "batch", "crop", "lr") if getattr(args, name)}
-    changes["mask_floor"] = args.mask_floor
+    changes |= {"mask_floor": args.mask_floor, "seed": args.seed}
     config = (
         TrainConfig(args.stage, lam, **changes)
         if args.size == "full"
@@ -124,6 +124,7 @@ def run_train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
         threads=args.threads,
         ranks=ranks,
         workers=args.workers,
+        tensorboard=args.tensorboard,
     )
     if ranks.rank == 0:
         print(checkpoint)

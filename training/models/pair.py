@@ -43,10 +43,10 @@ class PaperPair(nn.Module):
         return {"base": base.picture[..., :height, :width], "enhanced": enhanced[..., :height, :width]}
 
 
-def load_torch_codec(folder: Path) -> nn.Module:
-    """The torch model of a codec folder of either family, called with (pictures, base qualities, qualities).
+def load_torch_codec(model: str | Path) -> nn.Module:
+    """The torch model of a codec, by name or folder, called with (pictures, base qualities, qualities).
 
     Raises ModelNotFound or ModelCorrupt.
     """
-    found = find_model(folder, kind="codec")
+    found = find_model(model, kind="codec")
     return PaperPair(found).eval() if found.manifest.get("family") == FAMILY else load_lite(found.path).eval()

@@ -9,7 +9,6 @@ Rates are bits per pixel of the layer itself. Resumable, within a time you set, 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from secondlook.shared.errors import ConfigError, ModelNotFound
+from secondlook.training.data import U8
 from secondlook.training.devices import Recorded, adam_of_groups, restore, set_rate
 from secondlook.training.lite.model import edge_weighted_error
 from secondlook.training.masks.cache import mask_files
@@ -30,6 +30,8 @@ from secondlook.training.masks.choice import DEFAULT_MASKS, MaskConfig, open_mas
 from secondlook.training.models.batches import Batches, find_pictures, held_out_tensors, stream
 from secondlook.training.models.config import SIZES
 from secondlook.training.models.tcm import AdditionalModel, Coded, Tcm
+from secondlook.training.provenance import command_line, describe_images, tell_changes
+from secondlook.training.runlog import RunLog
 from secondlook.training.stopping import SaveClock, StopSignals
 
 STAGES = ("machine", "additional")
@@ -168,6 +170,7 @@ class Run:
     def __init__(self, place: Place, config: TrainConfig, ranks: Ranks, device: torch.device) -> None:
         self.config, self.ranks, self.device, self.step = config, ranks, device, 0
         self.checkpoint = checkpoint_path(place.work, config.stage, config.lam)
+        self.source: dict[str, Any] = {}  # of the pictures, for the manifest
         torch.manual_seed(config.seed)
         model, machine = build(config, place.machine)
         self.model = model.to(device)
@@ -199,6 +202,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         restore(self.optimiser, state["optimiser"])
         self.step = state["step"]
+        if self.ranks.rank == 0:
+            tell_changes(state["config"], asdict(self.config))
         torch.manual_seed(self.config.seed + self.ranks.rank + self.step)
 
     def save(self) -> None:
@@ -209,6 +214,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "config": asdict(self.config),
+            "source": self.source,
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(".part")
@@ -260,6 +266,15 @@ class Run:
         self.model.train()
         return dict(zip(("bpp", "psnr", "loss"), np.mean(rows, 0).tolist(), strict=True))
 
+    @torch.no_grad()
+    def sample(self, picture: Tensor) -> U8:
+        """A held-out crop beside what is decoded of it: uint8[H,2W,3]."""
+        self.model.eval()
+        x = picture.to(self.device)
+        shown = torch.cat([x, self.inner.code(x).picture.float()], 3)[0].clamp(0, 1).mul(255).round()
+        self.model.train()
+        return np.ascontiguousarray(shown.permute(1, 2, 0).to(torch.uint8).cpu().numpy())
+
 
 def train(
     place: Place,
@@ -270,6 +285,7 @@ def train(
     threads: int,
     ranks: Ranks = Ranks(),
     workers: int = 0,
+    tensorboard: bool = False,
 ) -> Path:
     """Train for `minutes` or until `config.steps`. Returns the checkpoint's path.
 
@@ -283,6 +299,9 @@ def train(
             provider = open_masks(place.masks, place.data, place.work)
             masks = _once(ranks, lambda: mask_files(provider, pictures.train, place.work / "masks"))
         run = Run(place, config, ranks, device)
+        if ranks.rank == 0:
+            told = {"seed": config.seed, "command": command_line()}
+            run.source = {**describe_images(pictures.train), **told}
         if resume:
             run.resume()
         seed = (config.seed, ranks.rank)
@@ -290,20 +309,30 @@ def train(
         judged_by = held_out_tensors(pictures, 256)
         deadline, mean, clock = time.monotonic() + 60 * minutes, dict[str, Tensor](), SaveClock()
         stop = signals.enter_context(StopSignals())
+        log = None
+        if ranks.rank == 0:
+            length = {"minutes": minutes, "steps": config.steps, "start": run.step}
+            place.work.mkdir(parents=True, exist_ok=True)
+            log = signals.enter_context(
+                RunLog(place.work, run.checkpoint.stem, **length, tensorboard=tensorboard)
+            )
         for crops, mask in stream(batches, run.step, config.steps, workers):
             if not run.goes_on(0.0 if stop.asked else deadline):
                 break
             mean = {k: 0.98 * mean.get(k, v.clone()) + 0.02 * v for k, v in run.advance(crops, mask).items()}
-            if run.step % LOG_EVERY == 0:
-                _say(ranks, run.step, {k: v.item() for k, v in mean.items()})
+            if log is not None:
+                log.advance(run.step)
+            if log is not None and run.step % LOG_EVERY == 0:
+                figures = {k: v.item() for k, v in mean.items()}
+                log.tell(run.step, {**figures, "lr": config.rate(run.step - 1)})
             if clock.is_due():
                 run.save()
-            if run.step % JUDGE_EVERY == 0 and ranks.rank == 0:
-                _say(ranks, run.step, {f"held_out_{k}": v for k, v in run.judge(judged_by).items()})
+            if log is not None and run.step % JUDGE_EVERY == 0:
+                _judge(run, judged_by, log)
         run.save()
         stop.end(run.checkpoint, run.step)
-        if ranks.rank == 0:
-            _say(ranks, run.step, {f"held_out_{k}": v for k, v in run.judge(judged_by).items()})
+        if log is not None:
+            _judge(run, judged_by, log)
     return run.checkpoint
 
 
@@ -334,6 +363,6 @@ def _once(ranks: Ranks, make: Any) -> Any:
     return made
 
 
-def _say(ranks: Ranks, step: int, figures: dict[str, float]) -> None:
-    if ranks.rank == 0:
-        print(json.dumps({"step": step, **{k: round(v, 4) for k, v in figures.items()}}), flush=True)
+def _judge(run: Run, pictures: list[Tensor], log: RunLog) -> None:
+    log.tell(run.step, {f"held_out_{name}": value for name, value in run.judge(pictures).items()})
+    log.picture(run.step, run.sample(pictures[0]))

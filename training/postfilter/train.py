@@ -14,13 +14,13 @@ guess, and a student's steps would be mostly noise. Its picture is mixed into th
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secondlook.shared.errors import ConfigError, ModelNotFound
-from secondlook.training.data import list_images
-from secondlook.training.detector.features import STRIDE, FeatureDistance
+from secondlook.training.data import U8, list_images, usable_images
+from secondlook.training.detector.features import STRIDE, open_features
 from secondlook.training.devices import (
     CPU,
     Recorded,
@@ -46,6 +46,8 @@ from secondlook.training.models.pair import load_torch_codec
 from secondlook.training.postfilter.model import PostFilter, lengthen
 from secondlook.training.postfilter.pictures import Teach, code_ahead, draw, through_codec
 from secondlook.training.postfilter.quick import QuickFilter
+from secondlook.training.provenance import command_line, describe_images, tell_changes
+from secondlook.training.runlog import RunLog
 from secondlook.training.stopping import SaveClock, StopSignals
 
 SIZES = {
@@ -77,6 +79,7 @@ class FilterConfig:
     """`layer`: "base", as machines see, or "enhanced", as people do. `loss`: "mse", or "features" of a detector.
 
     `patch`: side of what a step refines, pixels; 0 for 48, or 96 where the filter or its loss works at a lower scale.
+    `steps`: over which the learning rate falls, and after which the run ends; 0: it falls over the minutes of a run.
     """
 
     layer: str = "enhanced"
@@ -84,6 +87,8 @@ class FilterConfig:
     batch: int = 6
     lr: float = 2e-4  # at the start
     patch: int = 0
+    seed: int = 3
+    steps: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.patch % 16 or not 0 <= self.patch <= LARGEST_PATCH:
@@ -134,7 +139,7 @@ class FeatureRatio:
 
     def __init__(self, detector: Path, device: torch.device = CPU) -> None:
         """`detector`: the YOLOX-nano export. Raises DetectorError for another file."""
-        self._distance = FeatureDistance(detector).to(device)
+        self._distance = open_features(detector).to(device)
 
     def __call__(self, refined: Tensor, y: Tensor, x: Tensor, errors: Tensor, thirds: int = WHOLE) -> Tensor:
         side = x.shape[2] * thirds // 3 // STRIDE * STRIDE
@@ -224,7 +229,7 @@ def validation_pairs(
 def train(
     name: str,
     data: Path,
-    model: Path,
+    model: str | Path,
     work: Path,
     minutes: float,
     *,
@@ -235,6 +240,7 @@ def train(
     start_from: Path | None = None,
     teacher: Path | None = None,
     config: FilterConfig = FilterConfig(),
+    tensorboard: bool = False,
 ) -> Path:
     """Train filter `name` for the codec in folder `model`; checkpoint to `work`. Returns its path.
 
@@ -242,19 +248,21 @@ def train(
     folder whose weights a run begins with that has no checkpoint to resume. `teacher`: one of a filter to learn from.
     """
     torch.set_num_threads(threads)
-    torch.manual_seed(3)
-    rng = np.random.default_rng(int(time.time()))
     device = training_device()
     loss_of = open_loss(config.loss, detector, device)
     work.mkdir(parents=True, exist_ok=True)
     codec = load_torch_codec(model).to(device)
-    paths = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
     checkpoint = checkpoint_of(name, config.layer, work)
+    torch.manual_seed(config.seed)
     net = build(name, work, config.layer) if start_from is None else fresh(name)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = adam(net, config.lr, device)
-    step = first = begin(net, optimiser, checkpoint if resume else None, start_from)
+    step = first = begin(net, optimiser, checkpoint if resume else None, start_from, config)
+    rng = np.random.default_rng((config.seed, step))
     side = config.patch or (48 if net.unshuffle == 1 and config.loss == "mse" else 96)
+    found = [path for folder in (data / "train" / "images", *more) for path in list_images(folder)]
+    paths = usable_images(found, side)
+    source = {**describe_images(paths), "seed": config.seed, "command": command_line()}
     start = time.monotonic()
     pairs = validation_pairs(codec, data / "val", 8, config.layer, device)
     spent = partial(share_spent, start, minutes)
@@ -262,42 +270,64 @@ def train(
     coded = code_ahead(
         codec, paths, config.layer, side, rng, device, is_over=lambda: spent() > CODING_SHARE, teach=teach
     )
-    print(json.dumps({"coded": len(coded), "seconds": round(time.monotonic() - start)}), flush=True)
     draws = read_ahead(lambda: draw(coded, config.batch, side, rng), device)
     advance = Recorded(stepper(net, optimiser, loss_of), device)
-
-    def tell() -> None:
-        print(json.dumps({"step": step, **judge(net, pairs, loss_of)}), flush=True)
-
     mean, clock, telling = torch.zeros((), device=device), SaveClock(), SaveClock(PAUSE_SECONDS)
-    with StopSignals() as stop:
-        while (step == first or spent() < 1) and stop.asked is None:
-            set_rate(optimiser, config.lr * rate_share(spent(), step - first))
+    length = {"minutes": minutes, "steps": config.steps, "start": first}
+    with RunLog(work, checkpoint.stem, **length, tensorboard=tensorboard) as log, StopSignals() as stop:
+        log.say({"coded": len(coded), "seconds": round(time.monotonic() - start)})
+        while (step == first or spent() < 1) and not 0 < config.steps <= step and stop.asked is None:
+            progress = step / config.steps if config.steps else spent()
+            rate = config.lr * rate_share(progress, step - first)
+            set_rate(optimiser, rate)
             drawn = next(draws)
             ratio = advance(drawn.thirds if config.loss == "features" else WHOLE, *drawn[:-1])["ratio"]
             step += 1
             mean = mean + (0.02 if step > first + 1 else 1.0) * (ratio - mean)
+            log.advance(step)
             if step % 50 == 0:
-                print(json.dumps({"step": step, f"{config.loss}_ratio": round(mean.item(), 4)}), flush=True)
+                log.tell(step, {f"{config.loss}_ratio": mean.item(), "lr": rate})
             if clock.is_due():
-                save(checkpoint, net, optimiser, step, config)
+                save(checkpoint, net, optimiser, step, config, source)
             if telling.is_due():
-                tell()
+                _tell(log, step, net, pairs, loss_of)
         draws.close()
-        save(checkpoint, net, optimiser, step, config)
+        save(checkpoint, net, optimiser, step, config, source)
         stop.end(checkpoint, step)
-    tell()
+        _tell(log, step, net, pairs, loss_of)
     return checkpoint
 
 
+def _tell(log: RunLog, step: int, net: AnyFilter, pairs: list[Pair], loss: Loss) -> None:
+    log.tell(step, judge(net, pairs, loss))
+    log.picture(step, sample_of(net, pairs[0]))
+
+
+@torch.no_grad()
+def sample_of(net: AnyFilter, pair: Pair) -> U8:
+    """Original, decoded and refined, side by side: uint8[H,3W,3]."""
+    y, x, quality = pair
+    net.eval()
+    with half_precision(y.device.type):
+        refined = net(y, quality)
+    net.train()
+    shown = torch.cat([x, y, refined.float()], 3)[0].clamp(0, 1).mul(255).round()
+    return np.ascontiguousarray(shown.permute(1, 2, 0).to(torch.uint8).cpu().numpy())
+
+
 def begin(
-    net: AnyFilter, optimiser: torch.optim.Optimizer, checkpoint: Path | None, start_from: Path | None
+    net: AnyFilter,
+    optimiser: torch.optim.Optimizer,
+    checkpoint: Path | None,
+    start_from: Path | None,
+    config: FilterConfig,
 ) -> int:
     """Load a checkpoint, where there is one, else the weights of a model folder, if given. -> steps taken so far."""
     if checkpoint is not None and checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         net.load_state_dict(state["model"])
         restore(optimiser, state["optimiser"])
+        tell_changes(state.get("config", {}), asdict(config))
         return int(state["step"])
     if start_from is not None:
         net.load_state_dict(load_weights(start_from))
@@ -310,7 +340,7 @@ def share_spent(start: float, minutes: float) -> float:
 
 
 def rate_share(spent: float, steps: int) -> float:
-    """What to multiply the learning rate with: up over the first steps, then down as a cosine of the time spent."""
+    """What to multiply the learning rate with: up over the first steps, then down as a cosine of its share of a run."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
     return min(1.0, (steps + 1) / WARM_UP_STEPS) * (LR_END_SHARE + (1 - LR_END_SHARE) * cosine)
 
@@ -338,7 +368,12 @@ def stepper(
 
 
 def save(
-    path: Path, net: AnyFilter, optimiser: torch.optim.Optimizer, step: int, config: FilterConfig
+    path: Path,
+    net: AnyFilter,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    config: FilterConfig,
+    source: Mapping[str, Any],
 ) -> None:
     part = path.with_suffix(".part")
     state = {
@@ -346,6 +381,7 @@ def save(
         "optimiser": optimiser.state_dict(),
         "step": step,
         "config": asdict(config),
+        "source": dict(source),
     }
     torch.save(state, part)
     part.replace(path)

@@ -14,15 +14,16 @@ export class Claims {
     this.lost = lost;
     this.tab = newTab();
     this.line = Promise.resolve(); // one request after the other: each frees what the one before took
-    this.asked = new Map(); // review id -> promise of { id, holder }, the holder null where it is ours
+    this.asked = new Map(); // review id -> promise of what `take` answered
     this.current = null; // the frame that is ours
     this.timer = null;
     addEventListener("pagehide", () => this.release(true));
     addEventListener("pageshow", (event) => event.persisted && this.lost());
   }
 
-  // Take a frame, or, with a `choice`, the next free one of that list. -> { id, holder, decided }: which frame is
-  // meant (null: none is left), who else has it, and whether nothing is to be judged in it any more. Where the station is away the frame is taken as free: its verdict tells later whether it was.
+  // Take a frame, or, with a `choice`, the next free one of that list. -> { id, holder, decided, unasked }: which frame
+  // is meant (null: none is left), who else has it (null: it is ours), whether nothing is to be judged in it any more,
+  // and whether the station has not said so: it is away, or the page passed the frame by.
   take(id, choice = null) {
     this.current = id;
     this.line = this.line.then(() => this.#take(id, choice));
@@ -31,27 +32,40 @@ export class Claims {
   }
 
   async #take(id, choice) {
-    if (this.current !== id && !this.judged().includes(id)) return { id, holder: null }; // passed by already
+    const judged = this.judged();
+    if (this.current !== id && !judged.includes(id)) return { id, holder: null, unasked: true };
+    if (this.current !== id) choice = null; // judged meanwhile: no other frame will do
+    const keep = choice === null && this.current !== null ? [...judged, this.current] : judged;
     try {
-      const claim = await api.claimReview({ ...this.#claimant(), review_id: id, or_next: choice !== null, keep: this.judged() }, choice);
+      const claim = await api.claimReview({ ...this.#claimant(), review_id: id, or_next: choice !== null, keep }, choice);
       const got = claim?.review_id ?? null;
       if (claim) this.#keep(claim.seconds * 250); // three more may fail on their way
-      if (this.current === id) this.current = got;
-      if (got !== null) this.asked.set(got, Promise.resolve({ id: got, holder: null }));
-      if (got !== id) return { id: got, holder: ANOTHER };
+      if (got === id) return { id, holder: null };
+      if (this.current === id) {
+        this.current = got; // the page goes there
+        if (got !== null) this.asked.set(got, Promise.resolve({ id: got, holder: null }));
+      }
+      return { id: got, holder: ANOTHER };
     } catch (error) {
       if (error.status === 409) {
         if (this.current === id) this.current = null;
         const holder = error.body?.holder ?? null;
         return { id, holder: holder ?? ANOTHER, decided: holder === null };
       }
+      return { id, holder: null, unasked: true };
     }
-    return { id, holder: null };
   }
 
-  // Who else has a frame for which a verdict is about to be sent; null where nobody has.
+  // Who else has a frame for which a verdict is about to be sent; null where nobody has, or where the station is away
+  // still: a verdict on what was decided meanwhile is marked as contested there.
   async holderOf(id) {
-    return (await this.asked.get(id))?.holder ?? null;
+    let answer = await this.asked.get(id);
+    if (answer?.unasked) {
+      this.line = this.line.then(() => this.#take(id, null));
+      answer = await this.line;
+      if (answer.decided) return null;
+    }
+    return answer?.holder ?? null;
   }
 
   release(leaving = false) {

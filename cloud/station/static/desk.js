@@ -23,6 +23,7 @@ export class Desk {
     this.details = new Map(); // id -> review as last received
     this.listed = { rows: [], total: 0 }; // as last received
     this.listing = 0;
+    this.handedOut = null; // the open frame, where nobody chose this very one
     this.outbox = new Outbox(({ reviewId, body }) => api.postVerdict(reviewId, body), {
       stored: (entry, review) => this.#stored(entry, review),
       conflict: (entry, answer) => this.#conflict(entry, answer),
@@ -48,15 +49,29 @@ export class Desk {
     const known = this.details.get(id);
     const fresh = known && (!row || known.stamp === row.stamp);
     const review = known ? this.#withPending(known) : null;
+    this.handedOut = automatic ? id : null;
     this.store.set({ currentId: id, review, selectedBox: null, draft: null, drawing: false, holder: null, lost: false, missing: null, neighbour: null });
     if (this.claims.current !== id) void this.claim(automatic);
     if (!fresh) await this.refreshCurrent();
+    if (this.#isAnothers(this.details.get(id))) return this.#passBy(id);
     this.#prefetch();
+  }
+
+  // Whether a frame that was handed out to be judged has been decided by somebody else meanwhile.
+  #isAnothers(review) {
+    const { currentId, reviewer } = this.store.get();
+    const own = (given) => given.reviewer === reviewer && !given.undone;
+    return review?.id === currentId && this.handedOut === currentId && review.state === "decided" && !review.verdicts.some(own);
+  }
+
+  #passBy(id) {
+    this.#unlist(id);
+    return this.openFirst();
   }
 
   openFirst() {
     const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
-    if (row) return this.open(row.id, { automatic: true });
+    if (row) return this.open(row.id, { automatic: DECIDABLE.has(row.state) });
     this.#closeFrame();
     return Promise.resolve();
   }
@@ -78,8 +93,10 @@ export class Desk {
     }
     const { id: got, holder, decided } = await this.claims.take(id, automatic ? this.choice() : null);
     if (this.store.get().currentId !== id) return;
-    if (decided) await this.refreshCurrent();
-    else if (got === null) await this.#nothingLeft(id, holder);
+    if (decided) {
+      await this.refreshCurrent();
+      if (this.#isAnothers(this.details.get(id))) await this.#passBy(id);
+    } else if (got === null) await this.#nothingLeft(id, holder);
     else if (holder !== null && automatic) await this.open(got);
     else this.store.set({ holder, lost: false });
   }
@@ -148,6 +165,10 @@ export class Desk {
     }
     if (!DECIDABLE.has(review.state) && review.state !== "decided") {
       this.tell("Full quality is still on its way; a verdict waits for it");
+      return false;
+    }
+    if (this.#isAnothers(review)) {
+      void this.#passBy(review.id);
       return false;
     }
     const { holder, lost } = this.store.get();

@@ -146,9 +146,10 @@ export function isDecided(review) {
   return review.detections.length > 0 && review.detections.every((_, index) => boxVerdict(review, index));
 }
 
-// Whether a verdict says what its giver's last one on this frame says already.
+// Whether a verdict says what its giver's last one on this frame says already; on a contested frame saying it
+// again settles it.
 export function isRepeated(review, body) {
   const last = review.verdicts.findLast((verdict) => !verdict.undone && verdict.reviewer === body.reviewer);
   const same = (name) => JSON.stringify(last[name] ?? null) === JSON.stringify(body[name] ?? null);
-  return Boolean(last) && ["verdict", "box_index", "label", "box", "note"].every(same);
+  return Boolean(last) && !review.contested && ["verdict", "box_index", "label", "box", "note"].every(same);
 }

@@ -109,7 +109,6 @@ def test_an_admin_frees_a_frame(open_page: Callable[..., Page]) -> None:
         page.expect_stored(2, [("reject", None, None)])
 
 
-@pytest.mark.slow  # two browsers, 40 frames
 @pytest.mark.timeout(400)
 def test_two_reviewers_judge_no_frame_twice(open_page: Callable[..., Page], tmp_path: Path) -> None:
     count = 40

@@ -1,0 +1,29 @@
+"""The notebooks of docs/notebooks run from top to bottom, as a reader would run them, in less time."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+
+FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
+NEED_TRAINING = {"4-train-on-your-camera", "5-table-one"}
+QUICK = {"MINUTES": "0.3", "LIMIT": "1"}  # what a reader leaves at its default
+
+
+@pytest.mark.process
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if path.stem in NEED_TRAINING and importlib.util.find_spec("torch") is None:
+        pytest.skip("training is not installed")
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "kept without outputs"
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
