@@ -281,7 +281,7 @@ class Uplink:
             seen = connection.events()
             if seen & REFUSED:
                 return self._lost(
-                    f"gateway {self._config.gateway} does not accept this host's key{self._which()}"
+                    f"gateway {self._config.gateway} does not accept this host's key{self._which}"
                 )
             if seen & DOWN and not connection.up and self._keys is not None:
                 self._broken += 1
@@ -295,20 +295,19 @@ class Uplink:
                 connection.up = True
                 self._heard_at = now
                 self._greet_anew(connection)
-        # While nothing is connected there is nothing to lose: ZeroMQ keeps trying by itself.
         if not (self._is_busy or self._clock.is_asked):
             self._asked_at = now  # nothing has to be answered: silence tells nothing
+        # While nothing is connected there is nothing to lose: ZeroMQ keeps trying by itself.
         silent = now - max(self._heard_at, self._asked_at) > self._config.silence_seconds
         if silent and (self._bulk.up or self._control.up):
             return self._lost(f"gateway {self._config.gateway} has gone silent")
         return True
 
+    @property
     def _which(self) -> str:
         """Which key that is, for who looks it up."""
-        if self._keys is None:
-            return ""
-        key = self._keys.public.decode()
-        return f" {key}: `secondlook keys list` there says whether it is registered, revoked or ended"
+        cure = "`secondlook keys list` there says whether it is registered, revoked or ended"
+        return "" if self._keys is None else f" {self._keys.public.decode()}: {cure}"
 
     @property
     def _has_work(self) -> bool:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 
@@ -42,7 +44,7 @@ from secondlook.cloud.station.problems import suited
 from secondlook.cloud.station.result_routes import build_result_router
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
-from secondlook.cloud.storage.blobs import open_blobs
+from secondlook.cloud.storage.blobs import Blobs, open_blobs
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import (
     AccountConflict,
@@ -124,10 +126,9 @@ def create_app(
     before the path where a proxy does not pass on the Host they asked for. ``root_path``: the folder, as "/review",
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
     ``codec`` opens what decodes the base layers of up to ``max_pixels`` that nobody has made a picture of; it is called
-    when the first one is looked at. ``claim_seconds``: a frame whose
-    page is heard of no more is free for others after this. ``double_share`` of the frames are judged by a second
-    person, ``known_share`` of a reviewer's are known ones. ``doubt``: scores that the policy has reviewed.
-    ``learned_filter``: whether pages show pictures as the learned filter made them.
+    when the first one is looked at. ``claim_seconds``: a frame whose page is heard of no more is free for others after
+    this. ``double_share`` of the frames are judged by a second person, ``known_share`` of a reviewer's are known ones.
+    ``doubt``: scores that the policy has reviewed. ``learned_filter``: whether pages show what the learned filter made.
     ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
@@ -136,9 +137,7 @@ def create_app(
     catalogue = open_catalogue(catalogue_url)
     if exposed:
         _check_users(catalogue)
-
     beats = watchdog or Watchdog()
-
     app = _bare_app(title, root_path, catalogue, beats, api)
     app.state.authorizer = Authorizer(
         catalogue, session, exposed=exposed, now_ns=now_ns, instance=instance, root_path=root_path
@@ -149,36 +148,67 @@ def create_app(
     if trusted_proxies:
         # Added last, so it comes first: what follows sees the client's own address and scheme.
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
-    app.exception_handler(SecondlookError)(_on_error)
-    app.exception_handler(RequestValidationError)(_on_invalid)
-    app.exception_handler(HTTPException)(_on_refused)
+    parts = _Parts(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels), title, root_path, now_ns)
     sampling = Sampling(double_share, known_share, site_secret(catalogue, SAMPLING_SECRET))
-    app.include_router(
-        build_router(
-            catalogue,
-            blobs,
-            title=title,
-            root_path=root_path,
-            now_ns=now_ns,
-            sampling=sampling,
-            learned_filter=learned_filter,
-        )
-    )
-    pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
-    app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
-    layers = LayerPictures(catalogue, blobs, pictures)
-    app.include_router(build_api(catalogue, layers, silent_seconds=silent_seconds, now_ns=now_ns))
-    app.include_router(
-        build_result_router(catalogue, blobs, pictures, title=title, root_path=root_path, now_ns=now_ns)
-    )
-    app.include_router(build_figure_router(catalogue, doubt, now_ns=now_ns))
-    app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
+    _include_reviews(app, parts, sampling, learned_filter, doubt, claim_seconds)
+    _include_frames(app, parts, silent_seconds)
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))
     app.include_router(build_health_router(beats, stall_seconds))
     # Pages without what they show: whoever reads them learns what is in this repository.
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What most routes need."""
+
+    catalogue: Catalogue
+    blobs: Blobs
+    decoder: BaseDecoder
+    title: str
+    root_path: str
+    now_ns: Callable[[], int]
+
+    @cached_property
+    def pictures(self) -> FramePictures:
+        return FramePictures(self.catalogue, self.blobs, self.decoder)
+
+
+def _include_reviews(
+    app: FastAPI,
+    parts: _Parts,
+    sampling: Sampling,
+    learned_filter: bool,
+    doubt: tuple[float, float],
+    claim_seconds: float,
+) -> None:
+    """What reviewers look at, say, take for themselves and get out of it."""
+    catalogue, blobs, title, root_path = parts.catalogue, parts.blobs, parts.title, parts.root_path
+    reviews = build_router(
+        catalogue,
+        blobs,
+        title=title,
+        root_path=root_path,
+        now_ns=parts.now_ns,
+        sampling=sampling,
+        learned_filter=learned_filter,
+    )
+    results = build_result_router(
+        catalogue, blobs, parts.pictures, title=title, root_path=root_path, now_ns=parts.now_ns
+    )
+    figures = build_figure_router(catalogue, doubt, now_ns=parts.now_ns)
+    claims = build_claim_router(catalogue, claim_seconds, now_ns=parts.now_ns)
+    for router in (reviews, results, figures, claims):
+        app.include_router(router)
+
+
+def _include_frames(app: FastAPI, parts: _Parts, silent_seconds: float) -> None:
+    """All stored frames: for the pages, and for programs."""
+    layers = LayerPictures(parts.catalogue, parts.blobs, parts.pictures)
+    app.include_router(build_frame_router(parts.catalogue, parts.pictures, now_ns=parts.now_ns))
+    app.include_router(build_api(parts.catalogue, layers, silent_seconds=silent_seconds, now_ns=parts.now_ns))
 
 
 def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog, api: ApiLimits) -> FastAPI:
@@ -200,6 +230,9 @@ def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog,
     )
     app.state.api_limits = CallerLimits(api)
     app.state.stopping = asyncio.Event()  # whoever stops the server sets it: streams end then
+    app.exception_handler(SecondlookError)(_on_error)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(HTTPException)(_on_refused)
     return app
 
 

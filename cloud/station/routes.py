@@ -77,6 +77,7 @@ def build_router(
     classes = ClassBook(catalogue, now_ns=now_ns)
     _add_reads(router, catalogue, blobs, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
     _add_writes(router, catalogue, blobs, classes, sampling, now_ns=now_ns)
+    _add_preferences(router, catalogue)
     _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
     return router
 
@@ -188,18 +189,6 @@ def _add_writes(
             return JSONResponse(_conflict(catalogue, review_id, error).model_dump(mode="json"), 409)
         return queries.review_detail(catalogue, review_id, reviewer)
 
-    @router.get("/preferences")
-    def preferences(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> schema.Chosen:
-        """What one has chosen; without a log-in, what `reviewer` has."""
-        return schema.Chosen(**preferences_of(catalogue, caller.name or reviewer))
-
-    @router.post("/preferences")
-    def choose(body: schema.ChosenIn, caller: Caller) -> schema.Chosen:
-        """Choose for oneself."""
-        chosen = schema.Chosen(learned_filter=body.learned_filter)
-        set_preferences(catalogue, schema.reviewer_of(body, caller), chosen.model_dump())
-        return chosen
-
     @router.post("/undo")
     def undo_last(body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back the reviewer's last standing verdict, wherever it was. Call again to go further back."""
@@ -227,6 +216,20 @@ def _add_writes(
         reviewer = schema.reviewer_of(body, caller)
         set_known(catalogue, review_id, body.known, actor=reviewer, now_ns=now_ns())
         return queries.review_detail(catalogue, review_id, reviewer)
+
+
+def _add_preferences(router: APIRouter, catalogue: Catalogue) -> None:
+    @router.get("/preferences")
+    def preferences(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> schema.Chosen:
+        """What one has chosen; without a log-in, what `reviewer` has."""
+        return schema.Chosen(**preferences_of(catalogue, caller.name or reviewer))
+
+    @router.post("/preferences")
+    def choose(body: schema.ChosenIn, caller: Caller) -> schema.Chosen:
+        """Choose for oneself."""
+        chosen = schema.Chosen(learned_filter=body.learned_filter)
+        set_preferences(catalogue, schema.reviewer_of(body, caller), chosen.model_dump())
+        return chosen
 
 
 def _add_exports(
