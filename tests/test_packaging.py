@@ -135,6 +135,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_wheel_holds_what_runs_and_nothing_else(built: tuple[Path, str]) -> None:
     modules = {str(path.relative_to(ROOT)) for folder in SHIPPED for path in (ROOT / folder).rglob("*.py")}
     modules |= {path.name for path in (ROOT / "secondlook").glob("*.py")}
+    modules |= {f"operate/{path.name}" for path in (ROOT / "secondlook" / "operate").glob("*.py")}
     info = f"secondlook-{__version__}.dist-info"
     with zipfile.ZipFile(built[0]) as wheel:
         names = set(wheel.namelist())
