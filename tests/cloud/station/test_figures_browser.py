@@ -91,7 +91,9 @@ def test_figures_are_there_for_everybody(open_page: Callable[..., Page]) -> None
     page.expect(3)
     page.expect_stored(2, [("reject", None, None)])
     browser.run("document.getElementById('tab-figures').click()")
-    browser.wait_for("document.querySelectorAll('#figures-detector .band, #figures-day .charts').length === 2")
+    browser.wait_for(
+        "document.querySelectorAll('#figures-detector .band, #figures-day .charts').length === 2"
+    )
     assert "2\nframes today" in page.text("figures-day")
     detector = page.text("figures-detector")
     assert "4\nboxes judged" in detector and "50 %" in detector and "Half the work" in detector
