@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 from dataclasses import replace
@@ -55,6 +54,7 @@ _FLAGS: tuple[Flag, ...] = (
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
     ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
+    ("--metrics", "metrics.address", str, "HOST:PORT where /metrics answers, by HTTP, and they too"),
 )
 _SOURCE_FLAGS = ("--source", "--resize", "--transport", "--source-credentials", "--edge-id")
 _SWITCHES = (
@@ -120,16 +120,19 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.edge.agent import Agent
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
+    from secondlook.shared.inference import tell_providers
+    from secondlook.shared.logs import set_up_logs
     from secondlook.shared.watchdog import Watchdog
 
     config = _config(args)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s edge %(message)s")
+    set_up_logs(config.log, "edge")
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    with serve_health(config.health, watchdog):
+    with serve_health(config.health, watchdog, telling=config.metrics):
         codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+        tell_providers()
         Agent(config, codec).run(stop, watchdog)
         watchdog.stopping()
     return 0

@@ -24,6 +24,7 @@ from secondlook.cloud.catalogue.claims import (
     release_claim,
     renew_claim,
 )
+from secondlook.cloud.catalogue.deliveries import DeliveryRow
 from secondlook.cloud.catalogue.frames import (
     FrameTombstone,
     NewFrame,
@@ -100,6 +101,7 @@ __all__ = [
     "Claim",
     "Claimant",
     "ClaimedReview",
+    "DeliveryRow",
     "DetectedBox",
     "DoubleReview",
     "Frame",

@@ -156,6 +156,7 @@ class Tombstone(Base):
     __table_args__ = (
         UniqueConstraint("edge_id", "boot_id", "first_seq", "last_seq"),
         Index("tombstones_of_host", "edge_id", "received_ns"),
+        _NEVER_REUSED,
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)

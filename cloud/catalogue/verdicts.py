@@ -43,7 +43,9 @@ from secondlook.cloud.catalogue.schema import (
     VerdictKind,
 )
 from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.shared import metrics
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
+from secondlook.shared.logs import step
 from secondlook.shared.texts import class_key, class_name, has_control
 
 Box = tuple[float, float, float, float]
@@ -151,14 +153,19 @@ def record_verdict(
     try:
         with catalogue.writing() as session:
             review = get_review(session, review_id)
-            entry = _stored(session, review_id, verdict) or _add(session, review, verdict, sampling, now_ns)
+            repeated = _stored(session, review_id, verdict)
+            entry = repeated or _add(session, review, verdict, sampling, now_ns)
             other = _named(review, entry.conflicts_with)
+            frame = (review.frame.edge_id, review.frame.boot_id, review.frame.seq)
     except IntegrityError:
         # The same key came for another review at the same moment; now it is there to be found.
         found = find_repeated(catalogue, review_id, verdict)
         if found is None:
             raise
         return found
+    if repeated is None:
+        metrics.count("frames_reviewed_total", verdict.kind.value)
+        step("judged", *frame, review=review_id)
     return _answer(entry, other)
 
 

@@ -18,9 +18,10 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from secondlook.cloud.accounts import Principal, Role, any_users, find_session, find_token
-from secondlook.cloud.accounts.roles import LOCAL
+from secondlook.cloud.accounts.roles import LOCAL, SCOPES
 from secondlook.cloud.catalogue import Catalogue
 from secondlook.cloud.config import SessionTimes
+from secondlook.cloud.station.problems import suited
 from secondlook.cloud.station.security import READING, is_tls
 
 PUBLIC = None  # for whoever asks
@@ -90,6 +91,24 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/users/{name}/role": Role.ADMIN,
     "POST /api/users/{name}/password": Role.ADMIN,
     "POST /api/users/{name}/remove": Role.ADMIN,
+    "GET /api/v1/openapi.json": Role.VIEWER,
+    "GET /api/v1/cameras": Role.VIEWER,
+    "GET /api/v1/cameras/{edge_id}": Role.VIEWER,
+    "GET /api/v1/frames": Role.VIEWER,
+    "GET /api/v1/frames/{frame_id}": Role.VIEWER,
+    "GET /api/v1/frames/{frame_id}/pictures": Role.VIEWER,
+    "GET /api/v1/frames/{frame_id}/pictures/{name}": Role.VIEWER,
+    "GET /api/v1/detections": Role.VIEWER,
+    "GET /api/v1/objects": Role.VIEWER,
+    "GET /api/v1/reviews": Role.VIEWER,
+    "GET /api/v1/reviews/{review_id}": Role.VIEWER,
+    "GET /api/v1/verdicts": Role.VIEWER,
+    "GET /api/v1/verdicts/{verdict_id}": Role.VIEWER,
+    "GET /api/v1/tombstones": Role.VIEWER,
+    "GET /api/v1/events": Role.VIEWER,
+    "POST /api/v1/reviews/{review_id}/verdicts": Role.REVIEWER,
+    "POST /api/v1/verdicts/{verdict_id}/undo": Role.REVIEWER,
+    "POST /api/v1/frames/{frame_id}/review": Role.REVIEWER,
 }
 
 _DATA = ("/api/", "/openapi.json")  # all else are pages, which lead to the log-in
@@ -110,11 +129,17 @@ class GuardedRoute(APIRoute):
             authorizer: Authorizer = request.app.state.authorizer
             if right is not PUBLIC:
                 refusal = await run_in_threadpool(authorizer.admit, request, right)
+                if refusal is None:
+                    refusal = self.further_refusal(request)
                 if refusal is not None:
-                    return refusal
-            return await handle(request)
+                    return suited(request.scope["path"], refusal)
+            return suited(request.scope["path"], await handle(request))
 
         return guarded
+
+    def further_refusal(self, request: Request) -> Response | None:
+        """What else may be wrong with a request whose sender is known."""
+        return None
 
 
 class Authorizer:
@@ -156,12 +181,21 @@ class Authorizer:
         if not principal.role.includes(right):
             why = f"this needs the role {right.value}, and yours is {principal.role.value}"
             return JSONResponse({"detail": why}, HTTPStatus.FORBIDDEN)
+        scope = SCOPES[right]
+        if scope not in principal.scopes:
+            why = f"this needs a token with the scope {scope.value}"
+            return JSONResponse({"detail": why}, HTTPStatus.FORBIDDEN)
         if principal.via == "session" and request.method not in READING:
             sent = request.headers.get("x-csrf-token", "")
             if not hmac.compare_digest(sent.encode(), principal.csrf.encode()):
                 return JSONResponse({"detail": "the CSRF token is missing or wrong"}, HTTPStatus.FORBIDDEN)
         request.state.principal = principal
         return None
+
+    def still_admits(self, request: Request) -> bool:
+        """Whether the one whom a long answer is for is still who may have it."""
+        now, before = self._principal(request), _caller(request)
+        return now is not None and now.role.includes(before.role) and now.scopes >= before.scopes
 
     def needs_login(self) -> bool:
         """Whether there is a log-in: always once there was a user, so that removing the last one opens nothing."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from secondlook.cloud.accounts import any_users
@@ -23,16 +25,20 @@ from secondlook.cloud.catalogue import (
     open_catalogue,
     site_secret,
 )
-from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
+from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, NotifyConfig, SessionTimes
 from secondlook.cloud.decoding.base import BaseDecoder
 from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.api.limits import CallerLimits
+from secondlook.cloud.station.api.pictures import LayerPictures
+from secondlook.cloud.station.api.routes import build_api
 from secondlook.cloud.station.claim_routes import build_claim_router
 from secondlook.cloud.station.figure_routes import build_figure_router
 from secondlook.cloud.station.frame_pictures import FramePictures
 from secondlook.cloud.station.frame_routes import build_frame_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.pages import build_pages
+from secondlook.cloud.station.problems import suited
 from secondlook.cloud.station.result_routes import build_result_router
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
@@ -60,9 +66,11 @@ from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
 CLAIM_SECONDS = 120.0
+SILENT_SECONDS = NotifyConfig().silent_seconds
 MAX_PIXELS = 36_000_000
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
+_API = ApiLimits()
 
 # The first class that fits gives the status.
 _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
@@ -99,6 +107,8 @@ def create_app(
     trusted_proxies: Sequence[str] = (),
     session: SessionTimes = _SESSION,
     login: LoginLimits = _LOGIN,
+    api: ApiLimits = _API,
+    silent_seconds: float = SILENT_SECONDS,
     origins: Sequence[str] = (),
     root_path: str = "",
     instance: str = "",
@@ -129,7 +139,7 @@ def create_app(
 
     beats = watchdog or Watchdog()
 
-    app = _bare_app(title, root_path, catalogue, beats)
+    app = _bare_app(title, root_path, catalogue, beats, api)
     app.state.authorizer = Authorizer(
         catalogue, session, exposed=exposed, now_ns=now_ns, instance=instance, root_path=root_path
     )
@@ -141,6 +151,7 @@ def create_app(
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(HTTPException)(_on_refused)
     sampling = Sampling(double_share, known_share, site_secret(catalogue, SAMPLING_SECRET))
     app.include_router(
         build_router(
@@ -155,6 +166,8 @@ def create_app(
     )
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
+    layers = LayerPictures(catalogue, blobs, pictures)
+    app.include_router(build_api(catalogue, layers, silent_seconds=silent_seconds, now_ns=now_ns))
     app.include_router(
         build_result_router(catalogue, blobs, pictures, title=title, root_path=root_path, now_ns=now_ns)
     )
@@ -168,14 +181,14 @@ def create_app(
     return app
 
 
-def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog) -> FastAPI:
+def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog, api: ApiLimits) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with heartbeat(catalogue, beats):
             yield
         catalogue.close()
 
-    return FastAPI(
+    app = FastAPI(
         title=f"{title}: review station",
         version=__version__,
         # FastAPI's own pages load scripts from a content network; /docs is ours instead.
@@ -185,6 +198,9 @@ def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog)
         servers=[{"url": root_path}] if root_path else None,
         lifespan=lifespan,
     )
+    app.state.api_limits = CallerLimits(api)
+    app.state.stopping = asyncio.Event()  # whoever stops the server sets it: streams end then
+    return app
 
 
 def _check_users(catalogue: Catalogue) -> None:
@@ -196,13 +212,18 @@ def _check_users(catalogue: Catalogue) -> None:
         )
 
 
-def _on_error(_request: Request, error: SecondlookError) -> JSONResponse:
+def _on_error(request: Request, error: SecondlookError) -> Response:
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
     headers = {"retry-after": str(error.wait_seconds)} if isinstance(error, TooManyAttempts) else None
-    return JSONResponse({"detail": str(error)}, status, headers)
+    return suited(request.scope["path"], JSONResponse({"detail": str(error)}, status, headers))
 
 
-def _on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+def _on_refused(request: Request, error: HTTPException) -> Response:
+    refusal = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    return suited(request.scope["path"], refusal)
+
+
+def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     """Say what is wrong without sending the input back: it may not even be valid JSON."""
     detail = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors()]
-    return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return suited(request.scope["path"], JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY))

@@ -105,7 +105,12 @@ BEGIN
             ('secondlook_station', 'audit_head', 'SELECT, UPDATE'),
             ('secondlook_station', 'users', 'SELECT, INSERT, UPDATE'),
             ('secondlook_station', 'user_sessions', 'SELECT, INSERT, UPDATE, DELETE'),
-            ('secondlook_station', 'api_tokens', 'SELECT, INSERT, UPDATE')
+            ('secondlook_station', 'api_tokens', 'SELECT, INSERT, UPDATE'),
+            -- Who tells other systems (secondlook notify), in the station's role: it reads what the station shows.
+            ('secondlook_station', 'deliveries', 'SELECT, INSERT, UPDATE, DELETE'),
+            ('secondlook_station', 'notified', 'SELECT, INSERT, UPDATE'),
+            ('secondlook_station', 'notified_cameras', 'SELECT, INSERT, UPDATE'),
+            ('secondlook_station', 'senders', 'SELECT, INSERT, UPDATE, DELETE')
         ) AS rights (role, name, allowed)
     LOOP
         IF to_regclass('catalogue.' || line.name) IS NOT NULL THEN

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008_double_review"
-down_revision = "0007_station"
+revision = "0009_double_review"
+down_revision = "0008_api"
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
