@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -28,11 +28,14 @@ import cv2
 from secondlook.edge.camera import Camera, Frame
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.encode import choose_encoder
+from secondlook.edge.feed import FeedCamera
+from secondlook.edge.hostlink import HostLink
 from secondlook.edge.originals import EnhancementCoder
-from secondlook.edge.pacing import OVERHEAD_BYTES
-from secondlook.edge.place import PlaceKeeper, Taken
+from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer, Pacing
+from secondlook.edge.place import Taken, place_keeper
 from secondlook.edge.rate import RateControl
 from secondlook.edge.regions import Regions
+from secondlook.edge.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.still import StillGate
@@ -54,22 +57,40 @@ log = logging.getLogger(__name__)
 _STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.5  # between two looks of the rate control at the link
 _WAIT_SECONDS = 0.1
+_MANY_WAIT_SECONDS = 0.5  # where eight of us wake a host up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
 _SIGNAL_SECONDS = 0.5  # a signal to a whole group reaches us within this, after it ended our capture
 _LAST_COMMITS = 3  # attempts, when stopped while another process holds the spool
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What an agent has beside its settings: a program's frames in the place of a camera, its share of a host's link,
+    and whether it is one of several in this process, which outlives the failures of one."""
+
+    feed: FeedCamera | None = None
+    link: HostLink | None = None
+    is_one_of_many: bool = False
+    leaves_undelivered: bool = False  # it ends when the source does
+
+
+ALONE = Surroundings()
+
+
 class Agent:
     """One start of the agent: a boot id of its own, frames numbered from 0."""
 
-    def __init__(self, config: EdgeConfig, codec: LayeredCodec) -> None:
+    def __init__(self, config: EdgeConfig, codec: LayeredCodec, around: Surroundings = ALONE) -> None:
         """Opens nothing yet; `run` does."""
+        self._around = around
+        self._link = around.link
         self.boot_id = secrets.token_hex(16)
         self._config = config
         self._regions = Regions(config.regions)
         coding = config.codec
-        if config.rate.uplink_kbps is not None and coding.background_quality is None:
+        is_bounded = config.rate.uplink_kbps is not None or config.uplink.is_bounded
+        if is_bounded and coding.background_quality is None:
             # Or each quality that the rate control chooses would have a background of its own.
             coding = replace(coding, background_quality=coding.base_quality)
         self._encoder = choose_encoder(codec, coding, config.source, self.boot_id, self._regions)
@@ -77,13 +98,14 @@ class Agent:
         self._finish = EnhancementCoder(codec, config.codec.base_quality, config.codec.quality)
         self._gate = StillGate(config.idle)
         self._rate: RateControl | None = None
-        if config.rate.uplink_kbps is not None:
+        if is_bounded:
             self._rate = RateControl(config.rate, config.codec.base_quality, time.monotonic())
+        if config.rate.uplink_kbps is not None:
             log.info("the uplink is kept to %g kbit/s", config.rate.uplink_kbps)
         self._batch: list[Spoolable] = []  # encoded, not yet on disk
         self._places: list[Taken] = []  # of the batch, in a source that can be read on
         self._too_large = 0  # frames of the batch that no spool takes
-        self._place = PlaceKeeper(config.data_dir, config.source, self.boot_id)
+        self._place = place_keeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
         self._status_at = self._rate_at = 0.0
@@ -99,6 +121,19 @@ class Agent:
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
         self._telling = Telling(config.watch, config.edge_id, config.data_dir, config.spool.max_bytes)
+        self._uplink: Uplink | None = None
+        self._pacing: Pacing | None = None
+
+    @property
+    def captured(self) -> int:
+        """Frames that came so far."""
+        return self._captured
+
+    @property
+    def acknowledged(self) -> int:
+        """Frames of this start that the gateway holds."""
+        uplink = self._uplink
+        return 0 if uplink is None else uplink.acknowledged - uplink.acknowledged_earlier
 
     def run(self, stop: Event, watchdog: Watchdog | None = None) -> None:
         """Work until `stop` is set, or until all is delivered if the settings say so; tell `watchdog` of progress.
@@ -117,10 +152,13 @@ class Agent:
             spool = self._open_spool(stop)
             if spool is None:
                 return
-            with self._open_parts(spool) as (uplink, camera):
+            with self._open_parts(spool, stop) as (uplink, camera):
+                self._uplink = uplink
                 self._watchdog.ready()
                 self._capture(spool, uplink, camera, stop)
                 camera.close()
+                if self._around.leaves_undelivered:
+                    return
                 self._wait_for_delivery(spool, uplink, camera, stop)
 
     def _open_spool(self, stop: Event) -> Spool | None:
@@ -146,13 +184,17 @@ class Agent:
         self._watchdog.waits(None)
 
     @contextmanager
-    def _open_parts(self, spool: Spool) -> Iterator[tuple[Uplink, Camera]]:
+    def _open_parts(self, spool: Spool, stop: Event) -> Iterator[tuple[Uplink, Shutter]]:
         config = self._config
         rng = random.Random(self.boot_id)
+        if self._link is None and config.uplink.is_bounded:
+            self._link = HostLink(config.uplink, config.data_dir)
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
-            uplink = Uplink(config.link, identity, spool, rng, self._finish, rate=config.rate)
-            camera = Camera(config.source, rng, self._place.resume(spool.next_seq))
+            self._pacing = self._pacer()
+            uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
+            self._place.resume(spool.next_seq)
+            camera = Shutter(config, lambda place: self._open_source(place, rng), stop.wait)
             uplink.start()
             try:
                 log.info("boot %s of %s", self.boot_id, config.edge_id)
@@ -165,15 +207,34 @@ class Agent:
                 self._write_status(spool, uplink, camera)
                 self._sum_up(uplink)
         finally:
+            if self._pacing is not None:
+                self._pacing.leave()
+            if self._link is not None:
+                self._link.keep(now_or_never=True)
             spool.close()
 
-    def _capture(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
+    def _pacer(self) -> Pacing | None:
+        """What bounds the uplink: the rate of this camera, and its share of the host's link."""
+        rate, now = self._config.rate, time.monotonic()
+        own = None if rate.uplink_kbps is None else Pacer(rate.uplink_bytes, now)
+        return (
+            own if self._link is None else self._link.camera(self._config.edge_id, self._config.weight, own)
+        )
+
+    def _open_source(self, place: str | None, rng: random.Random) -> Frames:
+        if self._around.feed is not None:
+            return self._around.feed
+        many = self._around.is_one_of_many
+        after = self._place.after(place)
+        return Camera(self._config.source, rng, after, is_patient=many, from_server=many)
+
+    def _capture(self, spool: Spool, uplink: Uplink, camera: Shutter, stop: Event) -> None:
         """Capture until told to stop, enough frames are taken, or the source ends."""
         limit = self._config.source.frames
         try:
             while not (stop.is_set() or camera.state == "ended" or self._captured == limit):
                 # What cannot be spooled is not captured either: it would have a number, and no place.
-                frame = camera.read(_WAIT_SECONDS) if self._outage.why is None else None
+                frame = camera.read(self._patience()) if self._outage.why is None else None
                 if frame is not None:
                     self._take(frame)
                 unsaved = bool(self._batch) or self._outage.why is not None
@@ -190,6 +251,11 @@ class Agent:
                 self._commit(spool, uplink)
                 self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
+
+    def _patience(self) -> float:
+        """Seconds to wait for a frame: short where a batch waits for the disk, and where nobody else stops us."""
+        is_idle = self._around.is_one_of_many and not self._batch
+        return _MANY_WAIT_SECONDS if is_idle else _WAIT_SECONDS
 
     def _commit_at_last(self, spool: Spool, uplink: Uplink, stop: Event) -> None:
         """Wait for a spool that another process holds; when told to stop, not for ever. Raises StoreBusy."""
@@ -246,13 +312,15 @@ class Agent:
             return "thinned"
         return None
 
-    def _keep_to_rate(self, spool: Spool, uplink: Uplink, camera: Camera, now: float) -> None:
+    def _keep_to_rate(self, spool: Spool, uplink: Uplink, camera: Shutter, now: float) -> None:
         """Tell the rate control how the link does, now and then, and do what it says."""
         if self._rate is None or now < self._rate_at:
             return
         self._rate_at = now + _RATE_SECONDS
         for line in self._rate.news():
             log.warning("%s", line)
+        if self._link is not None and self._link.is_exhausted:
+            return  # nothing goes before the next day or month: frames are coded as they were last, and wait
         if uplink.state != "up" or camera.state == "ended":
             return  # the gateway is away: frames are coded as before; or nothing newer comes that could go first
         frames, base_bytes = spool.waiting
@@ -344,7 +412,7 @@ class Agent:
         self._unspooled = lost if self._unspooled is None else self._unspooled.followed_by(lost)
         self._tombstoned += sum(isinstance(item, SpooledFrame) for item in batch)
 
-    def _wait_for_delivery(self, spool: Spool, uplink: Uplink, camera: Camera, stop: Event) -> None:
+    def _wait_for_delivery(self, spool: Spool, uplink: Uplink, camera: Shutter, stop: Event) -> None:
         """Keep delivering and answering: for ever, or until all is safe and the lingering is over."""
         safe_at: float | None = None
         while not stop.is_set():
@@ -358,7 +426,7 @@ class Agent:
                 self._place.forget()
                 return
             self._tick(spool, uplink, camera)
-            stop.wait(_WAIT_SECONDS)
+            stop.wait(_WAIT_SECONDS if self._config.exit_when_acknowledged else _MANY_WAIT_SECONDS)
 
     def _all_is_safe(self, spool: Spool) -> bool:
         try:
@@ -369,13 +437,18 @@ class Agent:
         self._spool_is_back()
         return not waiting
 
-    def _tick(self, spool: Spool, uplink: Uplink, camera: Camera) -> None:
+    def _tick(self, spool: Spool, uplink: Uplink, camera: Shutter) -> None:
         """Notice a dead uplink, and write the status when its time has come."""
         if uplink.failure is not None:
             raise uplink.failure
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
         self._tell_progress(uplink)
+        uplink.rest(camera.rest.link)
+        if camera.is_delivering:
+            camera.is_delivered = not self._batch and self._all_is_safe(spool)
+        if self._link is not None:
+            self._link.keep()
         self._keep_to_rate(spool, uplink, camera, time.monotonic())
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
@@ -415,7 +488,7 @@ class Agent:
             pending,
         )
 
-    def _write_status(self, spool: Spool, uplink: Uplink, camera: Camera) -> None:
+    def _write_status(self, spool: Spool, uplink: Uplink, camera: Shutter) -> None:
         encoder, counts = self._encoder, self._counts
         status: dict[str, Any] = {
             "time": _iso(time.time_ns()),
@@ -436,6 +509,9 @@ class Agent:
             "encode_ms": {"p50": encoder.milliseconds(0.5), "p95": encoder.milliseconds(0.95)},
             "encode_fps": encoder.frames_per_second(),
             "source": camera.state,
+            "source_error": None if camera.trouble is None else type(camera.trouble).__name__,
+            "source_trouble": None if camera.trouble is None else str(camera.trouble),
+            "uplink": None if self._link is None else self._link.status(),
             "link": uplink.state,
             "link_kbps": None if self._rate is None else round(uplink.link_rate * 8 / 1000, 1),
             "base_quality": encoder.base_quality,

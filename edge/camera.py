@@ -18,8 +18,7 @@ import signal
 import time
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnProcess
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,17 +51,33 @@ class Frame:
 class Camera:
     """Reads one source. Not for use by several threads."""
 
-    def __init__(self, config: SourceConfig, rng: random.Random, after: str | None = None) -> None:
-        """`after`: the place of the last frame that an earlier run took."""
+    can_reopen = True
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        rng: random.Random,
+        after: str | None = None,
+        *,
+        is_patient: bool = False,
+        from_server: bool = False,
+    ) -> None:
+        """`after`: the place of the last frame that an earlier run took.
+
+        `is_patient`: a live source that fails at the very first try is tried again, too. `from_server`: the capture is
+        a fork of a small process that has loaded what it needs, where many share the memory of that.
+        """
         self._config = config
         self._after = after
         self._live = is_live(config.address)
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
-        self._process: SpawnProcess | None = None
+        self._process: Any = None  # of either way to start one
         self._pipe: multiprocessing.connection.Connection | None = None
         self._deadline = 0.0  # the capture is killed if it has said nothing by then
         self._retry_at = 0.0
-        self._worked = False
+        self._worked = is_patient
+        self._method = "forkserver" if from_server else "spawn"
+        self.trouble: SourceError | None = None  # why the source does not work at the moment
         self.state: SourceState = "running"
 
     def read(self, timeout_seconds: float) -> Frame | None:
@@ -100,7 +115,9 @@ class Camera:
 
     def _start(self) -> multiprocessing.connection.Connection:
         # Not fork: the agent has threads and sockets that a copy of it must not share.
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(self._method)
+        if self._method == "forkserver":
+            context.set_forkserver_preload(["secondlook.edge.capture"])
         self._pipe, far_end = context.Pipe(duplex=False)
         arguments = (far_end, self._config, self._after)
         self._process = context.Process(target=capture.run, args=arguments, daemon=True)
@@ -124,6 +141,7 @@ class Camera:
     def _alive(self) -> None:
         self._deadline = time.monotonic() + self._config.stall_seconds
         self._worked = True
+        self.trouble = None
         self._backoff.reset()
         if self.state == "reconnecting":
             log.info("source %s is back", self._name)
@@ -144,6 +162,7 @@ class Camera:
 
     def _failed(self, error: SourceError) -> None:
         self._kill()
+        self.trouble = error
         if not (self._live and self._worked):
             self.state = "ended"
             raise error

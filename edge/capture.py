@@ -117,6 +117,7 @@ def run(pipe: multiprocessing.connection.Connection, config: SourceConfig, after
     threading.Thread(target=_end_with_parent, daemon=True).start()
     channel = _Channel(pipe, config.stall_seconds)
     options = _ffmpeg_options(os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS", ""))
+    options |= dict(option.split("=", 1) for option in config.ffmpeg_options)
     try:
         ending = _capture(channel, config, after, options)
         channel.send(ending)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from secondlook.edge.hours import Hours
 from secondlook.edge.polygons import Polygon
 from secondlook.shared.address import is_loopback
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
@@ -59,6 +62,15 @@ class SourceConfig(Settings):
     retry_min_seconds: Seconds = 1.0  # first pause before a live source is opened again
     retry_max_seconds: Seconds = 60.0  # longest such pause
     transport: Literal["auto", "tcp", "udp"] = "auto"  # of RTSP; auto tries TCP, then UDP
+    # options of FFmpeg for streams, such as "timeout=5000000"; they win over ours
+    ffmpeg_options: tuple[str, ...] = ()
+    # degrees by which pictures are turned to the right, beside what their file says itself
+    rotate: Literal[0, 90, 180, 270] = 0
+    watch: bool = (
+        False  # a folder is watched: pictures that come into it are taken, each once, without an end
+    )
+    # a file of a watched folder is whole once it has not changed for so long
+    settle_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 3.0
     credentials_file: Path | None = None  # holds USER:PASSWORD of the source; for its owner's eyes only
     from_start: bool = False  # read a file or folder from its start, also after an interrupted run
     record_dir: Path | None = None  # folder that gets every captured frame as PNG, to measure quality with
@@ -75,6 +87,9 @@ class SourceConfig(Settings):
                 )
         if self.retry_max_seconds < self.retry_min_seconds:
             raise ConfigError("retry_max_seconds is below retry_min_seconds")
+        for option in self.ffmpeg_options:
+            if not re.fullmatch(r"\w+=.*", option, re.ASCII):
+                raise ConfigError(f"ffmpeg_options holds {option!r}, which is not NAME=VALUE")
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,66 @@ class RateConfig(Settings):
 
 
 @dataclass(frozen=True)
+class UplinkConfig(Settings):
+    """The link of the whole host, which its cameras share by their weights; and what a metered one may cost."""
+
+    # kilobits a second of all cameras together, headers included; without it, only rate.uplink_kbps bounds each
+    kbps: Annotated[float, within(1, 10_000_000, "kbit/s")] | None = None
+    # bytes that may be sent from midnight to midnight, UTC; near it less is sent, beyond it frames wait in the spool
+    bytes_per_day: Annotated[int, within(1 << 16, MAX_BYTES, "bytes")] | None = None
+    bytes_per_month: Annotated[int, within(1 << 20, MAX_BYTES, "bytes")] | None = (
+        None  # the same, for a month
+    )
+    month_begins: Annotated[int, within(1, 28, "")] = 1  # day of the month on which that begins
+
+    @property
+    def is_bounded(self) -> bool:
+        return (self.kbps, self.bytes_per_day, self.bytes_per_month) != (None, None, None)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Settings):
+    """Hours in which the camera runs; always where none are named. Frames that wait are delivered at all hours."""
+
+    hours: tuple[str, ...] = ()  # such as "mon-fri 06:00-22:00" or "22:00-04:00"
+    time_zone: str = ""  # of these hours, such as "Europe/Vienna"; this host's own where empty
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for text in self.hours:
+            try:
+                Hours.parse(text)
+            except ConfigError as error:
+                raise ConfigError(f"hours {error}") from error
+        self.zone()
+
+    def zone(self) -> tzinfo | None:
+        """The time zone; None for this host's own. Raises ConfigError."""
+        if not self.time_zone:
+            return None
+        try:
+            return ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigError(f"time_zone {self.time_zone!r} is not known on this host") from error
+
+
+@dataclass(frozen=True)
+class DutyConfig(Settings):
+    """A duty cycle for hosts with little power: wake, capture, deliver, sleep with source and link closed."""
+
+    every_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = (
+        0.0  # from waking to waking; 0: always awake
+    )
+    capture_seconds: Seconds = 10.0  # in which frames are taken, from the first one of a cycle on
+    deliver_seconds: Seconds = 60.0  # behind these in which, at most, what waits is delivered
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.every_seconds <= self.capture_seconds:
+            raise ConfigError("every_seconds is not above capture_seconds")
+
+
+@dataclass(frozen=True)
 class CodecConfig(Settings):
     """How frames are encoded."""
 
@@ -219,8 +294,10 @@ class LinkConfig(Settings):
     secret_key_file: Path | None = None  # this host's own key pair, registered at the gateway
     resend_seconds: Seconds = 20.0  # an unacknowledged frame is sent again after this
     hello_seconds: Seconds = 5.0  # an unanswered hello is said again after this
-    ping_seconds: Seconds = 5.0  # silence on the control connection before a ping
-    silence_seconds: Seconds = 20.0  # silence of the gateway before the link counts as down
+    # silence of the gateway before a ping, while frames are on their way
+    ping_seconds: Seconds = 5.0
+    idle_ping_seconds: Seconds = 30.0  # the same, while nothing is
+    silence_seconds: Seconds = 20.0  # without an answer before the link counts as down
     retry_min_seconds: Seconds = 0.5  # first pause before connecting again
     retry_max_seconds: Seconds = 30.0  # longest such pause
     # enhancement requests waiting at most; the gateway hears "busy" beyond
@@ -253,6 +330,8 @@ class EdgeConfig(Settings):
     edge_id: str  # names this host for ever: 1 to 64 of a-z, 0-9 and hyphen
     source: SourceConfig
     camera: str = "camera"  # name of the camera, for people
+    # share of uplink.kbps, beside those of the other cameras of this host
+    weight: Annotated[float, within(0.01, 1000, "")] = 1.0
     data_dir: Path = Path("edge-data")  # spool and status.json are kept here
     exit_when_acknowledged: bool = False  # end once the source ended and all its frames are safe
     # and after answering enhancement requests for this long
@@ -261,6 +340,9 @@ class EdgeConfig(Settings):
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     idle: IdleConfig = field(default_factory=IdleConfig)
     rate: RateConfig = field(default_factory=RateConfig)
+    uplink: UplinkConfig = field(default_factory=UplinkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    duty: DutyConfig = field(default_factory=DutyConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     health: HealthConfig = field(default_factory=HealthConfig)

@@ -11,7 +11,7 @@ from secondlook.edge.config import LinkConfig
 from secondlook.edge.keys import Keys
 from secondlook.shared.address import is_ipv6
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.keepalive import set_keepalive
+from secondlook.shared.keepalive import IDLE_SECONDS, set_keepalive
 from secondlook.shared.packet import MAX_MESSAGE_BYTES, Packet
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -27,7 +27,7 @@ class Connection:
 
     def __init__(self, context: _Context, config: LinkConfig, keys: Keys | None) -> None:
         self.socket = context.socket(zmq.DEALER)
-        set_keepalive(self.socket)
+        set_keepalive(self.socket, idle_seconds=IDLE_SECONDS)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, MAX_QUEUED), (zmq.RCVHWM, MAX_QUEUED)),
             (zmq.RECONNECT_IVL, int(config.retry_min_seconds * 1000)),

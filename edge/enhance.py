@@ -89,6 +89,11 @@ class Responder:
         """Whether a layer, or a part of one, has still to go out."""
         return bool(self._answers)
 
+    @property
+    def has_requests(self) -> bool:
+        """Whether a request is open, whose deadline may pass."""
+        return bool(self._waiting or self._answers)
+
     def next_load(self) -> EnhancementRequest | None:
         """The request whose layer to load now, if there is room for another answer."""
         if not self._waiting or len(self._answers) >= _MAX_ANSWERS:

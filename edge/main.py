@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import signal
-from dataclasses import replace
+import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from secondlook.shared.errors import ConfigError
 from secondlook.shared.flags import Flag, add_flags
 from secondlook.shared.quality import parse_quality
 
 if TYPE_CHECKING:
     from secondlook.edge.config import EdgeConfig
+    from secondlook.edge.site import Given, Site
 
 _FLAGS: tuple[Flag, ...] = (
     (
@@ -56,6 +61,7 @@ _FLAGS: tuple[Flag, ...] = (
     ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
     ("--metrics", "metrics.address", str, "HOST:PORT where /metrics answers, by HTTP, and they too"),
 )
+_DATA_FLAGS = ("--source", "--edge-id", "--data-dir")
 _SOURCE_FLAGS = ("--source", "--resize", "--transport", "--source-credentials", "--edge-id")
 _SWITCHES = (
     (
@@ -70,17 +76,87 @@ _SWITCHES = (
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command."""
-    text = "Capture, encode and deliver the frames of one camera, and answer requests for their enhancements."
+    text = (
+        "Capture, encode and deliver the frames of one camera, or of each [[camera]] table of the configuration, and "
+        "answer requests for their enhancements."
+    )
     parser = subparsers.add_parser("edge", help="run the agent of a camera host", description=text)
     add_flags(parser, _FLAGS, "secondlook.edge.config:EdgeConfig")
     for flag, setting, meaning in _SWITCHES:
         parser.add_argument(flag, dest=setting, action="store_true", default=None, help=meaning)
     parser.set_defaults(run=run)
-    _register_snapshot(parser)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action")
+    _register_snapshot(actions)
+    _register_looks(actions)
 
 
-def _register_snapshot(edge: argparse.ArgumentParser) -> None:
-    actions = edge.add_subparsers(title="actions", metavar="ACTION", dest="action")
+def _register_looks(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = _add_action(
+        actions,
+        "status",
+        run_status,
+        "print what each camera of this host does",
+        "Print a row for each camera of this host: its state, source and link, what waits, and what is wrong with it.",
+    )
+    status.add_argument("--json", action="store_true", help="print all that is known, as JSON")
+    pause = _add_action(
+        actions,
+        "pause",
+        run_pause,
+        "let a camera capture nothing for a while",
+        "Let a camera of this host capture nothing; what waits is delivered. A running agent heeds it within a second.",
+    )
+    pause.add_argument(
+        "--for", dest="pause_for", type=parse_duration, metavar="TIME", help="so long: 90s, 30m, 8h, 2d"
+    )
+    resume = _add_action(
+        actions,
+        "resume",
+        run_resume,
+        "let a camera capture again",
+        "Let a camera of this host capture again, after a pause.",
+    )
+    for parser in (pause, resume):
+        parser.add_argument(
+            "which", nargs="*", metavar="EDGE_ID", help="cameras of the configuration (default: all)"
+        )
+
+
+def _add_action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help_text: str,
+    text: str,
+) -> argparse.ArgumentParser:
+    """An action that takes the settings which say where a camera keeps its data."""
+    parser = actions.add_parser(name, help=help_text, description=text)
+    flags = [flag for flag in _FLAGS if flag[0] in _DATA_FLAGS]
+    add_flags(parser, flags, "secondlook.edge.config:EdgeConfig")
+    _keep_what_stands_ahead(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _keep_what_stands_ahead(parser: argparse.ArgumentParser) -> None:
+    """Flags ahead of the action hold where it has none of its own."""
+    for action in parser._actions:
+        if action.dest != "help":
+            action.default = argparse.SUPPRESS
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a length of time such as ``90s``, ``30m``, ``8h`` or ``2d``; the type of a flag."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time such as 90s, 30m, 8h or 2d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _register_snapshot(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = (
         "Write one picture of the source with the polygons of the settings drawn on it: privacy masks (filled) in red, "
         "ignored regions in orange, regions of interest in green."
@@ -91,9 +167,7 @@ def _register_snapshot(edge: argparse.ArgumentParser) -> None:
     add_flags(
         parser, [flag for flag in _FLAGS if flag[0] in _SOURCE_FLAGS], "secondlook.edge.config:EdgeConfig"
     )
-    for action in parser._actions:
-        if action.dest != "help":
-            action.default = argparse.SUPPRESS  # what stands ahead of the action holds
+    _keep_what_stands_ahead(parser)
     parser.add_argument("out", type=Path, metavar="FILE", help="the picture: .png, .jpg or .webp")
     parser.add_argument("--see-through", action="store_true", help="draw privacy masks as outlines only")
     parser.set_defaults(run=run_snapshot)
@@ -105,7 +179,7 @@ def run_snapshot(args: argparse.Namespace) -> int:
     from secondlook.edge.snapshot import check_ending, first_frame, write
 
     check_ending(args.out)
-    config = _config(args)
+    config = _only_camera(_site(args), args)
     regions = Regions(config.regions)
     frame = first_frame(config.source)
     write(args.out, frame, regions, see_through=args.see_through)
@@ -114,46 +188,109 @@ def run_snapshot(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_status(args: argparse.Namespace) -> int:
+    """Print the cameras of this host. Returns 0, or 1 where one of them does not run as it should."""
+    from secondlook.edge.status import camera_statuses, table
+
+    now = time.time()
+    statuses = camera_statuses(_site(args, credentials=False), now)
+    if args.json:
+        print(json.dumps(statuses, indent=1))
+    else:
+        print(table(statuses, now))
+    return 0 if all(status["state"] in ("running", "paused", "done") for status in statuses) else 1
+
+
+def run_pause(args: argparse.Namespace) -> int:
+    """Pause cameras. Returns 0."""
+    from secondlook.edge.pause import pause
+
+    for config in _chosen(_site(args, credentials=False), args.which):
+        pause(config.data_dir, time.time(), args.pause_for)
+        print(f"{config.edge_id} is paused" + (f" for {args.pause_for:.0f} s" if args.pause_for else ""))
+    return 0
+
+
+def run_resume(args: argparse.Namespace) -> int:
+    """End pauses. Returns 0."""
+    from secondlook.edge.pause import resume
+
+    for config in _chosen(_site(args, credentials=False), args.which):
+        was_paused = resume(config.data_dir)
+        print(f"{config.edge_id} goes on" if was_paused else f"{config.edge_id} was not paused")
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the agent. Returns 0 when it ended as asked."""
     # Imported here so that `--help` does not wait for ONNX Runtime, OpenCV and ZeroMQ.
     from secondlook.edge.agent import Agent
+    from secondlook.edge.fleet import Codecs, Fleet
+    from secondlook.edge.memory import share_heaps
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
     from secondlook.shared.inference import tell_providers
     from secondlook.shared.logs import set_up_logs
     from secondlook.shared.watchdog import Watchdog
 
-    config = _config(args)
-    set_up_logs(config.log, "edge")
+    site = _site(args)
+    set_up_logs(site.host.log, "edge", threads=site.has_tables)  # which bear the edge id of a camera
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    with serve_health(config.health, watchdog, telling=config.metrics):
-        codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
-        tell_providers()
-        Agent(config, codec).run(stop, watchdog)
+    with serve_health(site.host.health, watchdog, telling=site.host.metrics):
+        if site.has_tables:
+            share_heaps()
+            reload = Event()
+            signal.signal(signal.SIGHUP, lambda *_: reload.set())
+            codecs = Codecs(lambda codec: load_codec(codec.model, threads=codec.threads, device=codec.device))
+            Fleet(site, codecs, lambda: _site(args)).run(stop, reload, watchdog)
+        else:
+            config = site.host
+            codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+            tell_providers()
+            Agent(config, codec).run(stop, watchdog)
         watchdog.stopping()
     return 0
 
 
-def _config(args: argparse.Namespace) -> EdgeConfig:
-    """The settings of a command line, with the credentials of the source."""
-    from secondlook.edge.config import EdgeConfig
-    from secondlook.edge.credentials import CURE, with_credentials
-    from secondlook.shared.config import EDGE_VARIABLES, load
+def _chosen(site: Site, names: list[str]) -> list[EdgeConfig]:
+    """The cameras of these edge ids, or all. Raises ConfigError."""
+    known = {config.edge_id: config for config in site.cameras}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no camera {name} (there are: {', '.join(known)})")
+    return [known[name] for name in names or known]
+
+
+def _only_camera(site: Site, args: argparse.Namespace) -> EdgeConfig:
+    """The camera that is meant, where the configuration has several: that of `--edge-id`. Raises ConfigError."""
+    edge_id = getattr(args, "edge_id", None)
+    if not site.has_tables:
+        return site.host
+    if edge_id is None:
+        raise ConfigError(
+            f"which camera? --edge-id is one of {', '.join(config.edge_id for config in site.cameras)}"
+        )
+    return _chosen(site, [edge_id])[0]
+
+
+def _site(args: argparse.Namespace, *, credentials: bool = True) -> Site:
+    """The settings of a command line, with the credentials of the sources. Raises ConfigError, SecretExposed."""
+    from secondlook.edge.credentials import CURE
+    from secondlook.edge.site import read_site
     from secondlook.shared.redact import refuse_on_command_line
 
     refuse_on_command_line("--source", getattr(args, "source.address"), CURE)
+    # Of a single camera; in an action it says which.
+    names = ("edge_id",) if args.action == "snapshot" else ()
+    return read_site(args.config, _given(args), names=names, credentials=credentials)
+
+
+def _given(args: argparse.Namespace) -> Given:
+    from secondlook.edge.site import Given
+
     names = {setting: flag for flag, setting, *_ in _FLAGS}
     names |= {setting: flag for flag, setting, _ in _SWITCHES}
-    config = load(
-        args.config,
-        EdgeConfig,
-        {setting: getattr(args, setting) for setting in names},
-        os.environ,
-        variables=EDGE_VARIABLES,
-        flag_names=names,
-    )
-    return replace(config, source=with_credentials(config.source, args.config, os.environ))
+    return Given({setting: getattr(args, setting, None) for setting in names}, names, os.environ)

@@ -9,10 +9,13 @@ limits, its rate is what was acknowledged; while it is not, more and more of it 
 from __future__ import annotations
 
 from collections import deque
+from typing import Protocol
 
 # What a base packet takes beside its payload: its header (70 bytes), ZeroMQ's and CURVE's (66), TCP and IP (52, shared
 # where packets leave together), rounded down.
 OVERHEAD_BYTES = 160
+PING_BYTES = 200  # with its headers, and what TCP says to the answer
+HELLO_BYTES = 400
 
 _BURST_SECONDS = 0.3  # of the rate that may go out at once
 _FLIGHT_SECONDS = 2.5  # of the link's rate that may be in flight
@@ -45,18 +48,50 @@ class _Bucket:
         self._room -= size
 
 
+class Pacing(Protocol):
+    """What the uplink of one camera asks before each packet, and tells of what went and what was acknowledged."""
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that this camera may count on."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may go at all; False once a budget is used up."""
+
+    def may_send(self, in_flight: int, now: float) -> bool: ...
+    def sent(self, size: int) -> None: ...
+    def chunk_bytes(self, now: float) -> int: ...
+    def chunk_sent(self, size: int) -> None: ...
+    def acknowledged(self, size: int, now: float) -> None: ...
+    def connected(self, now: float) -> None: ...
+    def spoke(self, size: int) -> None: ...
+    def leave(self) -> None: ...
+
+
 class Pacer:
     """One link. Its owner asks before each packet, and tells of what went and what was acknowledged."""
 
     def __init__(self, most: float, now: float) -> None:
         """`most`: the rate that is allowed."""
         self._most = most
-        self.rate = most  # that the link carries, as far as is known
+        self.rate = most  # bytes a second that the link carries, as far as is known
         self._base, self._enhancements = _Bucket(now), _Bucket(now)
         self._acknowledged: deque[tuple[float, int]] = deque()
         self._blocked_at = float("-inf")
         self._began = self._looked_at = now
         self._asked_at = float("-inf")  # when an enhancement last wanted to go
+
+    @property
+    def is_open(self) -> bool:
+        return self._most > 0
+
+    def allow(self, most: float) -> None:
+        """Another rate is allowed from now on; 0 stops the link."""
+        if most > self._most == self.rate:
+            self.rate = most  # it was not the link that limited
+        self._most = most
+        self.rate = min(self.rate, most)
 
     def may_send(self, in_flight: int, now: float) -> bool:
         """Whether a base packet may go, with so many bytes in flight."""
@@ -72,6 +107,12 @@ class Pacer:
     def sent(self, size: int) -> None:
         """A base packet went, of so many bytes."""
         self._base.take(size)
+
+    def spoke(self, size: int) -> None:
+        """Something else went, which waits for no rate: a hello, a ping."""
+
+    def leave(self) -> None:
+        """Nothing is sent any more: whoever shares the link has it."""
 
     def chunk_bytes(self, now: float) -> int:
         """The most that a chunk of an enhancement may have now; 0 while none may go."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.sources import is_live, local_path, shown
+from secondlook.edge.watched import Identity
 from secondlook.shared.errors import DiskFull
-from secondlook.shared.files import write_atomically
+from secondlook.shared.files import PRIVATE_FILE, storage_error, write_atomically
 
 log = logging.getLogger(__name__)
 
 _FILE = "source.json"
+_TAKEN_FILE = "taken.jsonl"  # of a watched folder
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class PlaceKeeper:
                 place = one.place
         return None if place is None else str(place)
 
+    def after(self, place: str | None) -> str | None:
+        """Where a capture that begins anew in this start goes on, behind the place of its last frame."""
+        return self._before if place is None else place
+
     def about_to_spool(self, taken: Sequence[Taken]) -> None:
         """Frames of this boot are going to be spooled, in this order."""
         if self._source is None or not taken:
@@ -84,6 +91,82 @@ class PlaceKeeper:
         """The run is complete: the next one begins at the start."""
         if self._source is not None:
             self._path.unlink(missing_ok=True)
+
+
+class WatchKeeper:
+    """Which files of one folder were taken: a line a file, written before its frame is spooled, as `PlaceKeeper` does.
+
+    Raises Unwritable; a full disk only makes a restart repeat some frames.
+    """
+
+    def __init__(self, folder: Path, source: Path, boot_id: str) -> None:
+        self._path = folder / _TAKEN_FILE
+        self._source = source
+        self._boot_id = boot_id
+        self._taken: list[Identity] = []
+
+    def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
+        """The files that earlier starts took, for the capture; forgets those that are gone from the folder."""
+        kept: list[str] = []
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            lines = []
+        follows: dict[str, int | None] = {}
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                one = json.loads(line)
+                boot_id, identity = str(one["boot"]), (str(one["name"]), int(one["size"]), int(one["ns"]))
+                if boot_id not in follows:
+                    follows[boot_id] = next_seq(boot_id)
+                following = follows[boot_id]
+                was_spooled = following is None or int(one["seq"]) < following
+                if was_spooled and (self._source / identity[0]).exists():
+                    self._taken.append(identity)
+                    kept.append(line)
+        if len(kept) < len(lines):
+            with contextlib.suppress(DiskFull):
+                write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+        if kept:
+            log.info("source %s: %d files were taken before", self._source, len(kept))
+        return self.after(None)
+
+    def after(self, place: str | None) -> str | None:
+        """All that was taken, for a capture that begins anew in this start."""
+        return json.dumps(self._taken)
+
+    def about_to_spool(self, taken: Sequence[Taken]) -> None:
+        """Frames of this boot are going to be spooled, in this order."""
+        if not taken:
+            return
+        lines = []
+        for one in taken:
+            name, size, ns = json.loads(one.place)
+            self._taken.append((name, size, ns))
+            line = {"boot": self._boot_id, "seq": one.seq, "name": name, "size": size, "ns": ns}
+            lines.append(json.dumps(line) + "\n")
+        try:
+            descriptor = os.open(
+                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE
+            )
+            with os.fdopen(descriptor, "ab") as stream:
+                stream.write("".join(lines).encode())
+                stream.flush()
+                os.fsync(descriptor)
+        except OSError as error:
+            with contextlib.suppress(DiskFull):
+                raise storage_error(self._path, error) from error
+
+    def forget(self) -> None:
+        """A watched folder has no end: what was taken stays so."""
+
+
+def place_keeper(folder: Path, config: SourceConfig, boot_id: str) -> PlaceKeeper | WatchKeeper:
+    """What keeps the place in this source, in a data folder."""
+    path = local_path(config.address)
+    if config.watch and path is not None:
+        return WatchKeeper(folder, path, boot_id)
+    return PlaceKeeper(folder, config, boot_id)
 
 
 def _identity(address: str) -> list[str | int] | None:

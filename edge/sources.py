@@ -8,6 +8,7 @@ All images are RGB from here on.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import stat
@@ -27,6 +28,7 @@ from secondlook.edge.config import SourceConfig, parse_size
 from secondlook.edge.demo_scene import Scene
 from secondlook.edge.stills import folder_pictures, printable
 from secondlook.edge.streams import Reports, Timed, Times, open_file, open_network
+from secondlook.edge.watched import identities, watched_pictures
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.errors import (
     SecondlookError,
@@ -157,6 +159,10 @@ def open_shots(
         )
         return Source(video.live, _fitted(_video_shots(video, config, after), config))
     _check_path(path)
+    if config.watch:
+        if not path.is_dir():
+            raise SourceNotFound(f"source {shown(address)} is no folder, so it cannot be watched")
+        return Source(False, _fitted(_watched_shots(path, config, after, reports), config))
     if path.is_dir():
         return Source(False, _folder_shots(path, config, after, reports))
     if path.suffix.lower() in suffixes():
@@ -259,7 +265,7 @@ def fit(image: U8Image, resize: str | None) -> U8Image:
 def _fitted(shots: Iterable[SourceFrame], config: SourceConfig) -> Iterator[SourceFrame]:
     """Scaled shots, none larger than a frame may be."""
     for shot in shots:
-        image = fit(shot.image, config.resize)
+        image = fit(turned(shot.image, config.rotate), config.resize)
         height, width = image.shape[:2]
         if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
             raise SourceTooLarge(
@@ -289,13 +295,36 @@ def _folder_shots(
         yield _still(number / fps, picture, name, config)
 
 
+def _watched_shots(
+    folder: Path, config: SourceConfig, after: str | None, reports: Reports
+) -> Iterator[SourceFrame]:
+    began = time.monotonic()
+    for identity, picture in watched_pictures(
+        folder,
+        identities(after),
+        settle_seconds=config.settle_seconds,
+        shrink_to=_enough(config),
+        beat=reports.beat,
+        tell=reports.tell,
+    ):
+        yield SourceFrame(time.monotonic() - began, picture.image, picture.taken_ns, json.dumps(identity))
+
+
 def _one_picture(path: Path, config: SourceConfig, after: str | None) -> Iterator[SourceFrame]:
     if after != path.name:
         yield _still(0.0, read_picture(path, shrink_to=_enough(config)), path.name, config)
 
 
 def _still(seconds: float, picture: Picture, place: str, config: SourceConfig) -> SourceFrame:
-    return SourceFrame(seconds, fit(picture.image, config.resize), picture.taken_ns, place)
+    image = fit(turned(picture.image, config.rotate), config.resize)
+    return SourceFrame(seconds, image, picture.taken_ns, place)
+
+
+def turned(image: U8Image, degrees: int) -> U8Image:
+    """The picture turned to the right by a multiple of 90 degrees."""
+    if degrees == 0:
+        return image
+    return np.ascontiguousarray(np.rot90(image, -degrees // 90), dtype=np.uint8)
 
 
 def _enough(config: SourceConfig) -> int | None:

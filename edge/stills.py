@@ -57,7 +57,7 @@ def folder_pictures(
     for name in names:
         beat()
         try:
-            picture = _read(folder / name, shrink_to)
+            picture = read_still(folder / name, shrink_to)
         except SourceError as error:
             skipped += 1
             if skipped <= _MAX_LINES:
@@ -70,7 +70,8 @@ def folder_pictures(
         raise SourceUnreadable(f"source {folder}: none of its {skipped} pictures can be read")
 
 
-def _read(path: Path, shrink_to: int | None) -> Picture:
+def read_still(path: Path, shrink_to: int | None) -> Picture:
+    """One picture file. Raises SourceError."""
     if path.name.startswith("._"):
         raise SourceUnreadable(f"{path} holds notes of macOS beside a picture, and is none")
     return read_picture(path, shrink_to=shrink_to)

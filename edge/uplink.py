@@ -24,13 +24,14 @@ from typing import Literal, TypeAlias
 import zmq
 
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.config import LinkConfig, RateConfig
+from secondlook.edge.clock import GatewayClock
+from secondlook.edge.config import LinkConfig
 from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.enhance import Layer, Responder
 from secondlook.edge.keys import load_keys
 from secondlook.edge.known import KnownBackgrounds
 from secondlook.edge.outage import LinkOutage
-from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
+from secondlook.edge.pacing import HELLO_BYTES, OVERHEAD_BYTES, PING_BYTES, Pacing
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe
 from secondlook.shared.errors import (
@@ -68,15 +69,15 @@ _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
+_REST_SECONDS = 0.5
+_IDLE_TICK_SECONDS = 0.5  # where nothing is to be done before something arrives
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
 _COMPARED_AT_ONCE = 16  # earlier boots that are greeted at a time to compare what the gateway holds of them
 _NEWS_KEPT = 64  # acknowledgements, while the disk is full
 _GREET_SECONDS = 1.0  # between two greetings of a gateway that says it does not know us
 _REFUSALS = frozenset({"wrong-edge", "too-many-connections"})  # of a whole connection
-_CLOCK_SECONDS = 2.0  # clocks of host and gateway may differ by so much
 _CLOCK_AGAIN_SECONDS = 60.0  # between two comparisons of the clocks on a busy link
-_LONGEST_TRIP_SECONDS = 10.0  # an answer that took longer tells nothing of a clock
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ class Uplink:
         rng: random.Random,
         finish: Callable[[bytes], bytes] = lambda kept: kept,
         *,
-        rate: RateConfig | None = None,
+        pacer: Pacing | None = None,
     ) -> None:
-        """`finish` makes of what the spool keeps the enhancement to send; `rate`: what the link may take, if bounded.
+        """`finish` makes of what the spool keeps the enhancement to send; `pacer`: what the link may take, if bounded.
 
         Raises KeyRejected, SecretExposed.
         """
@@ -114,9 +115,7 @@ class Uplink:
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._link_outage = LinkOutage(config.gateway, config.hello_seconds, time.monotonic())
         self._sender = BaseSender(config.times)
-        self._pacer = (
-            None if rate is None or rate.uplink_kbps is None else Pacer(rate.uplink_bytes, time.monotonic())
-        )
+        self._pacer = pacer
         self._known = KnownBackgrounds()
         self._responder = Responder(config.max_requests)
         self._bulk: Connection | None = None
@@ -128,11 +127,11 @@ class Uplink:
         self._broken = 0  # handshakes: the gateway may have its next key by now
         self._open_at = 0.0
         self._heard_at = 0.0
+        self._asked_at = 0.0  # since when the gateway has something to answer
+        self._resting = False
         self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
         self._pinged_at = 0.0
-        self._clock_offset_ns = 0  # gateway's wall clock minus ours
-        self._clock_is_off = False
-        self._ping: tuple[int, float] | None = None  # wall clock (ns) and monotonic clock when it was sent
+        self._clock = GatewayClock()
         self._refused: str | None = None  # what the gateway said when it did not take this connection
         self._greet: dict[Connection, float] = {}  # when to say hello anew, because the gateway asked for it
         self._greeted_at: dict[Connection, float] = {}
@@ -141,19 +140,23 @@ class Uplink:
         self._busy = Outage(log, again_seconds=math.inf)  # the gateway says that it can take nothing
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{identity.edge_id} uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
         self.turns = 0
         self.acknowledged = 0  # frames that became safe
         self.acknowledged_earlier = 0  # those of them that are of earlier boots
         self.enhancement_bytes_sent = 0
-        self.clock_offset_seconds: float | None = None  # gateway's clock minus ours; None until measured
         self.failure: SecondlookError | None = None
 
     @property
     def link_rate(self) -> float:
         """Bytes a second that the link carries as far as is known, with headers; infinite where it is not bounded."""
         return math.inf if self._pacer is None else self._pacer.rate
+
+    @property
+    def clock_offset_seconds(self) -> float | None:
+        """Gateway's clock minus ours; None until measured."""
+        return self._clock.offset_seconds
 
     def start(self) -> None:
         self._thread.start()
@@ -162,6 +165,12 @@ class Uplink:
         """The spool holds something new."""
         with contextlib.suppress(BlockingIOError):  # enough wake-ups are waiting then
             os.write(self._wake_write, b"w")
+
+    def rest(self, resting: bool) -> None:
+        """Keep the connections closed, or open them again; what waits stays in the spool."""
+        if resting is not self._resting:
+            self._resting = resting
+            self.wake()
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -200,6 +209,13 @@ class Uplink:
             self._open_at = time.monotonic() + self._backoff.next()
 
     def _cycle(self) -> None:
+        if self._resting:
+            if self._bulk is not None:
+                self._mark_safe()
+                self.state = "down"
+                self._close()
+            self._stopping.wait(_REST_SECONDS)
+            return
         if self._bulk is None or self._control is None:
             pause = self._open_at - time.monotonic()
             if pause > 0:
@@ -228,7 +244,8 @@ class Uplink:
         for connection in (self._bulk, self._control):
             if connection is not None:
                 connection.close()
-        self._bulk = self._control = self._refused = self._ping = None
+        self._bulk = self._control = self._refused = None
+        self._clock.disconnected()
         self._greet.clear()
         self._greeted_at.clear()
 
@@ -242,7 +259,7 @@ class Uplink:
             poller.register(connection.socket, wanted)
             poller.register(connection.monitor, zmq.POLLIN)
             connection.blocked = False
-        ready = dict(poller.poll(int(_TICK_SECONDS * 1000)))
+        ready = dict(poller.poll(int(1000 * (_TICK_SECONDS if self._has_work else _IDLE_TICK_SECONDS))))
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
             self._sender.spooled(self._identity.boot_id)
@@ -279,7 +296,9 @@ class Uplink:
                 self._heard_at = now
                 self._greet_anew(connection)
         # While nothing is connected there is nothing to lose: ZeroMQ keeps trying by itself.
-        silent = now - self._heard_at > self._config.silence_seconds
+        if not (self._is_busy or self._clock.is_asked):
+            self._asked_at = now  # nothing has to be answered: silence tells nothing
+        silent = now - max(self._heard_at, self._asked_at) > self._config.silence_seconds
         if silent and (self._bulk.up or self._control.up):
             return self._lost(f"gateway {self._config.gateway} has gone silent")
         return True
@@ -290,6 +309,17 @@ class Uplink:
             return ""
         key = self._keys.public.decode()
         return f" {key}: `secondlook keys list` there says whether it is registered, revoked or ended"
+
+    @property
+    def _has_work(self) -> bool:
+        """Whether something may have to be done soon that no socket tells of."""
+        later = bool(self._news or self._uncompared or self._greet) or self._responder.has_requests
+        return self._is_busy or later or self._sender.next_read() is not None
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether the gateway has something to answer, beside pings."""
+        return self.state == "down" or self._sender.in_flight > 0 or self._responder.is_answering
 
     def _lost(self, why: str) -> bool:
         pause = self._backoff.next()
@@ -439,7 +469,7 @@ class Uplink:
     def _take_control(self, packet: Packet) -> None:
         refusal = None
         if isinstance(packet, EnhancementRequest):
-            left_ns = packet.deadline_ns - time.time_ns() - self._clock_offset_ns
+            left_ns = packet.deadline_ns - time.time_ns() - self._clock.offset_ns
             with contextlib.suppress(DiskFull, StoreBusy):
                 self._spool.pin(packet.boot_id, packet.seq, left_ns / 1e9)
             refusal = self._responder.request(packet)
@@ -451,37 +481,17 @@ class Uplink:
         elif isinstance(packet, Welcome):
             self._control_hello_at = math.inf
         elif isinstance(packet, Pong):
-            self._take_clock(packet)
+            self._clock.answered(packet.now_ns, time.monotonic())
         if refusal is not None and self._control is not None:
             self._control.send(refusal)
 
-    def _take_clock(self, pong: Pong) -> None:
-        """Compare the clocks: the gateway's was read somewhere between our ping and now."""
-        ping, self._ping = self._ping, None
-        if ping is None:
-            return  # a probe of the gateway's own, on its way for we do not know how long
-        trip_seconds = time.monotonic() - ping[1]
-        if trip_seconds > _LONGEST_TRIP_SECONDS:
-            return
-        self._clock_offset_ns = pong.now_ns - ping[0] - int(trip_seconds / 2 * 1e9)
-        self.clock_offset_seconds = offset = self._clock_offset_ns / 1e9
-        is_off = abs(offset) - trip_seconds / 2 > _CLOCK_SECONDS
-        if is_off and not self._clock_is_off:
-            log.warning(
-                "this host's clock is %.1f s %s that of the gateway: times of frames will be wrong",
-                abs(offset),
-                "behind" if offset > 0 else "ahead of",
-            )
-        elif self._clock_is_off and not is_off:
-            log.info("this host's clock agrees with that of the gateway again")
-        self._clock_is_off = is_off
-
     def _send_ping(self, control: Connection) -> None:
         now_ns, now = time.time_ns(), time.monotonic()
-        waits = self._ping is not None and now - self._ping[1] <= _LONGEST_TRIP_SECONDS
-        if control.send(Ping(now_ns)) and not waits:
-            self._ping = (now_ns, now)
+        if control.send(Ping(now_ns)):
+            self._clock.asked(now_ns, now)
         self._pinged_at = now
+        if self._pacer is not None:
+            self._pacer.spoke(PING_BYTES)
 
     def _serve_bulk(self, now: float) -> None:
         bulk = self._bulk
@@ -489,6 +499,10 @@ class Uplink:
             return
         for boot_id in self._sender.hellos(self._boots, now):
             bulk.send(self._hello(boot_id, "bulk"))
+            if self._pacer is not None:
+                self._pacer.spoke(HELLO_BYTES)
+        if self._pacer is not None and not self._pacer.is_open:
+            return
         for flight in self._sender.overdue(now):
             self._repeat(bulk, flight, now)
         for tombstone in self._spool.tombstones(self._tombstone_id):
@@ -544,10 +558,12 @@ class Uplink:
             control.send(self._hello(self._identity.boot_id, "control"))
             self._send_ping(control)  # the answer tells the gateway's clock
             self._control_hello_at = now + self._config.hello_seconds
-        silent = now - max(self._heard_at, self._pinged_at) >= self._config.ping_seconds
-        if silent or now - self._pinged_at >= _CLOCK_AGAIN_SECONDS:
+        # An idle link is asked seldom, for each ping costs some 400 bytes with all that lies around it.
+        pause = self._config.ping_seconds if self._is_busy else self._config.idle_ping_seconds
+        silent = now - max(self._heard_at, self._pinged_at) >= pause
+        if silent or now - self._pinged_at >= max(pause, _CLOCK_AGAIN_SECONDS):
             self._send_ping(control)
-        for refusal in self._responder.expire(time.time_ns() + self._clock_offset_ns):
+        for refusal in self._responder.expire(time.time_ns() + self._clock.offset_ns):
             control.send(refusal)
         while (request := self._responder.next_load()) is not None:
             refusal_or_none = self._responder.loaded(request, self._enhancement(request))

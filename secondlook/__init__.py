@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         refine,
     )
     from secondlook.client import Client
+    from secondlook.edge.program import Agent
     from secondlook.shared.detection import Detection
     from secondlook.shared.errors import SecondlookError
     from secondlook.shared.layers import Layers
     from secondlook.webhooks import verify_webhook
 
 _HOMES = {
+    "Agent": "secondlook.edge.program",
     "Client": "secondlook.client",
     "Detection": "secondlook.shared.detection",
     "Layers": "secondlook.shared.layers",
@@ -40,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Agent",
     "Client",
     "Detection",
     "Latents",

@@ -86,18 +86,22 @@ def load(
     *,
     variables: str = VARIABLES,
     flag_names: Mapping[str, str] | None = None,
+    tree: Mapping[str, Any] | None = None,
+    told: str | None = None,
 ) -> T:
     """An instance of the dataclass `cls`, from the TOML file at `path` (None: no file), `environment` and `flags`.
 
     `flags` maps ``"key"`` or ``"section.key"`` to a value that wins over all else; None means not given. Of the
     `environment`, the names that begin with `variables` count; an empty one means not given. `flag_names`: how
-    messages call what is wrong in `flags`.
+    messages call what is wrong in `flags`. `tree`: what counts as the file's contents, where the caller made it of them
+    (`read_tree`), and `told` how messages call it.
 
     :raises ConfigError: naming the file, variable or flag, and the key, when something is missing, unknown or wrong
     """
-    layers = _Layers(dict(schema(cls)), {}, {}, "" if path is None else f"{path}: ")
+    where = told or ("" if path is None else f"{path}: ")
+    layers = _Layers(dict(schema(cls)), {}, {}, where)
     if path is not None:
-        layers.take_file(_read(path), path.parent, "")
+        layers.take_file(read_tree(path) if tree is None else tree, path.parent, "")
     layers.take_environment(environment or {}, variables)
     for dotted, value in (flags or {}).items():
         if value is not None:
@@ -122,12 +126,14 @@ def explain(
     environment: Mapping[str, str] | None = None,
     *,
     variables: str = VARIABLES,
+    tree: Mapping[str, Any] | None = None,
+    told: str | None = None,
 ) -> list[Explained]:
-    """Every setting that is no table, in the order of the schema. Raises ConfigError, as `load`."""
-    config = load(path, cls, None, environment, variables=variables)
-    layers = _Layers(dict(schema(cls)), {}, {}, "" if path is None else f"{path}: ")
+    """Every setting that is no table, in the order of the schema. Arguments and errors are those of `load`."""
+    config = load(path, cls, None, environment, variables=variables, tree=tree, told=told)
+    layers = _Layers(dict(schema(cls)), {}, {}, told or ("" if path is None else f"{path}: "))
     if path is not None:
-        layers.take_file(_read(path), path.parent, "")
+        layers.take_file(read_tree(path) if tree is None else tree, path.parent, "")
     layers.take_environment(environment or {}, variables)
     found = []
     for dotted, setting in layers.schema.items():
@@ -141,15 +147,24 @@ def explain(
 
 
 def problems(
-    path: Path, cls: type[Any], environment: Mapping[str, str] | None = None, *, variables: str = VARIABLES
+    path: Path,
+    cls: type[Any],
+    environment: Mapping[str, str] | None = None,
+    *,
+    variables: str = VARIABLES,
+    tree: Mapping[str, Any] | None = None,
+    told: str | None = None,
 ) -> list[str]:
-    """All that is wrong with a file: each unknown setting, and the first value that cannot be."""
+    """All that is wrong with a file: each unknown setting, and the first value that cannot be.
+
+    Arguments as of `load`.
+    """
     try:
-        tree = _read(path)
+        tree = read_tree(path) if tree is None else tree
     except ConfigError as error:
         return [str(error)]
-    layers = _Layers(dict(schema(cls)), {}, {}, f"{path}: ")
-    found = layers.unknown(tree, "")
+    layers = _Layers(dict(schema(cls)), {}, {}, told or f"{path}: ")
+    found = layers.unknown(dict(tree), "")
     try:
         layers.take_file(tree, path.parent, "")
         layers.take_environment(environment or {}, variables)
@@ -160,7 +175,8 @@ def problems(
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

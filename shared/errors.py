@@ -45,7 +45,6 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     ├── LinkError
     │   ├── PortBusy                an address is already in use
     │   ├── GatewayUnreachable      nothing answered in the time allowed
-    │   ├── StationUnreachable      a review station does not answer, or only with an error of its own
     │   ├── RequestRefused          the peer answered with an error
     │   ├── KeyRejected             a CURVE key is missing, unreadable or not registered
     │   ├── StationUnreachable      a station does not answer, or not now, or not to the end
@@ -252,10 +251,6 @@ class PortBusy(LinkError):
 
 
 class GatewayUnreachable(LinkError):
-    pass
-
-
-class StationUnreachable(LinkError):
     pass
 
 

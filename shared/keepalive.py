@@ -19,7 +19,16 @@ _OPTIONS = {
 }
 
 
-def set_keepalive(socket: object) -> None:
-    """Connections of a pyzmq socket end 15 s after the last sign of the other machine. Before `bind`, `connect`."""
+IDLE_SECONDS = 30  # on the links of camera hosts, where each probe may cost money
+
+
+def set_keepalive(socket: object, *, idle_seconds: int | None = None) -> None:
+    """Connections of a pyzmq socket end 15 s after the last sign of the other machine. Before `bind`, `connect`.
+
+    Where nothing is under way, that is asked every 5 s, or every `idle_seconds`; what is under way is never unanswered
+    for longer than the 15 s.
+    """
     for name, value in _OPTIONS.items():
         setattr(socket, name, value)
+    if idle_seconds is not None:
+        setattr(socket, "tcp_keepalive_idle", idle_seconds)  # noqa: B010 an attribute of pyzmq's own making

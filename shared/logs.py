@@ -42,14 +42,15 @@ class LogConfig(Settings):
     frames: bool = False  # a line for every step of every frame, with its trace id
 
 
-def set_up_logs(config: LogConfig, role: str) -> None:
-    """Let log lines of this process flow to standard error."""
+def set_up_logs(config: LogConfig, role: str, *, threads: bool = False) -> None:
+    """Let log lines of this process flow to standard error, with the names of their `threads` where these tell."""
+    who = f"{role} %(threadName)s" if threads else role
     logging.basicConfig(
-        level=getattr(logging, config.level.upper()), format=f"%(asctime)s %(levelname)s {role} %(message)s"
+        level=getattr(logging, config.level.upper()), format=f"%(asctime)s %(levelname)s {who} %(message)s"
     )
     if config.format == "json":
         for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonLines(role))
+            handler.setFormatter(JsonLines(role, threads=threads))
     configure_logs(config)
 
 
@@ -81,9 +82,9 @@ def step(what: str, edge_id: str, boot_id: str, seq: int, **more: object) -> Non
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, role, logger, message, and what the line is about."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, *, threads: bool = False) -> None:
         super().__init__()
-        self._role = role
+        self._role, self._threads = role, threads
 
     def format(self, record: logging.LogRecord) -> str:
         instant = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -94,6 +95,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._threads:
+            line["thread"] = record.threadName
         line |= {name: vars(record)[name] for name in _EXTRA if name in vars(record)}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

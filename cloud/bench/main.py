@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from secondlook.shared.commands import Subparsers, command_group
+from secondlook.shared.errors import ConfigError
 
 BENCH_TEXT = "measure beside peers, in one run"
 
@@ -52,6 +54,56 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
     parser.set_defaults(run=run, extra="cloud")
+    _register_host(bench)
+
+
+def _register_host(bench: Subparsers) -> None:
+    text = "measure how many cameras this machine carries, and what each role needs of CPU, memory and disk"
+    parser = bench.add_parser("host", help=text, description=text)
+    parser.add_argument("--cameras", type=int, default=4, help="that one agent plays (default %(default)s)")
+    parser.add_argument(
+        "--fps", type=float, default=5.0, help="frames a second of each (default %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=30.0, help="that are measured (default %(default)s)")
+    parser.add_argument("--size", default="768x432", help="of frames, WIDTHxHEIGHT (default %(default)s)")
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="play these instead of a scene of our own",
+    )
+    parser.add_argument(
+        "--family", default="auto", help="of base layers: auto, lite or video (default %(default)s)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where all is kept, and left (default: a temporary folder)",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
+    parser.set_defaults(run=run_host, extra="cloud")
+
+
+def run_host(args: argparse.Namespace) -> int:
+    """Measure this machine and print what it carries."""
+    import tempfile
+
+    from secondlook.cloud.bench import host
+
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", args.size)
+    if match is None:
+        raise ConfigError(f"--size {args.size} is not WIDTHxHEIGHT")
+    size = int(match[1]), int(match[2])
+    plan = host.Plan(args.cameras, args.fps, args.seconds, *size, tuple(args.videos), args.family)
+    with tempfile.TemporaryDirectory(prefix="secondlook-") as temporary:
+        figures = host.run(plan, args.data_dir or Path(temporary))
+    print(host.report(figures))
+    if args.json:
+        host.write_json(figures, args.json)
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.address import is_ipv6, is_loopback
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import TRANSIENT_ERRORS, ConfigError, KeyRejected, PortBusy
-from secondlook.shared.keepalive import set_keepalive
+from secondlook.shared.keepalive import IDLE_SECONDS, set_keepalive
 from secondlook.shared.keyfiles import read_key_pair
 from secondlook.shared.outage import LimitedLog
 from secondlook.shared.packet import MAX_MESSAGE_BYTES
@@ -269,7 +269,7 @@ class Gateway:
         config: GatewayConfig,
     ) -> _Socket:
         socket = self._context.socket(zmq.ROUTER)
-        set_keepalive(socket)
+        set_keepalive(socket, idle_seconds=IDLE_SECONDS if role is Role.EDGE else None)
         for option, value in (
             *((zmq.LINGER, 0), (zmq.SNDHWM, _MESSAGES), (zmq.RCVHWM, _MESSAGES)),
             *((zmq.ROUTER_MANDATORY, 1), (zmq.MAXMSGSIZE, max_bytes), (zmq.IPV6, is_ipv6(address))),

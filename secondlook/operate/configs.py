@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secondlook.operate.places import add_place_flags
 from secondlook.shared.commands import Subparsers
-from secondlook.shared.config import EDGE_VARIABLES, VARIABLES, Explained, explain, problems
+from secondlook.shared.config import EDGE_VARIABLES, VARIABLES, Explained, explain, problems, read_tree
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.redact import redacted
 
@@ -46,51 +47,77 @@ def register(subparsers: Subparsers) -> None:
 def run_check(args: argparse.Namespace) -> int:
     """Print one line a problem. Returns 1 when there is one."""
     found = 0
-    for path, cls, variables in _files(args):
-        wrong = problems(path, cls, os.environ, variables=variables)
+    for file in _files(args):
+        wrong = problems(file.path, file.cls, os.environ, **file.more)
         found += len(wrong)
         for line in wrong:
             print(redacted(line))
         if not wrong:
-            changed = sum(
-                one.origin != "default" for one in explain(path, cls, os.environ, variables=variables)
-            )
-            print(f"{path}: well, {changed} settings are not at their default")
+            settings = explain(file.path, file.cls, os.environ, **file.more)
+            changed = sum(one.origin != "default" for one in settings)
+            print(f"{file.name}: well, {changed} settings are not at their default")
     return 1 if found else 0
 
 
 def run_show(args: argparse.Namespace) -> int:
     """Print one line a setting."""
     told: dict[str, dict[str, Any]] = {}
-    for path, cls, variables in _files(args):
+    for file in _files(args):
         settings = [
             one
-            for one in explain(path, cls, os.environ, variables=variables)
+            for one in explain(file.path, file.cls, os.environ, **file.more)
             if not args.changed or one.origin != "default"
         ]
-        told[str(path)] = {one.name: {"value": _plain(one.value), "origin": one.origin} for one in settings}
+        told[file.name] = {one.name: {"value": _plain(one.value), "origin": one.origin} for one in settings}
         if not args.json:
-            print(f"# {path}")
+            print(f"# {file.name}")
             print("\n".join(_line(one, origin=args.origin) for one in settings))
     if args.json:
         print(json.dumps(told, indent=1))
     return 0
 
 
-def _files(args: argparse.Namespace) -> list[tuple[Path, type[Any], str]]:
-    """Each file with the class and the variables that belong to it. Raises ConfigError when there is none."""
+@dataclass(frozen=True)
+class _File:
+    """What is checked or shown by itself: a file, or one camera of it. `more`: arguments of `explain`, `problems`."""
+
+    name: str
+    path: Path
+    cls: type[Any]
+    more: dict[str, Any]
+
+
+def _files(args: argparse.Namespace) -> list[_File]:
+    """Raises ConfigError when there is none."""
     from secondlook.cloud.config import CloudConfig
-    from secondlook.edge.config import EdgeConfig
     from secondlook.operate.places import place_files
 
     cloud, edges = place_files(args)
-    files: list[tuple[Path, type[Any], str]] = [] if cloud is None else [(cloud, CloudConfig, VARIABLES)]
-    files += [(path, EdgeConfig, EDGE_VARIABLES) for path in edges]
+    files = [] if cloud is None else [_File(str(cloud), cloud, CloudConfig, {"variables": VARIABLES})]
+    files += [file for path in edges for file in _of_agent(path)]
     if not files:
         raise ConfigError(
             "no cloud.toml or edge.toml here or in /etc/secondlook: name one with --config or --edge"
         )
     return files
+
+
+def _of_agent(path: Path) -> list[_File]:
+    """The file of an agent, or each of its cameras where it has several. Raises ConfigError."""
+    from secondlook.edge.config import EdgeConfig
+    from secondlook.edge.site import Given, camera_trees, has_tables
+
+    more: dict[str, Any] = {"variables": EDGE_VARIABLES}
+    try:
+        tree = read_tree(path)
+    except ConfigError:
+        return [_File(str(path), path, EdgeConfig, more)]  # which tells of it
+    if not has_tables(tree):
+        return [_File(str(path), path, EdgeConfig, more)]
+    return [
+        _File(told.removesuffix(": "), path, EdgeConfig, {**more, "tree": own, "told": told})
+        for told, own in camera_trees(path, tree, Given({}, {}, os.environ))
+    ]
 
 
 def _line(one: Explained, *, origin: bool) -> str:

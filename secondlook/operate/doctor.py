@@ -65,5 +65,5 @@ def findings(places: Places, *, with_rate: bool) -> Iterator[Finding]:
     if places.edges:
         from secondlook.operate.edgeside import check_edge
 
-        for file, config in places.edges.items():
+        for file, config in places.edges:
             yield from check_edge(file, config, with_rate=with_rate)

@@ -22,7 +22,7 @@ class Places:
 
     cloud: CloudConfig | None
     cloud_file: Path | None
-    edges: dict[Path, EdgeConfig]
+    edges: tuple[tuple[Path, EdgeConfig], ...]  # a camera each; several may be of one file
 
 
 def add_place_flags(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def find_places(args: argparse.Namespace) -> Places:
     return Places(
         None if cloud_file is None else read_cloud(cloud_file),
         cloud_file,
-        {path: read_edge(path) for path in edge_files},
+        tuple((path, config) for path in edge_files for config in read_edges(path)),
     )
 
 
@@ -68,13 +68,8 @@ def read_cloud(path: Path) -> CloudConfig:
     return load(path, CloudConfig, None, os.environ)
 
 
-def read_edge(path: Path) -> EdgeConfig:
-    """With the credentials of the source. Raises ConfigError."""
-    from dataclasses import replace
+def read_edges(path: Path) -> tuple[EdgeConfig, ...]:
+    """The cameras of an agent's file, with the credentials of their sources. Raises ConfigError."""
+    from secondlook.edge.site import Given, read_site
 
-    from secondlook.edge.config import EdgeConfig
-    from secondlook.edge.credentials import with_credentials
-    from secondlook.shared.config import EDGE_VARIABLES, load
-
-    config = load(path, EdgeConfig, None, os.environ, variables=EDGE_VARIABLES)
-    return replace(config, source=with_credentials(config.source, path, os.environ))
+    return read_site(path, Given({}, {}, os.environ)).cameras

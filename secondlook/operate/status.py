@@ -61,7 +61,7 @@ def gather(places: Places, *, with_station: bool = True) -> dict[str, Any]:
     }
     if places.cloud is not None:
         _gather_cloud(places, status, now, with_station=with_station)
-    for config in places.edges.values():
+    for _, config in places.edges:
         _gather_agent(config.edge_id, config.data_dir, config.watch, status, now)
     seen: dict[tuple[str, str], dict[str, Any]] = {}
     for one in status["conditions"]:

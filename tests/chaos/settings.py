@@ -89,6 +89,7 @@ def _edge_settings(fleet: Fleet, name: str, video: Path, spool: dict[str, Any]) 
             "resend_seconds": 3.0,
             "hello_seconds": 1.0,
             "ping_seconds": 0.5,
+            "idle_ping_seconds": 0.5,
             "silence_seconds": 2.5,
             "retry_min_seconds": 0.1,
             "retry_max_seconds": 1.0,

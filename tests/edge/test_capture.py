@@ -20,7 +20,7 @@ from secondlook.edge import capture
 from secondlook.edge.agent import Agent
 from secondlook.edge.camera import Camera
 from secondlook.edge.config import EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
-from secondlook.shared.errors import SourceStalled
+from secondlook.shared.errors import ConfigError, SourceStalled
 from secondlook.shared.watchdog import Watchdog
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.servers import RtspCamera, http_server, mjpeg, write_video
@@ -183,6 +183,18 @@ def test_the_users_options_for_ffmpeg_win(monkeypatch: pytest.MonkeyPatch) -> No
             pass
         playing.close()
         assert source.transports == ["udp"]
+
+
+def test_options_for_ffmpeg_can_be_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    with RtspCamera() as source:
+        playing = camera(source.address, ffmpeg_options=("rtsp_transport=udp", "user_agent=a=b"))
+        while playing.read(0.2) is None:
+            pass
+        playing.close()
+        assert source.transports == ["udp"]
+    with pytest.raises(ConfigError, match="ffmpeg_options holds 'udp', which is not NAME=VALUE"):
+        SourceConfig("demo:", ffmpeg_options=("udp",))
 
 
 def test_lines_of_the_capture_reach_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

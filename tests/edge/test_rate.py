@@ -207,7 +207,13 @@ def test_the_uplink_keeps_to_its_rate(tmp_path: Path) -> None:
     memory = Memory()
     gateway = SmallGateway(memory)
     link = LinkConfig(gateway=gateway.address, retry_min_seconds=0.02, retry_max_seconds=0.1)
-    uplink = Uplink(link, AgentIdentity("gate", BOOT, "camera"), spool, random.Random(1), rate=rate)
+    uplink = Uplink(
+        link,
+        AgentIdentity("gate", BOOT, "camera"),
+        spool,
+        random.Random(1),
+        pacer=Pacer(rate.uplink_bytes, time.monotonic()),
+    )
     began = time.monotonic()
     uplink.start()
     wait_until(lambda: len(memory.frames) == 40, 30)

@@ -140,12 +140,55 @@ def test_a_gateway_that_was_given_an_older_copy_gets_what_it_lost(
     second.stop()
 
 
+def test_an_idle_link_is_asked_seldom_and_its_silence_is_no_outage(tmp_path: Path) -> None:
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    settings = replace(
+        QUICK, gateway=gateway.address, ping_seconds=0.1, idle_ping_seconds=60.0, silence_seconds=0.6
+    )
+    edge = Edge(tmp_path, settings)
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    time.sleep(0.3)
+    before = len(memory.control)
+    time.sleep(1.5)
+    assert len(memory.control) == before and edge.uplink.state == "up"
+    edge.put(frame(1))
+    wait_until(edge.all_safe)
+    assert len(memory.hellos) == 2, "over the same two connections"
+    edge.stop()
+    gateway.stop()
+
+
+def test_a_link_that_rests_is_closed_and_opened_again(tmp_path: Path) -> None:
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    wait_until(lambda: len(memory.hellos) == 2)
+    edge.uplink.rest(True)
+    wait_until(lambda: edge.uplink.state == "down")
+    edge.put(frame(0))
+    time.sleep(0.5)
+    assert not memory.arrivals and len(memory.hellos) == 2
+    edge.uplink.rest(False)
+    wait_until(edge.all_safe)
+    assert len(memory.hellos) > 2
+    edge.stop()
+    gateway.stop()
+
+
 @pytest.mark.parametrize("weather", [Weather.HALF_OPEN, Weather.CUT])
 def test_a_link_that_goes_dead_is_given_up_and_made_anew(
     tmp_path: Path, gateway: SmallGateway, memory: Memory, weather: Weather
 ) -> None:
     proxy = Proxy(gateway.port)
-    settings = replace(QUICK, gateway=f"tcp://127.0.0.1:{proxy.port}", ping_seconds=0.1, silence_seconds=0.5)
+    settings = replace(
+        QUICK,
+        gateway=f"tcp://127.0.0.1:{proxy.port}",
+        ping_seconds=0.1,
+        idle_ping_seconds=0.1,
+        silence_seconds=0.5,
+    )
     edge = Edge(tmp_path, settings)
     edge.put(frame(0))
     wait_until(edge.all_safe)
@@ -413,7 +456,7 @@ def test_the_gateways_clock_is_compared_and_a_difference_told_once(
 ) -> None:
     caplog.set_level("INFO")
     gateway = SmallGateway(memory, clock_ahead_seconds=600.0)
-    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, ping_seconds=0.05))
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address, ping_seconds=0.05, idle_ping_seconds=0.05))
     wait_until(lambda: edge.uplink.clock_offset_seconds is not None)
     assert edge.uplink.clock_offset_seconds == pytest.approx(600.0, abs=0.5)
     time.sleep(0.3)
