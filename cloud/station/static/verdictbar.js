@@ -21,7 +21,10 @@ export function buildVerdictBar(container, actions) {
   for (const [action, words, key, kind, name] of BUTTONS) {
     const button = element("button", { className: `verdict ${kind}`, "data-action": action });
     button.append(element("span", { text: words }), " ", element("kbd", { text: key }));
-    if (name) button.setAttribute("aria-label", name);
+    if (name) {
+      button.firstElementChild.setAttribute("aria-hidden", "true");
+      button.prepend(element("span", { className: "hidden", text: name }));
+    }
     button.addEventListener("click", () => actions[action]());
     container.append(button);
   }
