@@ -20,12 +20,15 @@ import secondlook.cloud.admin.catalogue
 import secondlook.cloud.admin.main
 import secondlook.cloud.admin.queue.main
 import secondlook.cloud.admin.users.main
+import secondlook.cloud.admin.webhooks.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
+import secondlook.cloud.pull.main
 from secondlook.shared.flags import Flag, add_flags
 
 if TYPE_CHECKING:
     from secondlook.cloud.config import CloudConfig
+    from secondlook.cloud.notify.sinks import Sink
 
 # The thread that speaks to NATS has little to do, often; by default it would wait 5 ms for each turn.
 _SWITCH_SECONDS = 0.0005
@@ -71,7 +74,7 @@ _WORKER_FLAGS: tuple[Flag, ...] = (
         "--detector",
         "worker.detector",
         str,
-        "auto, builtin, an added model's name, an .onnx export, or ultralytics weights",
+        "auto, builtin, the name of a model or of a package's detector, an .onnx export, or ultralytics weights",
     ),
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "worker.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
@@ -82,7 +85,12 @@ _REFINER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     *_BROKER,
     ("--model", "refiner.codec", str, "codec: name of a model, or a model folder"),
-    ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
+    (
+        "--postfilter",
+        "refiner.postfilter",
+        str,
+        "rrdb-l1, rrdb-l2, rrdb-fast, a model folder, or one of a package",
+    ),
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "refiner.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
     ("--precision", "refiner.precision", str, "of the post-filter: auto, exact (float32) or fast (bfloat16)"),
@@ -97,6 +105,7 @@ _STATION_FLAGS: tuple[Flag, ...] = (
     ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
     _METRICS,
 )
+_NOTIFY_FLAGS: tuple[Flag, ...] = (*_STORES, _HEALTH)
 _RETENTION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     ("--interval", "retention.interval_seconds", float, "seconds between two runs"),
@@ -135,6 +144,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_flags(station, _STATION_FLAGS, _SCHEMA)
     station.set_defaults(run=run_station)
+    notify = subparsers.add_parser(
+        "notify",
+        help="tell other systems what happens",
+        description="Tell other systems what happens, by signed webhooks and MQTT. The settings are in [notify], "
+        "[[webhook]] and [mqtt]; of several processes on one catalogue one sends, and the others stand by.",
+    )
+    add_flags(notify, _NOTIFY_FLAGS, _SCHEMA)
+    notify.set_defaults(run=run_notify)
     retention = subparsers.add_parser(
         "retention",
         help="delete what has been kept long enough",
@@ -154,8 +171,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     secondlook.cloud.admin.backups.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
     secondlook.cloud.admin.queue.main.register(subparsers)
+    secondlook.cloud.admin.webhooks.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
+    secondlook.cloud.pull.main.register(subparsers)
 
 
 def run_gateway(args: argparse.Namespace) -> int:
@@ -330,6 +349,56 @@ def run_retention(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_notify(args: argparse.Namespace) -> int:
+    """Tell until told to stop. Returns 0."""
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.notify.sender import Notifier
+    from secondlook.cloud.notify.sinks import Webhook
+    from secondlook.shared.errors import ConfigError
+    from secondlook.shared.health import serve_health
+    from secondlook.shared.watchdog import Watchdog
+
+    config = _load(args, _NOTIFY_FLAGS, "notify")
+    stop = _stop_event()
+    sinks: list[Sink] = [Webhook(webhook) for webhook in config.webhook]
+    if config.mqtt.host:
+        sinks.append(_open_broker(config))
+    if not sinks:
+        raise ConfigError("nobody is to be told: set [[webhook]] or mqtt.host")
+    # Every request would be a line.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    watchdog = Watchdog.from_environment(os.environ)
+    catalogue = open_catalogue(config.catalogue_url)
+    with serve_health(config.health, watchdog, _LONG_STALL_SECONDS):
+        notifier = Notifier(
+            catalogue,
+            sinks,
+            config.notify,
+            owner=_worker_name(),
+            stop=stop,
+            heartbeat=watchdog.heartbeat,
+            waits=watchdog.waits,
+        )
+        watchdog.ready()
+        logging.getLogger(__name__).info("telling %s", ", ".join(sink.name for sink in sinks))
+        notifier.run()
+        watchdog.stopping()
+    for sink in sinks:
+        sink.close()
+    catalogue.close()
+    return 0
+
+
+def _open_broker(config: CloudConfig) -> Sink:
+    from secondlook.shared.errors import ConfigError
+
+    try:
+        from secondlook.cloud.notify.mqtt import Broker
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'secondlook[mqtt]'") from error
+    return Broker(config.mqtt)
+
+
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
     from secondlook.cloud.catalogue import open_catalogue
@@ -356,6 +425,10 @@ def run_station(args: argparse.Namespace) -> int:
             blobs_url=config.blobs_url,
             title=station.title,
             claim_seconds=station.claim_seconds,
+            learned_filter=station.learned_filter,
+            double_share=config.review.double_share,
+            known_share=config.review.known_share,
+            doubt=(config.policy.uncertain_low, config.policy.uncertain_high),
             codec=lambda: load_codec(config.refiner.codec, threads=1),
             max_pixels=config.refiner.max_pixels,
             allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
@@ -363,6 +436,8 @@ def run_station(args: argparse.Namespace) -> int:
             trusted_proxies=station.trusted_proxies,
             session=station.session,
             login=station.login,
+            api=station.api,
+            silent_seconds=config.notify.silent_seconds,
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),

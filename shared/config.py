@@ -176,6 +176,9 @@ def _based(kind: Kind, value: Any, folder: Path) -> Any:
     if isinstance(value, list | tuple):
         item_kind = item_type(kind) or kind
         return [_based(item_kind, item, folder) for item in value]
+    if isinstance(value, dict) and dataclasses.is_dataclass(kind):
+        inner = kinds(cast(type[Any], kind))
+        return {key: _based(inner.get(key, str), item, folder) for key, item in value.items()}
     return Given(value, folder) if isinstance(value, str) and is_path(kind) else value
 
 
@@ -252,10 +255,31 @@ class _Layers:
 
     def build(self, cls: type[T]) -> T:
         self._check_values(self.tree, "")
+        self._check_tables()
         try:
             return msgspec.convert(self.tree, cls, dec_hook=convert_text)
         except msgspec.ValidationError as error:
             raise ConfigError(self._explain(error)) from error
+
+    def _check_tables(self) -> None:
+        """That the keys of each table in an array of tables are known, and that none is missing."""
+        for dotted, setting in self.schema.items():
+            item = item_type(setting.kind)
+            if dotted not in self.origins or not dataclasses.is_dataclass(item):
+                continue
+            inner = dict(schema(cast(type[Any], item)))
+            value = self._at(dotted)[1]
+            for index, table in enumerate(value if isinstance(value, list) else ()):
+                name = f"{dotted}[{index}]"
+                if not isinstance(table, dict):
+                    raise ConfigError(f"{self._origin(name)}{name} must be a table")
+                for key in table:
+                    if key not in inner:
+                        known = _near(key, list(inner)) or f" (known: {', '.join(inner)})"
+                        raise ConfigError(f"{self._origin(name)}unknown setting {name}.{key}{known}")
+                for key, one in inner.items():
+                    if one.is_required and key not in table:
+                        raise ConfigError(f"{self._origin(name)}setting {name}.{key} is missing")
 
     def _check_values(self, value: Any, name: str) -> None:
         """What holds of every text and number, whatever its setting."""
@@ -287,14 +311,15 @@ class _Layers:
 
     def _at(self, name: str) -> tuple[Kind, object]:
         """Annotation and value of a setting, or of an item of a list, as msgspec names it."""
-        dotted, *indices = name.replace("]", "").split("[")
-        kind, value = without_none(self.schema[dotted].kind), cast(Any, self.tree)
-        for key in dotted.split("."):
-            value = value[key]
-        for index in indices:
-            kind = item_type(kind) or str
-            value = value[int(index)]
-        return kind, value
+        kind: Kind = None
+        value = cast(Any, self.tree)
+        for part in re.findall(r"[^.\[\]]+", name):
+            if isinstance(value, list):
+                kind, value = item_type(kind) or str, value[int(part)]
+            else:
+                kind = self.schema[part].kind if kind is None else kinds(without_none(kind))[part]
+                value = value[part]
+        return without_none(kind), value
 
     def _origin(self, name: str) -> str:
         origin = self.origins.get(name.partition("[")[0])

@@ -26,6 +26,7 @@ from secondlook.shared.settings import (
     NameOrPath,
     SourceAddress,
     describe,
+    item_type,
     kinds,
     plain,
 )
@@ -85,10 +86,11 @@ def config_page() -> str:
         parts.append(f"## {title}\n")
         for section, table in _tables(cls, ""):
             heading = f"### `[{section}]`\n\n" if section else ""
+            listed = section.startswith("[")  # tables of an array have no variables of their own
             means = _comments(table)
             rows = [
                 f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {means[field.name]} "
-                f"| `{variable(f'{section}.{field.name}'.strip('.'), variables)}` |"
+                f"| {'' if listed else _variable(section, field.name, variables)} |"
                 for field in dataclasses.fields(table)
                 if not _is_table(table, field)
             ]
@@ -208,10 +210,16 @@ def _tables(cls: type[Any], section: str) -> Iterator[tuple[str, type[Any]]]:
     for field in dataclasses.fields(cls):
         if _is_table(cls, field):
             yield from _tables(get_type_hints(cls)[field.name], f"{section}.{field.name}".strip("."))
+        elif dataclasses.is_dataclass(item := item_type(kinds(cls)[field.name])):
+            yield f"[{field.name}]", item
 
 
 def _is_table(cls: type[Any], field: dataclasses.Field[Any]) -> bool:
     return dataclasses.is_dataclass(get_type_hints(cls)[field.name])
+
+
+def _variable(section: str, name: str, variables: str) -> str:
+    return f"`{variable(f'{section}.{name}'.strip('.'), variables)}`"
 
 
 def _type_name(cls: type[Any], field: dataclasses.Field[Any]) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from secondlook.cloud.catalogue import Catalogue
 
 _ROLES = ("viewer", "reviewer", "admin")
+_SCOPES = ("read", "review", "admin")
 _DAY_NS = 86_400 * 1_000_000_000
 
 
@@ -84,6 +85,13 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
     new.add_argument("--label", required=True, help="what it is for")
     new.add_argument(
         "--role", choices=_ROLES, default="viewer", help="at most the user's (default %(default)s)"
+    )
+    new.add_argument(
+        "--scope",
+        choices=_SCOPES,
+        action="append",
+        metavar="SCOPE",
+        help="what it is for: read, review or admin; may be given several times, all that its role may without it",
     )
     new.add_argument("--days", type=int, metavar="N", help="it expires after so many days; never without it")
     listing = actions.add_parser("list", help="list tokens", description="List tokens, revoked ones too.")
@@ -152,7 +160,7 @@ def run_remove(args: argparse.Namespace) -> int:
 
 def run_token_new(args: argparse.Namespace) -> int:
     """Make a token and print it."""
-    from secondlook.cloud.accounts import Role, create_token
+    from secondlook.cloud.accounts import Role, Scope, create_token
 
     catalogue = _catalogue(args)
     now_ns = time.time_ns()
@@ -164,6 +172,7 @@ def run_token_new(args: argparse.Namespace) -> int:
         expires_ns=None if args.days is None else now_ns + args.days * _DAY_NS,
         actor=_actor(),
         now_ns=now_ns,
+        scopes=[Scope(scope) for scope in args.scope or ()],
     )
     print(token)
     catalogue.close()
@@ -179,7 +188,8 @@ def run_token_list(args: argparse.Namespace) -> int:
     for token in list_tokens(catalogue):
         ended = token.expires_ns is not None and token.expires_ns <= now_ns
         state = "revoked" if token.revoked else "expired" if ended else token.role.value
-        print(f"{token.id:4}  {state:8}  {token.user}  {token.label}")
+        scopes = ",".join(sorted(token.scopes))
+        print(f"{token.id:4}  {state:8}  {scopes:17}  {token.user}  {token.label}")
     catalogue.close()
     return 0
 
