@@ -72,6 +72,12 @@ class Session:
         """Shape of the first input; dynamic sizes are names or None."""
         return tuple(self._session.get_inputs()[0].shape)
 
+    @property
+    def input_type(self) -> str:
+        """Type of the first input's elements, by ONNX Runtime's name: float, float16, uint8, ..."""
+        kind: str = self._session.get_inputs()[0].type
+        return kind.removeprefix("tensor(").removesuffix(")")
+
     def run(self, feeds: Mapping[str, Array], *, release: bool = False) -> dict[str, Array]:
         """Run the graph. Names, shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt.
 

@@ -41,7 +41,7 @@ from secondlook.cloud.config import RefinerConfig
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
-from secondlook.cloud.workers.pictures import ImageFilter, PictureMaker
+from secondlook.cloud.workers.pictures import PictureMaker
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
@@ -54,6 +54,7 @@ from secondlook.shared.errors import (
     Unforeseen,
 )
 from secondlook.shared.faults import cause_of, unforeseen_named
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.outage import Outage
 from secondlook.shared.tiles import told_of_tiles
