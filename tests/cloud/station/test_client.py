@@ -17,8 +17,10 @@ from secondlook.client import Client, Event, Pages
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.accounts import Role, create_token
 from secondlook.cloud.catalogue.schema import table_of
+from secondlook.cloud.station.api import events
 from secondlook.cloud.station.app import create_app
 from secondlook.shared.errors import ConfigError, StationRefused, StationUnreachable
+from tests.cloud.helpers import wait_until
 from tests.cloud.station.cutting import cutting
 from tests.cloud.station.people import add_people
 from tests.cloud.station.seed import BOOT, START, Seeded, drawn_scene, seed
@@ -180,6 +182,30 @@ def test_a_stream_that_begins_now_tells_of_what_comes(tmp_path: Path) -> None:
     assert kinds == ["detection", "detection", "review", "tombstone"]
     (review_event,) = (event for event in told if event.kind == "review")
     assert review_event.what == "created" and review_event.review is not None
+
+
+def test_states_of_cameras_are_told_once_over_many_connections(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_ALIVE_SECONDS", 0.2)  # the station of the test is in this process
+    with cutting(address, most_bytes=1500) as way, Client(way.address) as client:
+        told = list(following(client, 2, kinds=["camera", "detection"], min_score=1.0))
+        assert [event.camera.id for event in told if event.camera] == ["gate-north", "yard-2"]
+        stop = threading.Event()
+        more: list[Event] = []
+
+        def listen() -> None:
+            for event in client.follow(kinds=["camera"], stop=stop):
+                more.append(event)
+
+        with ThreadPoolExecutor(1) as pool:
+            listening = pool.submit(listen)
+            wait_until(lambda: len(more) == 2, 30)
+            cut = way.cuts
+            wait_until(lambda: way.cuts >= cut + 3, 30)
+            stop.set()
+            listening.result(30)
+        assert len(more) == 2
 
 
 def store_many(url: str, writer: int, frames: int, at_once: int) -> None:
