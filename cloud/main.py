@@ -10,20 +10,25 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import secondlook.cloud.admin.backups
 import secondlook.cloud.admin.catalogue
 import secondlook.cloud.admin.main
 import secondlook.cloud.admin.queue.main
 import secondlook.cloud.admin.users.main
+import secondlook.cloud.admin.webhooks.main
 import secondlook.cloud.bench.main
 import secondlook.cloud.demo.main
+import secondlook.cloud.pull.main
 from secondlook.shared.flags import Flag, add_flags
 
 if TYPE_CHECKING:
     from secondlook.cloud.config import CloudConfig
+    from secondlook.cloud.notify.sinks import Sink
 
 # The thread that speaks to NATS has little to do, often; by default it would wait 5 ms for each turn.
 _SWITCH_SECONDS = 0.0005
@@ -42,6 +47,12 @@ _BROKER: tuple[Flag, ...] = (
     ("--secret-key", "broker.secret_key_file", Path, "file with this worker's key pair"),
 )
 _HEALTH: Flag = ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP")
+_METRICS: Flag = (
+    "--metrics",
+    "metrics.address",
+    str,
+    "HOST:PORT where /metrics answers, by HTTP, and they too",
+)
 _LONG_STALL_SECONDS = 300.0  # as in the units: the post-filter takes its time on a CPU
 _GATEWAY_FLAGS: tuple[Flag, ...] = (
     _DATA_DIR,
@@ -53,6 +64,7 @@ _GATEWAY_FLAGS: tuple[Flag, ...] = (
     ("--secret-key", "gateway.secret_key_file", Path, "file with the gateway's key pair"),
     ("--registry", "gateway.registry_file", Path, "file with the keys that may connect"),
     _HEALTH,
+    _METRICS,
 )
 _WORKER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
@@ -62,21 +74,28 @@ _WORKER_FLAGS: tuple[Flag, ...] = (
         "--detector",
         "worker.detector",
         str,
-        "auto, builtin, an added model's name, an .onnx export, or ultralytics weights",
+        "auto, builtin, the name of a model or of a package's detector, an .onnx export, or ultralytics weights",
     ),
     ("--threads", "worker.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "worker.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
     _HEALTH,
+    _METRICS,
 )
 _REFINER_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     *_BROKER,
     ("--model", "refiner.codec", str, "codec: name of a model, or a model folder"),
-    ("--postfilter", "refiner.postfilter", str, "rrdb-l1, rrdb-l2, rrdb-fast, or a model folder"),
+    (
+        "--postfilter",
+        "refiner.postfilter",
+        str,
+        "rrdb-l1, rrdb-l2, rrdb-fast, a model folder, or one of a package",
+    ),
     ("--threads", "refiner.threads", int, "threads of each model, 0 = one per core"),
     ("--device", "refiner.device", str, "where networks run: auto, cpu, cuda or cuda:N"),
     ("--precision", "refiner.precision", str, "of the post-filter: auto, exact (float32) or fast (bfloat16)"),
     _HEALTH,
+    _METRICS,
 )
 _STATION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
@@ -84,11 +103,14 @@ _STATION_FLAGS: tuple[Flag, ...] = (
     ("--port", "station.port", int, "port to listen on, 0 for any free one"),
     ("--tls-certificate", "station.tls_certificate_file", Path, "certificate chain, PEM"),
     ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
+    _METRICS,
 )
+_NOTIFY_FLAGS: tuple[Flag, ...] = (*_STORES, _HEALTH)
 _RETENTION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     ("--interval", "retention.interval_seconds", float, "seconds between two runs"),
     _HEALTH,
+    _METRICS,
 )
 
 
@@ -122,6 +144,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_flags(station, _STATION_FLAGS, _SCHEMA)
     station.set_defaults(run=run_station)
+    notify = subparsers.add_parser(
+        "notify",
+        help="tell other systems what happens",
+        description="Tell other systems what happens, by signed webhooks and MQTT. The settings are in [notify], "
+        "[[webhook]] and [mqtt]; of several processes on one catalogue one sends, and the others stand by.",
+    )
+    add_flags(notify, _NOTIFY_FLAGS, _SCHEMA)
+    notify.set_defaults(run=run_notify)
     retention = subparsers.add_parser(
         "retention",
         help="delete what has been kept long enough",
@@ -138,10 +168,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     retention.set_defaults(run=run_retention)
     secondlook.cloud.admin.main.register(subparsers)
     secondlook.cloud.admin.catalogue.register(subparsers)
+    secondlook.cloud.admin.backups.register(subparsers)
     secondlook.cloud.admin.users.main.register(subparsers)
     secondlook.cloud.admin.queue.main.register(subparsers)
+    secondlook.cloud.admin.webhooks.main.register(subparsers)
     secondlook.cloud.demo.main.register(subparsers)
     secondlook.cloud.bench.main.register(subparsers)
+    secondlook.cloud.pull.main.register(subparsers)
 
 
 def run_gateway(args: argparse.Namespace) -> int:
@@ -156,11 +189,14 @@ def run_gateway(args: argparse.Namespace) -> int:
         sys.setswitchinterval(_SWITCH_SECONDS)
     stop = _stop_event()
     watchdog = Watchdog.from_environment(os.environ)
-    with serve_health(config.health, watchdog), Gateway(config) as gateway:
+    with serve_health(config.health, watchdog, telling=config.metrics), Gateway(config) as gateway:
         log = logging.getLogger(__name__)
         log.info("camera hosts connect to %s, workers to %s", gateway.edge_address, gateway.broker_address)
         watchdog.ready()
-        gateway.run(stop, watchdog.heartbeat, watchdog.waits)
+        beat = _reloading(
+            args, _GATEWAY_FLAGS, config, watchdog.heartbeat, ("watch",), lambda new: gateway.watch(new.watch)
+        )
+        gateway.run(stop, beat, watchdog.waits)
         watchdog.stopping()
     return 0
 
@@ -173,15 +209,21 @@ def run_worker(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.detectors import load_detector
     from secondlook.cloud.workers.labels import check_labels
     from secondlook.cloud.workers.machine import MachineWorker
+    from secondlook.cloud.workers.presence import told_of
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
+    from secondlook.shared.inference import tell_providers
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _WORKER_FLAGS, "worker")
     stop = _stop_event()
     watchdog = Watchdog.from_environment(os.environ)
     threads, device = config.worker.threads, config.worker.device
-    with serve_health(config.health, watchdog), BrokerClient(config.broker, _worker_name()) as broker:
+    name = _worker_name()
+    with (
+        serve_health(config.health, watchdog, telling=config.metrics),
+        BrokerClient(config.broker, name) as broker,
+    ):
         codec = load_codec(config.worker.codec, threads=threads, device=device)
         detector = load_detector(config.worker.detector, threads=threads, device=device)
         check_labels(config.policy, detector.name, detector.classes)
@@ -198,8 +240,17 @@ def run_worker(args: argparse.Namespace) -> int:
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
         )
+        worker.heartbeat = _reloading(
+            args,
+            _WORKER_FLAGS,
+            config,
+            watchdog.heartbeat,
+            ("policy",),
+            lambda new: setattr(worker, "policy", new.policy),
+        )
         watchdog.ready()
-        worker.run(stop)
+        with told_of(config.broker, name, "worker", watchdog, lambda: worker.done, tell_providers()):
+            worker.run(stop)
         watchdog.stopping()
     catalogue.close()
     return 0
@@ -211,9 +262,11 @@ def run_refiner(args: argparse.Namespace) -> int:
     from secondlook.cloud.storage.blobs import open_blobs
     from secondlook.cloud.workers.broker_client import BrokerClient
     from secondlook.cloud.workers.postfilter import load_postfilter
+    from secondlook.cloud.workers.presence import told_of
     from secondlook.cloud.workers.refiner import Refiner
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
+    from secondlook.shared.inference import tell_providers
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _REFINER_FLAGS, "refiner")
@@ -222,7 +275,7 @@ def run_refiner(args: argparse.Namespace) -> int:
     threads, device = config.refiner.threads, config.refiner.device
     name = _worker_name()
     with (
-        serve_health(config.health, watchdog, _LONG_STALL_SECONDS),
+        serve_health(config.health, watchdog, _LONG_STALL_SECONDS, config.metrics),
         BrokerClient(config.broker, name) as broker,
     ):
         codec = load_codec(config.refiner.codec, threads=threads, device=device)
@@ -242,8 +295,10 @@ def run_refiner(args: argparse.Namespace) -> int:
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
         )
+        refiner.heartbeat = _reloading(args, _REFINER_FLAGS, config, watchdog.heartbeat)
         watchdog.ready()
-        refiner.run(stop)
+        with told_of(config.broker, name, "refiner", watchdog, lambda: refiner.done, tell_providers()):
+            refiner.run(stop)
         watchdog.stopping()
     catalogue.close()
     return 0
@@ -278,7 +333,15 @@ def run_retention(args: argparse.Namespace) -> int:
         print(json.dumps(retainer.run_once(dry_run=args.dry_run).as_dict(), indent=2))
     else:
         # One step may wait for the database, and for blobs.
-        with serve_health(config.health, watchdog, _LONG_STALL_SECONDS):
+        with serve_health(config.health, watchdog, _LONG_STALL_SECONDS, config.metrics):
+            retainer.heartbeat = _reloading(
+                args,
+                _RETENTION_FLAGS,
+                config,
+                watchdog.heartbeat,
+                ("retention",),
+                lambda new: retainer.configure(new.retention),
+            )
             watchdog.ready()
             retainer.run()
             watchdog.stopping()
@@ -286,14 +349,67 @@ def run_retention(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_notify(args: argparse.Namespace) -> int:
+    """Tell until told to stop. Returns 0."""
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.notify.sender import Notifier
+    from secondlook.cloud.notify.sinks import Webhook
+    from secondlook.shared.errors import ConfigError
+    from secondlook.shared.health import serve_health
+    from secondlook.shared.watchdog import Watchdog
+
+    config = _load(args, _NOTIFY_FLAGS, "notify")
+    stop = _stop_event()
+    sinks: list[Sink] = [Webhook(webhook) for webhook in config.webhook]
+    if config.mqtt.host:
+        sinks.append(_open_broker(config))
+    if not sinks:
+        raise ConfigError("nobody is to be told: set [[webhook]] or mqtt.host")
+    # Every request would be a line.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    watchdog = Watchdog.from_environment(os.environ)
+    catalogue = open_catalogue(config.catalogue_url)
+    with serve_health(config.health, watchdog, _LONG_STALL_SECONDS):
+        notifier = Notifier(
+            catalogue,
+            sinks,
+            config.notify,
+            owner=_worker_name(),
+            stop=stop,
+            heartbeat=watchdog.heartbeat,
+            waits=watchdog.waits,
+        )
+        watchdog.ready()
+        logging.getLogger(__name__).info("telling %s", ", ".join(sink.name for sink in sinks))
+        notifier.run()
+        watchdog.stopping()
+    for sink in sinks:
+        sink.close()
+    catalogue.close()
+    return 0
+
+
+def _open_broker(config: CloudConfig) -> Sink:
+    from secondlook.shared.errors import ConfigError
+
+    try:
+        from secondlook.cloud.notify.mqtt import Broker
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'secondlook[mqtt]'") from error
+    return Broker(config.mqtt)
+
+
 def run_station(args: argparse.Namespace) -> int:
     """Serve until told to stop. Returns 0."""
+    from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.catalogue.figures import reviews_watched
     from secondlook.cloud.config import LOOPBACK_NAMES, parse_origin
     from secondlook.cloud.station.app import create_app
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
     from secondlook.shared.codec import load_codec
-    from secondlook.shared.health import STALL_SECONDS
+    from secondlook.shared.health import STALL_SECONDS, HealthConfig, serve_health
     from secondlook.shared.watchdog import Watchdog
+    from secondlook.shared.webhook import Webhook
 
     config = _load(args, _STATION_FLAGS, "station")
     station, certificate = config.station, None
@@ -303,11 +419,16 @@ def run_station(args: argparse.Namespace) -> int:
     # The port first: it is what most often fails, and the socket says which one "any" became.
     with _listen(station.host, station.port) as listener:
         host, port = listener.getsockname()[:2]
+        watchdog = Watchdog.from_environment(os.environ)
         app = create_app(
             catalogue_url=config.catalogue_url,
             blobs_url=config.blobs_url,
             title=station.title,
             claim_seconds=station.claim_seconds,
+            learned_filter=station.learned_filter,
+            double_share=config.review.double_share,
+            known_share=config.review.known_share,
+            doubt=(config.policy.uncertain_low, config.policy.uncertain_high),
             codec=lambda: load_codec(config.refiner.codec, threads=1),
             max_pixels=config.refiner.max_pixels,
             allowed_hosts=(*LOOPBACK_NAMES, station.host, *station.allowed_hosts),
@@ -315,31 +436,68 @@ def run_station(args: argparse.Namespace) -> int:
             trusted_proxies=station.trusted_proxies,
             session=station.session,
             login=station.login,
+            api=station.api,
+            silent_seconds=config.notify.silent_seconds,
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),
-            watchdog=Watchdog.from_environment(os.environ),
+            watchdog=watchdog,
             stall_seconds=config.health.stall_seconds or STALL_SECONDS,
         )
         logging.getLogger(__name__).info(
             "open %s://%s:%d/", "http" if certificate is None else "https", host, port
         )
         _stop_event()
-        serve(app, listener, certificate, station.connections)
+        alert = None if config.watch.webhook is None else Webhook(config.watch.webhook, "station")
+        # Its health is on its own port; here are its metrics.
+        with (
+            serve_health(HealthConfig(), watchdog, telling=config.metrics),
+            reviews_watched(lambda: open_catalogue(config.catalogue_url), config.policy, config.watch, alert),
+        ):
+            serve(app, listener, certificate, station.connections)
     return 0
 
 
 def _load(args: argparse.Namespace, flags: tuple[Flag, ...], role: str) -> CloudConfig:
     """Settings of file, environment and flags; log lines begin to flow."""
+    from secondlook.shared.logs import set_up_logs
+
+    config = _read(args, flags)
+    _keep_secrets(args, flags, config, role)
+    set_up_logs(config.log, role)
+    return config
+
+
+def _read(args: argparse.Namespace, flags: tuple[Flag, ...]) -> CloudConfig:
     from secondlook.cloud.config import CloudConfig
     from secondlook.shared.config import load
 
     names = {setting: flag for flag, setting, *_ in flags}
     given = {setting: getattr(args, setting) for setting in names}
-    config = load(args.config, CloudConfig, given, os.environ, flag_names=names)
-    _keep_secrets(args, flags, config, role)
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {role} %(message)s")
-    return config
+    return load(args.config, CloudConfig, given, os.environ, flag_names=names)
+
+
+def _reloading(
+    args: argparse.Namespace,
+    flags: tuple[Flag, ...],
+    config: CloudConfig,
+    beat: Callable[[], None],
+    safe: Sequence[str] = (),
+    taken: Callable[[CloudConfig], None] = lambda config: None,
+) -> Callable[[], None]:
+    """A heartbeat that also takes, after a SIGHUP, what can change: [log], and the tables in ``safe``."""
+    from secondlook.shared.logs import configure_logs
+    from secondlook.shared.reload import Reloader
+
+    reloader = Reloader(config, lambda: _read(args, flags), ("log", *safe))
+
+    def beating() -> None:
+        beat()
+        if (new := reloader.take()) is not None:
+            configure_logs(new.log)
+            taken(new)
+
+    return beating
 
 
 def _keep_secrets(args: argparse.Namespace, flags: tuple[Flag, ...], config: CloudConfig, role: str) -> None:

@@ -36,3 +36,6 @@ for role in owner gateway worker refiner retention station; do
     printf 'PGUSER=secondlook_%s\nPGPASSWORD=%s\n' "$role" "$(cat "postgres/$role")" >"$role.env"
 done
 openssl rand -hex 24 | tr -d '\n' >postgres/superuser
+
+# The station's first user, `admin`: its password, for the Job of Kubernetes. Change it on the page.
+openssl rand -hex 12 >first-user

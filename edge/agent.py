@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 
@@ -39,9 +39,12 @@ from secondlook.edge.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.still import StillGate
+from secondlook.edge.telling import Telling
 from secondlook.edge.uplink import AgentIdentity, Uplink
+from secondlook.shared import metrics
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
+from secondlook.shared.logs import step
 from secondlook.shared.outage import Outage
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.watchdog import Watchdog
@@ -119,6 +122,7 @@ class Agent:
         self._count_at = 0.0
         self._uplink: Uplink | None = None
         self._pacing: Pacing | None = None
+        self._telling = Telling(config.watch, config.edge_id, config.data_dir, config.spool.max_bytes)
 
     @property
     def captured(self) -> int:
@@ -269,7 +273,10 @@ class Agent:
         self._captured += 1
         self._last_frame_ns = frame.captured_ns
         if (reason := self._why_pass_over(frame)) is None:
+            began = time.perf_counter()
             encoded = self._encode(frame)
+            metrics.measure("encode_seconds", time.perf_counter() - began, self._config.edge_id)
+            step("encoded", self._config.edge_id, self.boot_id, encoded.info.seq)
             self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)
@@ -483,7 +490,7 @@ class Agent:
 
     def _write_status(self, spool: Spool, uplink: Uplink, camera: Shutter) -> None:
         encoder, counts = self._encoder, self._counts
-        status = {
+        status: dict[str, Any] = {
             "time": _iso(time.time_ns()),
             "edge_id": self._config.edge_id,
             "boot_id": self.boot_id,
@@ -524,6 +531,7 @@ class Agent:
             "disk_free_bytes": _free_bytes(self._config.data_dir),
             "pid": os.getpid(),
         }
+        status["conditions"] = self._telling.tell(status, spool.dropped(), spool.waiting, time.time())
         try:
             write_atomically(self._config.data_dir / "status.json", json.dumps(status, indent=1).encode())
         except DiskFull as error:

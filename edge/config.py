@@ -17,10 +17,12 @@ from secondlook.edge.hours import Hours
 from secondlook.edge.polygons import Polygon
 from secondlook.shared.address import is_loopback
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.health import HealthConfig
+from secondlook.shared.health import HealthConfig, MetricsConfig
 from secondlook.shared.link import LinkTimes
+from secondlook.shared.logs import LogConfig
 from secondlook.shared.packet import is_edge_id
 from secondlook.shared.settings import (
     DAY_SECONDS,
@@ -344,6 +346,9 @@ class EdgeConfig(Settings):
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

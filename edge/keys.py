@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secondlook.edge.config import LinkConfig
-from secondlook.shared.keyfiles import read_key_pair, read_public_key
+from secondlook.shared.keyfiles import read_key_pair, read_public_keys
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,14 @@ class Keys:
     secret: bytes
 
 
-def load_keys(config: LinkConfig) -> Keys | None:
+def load_keys(config: LinkConfig, attempt: int = 0) -> Keys | None:
     """The keys that the settings name, or None for a plain link on this machine.
+
+    While a gateway's key is rotated its file holds the present and the next one: each `attempt` takes another.
 
     Raises KeyRejected, and SecretExposed when others than its owner may read the secret one.
     """
     if config.server_public_key_file is None or config.secret_key_file is None:
         return None
-    server = read_public_key(config.server_public_key_file)
-    return Keys(server, *read_key_pair(config.secret_key_file))
+    servers = read_public_keys(config.server_public_key_file)
+    return Keys(servers[attempt % len(servers)], *read_key_pair(config.secret_key_file))

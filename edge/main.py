@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -61,6 +59,7 @@ _FLAGS: tuple[Flag, ...] = (
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
     ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
+    ("--metrics", "metrics.address", str, "HOST:PORT where /metrics answers, by HTTP, and they too"),
 )
 _DATA_FLAGS = ("--source", "--edge-id", "--data-dir")
 _SOURCE_FLAGS = ("--source", "--resize", "--transport", "--source-credentials", "--edge-id")
@@ -230,17 +229,17 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.edge.memory import share_heaps
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
+    from secondlook.shared.inference import tell_providers
+    from secondlook.shared.logs import set_up_logs
     from secondlook.shared.watchdog import Watchdog
 
     site = _site(args)
-    # Threads of a camera bear its edge id.
-    camera = "%(threadName)s " if site.has_tables else ""
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s edge {camera}%(message)s")
+    set_up_logs(site.host.log, "edge", with_threads=site.has_tables)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)
-    with serve_health(site.host.health, watchdog):
+    with serve_health(site.host.health, watchdog, telling=site.host.metrics):
         if site.has_tables:
             share_heaps()
             reload = Event()
@@ -250,6 +249,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             config = site.host
             codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
+            tell_providers()
             Agent(config, codec).run(stop, watchdog)
         watchdog.stopping()
     return 0
@@ -278,31 +278,17 @@ def _only_camera(site: Site, args: argparse.Namespace) -> EdgeConfig:
 
 def _site(args: argparse.Namespace, *, credentials: bool = True) -> Site:
     """The settings of a command line, with the credentials of the sources. Raises ConfigError, SecretExposed."""
-    from secondlook.edge.credentials import CURE, with_credentials
-    from secondlook.edge.site import has_tables, one_camera, several_cameras
+    from secondlook.edge.credentials import CURE
+    from secondlook.edge.site import has_tables, read_site, with_logins
     from secondlook.shared.config import read_tree
     from secondlook.shared.redact import refuse_on_command_line
 
     refuse_on_command_line("--source", getattr(args, "source.address"), CURE)
     given = _given(args)
-    tree = {} if args.config is None else read_tree(args.config)
-    if not has_tables(tree):
-        site = one_camera(args.config, given)
-        environment = dict(os.environ)
-    else:
-        # Of a single camera; in an action it says which.
-        given = given.without(("edge_id",)) if args.action == "snapshot" else given
-        site = several_cameras(args.config, tree, given)
-        environment = {}  # what stands there would be the credentials of all cameras
-    if not credentials:
-        return site
-    return replace(
-        site,
-        cameras=tuple(
-            replace(config, source=with_credentials(config.source, args.config, environment))
-            for config in site.cameras
-        ),
-    )
+    if args.action == "snapshot" and args.config is not None and has_tables(read_tree(args.config)):
+        given = given.without(("edge_id",))  # here it says which camera is meant
+    site = read_site(args.config, given)
+    return with_logins(site, args.config, os.environ) if credentials else site
 
 
 def _given(args: argparse.Namespace) -> Given:

@@ -8,17 +8,18 @@ revoked one by one, and a camera that moves to another host takes its identity a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from secondlook.edge.config import EdgeConfig
-from secondlook.shared.config import EDGE_VARIABLES, load, variable
+from secondlook.edge.credentials import with_credentials
+from secondlook.shared.config import EDGE_VARIABLES, load, read_tree, variable
 from secondlook.shared.errors import ConfigError
 
 TABLES = "camera"
 _NAME = "name"  # of a camera, for people, in its table
-_OF_THE_HOST = ("uplink", "health")  # tables that no camera has for itself
+_OF_THE_HOST = ("uplink", "health", "metrics", "log")  # tables that no camera has for itself
 _OF_ONE_CAMERA = ("edge_id", "camera", "source.address")
 _DATA_DIR, _KEYS = "data_dir", "link.secret_key_file"
 _DEFAULT_DATA_DIR = "edge-data"
@@ -97,6 +98,22 @@ def several_cameras(path: Path, tree: Mapping[str, Any], given: Given) -> Site:
         cameras.append(_load(path, given.without((_DATA_DIR, _KEYS)), merged, told))
     _check_apart(path, cameras)
     return Site(tuple(cameras), folder, True)
+
+
+def read_site(path: Path | None, given: Given) -> Site:
+    """The settings of a file, or of flags and variables alone. Raises ConfigError."""
+    tree = {} if path is None else read_tree(path)
+    if path is not None and has_tables(tree):
+        return several_cameras(path, tree, given)
+    return one_camera(path, given)
+
+
+def with_logins(site: Site, path: Path | None, environment: Mapping[str, str]) -> Site:
+    """With the credentials of the sources in their addresses. Raises ConfigError, SecretExposed."""
+    # What stands in the environment would be the credentials of all cameras.
+    own = {} if site.has_tables else environment
+    cameras = [replace(config, source=with_credentials(config.source, path, own)) for config in site.cameras]
+    return replace(site, cameras=tuple(cameras))
 
 
 def _folder(path: Path, shared: Mapping[str, Any], given: Given) -> Path:

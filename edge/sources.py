@@ -1,7 +1,8 @@
 """Sources of frames, as plain iterators of `SourceFrame`: they run in the capture process and may hang there.
 
 An address says what it is: ``demo:``, an ``rtsp://`` or ``http(s)://`` URL, digits or ``/dev/videoN`` for a USB
-camera, a folder of images, an image, or else a video file. All images are RGB from here on.
+camera, a folder of images, an image, or else a video file. Packages of others bring further schemes (docs/plugins.md).
+All images are RGB from here on.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ from secondlook.edge.streams import Reports, Timed, Times, open_file, open_netwo
 from secondlook.edge.watched import identities, watched_pictures
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.errors import (
+    SecondlookError,
     SourceEmpty,
     SourceNotFound,
     SourceTooLarge,
     SourceUnreadable,
+    Unforeseen,
 )
+from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.pictures import Picture, read_picture, suffixes
+from secondlook.shared.plugins import SOURCES, find_plugin, load_plugin, package_of, plugin_names
 from secondlook.shared.redact import redacted_address, split_login, with_login
 
 U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
@@ -143,6 +148,9 @@ def open_shots(
         return Source(False, _fitted(demo_shots(fps), config))
     if usb is not None:
         return Source(True, _fitted(_picked(_usb_shots(usb, reports), config.fps), config))
+    scheme = address.partition("://")[0].lower() if is_network(address) else ""
+    if scheme and scheme not in streams.SCHEMES and scheme in plugin_names(SOURCES):
+        return _of_package(scheme, config, reports)
     path = local_path(address)
     if path is None:
         times = Times(config.open_seconds, config.stall_seconds)
@@ -161,6 +169,35 @@ def open_shots(
         return Source(False, _one_picture(path, config, after))
     video = open_file(str(path), shown(address), reports)
     return Source(False, _fitted(_video_shots(video, config, after), config))
+
+
+def _of_package(scheme: str, config: SourceConfig, reports: Reports) -> Source:
+    """What another package reads. What it raises that is none of our errors ends the source as `SourceUnreadable`."""
+    entry = find_plugin(SOURCES, scheme)
+    assert entry is not None
+    opening = load_plugin(entry)
+    name = f"source {shown(config.address)}, read by {package_of(entry)},"
+
+    def shots() -> Iterator[SourceFrame]:
+        try:
+            with unforeseen_named(SecondlookError):
+                for shot in opening(config.address):
+                    check_shot(shot)
+                    reports.beat()
+                    yield shot
+        except Unforeseen as error:
+            raise SourceUnreadable(f"{name} failed: {error}") from error
+
+    return Source(bool(getattr(opening, "live", True)), _fitted(_picked(shots(), config.fps), config))
+
+
+def check_shot(shot: object) -> None:
+    """Raises SourceUnreadable for what is no frame of a source: a package of others may hand out anything."""
+    image = getattr(shot, "image", None)
+    if not isinstance(shot, SourceFrame) or not isinstance(image, np.ndarray):
+        raise SourceUnreadable(f"a source of a package hands out SourceFrame, not {type(shot).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise SourceUnreadable(f"a frame is uint8[H,W,3] RGB, not {image.dtype}{list(image.shape)}")
 
 
 def _usb_number(address: str) -> int | None:

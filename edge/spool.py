@@ -22,6 +22,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -113,6 +114,7 @@ class Spool:
         self._boot_id = boot_id
         self._lock = threading.RLock()
         self._dropped_key: int | None = None  # the latest key of this boot that was dropped
+        self._buried: Counter[str] = Counter()  # frames that went under tombstones in this run, by reason
         self._waiting = (0, 0)  # undelivered frames, and bytes of their base layers
         self._restored = Received()  # of this boot, what neither the gateway nor the spool has any more
         private_database(self._path)
@@ -160,6 +162,11 @@ class Spool:
         """Undelivered frames, and the bytes of their base layers."""
         return self._waiting
 
+    def dropped(self) -> dict[str, int]:
+        """Frames that went under tombstones since this start, by reason; those that were passed over among them."""
+        with self._lock:
+            return dict(self._buried)
+
     def put(
         self, frames: Sequence[Spoolable], now_ns: int, *, before: UnspooledTombstone | None = None
     ) -> int:
@@ -190,6 +197,7 @@ class Spool:
             undo.callback(
                 self._recall, (self._bytes, self._waiting, self._clock_ns, self._wall_ns, self._dropped_key)
             )
+            undo.callback(setattr, self, "_buried", self._buried.copy())
             with named_errors(self._path), immediate(self._db):
                 yield
             undo.pop_all()
@@ -391,6 +399,7 @@ class Spool:
             "INSERT INTO tombstones (boot, first_seq, last_seq, reason) VALUES (?, ?, ?, ?)",
             (boot, first if row is None else row[1], last, reason),
         )
+        self._buried[reason] += last - first + 1
 
     def pin(self, boot_id: str, seq: int, seconds: float) -> bool:
         """Keep a frame for so long, whatever room others want: its enhancement is asked for. False if it is

@@ -124,6 +124,7 @@ class Uplink:
         self._uncompared: list[str] = []  # delivered boots, not yet compared on this connection
         self._tombstone_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
+        self._broken = 0  # handshakes: the gateway may have its next key by now
         self._open_at = 0.0
         self._heard_at = 0.0
         self._asked_at = 0.0  # since when the gateway has something to answer
@@ -232,7 +233,7 @@ class Uplink:
 
     def _open(self) -> None:
         try:
-            self._keys = load_keys(self._config)  # they may have been rotated meanwhile
+            self._keys = load_keys(self._config, self._broken)  # they may have been rotated meanwhile
         except (KeyRejected, SecretExposed) as error:
             log.warning("going on with the keys at hand: %s", error)
         self._bulk = Connection(self._context, self._config, self._keys)
@@ -279,7 +280,15 @@ class Uplink:
                 self._greet_anew(connection)
             seen = connection.events()
             if seen & REFUSED:
-                return self._lost(f"gateway {self._config.gateway} does not accept this host's key")
+                return self._lost(
+                    f"gateway {self._config.gateway} does not accept this host's key{self._which()}"
+                )
+            if seen & DOWN and not connection.up and self._keys is not None:
+                self._broken += 1
+                return self._lost(
+                    f"the handshake with gateway {self._config.gateway} broke; where that goes on,"
+                    f" {self._config.server_public_key_file} may not be the gateway's key any more"
+                )
             if seen & DOWN:
                 return self._lost(f"connection to gateway {self._config.gateway} broke")
             if seen & UP:
@@ -304,6 +313,13 @@ class Uplink:
     def _is_busy(self) -> bool:
         """Whether the gateway has something to answer, beside pings."""
         return self.state == "down" or self._sender.in_flight > 0 or self._responder.is_answering
+
+    def _which(self) -> str:
+        """Which key that is, for who looks it up."""
+        if self._keys is None:
+            return ""
+        key = self._keys.public.decode()
+        return f" {key}: `secondlook keys list` there says whether it is registered, revoked or ended"
 
     def _lost(self, why: str) -> bool:
         pause = self._backoff.next()

@@ -25,20 +25,25 @@ if TYPE_CHECKING:
         load_torch_codec,
         refine,
     )
+    from secondlook.client import Client
     from secondlook.edge.program import Agent
     from secondlook.shared.detection import Detection
     from secondlook.shared.errors import SecondlookError
     from secondlook.shared.layers import Layers
+    from secondlook.webhooks import verify_webhook
 
 _HOMES = {
     "Agent": "secondlook.edge.program",
+    "Client": "secondlook.client",
     "Detection": "secondlook.shared.detection",
     "Layers": "secondlook.shared.layers",
     "SecondlookError": "secondlook.shared.errors",
+    "verify_webhook": "secondlook.webhooks",
 }
 
 __all__ = [
     "Agent",
+    "Client",
     "Detection",
     "Latents",
     "Layers",
@@ -56,6 +61,7 @@ __all__ = [
     "load_codec",
     "load_torch_codec",
     "refine",
+    "verify_webhook",
 ]
 
 

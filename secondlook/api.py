@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from secondlook.shared.bitstream import MAX_QUALITY, Bitstream, parse
-from secondlook.shared.codec import LiteCodec
+from secondlook.shared.codec import LiteCodec, model_of
 from secondlook.shared.codec import load_codec as open_codec
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.layers import Layers
-from secondlook.shared.models import find_by_hash
 from secondlook.shared.quality import PRESETS
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def inspect(layer: bytes) -> Bitstream:
 
 
 def refine(picture: Picture, *, model: str | Path = "rrdb-fast", device: str = "cpu") -> U8Image:
-    """A decoded picture, cleaned by an RRDB post-filter ("rrdb-fast", "rrdb-l1", "rrdb-l2" or a folder).
+    """A decoded picture, cleaned by a post-filter: "rrdb-fast", "rrdb-l1", "rrdb-l2", a folder, or another package's.
 
     Needs the extra `cloud`. Raises ModelNotFound, ModelCorrupt, DeviceUnavailable.
     """
@@ -218,7 +217,7 @@ def _codec(model: str | Path | LayeredCodec) -> LayeredCodec:
 
 
 def _codec_of(base: bytes, model: str | Path | LayeredCodec | None) -> LayeredCodec:
-    return _codec(find_by_hash(parse(base).model_hash).path if model is None else model)
+    return _codec(model_of(parse(base)).path if model is None else model)
 
 
 @lru_cache(maxsize=4)

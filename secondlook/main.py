@@ -17,6 +17,7 @@ import secondlook.cloud.models.main
 import secondlook.edge.main
 import secondlook.training.main
 from secondlook import stills
+from secondlook.operate import main as operate
 from secondlook.shared.commands import Subparsers
 from secondlook.shared.errors import ConfigError, SecondlookError
 from secondlook.shared.flags import show_defaults
@@ -31,6 +32,7 @@ _PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
     (secondlook.cloud.main.register, "cloud"),
     (secondlook.cloud.models.main.register, "cloud,models"),
     (stills.register, "edge"),
+    (operate.register, "edge"),
     (secondlook.training.main.register, "training"),
 )
 
@@ -38,7 +40,8 @@ GROUPS = {
     "run": ("edge", "gateway", "worker", "refiner", "station", "retention", "demo"),
     "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
     "make models": ("train", "export", "import-checkpoint", "models"),
-    "administer": ("keys", "users", "tokens", "queue", "catalogue", "audit", "completion"),
+    "operate": ("status", "doctor", "audit", "backup", "restore", "config"),
+    "administer": ("keys", "users", "tokens", "queue", "catalogue", "completion"),
 }
 
 

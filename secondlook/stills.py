@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     U8Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 
-POSTFILTERS = ("rrdb-l1", "rrdb-l2", "rrdb-fast")
-
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the three commands to the `secondlook` parser."""
@@ -85,11 +83,16 @@ def _register_decode(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
         default=[],
         help="base layer, and enhancement when decoding one, of the key that a delta refers to",
     )
-    decode.add_argument("--postfilter", choices=POSTFILTERS, help="clean the picture with this network")
+    decode.add_argument(
+        "--postfilter",
+        type=model_argument,
+        metavar="MODEL",
+        help="clean the picture with this one: rrdb-fast, rrdb-l1, rrdb-l2, a folder, or one that a package brings",
+    )
     decode.add_argument(
         "--model",
         type=model_argument,
-        help="codec name or folder (default: the shipped model that the layer names)",
+        help="codec name or folder (default: the model that the layer names)",
     )
     decode.add_argument(
         "--device",
@@ -123,16 +126,14 @@ def run_encode(args: argparse.Namespace) -> int:
 def run_decode(args: argparse.Namespace) -> int:
     """Write the decoded image, or nothing."""
     from secondlook.cloud.workers.postfilter import load_postfilter
-    from secondlook.shared.bitstream import parse
-    from secondlook.shared.codec import load_codec
+    from secondlook.shared.codec import codec_of, load_codec
     from secondlook.shared.layers import Layers
-    from secondlook.shared.models import find_by_hash
 
     if len(args.key) > 2:
         raise ConfigError("--key takes the base layer of a key and at most its enhancement")
     base = read_layer(args.base)
     key = [read_layer(path) for path in args.key]
-    codec = load_codec(args.model or find_by_hash(parse(base).model_hash).path, device=args.device)
+    codec = load_codec(args.model, device=args.device) if args.model else codec_of(base, device=args.device)
     if args.enhancement is None:
         image = codec.decode_base(base, key=key[0] if key else None)
     else:
@@ -152,7 +153,8 @@ def run_inspect(args: argparse.Namespace) -> int:
     from secondlook.shared.bitstream import parse
 
     bitstream = parse(read_layer(args.file))
-    fields = {field.name: _plain(getattr(bitstream, field.name)) for field in dataclasses.fields(bitstream)}
+    names = [field.name for field in dataclasses.fields(bitstream) if field.name != "family_name"]
+    fields = {name: _plain(getattr(bitstream, name)) for name in names} | {"codec": bitstream.family}
     if args.json:
         print(json.dumps(fields, indent=2))
     else:

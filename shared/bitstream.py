@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -34,9 +35,11 @@ _HEAD = struct.Struct(
 )  # magic version codec layer flags quality . hash width height symbol_crc
 _ENHANCEMENT = struct.Struct("<BxxxI")  # base quality, symbol CRC of the base layer
 _REFERENCE = struct.Struct("<QI")  # sequence of the key, symbol CRC of its layer of the same kind
+_FAMILY_LENGTH = struct.Struct("<B")
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")
 _FLAG_DELTA = 1
+_FAMILY = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 
 
 def max_payload_bytes(width: int, height: int) -> int:
@@ -72,6 +75,17 @@ class Codec(enum.IntEnum):
 
     LITE = 1
     PAPER = 2
+    NAMED = 255  # a family that another package brings, called by the name that follows the header
+
+
+# What a name may not be: families with a number, and words that settings have for something else.
+RESERVED_FAMILIES = frozenset({"lite", "paper", "video", "named", "auto"})
+
+
+def check_family(name: str) -> None:
+    """Raises MalformedBitstream unless `name` can be that of a codec family of another package."""
+    if _FAMILY.fullmatch(name) is None or name in RESERVED_FAMILIES:
+        raise MalformedBitstream(f"{name[:40]!r} cannot be the name of a codec family of another package")
 
 
 @dataclass(frozen=True)
@@ -95,8 +109,18 @@ class Bitstream:
     symbol_crc: int
     base_symbol_crc: int
     payload: bytes
+    family_name: str = ""  # of Codec.NAMED; empty for the others
+
+    @property
+    def family(self) -> str:
+        """The name of the codec family."""
+        return self.family_name or self.codec.name.lower()
 
     def __post_init__(self) -> None:
+        if self.codec is Codec.NAMED:
+            check_family(self.family_name)
+        elif self.family_name:
+            raise MalformedBitstream(f"codec family {self.codec.name.lower()} has a number and no name")
         if len(self.model_hash) != 8:
             raise MalformedBitstream(f"model hash has {len(self.model_hash)} bytes, not 8")
         for name, value in (("quality", self.quality), ("base quality", self.base_quality)):
@@ -132,6 +156,8 @@ class Bitstream:
                 self.symbol_crc,
             )
         ]
+        if self.family_name:
+            parts += [_FAMILY_LENGTH.pack(len(self.family_name)), self.family_name.encode("ascii")]
         if self.layer is Layer.ENHANCEMENT:
             parts.append(_ENHANCEMENT.pack(self.base_quality, self.base_symbol_crc))
         if self.reference is not None:
@@ -161,6 +187,13 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
 
+def _read_family(reader: _Reader) -> str:
+    (length,) = reader.unpack(_FAMILY_LENGTH, "codec family")
+    name = reader.take(length, "codec family").decode("latin-1")
+    check_family(name)
+    return name
+
+
 def parse(data: bytes) -> Bitstream:
     """Read one layer. Raises a subclass of BitstreamError, and nothing else, on any other bytes."""
     if data[:1] == b"\x8a":  # version 2, see `shared.videobits`
@@ -176,6 +209,7 @@ def parse(data: bytes) -> Bitstream:
         raise UnsupportedBitstream(f"codec family {codec} is not known to this build")
     if layer not in Layer.__members__.values() or flags & ~_FLAG_DELTA:
         raise MalformedBitstream(f"layer {layer} with flags {flags:#x} is not defined")
+    family_name = _read_family(reader) if codec == Codec.NAMED else ""
     base_quality, base_symbol_crc = quality, symbol_crc
     if layer == Layer.ENHANCEMENT:
         base_quality, base_symbol_crc = reader.unpack(_ENHANCEMENT, "header")
@@ -204,6 +238,7 @@ def parse(data: bytes) -> Bitstream:
         symbol_crc,
         base_symbol_crc,
         payload,
+        family_name,
     )
     if parsed.to_bytes() != data:
         raise MalformedBitstream("reserved bytes are not zero")

@@ -36,7 +36,7 @@ from secondlook.shared.errors import (
 from secondlook.shared.inference import Session, choose_device, open_session
 from secondlook.shared.layers import F32, Encoded, Key, LayeredCodec, Layers, U8Image
 from secondlook.shared.lite_tables import LayerModel, entropy_tables, load_tables
-from secondlook.shared.models import ModelFolder, find_model
+from secondlook.shared.models import ModelFolder, find_by_hash, find_model
 from secondlook.shared.plugins import open_plugin
 from secondlook.shared.tiles import SIDE, STEP, pad, run_tiled
 
@@ -429,6 +429,27 @@ def load_codec(
     if folder.manifest.get("family", "lite") == "lite":
         return LiteCodec(folder, threads=threads, device=device)
     return open_plugin(folder, threads=threads, device=device)
+
+
+def codec_of(layer: bytes, *, threads: int = 0, device: str = "cpu") -> LayeredCodec:
+    """The codec whose model a layer of version 1 names, whichever family it is of.
+
+    Raises a subclass of BitstreamError, ModelNotFound where the model is not here, and what `load_codec` raises.
+    """
+    header = parse(layer)
+    return load_codec(model_of(header).path, threads=threads, device=device)
+
+
+def model_of(header: Bitstream) -> ModelFolder:
+    """The model that a layer names. Raises ModelNotFound, ModelCorrupt."""
+    try:
+        return find_by_hash(header.model_hash)
+    except ModelNotFound as error:
+        if header.codec is not Codec.NAMED:
+            raise
+        raise ModelNotFound(
+            f"{error}; this layer is of the codec family {header.family}, which another package brings"
+        ) from error
 
 
 def _key_of(bitstream: Bitstream, key: _Latents | None) -> _Latents | None:

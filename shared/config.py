@@ -111,6 +111,59 @@ def load(
     return layers.build(cls)
 
 
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """One setting as it holds, and where that came from: "default", a file, or a variable."""
+
+    name: str
+    value: object
+    origin: str
+
+
+def explain(
+    path: Path | None,
+    cls: type[Any],
+    environment: Mapping[str, str] | None = None,
+    *,
+    variables: str = VARIABLES,
+) -> list[Explained]:
+    """Every setting that is no table, in the order of the schema. Raises ConfigError, as `load`."""
+    config = load(path, cls, None, environment, variables=variables)
+    layers = _Layers(dict(schema(cls)), {}, {}, "" if path is None else f"{path}: ")
+    if path is not None:
+        layers.take_file(read_tree(path), path.parent, "")
+    layers.take_environment(environment or {}, variables)
+    found = []
+    for dotted, setting in layers.schema.items():
+        if setting.is_table:
+            continue
+        value: Any = config
+        for key in dotted.split("."):
+            value = getattr(value, key)
+        found.append(Explained(dotted, value, layers.origins.get(dotted, "default")))
+    return found
+
+
+def problems(
+    path: Path, cls: type[Any], environment: Mapping[str, str] | None = None, *, variables: str = VARIABLES
+) -> list[str]:
+    """All that is wrong with a file: each unknown setting, and the first value that cannot be."""
+    try:
+        tree = read_tree(path)
+    except ConfigError as error:
+        return [str(error)]
+    layers = _Layers(dict(schema(cls)), {}, {}, f"{path}: ")
+    found = layers.unknown(tree, "")
+    try:
+        layers.take_file(tree, path.parent, "")
+        layers.take_environment(environment or {}, variables)
+        layers.complete(path.parent)
+        layers.build(cls)
+    except ConfigError as error:
+        found.append(str(error))
+    return found
+
+
 def read_tree(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises ConfigError."""
     try:
@@ -128,6 +181,9 @@ def _based(kind: Kind, value: Any, folder: Path) -> Any:
     if isinstance(value, list | tuple):
         item_kind = item_type(kind) or kind
         return [_based(item_kind, item, folder) for item in value]
+    if isinstance(value, dict) and dataclasses.is_dataclass(kind):
+        inner = kinds(cast(type[Any], kind))
+        return {key: _based(inner.get(key, str), item, folder) for key, item in value.items()}
     return Given(value, folder) if isinstance(value, str) and is_path(kind) else value
 
 
@@ -150,6 +206,18 @@ class _Layers:
             else:
                 based = _based(setting.kind, value, folder)
                 self.put(prefix + key, based, self.file.removesuffix(": "))
+
+    def unknown(self, tree: dict[str, Any], prefix: str) -> list[str]:
+        """What no setting answers to, each with what may have been meant; it is taken out of the tree."""
+        found = []
+        for key, value in list(tree.items()):
+            setting = self.schema.get(prefix + key)
+            if setting is None:
+                found.append(f"{self.file}unknown setting {prefix}{key}{self._hint(prefix, key)}")
+                del tree[key]
+            elif setting.is_table and isinstance(value, dict):
+                found += self.unknown(value, f"{prefix}{key}.")
+        return found
 
     def take_environment(self, environment: Mapping[str, str], variables: str) -> None:
         for name, text in environment.items():
@@ -192,10 +260,31 @@ class _Layers:
 
     def build(self, cls: type[T]) -> T:
         self._check_values(self.tree, "")
+        self._check_tables()
         try:
             return msgspec.convert(self.tree, cls, dec_hook=convert_text)
         except msgspec.ValidationError as error:
             raise ConfigError(self._explain(error)) from error
+
+    def _check_tables(self) -> None:
+        """That the keys of each table in an array of tables are known, and that none is missing."""
+        for dotted, setting in self.schema.items():
+            item = item_type(setting.kind)
+            if dotted not in self.origins or not dataclasses.is_dataclass(item):
+                continue
+            inner = dict(schema(cast(type[Any], item)))
+            value = self._at(dotted)[1]
+            for index, table in enumerate(value if isinstance(value, list) else ()):
+                name = f"{dotted}[{index}]"
+                if not isinstance(table, dict):
+                    raise ConfigError(f"{self._origin(name)}{name} must be a table")
+                for key in table:
+                    if key not in inner:
+                        known = _near(key, list(inner)) or f" (known: {', '.join(inner)})"
+                        raise ConfigError(f"{self._origin(name)}unknown setting {name}.{key}{known}")
+                for key, one in inner.items():
+                    if one.is_required and key not in table:
+                        raise ConfigError(f"{self._origin(name)}setting {name}.{key} is missing")
 
     def _check_values(self, value: Any, name: str) -> None:
         """What holds of every text and number, whatever its setting."""
@@ -227,14 +316,15 @@ class _Layers:
 
     def _at(self, name: str) -> tuple[Kind, object]:
         """Annotation and value of a setting, or of an item of a list, as msgspec names it."""
-        dotted, *indices = name.replace("]", "").split("[")
-        kind, value = without_none(self.schema[dotted].kind), cast(Any, self.tree)
-        for key in dotted.split("."):
-            value = value[key]
-        for index in indices:
-            kind = item_type(kind) or str
-            value = value[int(index)]
-        return kind, value
+        kind: Kind = None
+        value = cast(Any, self.tree)
+        for part in re.findall(r"[^.\[\]]+", name):
+            if isinstance(value, list):
+                kind, value = item_type(kind) or str, value[int(part)]
+            else:
+                kind = self.schema[part].kind if kind is None else kinds(without_none(kind))[part]
+                value = value[part]
+        return without_none(kind), value
 
     def _origin(self, name: str) -> str:
         origin = self.origins.get(name.partition("[")[0])

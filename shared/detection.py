@@ -162,24 +162,24 @@ def decode_yolox(output: F32, height: int, width: int) -> Raw:
     cells, strides = _grid([(height // stride, width // stride, stride) for stride in YOLOX_STRIDES])
     centre = (output[:, :2] + cells) * strides
     size = np.exp(np.minimum(output[:, 2:4], 10.0)) * strides
-    return _raw(_corners(centre, size), output[:, 4:5] * output[:, 5:])
+    return candidates(_corners(centre, size), output[:, 4:5] * output[:, 5:])
 
 
 def decode_yolov5(output: F32) -> Raw:
     """YOLOv5: float32[N,5+C] with centre and size in input pixels, objectness, classes."""
-    return _raw(_corners(output[:, :2], output[:, 2:4]), output[:, 4:5] * output[:, 5:])
+    return candidates(_corners(output[:, :2], output[:, 2:4]), output[:, 4:5] * output[:, 5:])
 
 
 def decode_yolov8(output: F32) -> Raw:
     """YOLOv8, v9, v11: float32[4+C,N] with centre and size in input pixels, classes; no objectness."""
     rows = np.ascontiguousarray(output.T)
-    return _raw(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:])
+    return candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:])
 
 
 def decode_corners(boxes: F32, scores: F32, height: int, width: int) -> Raw:
     """SSD with the anchors inside: boxes float32[N,4] as y0,x0,y1,x1 in shares of the input, scores float32[N,C]."""
     size = np.array([width, height] * 2, np.float32)
-    return _raw((boxes[:, [1, 0, 3, 2]] * size).astype(np.float32), scores)
+    return candidates((boxes[:, [1, 0, 3, 2]] * size).astype(np.float32), scores)
 
 
 def decode_ssd(offsets: F32, logits: F32, anchors: F32, height: int, width: int) -> Raw:
@@ -232,13 +232,13 @@ def decode_nanodet(scores: F32, distances: F32, height: int, width: int) -> Raw:
     bins = np.arange(logits.shape[2], dtype=np.float32)
     sides = (weights @ bins) / weights.sum(axis=2) * step
     centre = (cells + np.float32(known[strides])) * step
-    return _raw(np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=1), scores)
+    return candidates(np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=1), scores)
 
 
 def decode_detr(boxes: F32, scores: F32, height: int, width: int) -> Raw:
     """RT-DETR, D-FINE: boxes float32[N,4] as centre and size in shares of the input, scores float32[N,C] in 0..1."""
     scaled = boxes * np.array([width, height] * 2, np.float32)
-    return _raw(_corners(scaled[:, :2], scaled[:, 2:]), scores)
+    return candidates(_corners(scaled[:, :2], scaled[:, 2:]), scores)
 
 
 def sigmoid(logits: F32) -> F32:
@@ -314,7 +314,8 @@ def _corners(centre: F32, size: F32) -> F32:
     return np.concatenate([centre - size / 2, centre + size / 2], axis=1).astype(np.float32)
 
 
-def _raw(boxes: F32, scores: F32) -> Raw:
+def candidates(boxes: F32, scores: F32) -> Raw:
+    """Each box, float32[N,4] in input pixels, with the best of its scores float32[N,C]."""
     classes = scores.argmax(1)
     best = scores[np.arange(len(scores)), classes]
     return Raw(boxes, np.clip(best, 0.0, 1.0).astype(np.float32), classes.astype(np.int64))

@@ -45,8 +45,13 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     ├── LinkError
     │   ├── PortBusy                an address is already in use
     │   ├── GatewayUnreachable      nothing answered in the time allowed
+    │   ├── StationUnreachable      a review station does not answer, or only with an error of its own
     │   ├── RequestRefused          the peer answered with an error
-    │   └── KeyRejected             a CURVE key is missing, unreadable or not registered
+    │   ├── KeyRejected             a CURVE key is missing, unreadable or not registered
+    │   ├── StationUnreachable      a station does not answer, or not now, or not to the end
+    │   ├── StationRefused          a station answered that it will not do what was asked
+    │   ├── DeliveryFailed          a receiver of webhooks, or a broker, did not take a message
+    │   └── SignatureRefused        a webhook's signature is missing, wrong or old
     ├── QueueError
     │   ├── QueueFull               its byte limit is reached; nothing was stored
     │   └── LeaseLost               the lease ran out and the item is another worker's now
@@ -255,6 +260,26 @@ class RequestRefused(LinkError):
 
 
 class KeyRejected(LinkError):
+    pass
+
+
+class StationUnreachable(LinkError):
+    def __init__(self, why: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait_seconds = wait_seconds  # it asked not to be asked again sooner
+
+
+class StationRefused(LinkError):
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(f"the station refused ({status}): {why}")
+        self.status = status  # of HTTP
+
+
+class DeliveryFailed(LinkError):
+    pass
+
+
+class SignatureRefused(LinkError):
     pass
 
 

@@ -7,6 +7,9 @@
 
 The server has a thread of its own and knows the heartbeat only, so that it answers when the role hangs. Its answers
 tell no names, addresses or numbers of frames: it needs no log-in, but belongs on loopback or a network of probes.
+
+``/metrics`` (``shared.metrics``) tells names and numbers, and so has an address of its own, where the two others answer
+too. Where both settings name one address, one server has all three.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+from secondlook.shared import metrics
 from secondlook.shared.errors import ConfigError, PortBusy
 from secondlook.shared.settings import Seconds, Settings
 from secondlook.shared.watchdog import Watchdog
@@ -41,6 +45,18 @@ class HealthConfig(Settings):
     stall_seconds: Seconds | None = (
         None  # hung when without progress for so long; unset: 60, refiner and retention 300
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.address is not None:
+            parse_address(self.address)
+
+
+@dataclass(frozen=True)
+class MetricsConfig(Settings):
+    """Where a role tells what it counts and measures, for Prometheus. Off unless an address is set."""
+
+    address: str | None = None  # HOST:PORT for /metrics, /healthz and /readyz, such as "127.0.0.1:7620"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,20 +106,44 @@ def parse_address(text: str) -> tuple[str, int]:
     return match["v6"] or match["name"], int(match["port"])
 
 
+_NO_METRICS = MetricsConfig()
+
+
 @contextmanager
 def serve_health(
-    config: HealthConfig, watchdog: Watchdog, stall_seconds: float = STALL_SECONDS
+    config: HealthConfig,
+    watchdog: Watchdog,
+    stall_seconds: float = STALL_SECONDS,
+    telling: MetricsConfig = _NO_METRICS,
 ) -> Iterator[int]:
-    """Answer while the block lasts; yields the port, 0 where the configuration has no address.
+    """Answer while the block lasts; yields the port of the first address that is set, 0 where there is none.
 
-    ``stall_seconds`` holds unless the configuration says otherwise. Raises PortBusy, ConfigError.
+    ``stall_seconds`` holds unless the configuration says otherwise. ``telling``: where ``/metrics`` is to be had.
+    Raises PortBusy, ConfigError.
     """
-    if config.address is None:
-        yield 0
-        return
-    server = _open(config.address)
+    stall = stall_seconds if config.stall_seconds is None else config.stall_seconds
+    wanted = {"health": config.address, "metrics": telling.address}
+    with ExitStack() as opened:
+        ports = [
+            opened.enter_context(
+                _serving(
+                    f"{setting}.address", address, watchdog, stall, with_metrics=address == telling.address
+                )
+            )
+            for setting, address in wanted.items()
+            if address is not None and not (setting == "metrics" and address == config.address)
+        ]
+        yield ports[0] if ports else 0
+
+
+@contextmanager
+def _serving(
+    setting: str, address: str, watchdog: Watchdog, stall_seconds: float, *, with_metrics: bool
+) -> Iterator[int]:
+    server = _open(setting, address)
     server.watchdog = watchdog
-    server.stall_seconds = stall_seconds if config.stall_seconds is None else config.stall_seconds
+    server.stall_seconds = stall_seconds
+    server.with_metrics = with_metrics
     thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="health", daemon=True)
     thread.start()
     try:
@@ -113,13 +153,13 @@ def serve_health(
         server.server_close()
 
 
-def _open(address: str) -> _Server:
+def _open(setting: str, address: str) -> _Server:
     host, port = parse_address(address)
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return _server_for(family)(where[:2], _Handler)
     except socket.gaierror as error:
-        raise ConfigError(f"health.address {address}: {error.strerror}") from error
+        raise ConfigError(f"{setting} {address}: {error.strerror}") from error
     except OSError as error:
         raise PortBusy(f"cannot listen on {address}: {error.strerror}") from error
 
@@ -133,6 +173,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     watchdog: Watchdog
     stall_seconds: float
+    with_metrics: bool
 
     def __init__(self, *arguments: object) -> None:
         self._free = threading.BoundedSemaphore(_MAX_CLIENTS)
@@ -165,19 +206,30 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        answer = ANSWERS.get(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]
+        if path == "/metrics" and self.server.with_metrics:
+            self._send_bytes(HTTPStatus.OK, metrics.rendered(self._of_scrape), metrics.CONTENT_TYPE)
+            return
+        answer = ANSWERS.get(path)
         if answer is None:
-            self._send(HTTPStatus.NOT_FOUND, {"detail": "only /healthz and /readyz are here"})
+            here = f"{', /metrics' if self.server.with_metrics else ''}"
+            self._send(HTTPStatus.NOT_FOUND, {"detail": f"only /healthz, /readyz{here} are here"})
             return
         health = answer(self.server.watchdog, self.server.stall_seconds)
         self._send(health.status, {"status": health.text})
 
+    def _of_scrape(self) -> tuple[float, bool]:
+        watchdog = self.server.watchdog
+        return watchdog.age_seconds, readiness(watchdog, self.server.stall_seconds).well
+
     do_HEAD = do_GET
 
     def _send(self, status: HTTPStatus, body: dict[str, str]) -> None:
-        data = json.dumps(body).encode()
+        self._send_bytes(status, json.dumps(body).encode(), "application/json")
+
+    def _send_bytes(self, status: HTTPStatus, data: bytes, content_type: str) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", content_type)
         self.send_header("content-length", str(len(data)))
         self.send_header("cache-control", "no-store")
         self.end_headers()

@@ -72,6 +72,12 @@ class Session:
         """Shape of the first input; dynamic sizes are names or None."""
         return tuple(self._session.get_inputs()[0].shape)
 
+    @property
+    def input_type(self) -> str:
+        """Type of the first input's elements, by ONNX Runtime's name: float, float16, uint8, ..."""
+        kind: str = self._session.get_inputs()[0].type
+        return kind.removeprefix("tensor(").removesuffix(")")
+
     def run(self, feeds: Mapping[str, Array], *, release: bool = False) -> dict[str, Array]:
         """Run the graph. Names, shapes and dtypes are the graph's own; a wrong one raises ModelCorrupt.
 
@@ -117,7 +123,24 @@ def open_session(path: Path, threads: int = 0, *, device: str = "cpu", precision
         log.warning("device auto takes the CPU for %s: %s", path.name, error)
         session = _open_on(path, threads, "cpu")
     log.info("%s/%s runs on %s", path.parent.name, path.name, session.device)
+    _note(session, path)
     return session
+
+
+_opened: dict[str, tuple[str, str]] = {}  # by folder and file of a graph, the device and precision it got
+
+
+def _note(session: Session, path: Path) -> None:
+    _opened[f"{path.parent.name}/{path.name}"] = (session.device, session.precision)
+
+
+def tell_providers() -> str:
+    """Show as metrics where the networks of this process run; the devices, for people: "cpu", or "cpu, cuda:0"."""
+    from secondlook.shared import metrics
+
+    for model, (device, precision) in _opened.items():
+        metrics.measure("provider", 1, model, device, precision)
+    return ", ".join(sorted({device for device, _ in _opened.values()})) or "cpu"
 
 
 def _open_fast(path: Path, threads: int, device: str, *, insists: bool) -> Session | None:
@@ -134,6 +157,7 @@ def _open_fast(path: Path, threads: int, device: str, *, insists: bool) -> Sessi
         else:
             if session.precision == BFLOAT16:
                 log.info("%s/%s runs on %s in bfloat16", path.parent.name, path.name, session.device)
+                _note(session, path)
                 return session
             problem = f"OpenVINO left {path.name} to another provider"
     if insists:

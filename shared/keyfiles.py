@@ -39,6 +39,14 @@ def read_private(path: Path) -> str:
 
 def read_public_key(path: Path) -> bytes:
     """The public key (Z85, 40 characters) in a public or secret key file. Raises KeyRejected, SecretExposed."""
+    return read_public_keys(path)[0]
+
+
+def read_public_keys(path: Path) -> list[bytes]:
+    """All public keys of a file: that of a gateway whose key is being rotated holds the present and the next one.
+
+    Raises KeyRejected, SecretExposed.
+    """
     return _keys(path)["public"]
 
 
@@ -47,14 +55,16 @@ def read_key_pair(path: Path) -> tuple[bytes, bytes]:
     found = _keys(path)
     if "secret" not in found:
         raise KeyRejected(f"{path} holds no secret key")
-    return found["public"], found["secret"]
+    return found["public"][0], found["secret"][0]
 
 
-def _keys(path: Path) -> dict[str, bytes]:
+def _keys(path: Path) -> dict[str, list[bytes]]:
     try:
         with path.open(encoding="utf-8") as stream:
             status = os.fstat(stream.fileno())
-            found = {kind: key.encode("ascii") for kind, key in _KEY_LINE.findall(stream.read())}
+            found: dict[str, list[bytes]] = {}
+            for kind, key in _KEY_LINE.findall(stream.read()):
+                found.setdefault(kind, []).append(key.encode("ascii"))
     except OSError as error:
         raise KeyRejected(f"cannot read the key file {path}: {error.strerror}") from error
     except UnicodeError as error:

@@ -1,7 +1,12 @@
 """Model folders: what they hold, their identity, and how one is found.
 
-A model's name is looked for in the folder of added models, then among those that ship: `exported_models/`. Added
-models lie in `SECONDLOOK_MODELS`, else in `secondlook/models` where XDG_DATA_HOME points, by default `~/.local/share`.
+A model's name is looked for in these folders, and the first that has it wins:
+
+1. where `SECONDLOOK_MODELS` points, if it is set;
+2. `exported_models` in the working folder, to which `secondlook export` writes;
+3. if it is not set, `secondlook/models` where XDG_DATA_HOME points, by default `~/.local/share`;
+4. the models that ship;
+5. those that packages of others bring (`shared/plugins.py`).
 
 A folder `NAME/` has a `manifest.json`:
 
@@ -15,16 +20,21 @@ first eight bytes, so a decoder finds the right weights or says that it lacks th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secondlook.shared.errors import ModelCorrupt, ModelNotFound
+from secondlook.shared.plugins import plugin_roots
+
+log = logging.getLogger(__name__)
 
 MODELS_ROOT = Path(__file__).resolve().parent.parent / "exported_models"
 MODELS_VARIABLE = "SECONDLOOK_MODELS"  # the folder of models that were added here
@@ -59,9 +69,36 @@ def added_models(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(data) / "secondlook" / "models"
 
 
-def model_roots() -> tuple[Path, ...]:
-    """The folders in which a model's name is looked for, in this order."""
-    return added_models(), MODELS_ROOT
+def model_roots(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """The folders of this machine in which a model's name is looked for, in this order; some may not be there.
+
+    Those of other packages come behind them: `all_roots` has them too.
+    """
+    added, here = (added_models(environment),), _exported_here()
+    return (*added, *here, MODELS_ROOT) if environment.get(MODELS_VARIABLE) else (*here, *added, MODELS_ROOT)
+
+
+def all_roots() -> Iterator[Path]:
+    """`model_roots`, then the folders that packages bring, which are found only where somebody gets so far."""
+    yield from model_roots()
+    yield from plugin_roots()
+
+
+def find_root(name: str) -> Path | None:
+    """The first of `all_roots` that holds a model of this name; None where none does."""
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        return None
+    # A service may not look into homes: a folder of models that cannot be read is as good as none.
+    return next((root for root in all_roots() if os.path.isfile(root / name / "manifest.json")), None)
+
+
+def _exported_here() -> tuple[Path, ...]:
+    """`exported_models` in the working folder; nothing where that is where the models that ship lie."""
+    try:
+        here = Path.cwd() / "exported_models"
+    except OSError:  # the working folder was deleted
+        return ()
+    return () if here.resolve() == MODELS_ROOT else (here,)
 
 
 def model_names(root: Path) -> list[str]:
@@ -86,7 +123,7 @@ def describe_bytes(data: bytes) -> dict[str, Any]:
 
 
 def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path | None = None) -> ModelFolder:
-    """Open and verify a model folder, by path or by its name under `root`, else in the first of `model_roots`.
+    """Open and verify a model folder, by path or by its name under `root`, else in the first of `all_roots`.
 
     A text without a slash is a name.
 
@@ -94,31 +131,55 @@ def find_model(name_or_path: str | Path, *, kind: str | None = None, root: Path 
     is missing or differs from its hash.
     """
     is_name = isinstance(name_or_path, str) and "/" not in name_or_path
-    roots = model_roots() if root is None else (root,)
-    *others, path = [one / name_or_path for one in roots] if is_name else [Path(name_or_path)]
-    # A service may not look into homes: a folder of added models that cannot be read is as good as none.
-    path = next((one for one in others if os.path.isfile(one / "manifest.json")), path)
+    path = Path(name_or_path)
+    if is_name:
+        path = (root or find_root(str(name_or_path)) or MODELS_ROOT) / name_or_path
     try:
         found = (path / "manifest.json").is_file()
     except OSError as error:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {error.strerror}") from error
+    if not found and is_name and root is None:
+        looked = ", ".join(map(str, all_roots()))
+        raise ModelNotFound(f"no model {str(name_or_path)!r} in any of these folders: {looked}")
     if not found:
         raise ModelNotFound(f"no model {str(name_or_path)!r}: {str(path)!r} holds no manifest.json")
     folder = read_model(path)
     if kind is not None and folder.kind != kind:
         raise ModelNotFound(f"model {folder.name!r} is a {folder.kind!r}, not a {kind!r}")
     _verify(folder)
+    if is_name and root is None:
+        _tell(str(name_or_path), path)
     return folder
 
 
+@functools.lru_cache(maxsize=64)
+def _tell(name: str, path: Path) -> None:
+    """Say once where a model lies that somebody asked for by name."""
+    log.info("model %s lies in %s", name, path)
+    if path.parent != MODELS_ROOT and (MODELS_ROOT / name / "manifest.json").is_file():
+        log.warning("model %s is that of %s, not the one that ships", name, path.parent)
+
+
 def find_by_hash(wanted: bytes, *, root: Path | None = None) -> ModelFolder:
-    """The model a bitstream names. Raises ModelNotFound when none under `root`, else `model_roots`, has this hash."""
-    roots = model_roots() if root is None else (root,)
-    for folder in (read_model(one / name) for one in roots for name in model_names(one)):
-        if folder.model_hash == wanted:
-            _verify(folder)
-            return folder
-    raise ModelNotFound(f"no model with hash {wanted.hex()} under {' or '.join(map(str, roots))}")
+    """The model a bitstream names. Raises ModelNotFound when none under `root`, else `all_roots`, has this hash.
+
+    A folder there that cannot be read is passed over; it is the error where none is found.
+    """
+    looked, broken = [], None
+    for one in all_roots() if root is None else (root,):
+        looked.append(str(one))
+        for name in model_names(one):
+            try:
+                folder = read_model(one / name)
+            except ModelCorrupt as error:
+                broken = broken or error
+                continue
+            if folder.model_hash == wanted:
+                _verify(folder)
+                return folder
+    if broken is not None:
+        raise broken
+    raise ModelNotFound(f"no model with hash {wanted.hex()} under {' or '.join(looked)}")
 
 
 def read_model(path: Path) -> ModelFolder:

@@ -29,6 +29,7 @@ MAX_ENHANCEMENT_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 64 << 10
 MAX_OUTSTANDING_CHUNKS = 4
 MAX_RANGES = 256
+PROBE = " (probe)"  # ends the `software` of a hello that only tries the link: it is no camera host's own
 MAX_SEQ = 2**53 - 1  # exact in every language that keeps numbers as float64
 MAX_NS = 7_258_118_400 * 10**9  # the year 2200: leaves room for sums in 64 bits, as tables hold them
 MAX_SIDE = 65_535

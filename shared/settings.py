@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 import msgspec
 
 from secondlook.shared.errors import ConfigError
-from secondlook.shared.models import model_roots
+from secondlook.shared.models import find_root
 
 Kind: TypeAlias = (
     Any  # an annotation: Annotated[int, within(...)], Path, Literal[...], tuple[str, ...], X | None, ...
@@ -92,14 +92,15 @@ class NameOrPath(PathLike):
 
     @classmethod
     def resolve(cls, text: str, folder: Path) -> str:
-        known = text in ("auto", "builtin") or (
-            text != "" and any(os.path.isdir(root / text) for root in model_roots())
-        )
         a_path = "/" in text or text.startswith("~") or text in (".", "..") or text.endswith(".onnx")
-        if a_path or (text and not known and os.path.exists(folder / text)):
+        if a_path or (os.path.exists(folder / text) and text and not cls._is_known(text)):
             path = str(folder / expanded(text))
             return path if "/" in path else f"./{path}"
         return text
+
+    @staticmethod
+    def _is_known(text: str) -> bool:
+        return text in ("auto", "builtin") or find_root(text) is not None
 
 
 class SourceAddress(PathLike):

@@ -1,4 +1,4 @@
-"""`python -m tests.reference` writes docs/cli.md and docs/config.md; test_docs.py checks them."""
+"""`python -m tests.reference` writes docs/cli.md, config.md, metrics.md and alert rules; test_docs.py checks them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
+
 from secondlook.cloud.config import CloudConfig
 from secondlook.edge.config import EdgeConfig
 from secondlook.main import build_parser
+from secondlook.shared.conditions import WatchConfig, conditions
 from secondlook.shared.config import EDGE_VARIABLES, VARIABLES, variable
+from secondlook.shared.metrics import METRICS, PREFIX
 from secondlook.shared.settings import (
     DatabaseUrl,
     Endpoint,
@@ -22,6 +26,7 @@ from secondlook.shared.settings import (
     NameOrPath,
     SourceAddress,
     describe,
+    item_type,
     kinds,
     plain,
 )
@@ -81,10 +86,11 @@ def config_page() -> str:
         parts.append(f"## {title}\n")
         for section, table in _tables(cls, ""):
             heading = f"### `[{section}]`\n\n" if section else ""
+            listed = section.startswith("[")  # tables of an array have no variables of their own
             means = _comments(table)
             rows = [
                 f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {means[field.name]} "
-                f"| `{variable(f'{section}.{field.name}'.strip('.'), variables)}` |"
+                f"| {'' if listed else _variable(section, field.name, variables)} |"
                 for field in dataclasses.fields(table)
                 if not _is_table(table, field)
             ]
@@ -98,7 +104,78 @@ def config_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {ROOT / "docs" / "cli.md": cli_page, ROOT / "docs" / "config.md": config_page}
+_METRICS_INTRODUCTION = """\
+Every process tells what it counts and measures at `[metrics] address` (flag `--metrics`), in Prometheus' text format,
+and answers `/healthz` and `/readyz` there too. These names stay; a role shows those of its own, once they were touched.
+`camera` is the edge id. Besides these there are the usual `process_*` and `python_info` (docs/operations.md).
+"""
+
+
+def metrics_page() -> str:
+    """Every metric, as Markdown."""
+    rows = [
+        f"| `{PREFIX}{one.name}` | {one.kind} | {', '.join(map('`{}`'.format, one.labels))} | {one.roles} "
+        f"| {one.text} |"
+        for one in METRICS
+    ]
+    head = "| metric | kind | labels | of | what |\n|---|---|---|---|---|\n"
+    return "\n".join([NOTE, "# Metrics\n", _METRICS_INTRODUCTION, head + "\n".join(rows) + "\n"])
+
+
+# Of what `secondlook status` finds for itself: the processes that would tell are away.
+TOLD_BY_STATUS = ("gateway-away", "station-away", "retention-late")
+
+
+def alerts_page() -> str:
+    """An alert for each condition, and for a process that is away, as rules of Prometheus."""
+    rules = [
+        {
+            "alert": f"Secondlook{''.join(part.title() for part in one.name.split('-'))}",
+            "expr": f'{PREFIX}condition{{condition="{one.name}"}} == 1',
+            "labels": {"severity": one.severity},
+            "annotations": {
+                "summary": f"{one.name}: {{{{ $labels.subject }}}}",
+                "description": one.cure,
+                "runbook": f"docs/troubleshooting.md#{one.name}",
+            },
+        }
+        for one in conditions(WatchConfig()).values()
+        if one.name not in TOLD_BY_STATUS
+    ]
+    rules += [
+        {
+            "alert": "SecondlookDown",
+            "expr": 'up{job="secondlook"} == 0',
+            "for": "30s",
+            "labels": {"severity": "critical"},
+            "annotations": {
+                "summary": "{{ $labels.instance }} does not answer",
+                "description": "a process has ended, or its host cannot be reached",
+                "runbook": "docs/troubleshooting.md#a-process-is-away",
+            },
+        },
+        {
+            "alert": "SecondlookNotReady",
+            "expr": f"{PREFIX}ready == 0",
+            "for": "2m",
+            "labels": {"severity": "warning"},
+            "annotations": {
+                "summary": "{{ $labels.instance }} cannot be given work",
+                "description": "it starts, hangs, or waits for a store or the gateway; its log says for which",
+                "runbook": "docs/troubleshooting.md#a-process-is-not-ready",
+            },
+        },
+    ]
+    text = yaml.safe_dump({"groups": [{"name": "secondlook", "rules": rules}]}, sort_keys=False, width=1000)
+    return f"# Written by `make docs`; change shared/conditions.py instead.\n{text}"
+
+
+PAGES = {
+    ROOT / "docs" / "cli.md": cli_page,
+    ROOT / "docs" / "config.md": config_page,
+    ROOT / "docs" / "metrics.md": metrics_page,
+    ROOT / "deploy" / "prometheus" / "secondlook.rules.yaml": alerts_page,
+}
 
 
 def _walk(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -133,10 +210,16 @@ def _tables(cls: type[Any], section: str) -> Iterator[tuple[str, type[Any]]]:
     for field in dataclasses.fields(cls):
         if _is_table(cls, field):
             yield from _tables(get_type_hints(cls)[field.name], f"{section}.{field.name}".strip("."))
+        elif dataclasses.is_dataclass(item := item_type(kinds(cls)[field.name])):
+            yield f"[{field.name}]", item
 
 
 def _is_table(cls: type[Any], field: dataclasses.Field[Any]) -> bool:
     return dataclasses.is_dataclass(get_type_hints(cls)[field.name])
+
+
+def _variable(section: str, name: str, variables: str) -> str:
+    return f"`{variable(f'{section}.{name}'.strip('.'), variables)}`"
 
 
 def _type_name(cls: type[Any], field: dataclasses.Field[Any]) -> str:
@@ -177,8 +260,9 @@ def _comments(cls: type[Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write both pages."""
+    """Write all of them."""
     for path, page in PAGES.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(page())
     return 0
 

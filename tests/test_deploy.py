@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from secondlook.edge.config import EdgeConfig
 from secondlook.main import build_parser
 from secondlook.shared.config import load
 from secondlook.shared.health import parse_address
+from tests import kubernetes_schema
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
@@ -51,6 +53,7 @@ def test_units_keep_data_to_their_user_and_are_sandboxed(unit):
     assert settings["User"] == "secondlook"
     assert settings["CapabilityBoundingSet"] == ""
     assert re.fullmatch(r"\dG", settings["MemoryMax"])
+    assert 1 <= int(settings["CPUWeight"]) <= 10_000
     assert settings["ProtectSystem"] == "strict"
     assert unit.read_text().count("SystemCallFilter=") == 2
 
@@ -123,8 +126,10 @@ KEYS_OF = {
     "station": set(),
     "retention": set(),
     "catalogue": set(),  # the set-up, with the owner's role
+    "users": set(),  # the first user, with the station's
 }
-DATABASE_ROLE_OF = {"catalogue": "owner"}
+DATABASE_ROLE_OF = {"catalogue": "owner", "users": "station"}
+JOBS = {"setup": "catalogue", "first-user": "users"}  # pods that end, with the command that they run
 
 
 def wanted_keys(role):
@@ -206,7 +211,7 @@ def test_pod_runs_its_role_with_settings_it_mounts(name):
     pod = OUR_PODS[name]
     (container,) = pod["containers"]
     args = build_parser().parse_args(container["args"])
-    assert args.command == {"setup": "catalogue"}.get(name, name)
+    assert args.command == JOBS.get(name, name)
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     (settings,) = (one for one in pod["volumes"] if one["name"] == mounts["/etc/secondlook"])
     assert settings["projected"]["defaultMode"] & 0o007 == 0
@@ -217,6 +222,7 @@ def test_pod_runs_its_role_with_settings_it_mounts(name):
     ]
     wanted = {args.config, *wanted_keys(args.command)}
     wanted |= {Path(one["value"]) for one in container["env"] if one["name"].startswith("AWS_")}
+    wanted |= {args.password_file} if args.command == "users" else set()
     assert {str(path.relative_to("/etc/secondlook")) for path in wanted} == {item["path"] for item in items}
     assert {item["key"] for item in items if item["path"].startswith("keys/")} == KEYS_OF[args.command]
     assert {one["name"] for one in pod["volumes"]} == set(mounts.values())
@@ -227,7 +233,7 @@ def test_pod_runs_its_role_with_settings_it_mounts(name):
     assert password["valueFrom"]["secretKeyRef"] == {"name": f"database-{role}", "key": "password"}
 
 
-@pytest.mark.parametrize("name", sorted(set(OUR_PODS) - {"setup"}))
+@pytest.mark.parametrize("name", sorted(set(OUR_PODS) - set(JOBS)))
 def test_probes_ask_the_role_itself(name):
     (container,) = OUR_PODS[name]["containers"]
     config = load(KUBERNETES / "cloud.example.toml", CloudConfig)
@@ -353,3 +359,55 @@ def test_kustomize_builds_the_base(tmp_path):
             file.write_text("x")
     shutil.copy(tmp_path / "base" / "cloud.example.toml", tmp_path / "base" / "cloud.toml")
     subprocess.run(["kubectl", "kustomize", tmp_path / "base"], check=True, capture_output=True)
+
+
+def test_what_comes_in_goes_before_what_is_worked_off():
+    """On one busy machine a camera host and the gateway must not starve behind workers, nor people behind refiners."""
+    weights = {
+        unit.stem.removeprefix("secondlook-"): int(
+            re.search(r"^CPUWeight=(\d+)$", unit.read_text(), re.MULTILINE)[1]
+        )
+        for unit in DEPLOY.glob("*.service")
+    }
+    assert weights["gateway"] == weights["edge"] == weights["edge@"] > weights["station"] > weights["worker@"]
+    assert weights["worker@"] > weights["refiner@"] >= weights["retention"]
+
+
+@pytest.mark.parametrize("role", ["gateway", "worker@", "refiner@", "retention"])
+def test_units_of_roles_that_read_settings_again_can_be_reloaded(role):
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in (DEPLOY / f"secondlook-{role}.service").read_text()
+
+
+def test_the_first_user_is_made_once_and_with_a_password_that_was_made_for_it():
+    args = build_parser().parse_args(OUR_PODS["first-user"]["containers"][0]["args"])
+    assert (args.name, args.role, args.unless_any) == ("admin", "admin", True)
+    (secret,) = (one for one in KUSTOMIZATION["secretGenerator"] if one["name"] == "first-user")
+    assert secret["files"] == ["password=secrets/first-user"]
+    assert "rand -hex 12 >first-user" in (DEPLOY / "prepare.sh").read_text()
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda one: f"{one['kind']}-{one['metadata']['name']}")
+def test_manifests_keep_to_the_schema_of_their_kind(resource):
+    assert kubernetes_schema.complaints(resource) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "replica"), 2),
+        (("spec", "template", "spec", "containers", 0, "livenesProbe"), {}),
+        (("spec", "template", "spec", "containers", 0, "ports", 0, "containerPort"), "7601"),
+        (("spec", "template", "spec", "containers", 0, "resources", "limits", "memory"), "1 GB"),
+        (("metadata", "name"), "Gate_way"),
+    ],
+)
+def test_the_schema_finds_what_is_wrong(path, value):
+    (gateway,) = (
+        one for one in RESOURCES if one["kind"] == "Deployment" and one["metadata"]["name"] == "gateway"
+    )
+    wrong = copy.deepcopy(gateway)
+    place = wrong
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    assert len(kubernetes_schema.complaints(wrong)) == 1

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 
 import pytest
 
+from secondlook.main import build_parser
+from secondlook.shared.conditions import NAMES
 from tests.reference import PAGES, ROOT, commands
 
 TEXTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
@@ -64,6 +67,26 @@ def test_every_target_of_the_makefile_is_documented():
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["docs/operations.md", "docs/troubleshooting.md", "deploy/README.md"])
+def test_commands_of_the_operators_pages_can_be_given_as_they_are(name):
+    given = [line.partition("#")[0].strip() for line in shell_lines(name) if line.startswith("secondlook ")]
+    assert given
+    for line in given:
+        build_parser().parse_args(shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("name", ["docs/operations.md", "docs/troubleshooting.md", "deploy/README.md"])
+def test_links_of_the_operators_pages_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#:]+)", (ROOT / name).read_text()):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_every_condition_has_a_paragraph():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    told = re.findall(r"^### ([a-z]+-[a-z]+)$", page, re.MULTILINE)
+    assert sorted(told) == sorted(NAMES)
 
 
 def test_every_command_tells_what_it_does():

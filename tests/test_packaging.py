@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,9 +17,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from secondlook.shared.models import find_model
+from secondlook.shared.models import MODELS_VARIABLE, find_model
 from secondlook.shared.version import __version__
-from tests import constraints
+from tests import constraints, pythons
 
 ROOT = Path(__file__).parents[1]
 NAMED_AGAIN = {
@@ -133,6 +135,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_wheel_holds_what_runs_and_nothing_else(built: tuple[Path, str]) -> None:
     modules = {str(path.relative_to(ROOT)) for folder in SHIPPED for path in (ROOT / folder).rglob("*.py")}
     modules |= {path.name for path in (ROOT / "secondlook").glob("*.py")}
+    modules |= {f"operate/{path.name}" for path in (ROOT / "secondlook" / "operate").glob("*.py")}
     info = f"secondlook-{__version__}.dist-info"
     with zipfile.ZipFile(built[0]) as wheel:
         names = set(wheel.namelist())
@@ -185,3 +188,47 @@ def test_the_wheel_runs_by_itself(built: tuple[Path, str], tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert "car" in done.stdout
+
+
+def test_the_demo_runs_from_the_wheel(built: tuple[Path, str], tmp_path: Path) -> None:
+    """Six processes, away from the tree, where neither torch nor ultralytics can be imported."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(built[0]) as wheel:
+        wheel.extractall(site)
+    for name in ("torch", "torchvision", "ultralytics", "compressai"):
+        (site / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name} here', name='{name}')\n")
+    report = tmp_path / "report.json"
+    flags = ["--frames", "6", "--exit", "--no-open", "--port", "0", "--report", str(report)]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "secondlook", "demo", *flags],
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": str(site),
+            "PATH": os.defpath,
+            "HOME": str(tmp_path),
+            MODELS_VARIABLE: str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(report.read_text())
+    assert told["frames"]["detected"] == 6, told["frames"]
+
+
+def test_the_pythons_that_are_claimed() -> None:
+    """`make pythons` tries each; pyproject.toml says the same as the pages."""
+    project = constraints.project()
+    prefix = "Programming Language :: Python :: 3."
+    claimed = [
+        one.removeprefix("Programming Language :: Python :: ")
+        for one in project["classifiers"]
+        if one.startswith(prefix)
+    ]
+    assert claimed == list(pythons.VERSIONS) == ["3.11", "3.12", "3.13"]
+    assert project["requires-python"] == f">={claimed[0]}"
+    assert f"Python {claimed[0]} to {claimed[-1]}" in (ROOT / "README.md").read_text()
+    # Why `training` ends before 3.13: compressai asks for a numpy that has no wheels for it.
+    assert "numpy<2" in EXTRAS["training"] and "3.12" in (ROOT / "docs" / "training.md").read_text()

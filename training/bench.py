@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
-from secondlook.shared.codec import LiteCodec, load_codec
+from secondlook.cloud.workers.postfilter import load_postfilter
+from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError, SourceNotFound
 from secondlook.shared.files import PUBLIC_FILE, write_atomically
+from secondlook.shared.filters import ImageFilter
+from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.peers import FoundPeer, find_peer
 from secondlook.shared.quality import DEFAULT_QUALITY, PRESETS
-from secondlook.training.data import U8, list_images, read_rgb
+from secondlook.training.bench_rows import (
+    LOSSLESS_DB,
+    Picture,
+    Row,
+    RowLog,
+    Setting,
+    common_pictures,
+    measure_layers,
+    measure_peer,
+    point_of,
+)
+from secondlook.training.data import list_images, read_rgb, usable_images
 from secondlook.training.published import KODAK_CURVES, is_kodak
-from secondlook.training.rate_distortion import PEERS, Point, bd_rate, bpp, ms_ssim, psnr, psnr_at
+from secondlook.training.rate_distortion import PEERS, Point, bd_rate, psnr_at
 from secondlook.training.scalability import base_layer_cost, sentence
 from secondlook.training.speed import compare_speed
 
 LEARNED_PEERS = tuple(KODAK_CURVES)
 BASE_QUALITY = 8
 COMMON_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+QUALITIES = tuple(sorted({0, 6, 12, 18, 63, *PRESETS.values()}))
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-Row = dict[str, Any]
 
 
 def photographs() -> list[Path]:
@@ -37,69 +49,6 @@ def photographs() -> list[Path]:
     if spec is None or not spec.submodule_search_locations:
         raise SourceNotFound("the package scikit-image is not installed: name a folder with --images")
     return [Path(spec.submodule_search_locations[0]) / "data" / name for name in PHOTOGRAPHS]
-
-
-def measure_ours(
-    codec: LiteCodec,
-    images: Sequence[U8],
-    base_quality: int,
-    quality: int,
-    filters: dict[str, PostFilter],
-    filtered: int | None,
-) -> Row:
-    """Means over the images at one pair of qualities, gains over the first `filtered`; milliseconds a frame."""
-    totals: list[list[float | None]] = []
-    gains: dict[str, list[float]] = {name: [] for name in filters}
-    for number, image in enumerate(images):
-        start = time.perf_counter()
-        layers = codec.encode(image, base_quality=base_quality, quality=quality).layers
-        encoded = time.perf_counter()
-        base = codec.decode_base(layers.base)
-        based = time.perf_counter()
-        enhanced = codec.decode_enhanced(layers.base, layers.enhancement)
-        done = time.perf_counter()
-        rates = bpp(len(layers.base), image), bpp(len(layers.base) + len(layers.enhancement), image)
-        times = (1e3 * (encoded - start), 1e3 * (based - encoded), 1e3 * (done - based))
-        plain = psnr(image, enhanced)
-        totals.append([*rates, psnr(image, base), plain, ms_ssim(image, enhanced), *times])
-        if filtered is None or number < filtered:
-            for name, postfilter in filters.items():
-                gains[name].append(psnr(image, postfilter.apply(enhanced, quality=quality)) - plain)
-    names = ("bpp_base", "bpp", "psnr_base", "psnr", "ms_ssim", "encode_ms", "decode_base_ms", "decode_ms")
-    row: Row = dict(zip(names, means(totals), strict=True))
-    return {
-        "codec": "lite",
-        "base_quality": base_quality,
-        "quality": quality,
-        **row,
-        "gain_db": {name: float(np.mean(values)) for name, values in gains.items()},
-    }
-
-
-def means(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """The mean of each column; None where a row has none."""
-    return [
-        None if None in column else float(np.mean(np.array(column, float)))
-        for column in zip(*rows, strict=True)
-    ]
-
-
-def measure_peer(name: str, images: Sequence[U8]) -> list[Row]:
-    peer, rows = PEERS[name], []
-    for quality in peer.qualities:
-        totals: list[list[float | None]] = []
-        for image in images:
-            start = time.perf_counter()
-            data = peer.encode(image, quality)
-            encoded = time.perf_counter()
-            decoded = peer.decode(data)
-            done = time.perf_counter()
-            quality_figures = (psnr(image, decoded), ms_ssim(image, decoded))
-            times = (1e3 * (encoded - start), 1e3 * (done - encoded))
-            totals.append([bpp(len(data), image), *quality_figures, *times])
-        row = dict(zip(("bpp", "psnr", "ms_ssim", "encode_ms", "decode_ms"), means(totals), strict=True))
-        rows.append({"codec": name, "quality": quality, "bpp_base": None, **row})
-    return rows
 
 
 def curve(rows: Sequence[Row], name: str) -> list[Point]:
@@ -111,6 +60,55 @@ def curve(rows: Sequence[Row], name: str) -> list[Point]:
     return points
 
 
+def measure_all(
+    codec: LayeredCodec,
+    ours: str,
+    pictures: Sequence[Picture],
+    peers: Sequence[FoundPeer],
+    filters: dict[str, ImageFilter],
+    filter_limit: int | None,
+    log: RowLog,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """A row for each picture at each setting of our codec, called `ours`, and of every peer, in that order."""
+    rows: list[Row] = []
+    for quality in QUALITIES:
+        setting = Setting(ours, codec.model_hash.hex(), quality, min(BASE_QUALITY, quality))
+        judged = filters if quality in PRESETS.values() else {}
+        for number, picture in enumerate(pictures):
+            some = judged if filter_limit is None or number < filter_limit else {}
+            rows.append(
+                log.measured(
+                    setting,
+                    picture,
+                    lambda s=setting, p=picture, f=some: measure_layers(codec, p.rgb, s, f),
+                    filters=some,
+                )
+            )
+        say(f"{ours}, quality {quality}: measured")
+    for found in peers:
+        for quality in found.peer.qualities:
+            setting = Setting(found.name, found.made_by, quality)
+            rows += [
+                log.measured(
+                    setting, picture, lambda f=found, p=picture, q=quality: measure_peer(f.peer, p.rgb, q)
+                )
+                for picture in pictures
+            ]
+        say(f"{found.name}: measured")
+    return rows
+
+
+def points_of(rows: Sequence[Row], common: Sequence[str]) -> list[Row]:
+    """A row for each point of each curve: means over the pictures that all codecs managed."""
+    settings: dict[tuple[Any, ...], list[Row]] = {}
+    wanted = set(common)
+    for row in rows:
+        if "error" not in row and row["digest"] in wanted:
+            settings.setdefault((row["codec"], row["base_quality"], row["quality"]), []).append(row)
+    return [point_of(of_setting) for of_setting in settings.values()]
+
+
 def bench_codec(
     images_folder: Path | None,
     *,
@@ -120,64 +118,111 @@ def bench_codec(
     limit: int | None,
     threads: int,
     filter_limit: int | None = None,
+    log: RowLog | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure everything on the images of a folder, or on `photographs`; the figures that `--json` writes."""
+    """Measure everything on the images of a folder, or on `photographs`; the figures that `--json` writes.
+
+    Pictures that are damaged are named and left out. Raises ConfigError for a peer that is not known, and where no
+    picture could be coded by all; SourceNotFound, ModelNotFound.
+    """
     cv2.setNumThreads(threads)
-    paths = photographs() if images_folder is None else list_images(images_folder)
-    images = [read_rgb(path) for path in paths[:limit]]
-    codec = load_codec(model, threads=threads)
-    codec.decode_enhanced(
-        *vars(codec.encode(images[0], base_quality=BASE_QUALITY, quality=32).layers).values()
-    )
-    presets = list(PRESETS.values())
-    loaded = {name: load_postfilter(name, threads=threads) for name in filters}
-    rows = [
-        measure_ours(
-            codec,
-            images,
-            min(BASE_QUALITY, quality),
-            quality,
-            loaded if quality in presets else {},
-            filter_limit,
-        )
-        for quality in sorted({0, 6, 12, 18, 63, *presets})
-    ]
     learned = tuple(name for name in peers if name in LEARNED_PEERS)
-    still = [name for name in peers if name not in learned]
-    for name in still:
-        rows += measure_peer(name, images)
-    ours_rows = [row for row in rows if row["codec"] == "lite"]
-    ours = curve(rows, "lite")
-    over = {name: [difference(ours, curve(rows, name), rate) for rate in COMMON_RATES] for name in still}
-    theirs: dict[str, Sequence[Point]] = {name: curve(rows, name) for name in still}
-    if is_kodak([image.shape[:2] for image in images]):
-        theirs |= {name: KODAK_CURVES[name] for name in learned}
-    speed = compare_speed(
-        codec, images[0], base_quality=BASE_QUALITY, quality=DEFAULT_QUALITY, threads=threads, peers=learned
-    )
-    mean = speed["peers"].get("mbt2018-mean q4", {})
+    still = [find_peer(name, PEERS) for name in peers if name not in learned]
+    codec = load_codec(model, threads=threads)
+    ours = f"{codec.name} (layers)" if codec.name in peers else codec.name
+    loaded = {Path(name).name: load_postfilter(name, threads=threads) for name in filters}
+    paths = photographs() if images_folder is None else list_images(images_folder)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit}: at least one image is needed")
+    pictures = [Picture.of(path.name, read_rgb(path)) for path in usable_images(paths[:limit], 1)]
+    _warm_up(codec, pictures[0])
+    rows = measure_all(codec, ours, pictures, still, loaded, filter_limit, log or RowLog(say=say), say)
+    common = common_pictures(rows)
+    if not common or all(row["codec"] != ours or "error" in row for row in rows):
+        raise ConfigError(
+            "no picture was coded by all: " + next(row["error"] for row in rows if "error" in row)
+        )
+    used = [picture for picture in pictures if picture.digest in common]
+    points = points_of(rows, common)
+    say("measuring times, and what the base layer costs")
     return {
-        "images": len(images),
+        "images": len(used),
+        "left_out": [picture.name for picture in pictures if picture not in used],
+        "codec": ours,
         "model": codec.model_hash.hex(),
         "threads": threads,
-        "rows": rows,
-        "bd_rate_percent": {key(name): bd_rate(ours, points) for name, points in theirs.items()},
-        "published": {name: [[p.bpp, p.psnr] for p in theirs[name]] for name in learned if name in theirs},
-        "speedup": {
-            "encode_vs_mbt2018_mean": mean.get("encode_ratio"),
-            "decode_base_vs_mbt2018_mean": mean.get("decode_base_ratio"),
-        },
-        "times": speed,
-        "base_layer_cost": base_layer_cost(codec, images),
-        "psnr_over_peer_db": {"bpp": list(COMMON_RATES), **over},
+        "rows": points,
+        **_compared(ours, points, learned, used),
+        **_timed(codec, used, threads, learned),
+        "base_layer_cost": base_layer_cost(codec, [picture.rgb for picture in used]),
         "rrdb_gain_db": {
             name.removeprefix("rrdb-"): [
-                row["gain_db"][name] for row in ours_rows if row["quality"] in presets
+                row["gain_db"].get(name)
+                for row in points
+                if row["codec"] == ours and row["quality"] in PRESETS.values()
             ]
-            for name in filters
+            for name in loaded
         },
-        "rrdb_images": min(len(images), filter_limit or len(images)) if filters else 0,
+        "rrdb_images": min(len(used), filter_limit or len(used)) if filters else 0,
+        "filters": {name.removeprefix("rrdb-"): name for name in loaded},
     }
+
+
+def _warm_up(codec: LayeredCodec, picture: Picture) -> None:
+    """The first call opens networks, which no figure counts."""
+    layers = codec.encode(picture.rgb, base_quality=BASE_QUALITY, quality=32).layers
+    codec.decode_enhanced(layers.base, layers.enhancement)
+
+
+def _compared(
+    name: str, points: Sequence[Row], learned: Sequence[str], used: Sequence[Picture]
+) -> dict[str, Any]:
+    """Our curve against those of the peers, and published ones where the pictures are those that they are of."""
+    ours, others = curve(points, name), [one for one in codecs_of(points) if one != name]
+    theirs: dict[str, Sequence[Point]] = {other: curve(points, other) for other in others}
+    over = {other: [difference(ours, theirs[other], rate) for rate in COMMON_RATES] for other in others}
+    if is_kodak([picture.rgb.shape[:2] for picture in used]):
+        theirs |= {other: KODAK_CURVES[other] for other in learned}
+    return {
+        "bd_rate_percent": {key(other): bd_rate_or_none(ours, curve) for other, curve in theirs.items()},
+        "published": {
+            other: [[p.bpp, p.psnr] for p in theirs[other]] for other in learned if other in theirs
+        },
+        "psnr_over_peer_db": {"bpp": list(COMMON_RATES), **over},
+    }
+
+
+def _timed(
+    codec: LayeredCodec, used: Sequence[Picture], threads: int, learned: tuple[str, ...]
+) -> dict[str, Any]:
+    speed = compare_speed(
+        codec,
+        used[0].rgb,
+        base_quality=BASE_QUALITY,
+        quality=DEFAULT_QUALITY,
+        threads=threads,
+        peers=learned,
+    )
+    mean = speed["peers"].get("mbt2018-mean q4", {})
+    ratios = {
+        "encode_vs_mbt2018_mean": mean.get("encode_ratio"),
+        "decode_base_vs_mbt2018_mean": mean.get("decode_base_ratio"),
+    }
+    return {"speedup": ratios, "times": speed}
+
+
+def codecs_of(points: Sequence[Row]) -> list[str]:
+    """The codecs that have points, in order."""
+    return list(dict.fromkeys(row["codec"] for row in points))
+
+
+def bd_rate_or_none(ours: Sequence[Point], theirs: Sequence[Point]) -> float | None:
+    """BD-rate in percent; None where the curves share no range, or one is no curve."""
+    try:
+        return bd_rate(ours, theirs)
+    except ValueError:
+        return None
 
 
 def key(name: str) -> str:
@@ -191,60 +236,69 @@ def difference(ours: Sequence[Point], theirs: Sequence[Point], rate: float) -> f
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """RD curves as PNG."""
+    """RD curves as PNG: what the axes hold follows from our own curve, base layer included."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 5))
-    for name in dict.fromkeys(row["codec"] for row in result["rows"]):
-        points = curve(result["rows"], name)
-        label = "lite, both layers" if name == "lite" else name
-        axes.plot(
-            [p.bpp for p in points],
-            [p.psnr for p in points],
-            "o-",
-            ms=4,
-            lw=2 if name == "lite" else 1,
-            label=label,
-        )
-    for (name, points), style in zip(result["published"].items(), cycle(["--", ":"]), strict=False):
-        axes.plot(*zip(*points, strict=True), style, color="0.5", lw=1, label=f"{name} (published)")
-    base = [r for r in result["rows"] if r["codec"] == "lite"]
-    axes.plot(
-        [r["bpp_base"] for r in base],
-        [r["psnr_base"] for r in base],
-        "s",
-        ms=4,
-        label="lite, base layer alone",
-    )
+    name = result["codec"]
+    for codec in codecs_of(result["rows"]):
+        points, ours = curve(result["rows"], codec), codec == name
+        label = f"{name}, both layers" if ours else codec
+        rates, quality = [p.bpp for p in points], [p.psnr for p in points]
+        axes.plot(rates, quality, "o-", ms=4, lw=2 if ours else 1, label=label)
+    for (codec, published), style in zip(result["published"].items(), cycle(["--", ":"]), strict=False):
+        axes.plot(*zip(*published, strict=True), style, color="0.5", lw=1, label=f"{codec} (published)")
+    base = base_points(result)
+    axes.plot(*zip(*base, strict=True), "s", ms=4, label=f"{name}, base layer alone")
+    left, right, bottom, top = bounds(result)
     axes.set(
         xlabel="bits per pixel, of real bytes",
         ylabel="PSNR (dB)",
-        xlim=(0, 1.6),
-        ylim=(22, 40),
-        title=f"Mean of {result['images']} images",
+        xlim=(left, right),
+        ylim=(bottom, top),
+        title=f"{name} ({result['model'][:8]}), mean of {result['images']} image{'s' * (result['images'] != 1)}",
     )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def base_points(result: dict[str, Any]) -> list[tuple[float, float]]:
+    """Bits per pixel and PSNR of our base layer alone, each once."""
+    ours = [row for row in result["rows"] if row["codec"] == result["codec"]]
+    return sorted({(row["bpp_base"], row["psnr_base"]) for row in ours})
+
+
+def bounds(result: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the plot: all of ours, and of the peers what lies at those rates."""
+    ours = [(row["bpp"], row["psnr"]) for row in result["rows"] if row["codec"] == result["codec"]]
+    right = 1.05 * max(rate for rate, _ in ours)
+    others = [(row["bpp"], row["psnr"]) for row in result["rows"]]
+    others += [tuple(point) for points in result["published"].values() for point in points]
+    seen = [quality for rate, quality in (*ours, *base_points(result), *others) if rate <= right]
+    finite = [quality for quality in seen if quality < LOSSLESS_DB]  # what lost nothing has no height
+    return 0.0, right, min(finite, default=0.0) - 1.0, max(finite, default=1.0) + 1.0
 
 
 def report(result: dict[str, Any]) -> str:
     """The figures as a table of text."""
-    titles = f"{'codec':6} {'quality':>7} {'base bpp':>9} {'bpp':>7} {'PSNR dB':>8} {'MS-SSIM':>8}"
+    wide = max(6, *map(len, codecs_of(result["rows"])))
+    titles = f"{'codec':{wide}} {'quality':>7} {'base bpp':>9} {'bpp':>7} {'PSNR dB':>8} {'MS-SSIM':>8}"
     lines = [f"{titles} {'enc ms':>7} {'dec ms':>7}"]
     for row in result["rows"]:
         base = f"{row['bpp_base']:.4f}" if row["bpp_base"] is not None else "-"
         similarity = f"{row['ms_ssim']:.4f}" if row["ms_ssim"] is not None else "-"
         lines.append(
-            f"{row['codec']:6} {row['quality']:>7} {base:>9} {row['bpp']:>7.4f} {row['psnr']:>8.3f} "
+            f"{row['codec']:{wide}} {row['quality']:>7} {base:>9} {row['bpp']:>7.4f} {row['psnr']:>8.3f} "
             f"{similarity:>8} {row['encode_ms']:>7.1f} {row['decode_ms']:>7.1f}"
         )
     for name, percent in result["bd_rate_percent"].items():
-        lines.append(f"BD-rate against {name}: {percent:+.1f} %")
+        lines.append(f"BD-rate against {name}: {shown_percent(percent)}")
     rates = result["psnr_over_peer_db"]["bpp"]
     for name in result["psnr_over_peer_db"].keys() - {"bpp"}:
         shown = ", ".join(
@@ -258,10 +312,11 @@ def report(result: dict[str, Any]) -> str:
             f"{name}: compress {times['encode_ms']:.0f} ms, {times['encode_ratio']:.1f} times our encoding of both "
             f"layers; decompress {times['decode_ms']:.0f} ms, {times['decode_base_ratio']:.1f} times our base layer"
         )
-    lines.append(f"entropy coding: {100 * result['times']['entropy_share']:.0f} % of the time of encoding")
-    lines.append(sentence(result["base_layer_cost"]))
+    lines += [*entropy_sentence(result), *sentence(result["base_layer_cost"])]
+    if result["left_out"]:
+        lines.append(f"left out, for a codec failed at them: {', '.join(result['left_out'])}")
     for name, gains in result["rrdb_gain_db"].items():
-        shown = ", ".join(f"{g:+.3f} at {preset}" for preset, g in zip(PRESETS, gains, strict=True))
+        shown = ", ".join(f"{shown_gain(g)} at {preset}" for preset, g in zip(PRESETS, gains, strict=True))
         lines.append(f"{name} gains in dB, {result['rrdb_images']} images: {shown}")
     return "\n".join(lines)
 
@@ -271,9 +326,10 @@ README_MARKS = "<!-- bench codec -->", "<!-- end of bench codec -->"
 
 def table(result: dict[str, Any]) -> str:
     """Our curve, and the peers beside it, as two tables of Markdown."""
-    rows = [row for row in result["rows"] if row["codec"] == "lite"]
+    ours = result["codec"]
+    rows = [row for row in result["rows"] if row["codec"] == ours]
     lines = [
-        f"Mean of {result['images']} images, model `{result['model']}`, {result['threads']} threads.",
+        f"Mean of {result['images']} images, `{ours}`, model `{result['model']}`, {result['threads']} threads.",
         "",
         "| quality | base, bpp | both, bpp | PSNR, dB | MS-SSIM | encode, ms | decode base, ms | decode both, ms |",
         "|---|---|---|---|---|---|---|---|",
@@ -288,7 +344,7 @@ def table(result: dict[str, Any]) -> str:
         "| peer | BD-rate of both layers against it | encode, ms | decode, ms |",
         "|---|---|---|---|",
     ]
-    for name in dict.fromkeys(row["codec"] for row in result["rows"] if row["codec"] != "lite"):
+    for name in (one for one in codecs_of(result["rows"]) if one != ours):
         percent = result["bd_rate_percent"].get(key(name))
         theirs = [row for row in result["rows"] if row["codec"] == name]
         spans = [
@@ -307,11 +363,22 @@ def table(result: dict[str, Any]) -> str:
         head = f"| post-filter, gain in dB, {result['rrdb_images']} images |"
         lines += ["", f"{head} {' | '.join(PRESETS)} |", "|---|---|---|---|---|"]
     for name, gains in result["rrdb_gain_db"].items():
-        lines.append(f"| rrdb-{name} | {' | '.join(f'{gain:+.3f}' for gain in gains)} |")
-    share = 100 * result["times"]["entropy_share"]
-    lines += ["", f"Entropy coding takes {share:.0f} % of the time of encoding a 768x512 picture."]
-    lines += ["", sentence(result["base_layer_cost"])]
+        lines.append(f"| {result['filters'][name]} | {' | '.join(map(shown_gain, gains))} |")
+    for text in (*entropy_sentence(result), *sentence(result["base_layer_cost"])):
+        lines += ["", text]
     return "\n".join(lines)
+
+
+def entropy_sentence(result: dict[str, Any]) -> list[str]:
+    """Only `lite` tells how long its entropy coder takes."""
+    share = result["times"]["entropy_share"]
+    if share is None:
+        return []
+    return [f"Entropy coding takes {100 * share:.0f} % of the time of encoding a 768x512 picture."]
+
+
+def shown_gain(gain: float | None) -> str:
+    return "-" if gain is None else f"{gain:+.3f}"
 
 
 def shown_percent(percent: float | None) -> str:

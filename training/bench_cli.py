@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from secondlook.shared.settings import model_argument
@@ -25,12 +26,17 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
     codec.add_argument(
         "--peers",
         nargs="*",
-        choices=PEER_NAMES,
+        metavar="NAME",
         default=list(PEER_NAMES),
-        help="codecs to measure beside ours (default: all)",
+        help=f"codecs to measure beside ours: {', '.join(PEER_NAMES)}, or one that a package brings (default: those)",
     )
     codec.add_argument(
-        "--filters", nargs="*", choices=FILTERS, default=[], help="post-filters to judge as well"
+        "--filters",
+        nargs="*",
+        type=model_argument,
+        metavar="MODEL",
+        default=[],
+        help="post-filters to judge as well, by name or folder",
     )
     codec.add_argument(
         "--filter-limit", type=int, metavar="N", help="judge post-filters on only the first so many images"
@@ -39,6 +45,15 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
         "--threads", type=int, default=2, help="CPU threads of our codec (default %(default)s)"
     )
     codec.add_argument("--json", type=Path, metavar="OUT", help="write all figures")
+    codec.add_argument(
+        "--rows",
+        type=Path,
+        metavar="OUT.jsonl",
+        help="write a line of JSON for each picture at each setting, as it is measured (default: beside --json)",
+    )
+    codec.add_argument(
+        "--resume", action="store_true", help="take over what the file of --rows holds, and measure the rest"
+    )
     codec.add_argument("--plot", type=Path, metavar="OUT.png", help="write the curves")
     codec.add_argument(
         "--readme", type=Path, metavar="FILE.md", help="put the tables between the marks of this file"
@@ -47,8 +62,16 @@ def codec_flags(codec: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the report, and write what was asked for."""
+    from secondlook.shared.errors import ConfigError
     from secondlook.training.bench import bench_codec, plot, report, write_json, write_table
+    from secondlook.training.bench_rows import RowLog
 
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    rows = args.rows or (args.json.with_suffix(".jsonl") if args.json else None)
+    if args.resume and rows is None:
+        raise ConfigError("--resume goes on from the file of --rows: name one")
     result = bench_codec(
         args.images,
         model=args.model,
@@ -57,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         threads=args.threads,
         filter_limit=args.filter_limit,
+        log=RowLog(rows, resume=args.resume, say=say),
+        say=say,
     )
     print(report(result))
     if args.json:

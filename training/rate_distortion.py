@@ -18,6 +18,8 @@ from av.video.reformatter import ColorRange
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
+from secondlook.shared.peers import Peer
+
 U8 = npt.NDArray[np.uint8]
 
 
@@ -68,9 +70,9 @@ def bd_rate(ours: Sequence[Point], theirs: Sequence[Point]) -> float:
 
 
 def psnr_at(points: Sequence[Point], rate: float) -> float | None:
-    """PSNR of a curve at `rate` bits per pixel, None outside it."""
+    """PSNR of a curve at `rate` bits per pixel, None outside it, and of what is no curve."""
     line = sorted(points, key=lambda p: p.bpp)
-    if not line[0].bpp <= rate <= line[-1].bpp:
+    if len(line) < 2 or not line[0].bpp <= rate <= line[-1].bpp:
         return None
     return float(PchipInterpolator([math.log(p.bpp) for p in line], [p.psnr for p in line])(math.log(rate)))
 
@@ -114,15 +116,6 @@ def _intra_decode(decoder: str) -> Callable[[bytes], U8]:
         return np.asarray(shown.to_ndarray(), np.uint8)
 
     return decode
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A still codec: how it encodes and decodes, and the qualities that span its curve."""
-
-    encode: Callable[[U8, int], bytes]
-    decode: Callable[[bytes], U8]
-    qualities: tuple[int, ...]
 
 
 PEERS = {

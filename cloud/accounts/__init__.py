@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secondlook.cloud.accounts.roles import Principal, Role
+from secondlook.cloud.accounts.roles import Principal, Role, Scope
 from secondlook.cloud.accounts.sessions import end_session, find_session, open_session
 from secondlook.cloud.accounts.tokens import TokenRecord, create_token, find_token, list_tokens, revoke_token
 from secondlook.cloud.accounts.users import (
@@ -18,6 +18,7 @@ from secondlook.cloud.accounts.users import (
 __all__ = [
     "Principal",
     "Role",
+    "Scope",
     "TokenRecord",
     "UserRecord",
     "add_user",

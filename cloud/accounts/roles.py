@@ -19,6 +19,24 @@ class Role(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+class Scope(StrEnum):
+    """What a token is for. It has no more than its role either."""
+
+    READ = "read"
+    REVIEW = "review"
+    ADMIN = "admin"
+
+
+# A role's own rights, and the scope that a token needs for them.
+SCOPES = {Role.VIEWER: Scope.READ, Role.REVIEWER: Scope.REVIEW, Role.ADMIN: Scope.ADMIN}
+ALL_SCOPES = frozenset(Scope)
+
+
+def scopes_of(role: Role) -> frozenset[Scope]:
+    """All that a role's tokens can be for."""
+    return frozenset(scope for lesser, scope in SCOPES.items() if role.includes(lesser))
+
+
 @dataclass(frozen=True)
 class Principal:
     """Who is behind a request. The local one, of a station without users, says its own name."""
@@ -27,6 +45,13 @@ class Principal:
     role: Role
     via: Literal["local", "session", "token"]
     csrf: str = ""  # what a write of this session must carry
+    scopes: frozenset[Scope] = ALL_SCOPES
+    token_id: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Under which name its requests are counted: each token for itself."""
+        return f"{self.via} {self.name if self.token_id is None else self.token_id}"
 
 
 LOCAL = Principal(None, Role.REVIEWER, "local")

@@ -55,3 +55,5 @@ class ApiToken(Base):
     created_ns: Mapped[int] = mapped_column(BigInteger)
     expires_ns: Mapped[int | None] = mapped_column(BigInteger)
     revoked_ns: Mapped[int | None] = mapped_column(BigInteger)
+    # What it is for, with commas between; empty: for all that its role may.
+    scopes: Mapped[str] = mapped_column(String(64), server_default="")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
-from secondlook.cloud.accounts.roles import Principal, Role
+from secondlook.cloud.accounts.roles import Principal, Role, Scope, scopes_of
 from secondlook.cloud.accounts.schema import ApiToken, User
 from secondlook.cloud.accounts.sessions import sha256
 from secondlook.cloud.accounts.users import present
@@ -27,6 +28,7 @@ class TokenRecord:
     created_ns: int
     expires_ns: int | None
     revoked: bool
+    scopes: frozenset[Scope]
 
 
 def create_token(
@@ -38,9 +40,16 @@ def create_token(
     expires_ns: int | None,
     actor: str,
     now_ns: int,
+    scopes: Collection[Scope] = (),
 ) -> tuple[int, str]:
-    """Number and text of a new token. Raises AccountNotFound, AccountConflict for a role above the user's."""
+    """Number and text of a new token; without ``scopes`` it is for all that its role may.
+
+    Raises AccountNotFound, AccountConflict for a role above the user's, or a scope that the role does not reach.
+    """
     token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    beyond = sorted(set(scopes) - scopes_of(role))
+    if beyond:
+        raise AccountConflict(f"the role {role.value} does not reach the scope {beyond[0].value}")
     with catalogue.writing() as session:
         if not present(session, user).role.includes(role):
             raise AccountConflict(f"{user} is no {role.value}, so no token of theirs can be one")
@@ -51,10 +60,13 @@ def create_token(
             secret_sha256=sha256(token),
             created_ns=now_ns,
             expires_ns=expires_ns,
+            scopes=",".join(sorted(set(scopes))),
         )
         session.add(entry)
         session.flush()
         detail = {"token_id": entry.id, "label": label, "role": role.value}
+        if scopes:
+            detail["scopes"] = entry.scopes
         append_audit(
             session, at_ns=now_ns, actor=actor, action="token made", subject=f"user {user}", detail=detail
         )
@@ -65,7 +77,7 @@ def find_token(catalogue: Catalogue, token: str, *, now_ns: int) -> Principal | 
     """Whom a token speaks for; None for one that is unknown, revoked or expired, or whose user was removed."""
     with catalogue.reading() as session:
         found = session.execute(
-            select(ApiToken.user, ApiToken.role, User.role)
+            select(ApiToken.user, ApiToken.role, User.role, ApiToken.id, ApiToken.scopes)
             .join(User, User.name == ApiToken.user)
             .where(
                 ApiToken.secret_sha256 == sha256(token),
@@ -76,9 +88,10 @@ def find_token(catalogue: Catalogue, token: str, *, now_ns: int) -> Principal | 
         ).one_or_none()
     if found is None:
         return None
-    name, granted, present_role = found
+    name, granted, present_role, id_, scopes = found
     # The user may have lost a role since.
-    return Principal(name, granted if present_role.includes(granted) else present_role, "token")
+    role = granted if present_role.includes(granted) else present_role
+    return Principal(name, role, "token", scopes=_scopes(scopes, role), token_id=id_)
 
 
 def list_tokens(catalogue: Catalogue, user: str | None = None) -> list[TokenRecord]:
@@ -96,6 +109,7 @@ def list_tokens(catalogue: Catalogue, user: str | None = None) -> list[TokenReco
                 entry.created_ns,
                 entry.expires_ns,
                 entry.revoked_ns is not None,
+                _scopes(entry.scopes, entry.role),
             )
             for entry in session.scalars(query)
         ]
@@ -116,3 +130,8 @@ def revoke_token(catalogue: Catalogue, id_: int, *, actor: str, now_ns: int, use
             subject=f"user {entry.user}",
             detail={"token_id": id_},
         )
+
+
+def _scopes(stored: str, role: Role) -> frozenset[Scope]:
+    named = frozenset(map(Scope, filter(None, stored.split(","))))
+    return named & scopes_of(role) if named else scopes_of(role)

@@ -18,15 +18,15 @@ _STORE: tuple[Flag, ...] = (
 )
 
 
-def add_store_flags(parser: argparse.ArgumentParser) -> None:
-    add_flags(parser, _STORE, "secondlook.cloud.config:CloudConfig")
+def add_store_flags(parser: argparse.ArgumentParser, *more: Flag) -> None:
+    add_flags(parser, (*_STORE, *more), "secondlook.cloud.config:CloudConfig")
 
 
-def store_config(args: argparse.Namespace) -> CloudConfig:
+def store_config(args: argparse.Namespace, *more: Flag) -> CloudConfig:
     """The settings that file, environment and flags give. Raises ConfigError."""
     from secondlook.cloud.config import CloudConfig
     from secondlook.shared.config import load
 
-    names = {setting: flag for flag, setting, *_ in _STORE}
+    names = {setting: flag for flag, setting, *_ in (*_STORE, *more)}
     given = {setting: getattr(args, setting) for setting in names}
     return load(args.config, CloudConfig, given, os.environ, flag_names=names)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, case, delete, or_, select
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.blind import is_wanted
 from secondlook.cloud.catalogue.reviews import audit_review
 from secondlook.cloud.catalogue.schema import Claim, Review, ReviewState, table_of
 from secondlook.cloud.catalogue.store import Catalogue
@@ -59,7 +60,7 @@ def claim_review(
         review = session.get(Review, review_id, with_for_update=True)
         if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
-        if review.state not in _TO_JUDGE:
+        if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
             raise ReviewConflict(f"review {review_id} is {review.state.value}: nothing is to be judged in it")
         claimed = _take(session, review_id, claimant, lease_seconds, now_ns)
         if claimed is None:
@@ -87,7 +88,9 @@ def claim_first(
             if review_id in keep:
                 continue
             review = session.get(Review, review_id, with_for_update=True)
-            if review is None or review.state not in _TO_JUDGE:
+            if review is None:
+                continue
+            if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
                 continue
             claimed = _take(session, review_id, claimant, lease_seconds, now_ns)
             if claimed is not None:

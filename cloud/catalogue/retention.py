@@ -18,7 +18,10 @@ from secondlook.cloud.catalogue.objects import objects_in, remove_unseen
 from secondlook.cloud.catalogue.schema import (
     Claim,
     DetectedBox,
+    DoubleReview,
     Frame,
+    KnownFrame,
+    Opinion,
     Reason,
     Retention,
     Review,
@@ -139,7 +142,10 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
         for statement in (
             delete(DetectedBox).where(DetectedBox.frame_id.in_(ids)),
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
-            delete(Claim).where(Claim.review_id.in_(select(Review.id).where(of_frames))),
+            *(
+                delete(kind).where(kind.review_id.in_(select(Review.id).where(of_frames)))
+                for kind in (Claim, DoubleReview, Opinion, KnownFrame)
+            ),
             delete(Reason).where(Reason.review_id.in_(select(Review.id).where(of_frames))),
             delete(Review).where(of_frames),
             delete(Frame).where(Frame.id.in_(ids)),

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Enum,
     Float,
     ForeignKey,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -154,6 +156,7 @@ class Tombstone(Base):
     __table_args__ = (
         UniqueConstraint("edge_id", "boot_id", "first_seq", "last_seq"),
         Index("tombstones_of_host", "edge_id", "received_ns"),
+        _NEVER_REUSED,
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
@@ -250,7 +253,13 @@ class Review(Base):
     captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # of its frame
 
     frame: Mapped[Frame] = relationship(back_populates="review")
-    verdicts: Mapped[list[Verdict]] = relationship(order_by="Verdict.id", back_populates="review")
+    # Those that speak of the frame; what people said of it as a known frame is in `Verdict.probe` rows.
+    verdicts: Mapped[list[Verdict]] = relationship(
+        primaryjoin="and_(Review.id == Verdict.review_id, Verdict.probe.is_(False))",
+        order_by="Verdict.id",
+        back_populates="review",
+    )
+    double: Mapped[DoubleReview | None] = relationship(lazy="select")
     reasons: Mapped[list[Reason]] = relationship(order_by="Reason.id", back_populates="review")
 
 
@@ -293,7 +302,11 @@ class Verdict(Base):
     """What a person said of a frame, or of one box in it. Undone verdicts stay, marked by ``undone_ns``."""
 
     __tablename__ = "verdicts"
-    __table_args__ = (Index("verdicts_key", "reviewer", "idempotency_key", unique=True), _NEVER_REUSED)
+    __table_args__ = (
+        Index("verdicts_key", "reviewer", "idempotency_key", unique=True),
+        Index("verdicts_decided", "decided_ns", "reviewer"),
+        _NEVER_REUSED,
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"), index=True)
@@ -315,6 +328,8 @@ class Verdict(Base):
     )  # a verdict that is sent again carries the same
     # another person's verdict that had decided the frame, unseen, when this one was given
     conflicts_with: Mapped[int | None] = mapped_column(BigInteger)
+    # Of a known frame, given by somebody who did not know: it says how its giver judges, and nothing of the frame.
+    probe: Mapped[bool] = mapped_column(Boolean, server_default=false(), default=False)
 
     review: Mapped[Review] = relationship(back_populates="verdicts")
 
@@ -333,6 +348,62 @@ class Claim(Base):
     until_ns: Mapped[int] = mapped_column(_Nanoseconds)
 
 
+class Stage(StrEnum):
+    """How far the double review of a frame is; ``opinions.AFTER`` says what leads where."""
+
+    FIRST = "first"  # nobody has judged it
+    SECOND = "second"  # one person has: another one is to, without knowing
+    THIRD = "third"  # two have, and differ: a third one is to
+    AGREED = "agreed"  # two said the same
+    SETTLED = "settled"  # a third one decided between two
+
+
+class DoubleReview(Base):
+    """A frame of the sample that several people judge, none of them knowing what the others said."""
+
+    __tablename__ = "double_reviews"
+
+    review_id: Mapped[int] = mapped_column(
+        _Id, ForeignKey("reviews.id"), primary_key=True, autoincrement=False
+    )
+    stage: Mapped[Stage] = mapped_column(_names(Stage, checked=False), index=True)
+    since_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    # Whose verdicts count once it is decided; those of the others who judged it blindly do not.
+    counting: Mapped[str | None] = mapped_column(String(128))
+
+
+class OpinionKind(StrEnum):
+    DOUBLE = "double"  # one of several, of a frame in double review
+    KNOWN = "known"  # of a frame whose objects are known
+
+
+class Opinion(Base):
+    """That a person judges, or has judged, a frame without knowing what others said; verdicts say how."""
+
+    __tablename__ = "opinions"
+    __table_args__ = (Index("opinions_of", "reviewer", "kind", "given_ns"),)
+
+    review_id: Mapped[int] = mapped_column(
+        _Id, ForeignKey("reviews.id"), primary_key=True, autoincrement=False
+    )
+    reviewer: Mapped[str] = mapped_column(String(128), primary_key=True)
+    kind: Mapped[OpinionKind] = mapped_column(_names(OpinionKind, checked=False))
+    asked_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    given_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # NULL while it is wanted
+
+
+class KnownFrame(Base):
+    """A decided frame of which an admin says that its decision is right; reviewers are tried with it."""
+
+    __tablename__ = "known_frames"
+
+    review_id: Mapped[int] = mapped_column(
+        _Id, ForeignKey("reviews.id"), primary_key=True, autoincrement=False
+    )
+    since_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    chosen_by: Mapped[str] = mapped_column(String(128))
+
+
 class Preferences(Base):
     """How a person wants the station to be."""
 
@@ -345,6 +416,7 @@ class AuditEntry(Base):
     """Append-only: who did what to which subject, and when. Each entry's hash covers the one before."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index("audit_times", "at_ns"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     at_ns: Mapped[int] = mapped_column(_Nanoseconds)

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.horizon import announce_writer
 from secondlook.cloud.catalogue.migrate import upgrade
 from secondlook.cloud.catalogue.schema import AuditEntry, AuditHead, audit_sha256
 from secondlook.cloud.storage.sql import hold_lock, named_errors, open_engine
@@ -43,6 +44,7 @@ class Catalogue:
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
+            announce_writer(session.connection())
             yield session
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ undoing one marks it.
 
 Two people may have the same frame before them. Who says which verdicts they had seen, and is told that somebody else
 decided meanwhile, has a verdict in conflict: both are kept, and the frame is contested until one of them is undone or
-somebody who has seen both gives a verdict on the whole frame.
+somebody who has seen both gives a verdict on the whole frame. Of a sample, people judge frames without knowing what
+others said (``blind``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.blind import (
+    NO_SAMPLING,
+    Sampling,
+    is_probe,
+    mix_in_known,
+    note_opinion,
+    note_probe,
+    probes_of,
+)
+from secondlook.cloud.catalogue.opinions import BLIND
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
 from secondlook.cloud.catalogue.schema import (
     Claim,
@@ -32,7 +43,9 @@ from secondlook.cloud.catalogue.schema import (
     VerdictKind,
 )
 from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.shared import metrics
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
+from secondlook.shared.logs import step
 from secondlook.shared.texts import class_key, class_name, has_control
 
 Box = tuple[float, float, float, float]
@@ -121,10 +134,18 @@ class UndoneVerdict:
     review_id: int
 
 
-def record_verdict(catalogue: Catalogue, review_id: int, verdict: NewVerdict, *, now_ns: int) -> int:
+def record_verdict(
+    catalogue: Catalogue,
+    review_id: int,
+    verdict: NewVerdict,
+    *,
+    now_ns: int,
+    sampling: Sampling = NO_SAMPLING,
+) -> int:
     """Store what a person said of a review; returns the verdict's number.
 
-    A verdict whose key is stored already is not stored again, and is answered as it was the first time.
+    ``sampling``: which frames are judged by others too, or are a test of this person. A verdict
+    whose key is stored already is not stored again, and is answered as it was the first time.
 
     Raises ReviewNotFound, ReviewConflict (not ready to be judged, no such box, or a box outside the frame), KeyReused,
     and DecidedMeanwhile when another person decided the frame unseen: the verdict is stored all the same.
@@ -132,14 +153,19 @@ def record_verdict(catalogue: Catalogue, review_id: int, verdict: NewVerdict, *,
     try:
         with catalogue.writing() as session:
             review = get_review(session, review_id)
-            entry = _stored(session, review_id, verdict) or _add(session, review, verdict, now_ns)
+            repeated = _stored(session, review_id, verdict)
+            entry = repeated or _add(session, review, verdict, sampling, now_ns)
             other = _named(review, entry.conflicts_with)
+            frame = (review.frame.edge_id, review.frame.boot_id, review.frame.seq)
     except IntegrityError:
         # The same key came for another review at the same moment; now it is there to be found.
         found = find_repeated(catalogue, review_id, verdict)
         if found is None:
             raise
         return found
+    if repeated is None:
+        metrics.count("frames_reviewed_total", verdict.kind.value)
+        step("judged", *frame, review=review_id)
     return _answer(entry, other)
 
 
@@ -168,7 +194,12 @@ def undo_verdict(
         review = get_review(session, entry.review_id)
         before = review.state
         entry.undone_ns = now_ns
-        _settle(review, now_ns)
+        if entry.probe:
+            note_probe(
+                session, review, reviewer, complete=_is_complete(session, review, reviewer), now_ns=now_ns
+            )
+        else:
+            _settle(session, review, reviewer, NO_SAMPLING, now_ns)
         detail = {
             "verdict_id": entry.id,
             "verdict": entry.verdict.value,
@@ -225,20 +256,25 @@ def _stored(session: Session, review_id: int, verdict: NewVerdict) -> Verdict | 
     return entry
 
 
-def _add(session: Session, review: Review, verdict: NewVerdict, now_ns: int) -> Verdict:
-    _check_against_frame(review, verdict)
+def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampling, now_ns: int) -> Verdict:
+    probe = is_probe(session, review.id, verdict.reviewer)
+    given = probes_of(session, review.id, verdict.reviewer) if probe else review.verdicts
+    _check_against_frame(review, verdict, given)
     before = review.state
     # One that was skipped may have been on the person's screen when that came about.
     on_screen = before is ReviewState.SKIPPED and review.base_image is not None
     if before not in _OPEN | {ReviewState.DECIDED} and not on_screen:
         raise ReviewConflict(f"review {review.id} is {before.value} and cannot be judged yet")
-    other = _unseen_decision(review, verdict)
+    other = None if probe else _unseen_decision(review, verdict)
     entry = _row(review.id, verdict, now_ns)
     entry.conflicts_with = None if other is None else other.id
-    review.verdicts.append(entry)
+    entry.probe = probe
+    if probe:
+        session.add(entry)
+    else:
+        review.verdicts.append(entry)
     session.flush()
-    _settle(review, now_ns)
-    if review.state is ReviewState.DECIDED:
+    if _file(session, review, entry, sampling, now_ns):
         session.execute(delete(Claim).where(Claim.review_id == review.id))
     detail = {
         "verdict_id": entry.id,
@@ -257,6 +293,26 @@ def _add(session: Session, review: Review, verdict: NewVerdict, now_ns: int) -> 
         detail["conflicts_with"] = other.id
     audit_review(session, now_ns, verdict.reviewer, "verdict given", review.id, detail)
     return entry
+
+
+def _file(session: Session, review: Review, entry: Verdict, sampling: Sampling, now_ns: int) -> bool:
+    """What follows from a new verdict; whether its giver is done with the frame."""
+    complete = _is_complete(session, review, entry.reviewer)
+    if entry.probe:
+        note_probe(session, review, entry.reviewer, complete=complete, now_ns=now_ns)
+    else:
+        _settle(session, review, entry.reviewer, sampling, now_ns)
+    done = complete or review.state is ReviewState.DECIDED
+    if done and sampling.draws_known(entry.id):
+        mix_in_known(session, entry.reviewer, now_ns=now_ns)
+    return done
+
+
+def _is_complete(session: Session, review: Review, reviewer: str) -> bool:
+    """Whether what a person says, alone, decides a frame."""
+    probe = is_probe(session, review.id, reviewer)
+    given = probes_of(session, review.id, reviewer) if probe else review.verdicts
+    return is_decided(len(review.frame.detections), [v for v in given if v.reviewer == reviewer])
 
 
 def _unseen_decision(review: Review, verdict: NewVerdict) -> Verdict | None:
@@ -287,9 +343,20 @@ def _answer(entry: Verdict, other: Verdict | None) -> int:
     )
 
 
-def _settle(review: Review, now_ns: int) -> None:
-    """Move a review to the state its standing verdicts give it, and its frame to the class that goes with it."""
-    if is_decided(len(review.frame.detections), review.verdicts):
+def _settle(session: Session, review: Review, reviewer: str, sampling: Sampling, now_ns: int) -> None:
+    """Move a review to the state its standing verdicts give it, and its frame to the class that goes with it.
+
+    ``reviewer``: whose verdicts changed.
+    """
+    complete = is_decided(
+        len(review.frame.detections), [entry for entry in review.verdicts if entry.reviewer == reviewer]
+    )
+    double = note_opinion(session, review, reviewer, complete=complete, sampling=sampling, now_ns=now_ns)
+    if double is None:
+        decided = is_decided(len(review.frame.detections), review.verdicts)
+    else:
+        decided = double.stage not in BLIND
+    if decided:
         state = ReviewState.DECIDED
     else:
         state = ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
@@ -316,14 +383,14 @@ def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -
     return entry
 
 
-def _check_against_frame(review: Review, verdict: NewVerdict) -> None:
+def _check_against_frame(review: Review, verdict: NewVerdict, given: Sequence[Verdict]) -> None:
     frame = review.frame
     if verdict.box_index is not None and verdict.box_index >= len(frame.detections):
         raise ReviewConflict(f"review {review.id} has no box {verdict.box_index}")
     if verdict.box is not None and (verdict.box[2] > frame.width or verdict.box[3] > frame.height):
         raise ReviewConflict(f"the box leaves the frame of review {review.id}")
     if verdict.kind is VerdictKind.NO_OBJECT:
-        drawn = any(v.undone_ns is None and v.verdict is VerdictKind.MISSED_OBJECT for v in review.verdicts)
+        drawn = any(v.undone_ns is None and v.verdict is VerdictKind.MISSED_OBJECT for v in given)
         if frame.detections or drawn:
             raise ReviewConflict(f"review {review.id} has boxes: reject them, or undo those that were drawn")
 

@@ -87,14 +87,15 @@ def _choices(demo: argparse.ArgumentParser) -> None:
     )
     demo.add_argument(
         "--detector",
-        help="auto, builtin, an added model's name, an .onnx export, or ultralytics weights by name (default: builtin "
-        "for the virtual camera, whose drawn cars only the small detector knows; else auto)",
+        help="auto, builtin, the name of a model or of a package's detector, an .onnx export, or ultralytics weights "
+        "by name (default: builtin for the virtual camera, whose drawn cars only the small detector knows; else auto)",
     )
     demo.add_argument(
         "--postfilter",
-        choices=("rrdb-l1", "rrdb-l2", "rrdb-fast"),
         default="rrdb-fast",
-        help="the network that cleans reviewed pictures (default %(default)s)",
+        metavar="MODEL",
+        help="what cleans reviewed pictures: rrdb-fast, rrdb-l1, rrdb-l2, a folder, or one that a package brings "
+        "(default %(default)s)",
     )
     demo.add_argument(
         "--device",
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             family=args.family,
             codec=NameOrPath.resolve(args.codec, Path.cwd()),
             detector=NameOrPath.resolve(detector, Path.cwd()),
-            postfilter=args.postfilter,
+            postfilter=NameOrPath.resolve(args.postfilter, Path.cwd()),
             device=args.device,
             stall_seconds=args.stall_seconds,
         )

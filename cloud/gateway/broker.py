@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS
+from secondlook.cloud.gateway.presence import Presence, Present
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
@@ -111,6 +112,19 @@ class _OfItems(_Call, frozen=True):
     ids: _Ids
 
 
+class _Present(_Call, frozen=True):
+    """What a worker or refiner tells of itself every few seconds."""
+
+    worker: _Worker
+    role: Annotated[str, Meta(pattern=r"\A(?:worker|refiner)\Z")]
+    host: Annotated[str, Meta(max_length=64, pattern=_NO_NUL)]
+    age_seconds: Annotated[float, Meta(ge=0, le=1e9)]
+    waits: Annotated[str, Meta(max_length=500, pattern=_NO_NUL)]
+    done: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+    device: Annotated[str, Meta(max_length=32, pattern=_NO_NUL)]
+    leaves: bool = False
+
+
 @dataclass(frozen=True)
 class Broker:
     """``connected`` tells which edges are connected, and on which channels; ``clock_offsets`` how far their clocks
@@ -123,6 +137,10 @@ class Broker:
     connected: Callable[[], Mapping[str, Sequence[str]]]
     clock_offsets: Callable[[], Mapping[str, float]] = dict
     greet_again: Callable[[str], None] = lambda edge_id: None
+    presence: Presence = field(default_factory=Presence)
+    conditions: Callable[[float], list[dict[str, Any]]] = lambda now: []
+    heard: Callable[[], Mapping[str, float]] = dict  # by edge id, when anything was heard
+    delivered: Callable[[], Mapping[str, float]] = dict  # by edge id, when a frame or tombstone came
     _asked: set[tuple[str, str, int]] = field(default_factory=set)  # for frames once more
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
@@ -252,9 +270,24 @@ class Broker:
             if edge.clock_offset_seconds is not None
         }
 
+    def present(self, call: _Present, caller: str, now: float) -> None:
+        """A worker or refiner is there, and does so well; or it leaves."""
+        name = _name(caller, call.worker)
+        if call.leaves:
+            self.presence.leave(name)
+            return
+        told = Present(
+            name, call.role, call.host, now, now, call.age_seconds, call.waits, call.done, call.device
+        )
+        self.presence.tell(told)
+
     def stats(self, call: _Call, caller: str, now: float) -> dict[str, Any]:
         connected, offsets = self.connected(), self.clock_offsets()
+        heard, delivered = self.heard(), self.delivered()
         return {
+            "now": now,
+            "workers": self.presence.as_rows(now),
+            "conditions": self.conditions(now),
             "depth": self.queue.depth,
             "depth_bytes": self.queue.depth_bytes,
             "oldest_age_seconds": self.queue.oldest_age(now),
@@ -267,6 +300,8 @@ class Broker:
                     **asdict(edge),
                     "channels": list(connected.get(edge.edge_id, ())),
                     "clock_offset_seconds": offsets.get(edge.edge_id, edge.clock_offset_seconds),
+                    "heard_at": heard.get(edge.edge_id),
+                    "delivered_at": delivered.get(edge.edge_id),
                 }
                 for edge in self.ledger.edges()
             ],
@@ -294,6 +329,7 @@ _OPERATIONS: dict[str, tuple[type[_Call], Callable[..., object]]] = {
     "dead_requeue": (_OfItems, Broker.dead_requeue),
     "dead_purge": (_OfItems, Broker.dead_purge),
     "clocks": (_Call, Broker.clocks),
+    "present": (_Present, Broker.present),
     "stats": (_Call, Broker.stats),
 }
 

@@ -18,7 +18,8 @@ from secondlook.cloud.gateway.backgrounds import Backgrounds
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
-from secondlook.cloud.gateway.sessions import Peer, Session, Sessions
+from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Peer, Session, Sessions
+from secondlook.cloud.gateway.tally import Tally
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
@@ -37,6 +38,7 @@ from secondlook.shared.link import Received
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     MAX_RANGES,
+    PROBE,
     Ack,
     BaseFrame,
     Chunk,
@@ -61,9 +63,6 @@ Outgoing = tuple[Peer, Packet]
 _RATES = RateLimits()
 _QUEUE_FULL = "queue full"
 _NANOSECONDS = 1_000_000_000
-_CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
-_CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be noted
-_CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
 _CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
     LeanFrame: "bulk",
@@ -111,6 +110,7 @@ class Intake:
         self._stored_at = 0.0  # the turn of the latest attempt
         self._unreachable = False  # the latest trouble was a store that does not answer
         self._complaints = LimitedLog(log)
+        self.tally = Tally()
 
     def waits_for(self, *, now: float) -> str | None:
         """Why nothing can be taken, where a store does not answer; None when all are there.
@@ -213,6 +213,7 @@ class Intake:
             if frames or tombstones:
                 safe = self._ledger.take(self._queue, frames, tombstones, now=now)
                 self._cannot_store = False
+                self.tally.stored(self._ledger)
         except (QueueFull, *TRANSIENT_ERRORS) as error:
             # Nothing counts as stored, so nothing is acknowledged; no credit, and the edge tries again later.
             self._cannot_store = True
@@ -235,6 +236,7 @@ class Intake:
         """All that was done since the last commit is rolled back, and nobody heard of it."""
         self._batcher.forget()
         self._ledger.forget()
+        self.tally.rolled_back()
         for session in self._sessions.values():
             session.told_busy = ""
         self._cannot_store = self._cannot_store or self._stored_at == now
@@ -330,8 +332,9 @@ class Intake:
         if session is None:
             return [Fault("hello-first", "this connection has not said hello")]
         session.heard_at = now
+        self.tally.hears(session, now)
         channel = _CHANNEL_OF.get(type(packet))
-        if channel != session.channel:
+        if channel != session.channel and (channel, session.channel) != ("control", PROBE_CHANNEL):
             name = type(packet).__name__
             return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
         if isinstance(packet, LeanFrame):
@@ -349,20 +352,10 @@ class Intake:
     def _compare_clocks(self, session: Session, ping: Ping, now: float) -> None:
         """A ping carries the camera host's clock. What it took to come is part of the difference, and small."""
         offset = now - ping.now_ns / _NANOSECONDS
-        was_off = abs(session.clock_offset_seconds or 0.0) > _CLOCK_SECONDS
-        session.clock_offset_seconds = offset
-        if abs(offset) > _CLOCK_SECONDS and not was_off:
-            side = "behind" if offset > 0 else "ahead of"
-            text = f"{session.edge_id}: its clock is {abs(offset):.1f} s {side} ours: times of its frames are wrong"
-            self._complaints.warning("clock", text, now)
-        elif was_off and abs(offset) <= _CLOCK_SECONDS:
-            self._complaints.warning("clock", f"{session.edge_id}: its clock agrees with ours again", now)
-        if session.clock_noted is not None:
-            noted, at = session.clock_noted
-            if abs(offset - noted) < _CLOCK_CHANGE_SECONDS or 0 <= now - at < _CLOCK_NOTED_SECONDS:
-                return
-        session.clock_noted = (offset, now)
-        self._ledger.note_clock(session.edge_id, offset)
+        if (news := session.compare_clock(offset)) is not None:
+            self._complaints.warning("clock", news, now)
+        if session.notes_clock(offset, now):
+            self._ledger.note_clock(session.edge_id, offset)
 
     def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
         speaks_for = self._sessions.speaks_for(public_key, now)
@@ -372,20 +365,25 @@ class Intake:
         if not self._rates.admits(hello.edge_id, packets=self._costs.hello_packets, size_bytes=0, now=now):
             return self._too_fast(hello.edge_id, now)
         session = self._sessions.get(peer)
-        if session is None or (session.edge_id, session.channel) != (hello.edge_id, hello.channel):
+        probes = hello.software.endswith(PROBE) and hello.channel == "control"
+        channel = PROBE_CHANNEL if probes else hello.channel
+        if session is None or (session.edge_id, session.channel) != (hello.edge_id, channel):
             self._sessions.make_room_for(hello.edge_id, self._limits.max_sessions_of_edge)
             if len(self._sessions) >= self._limits.max_sessions:
                 return [self._fault("too-many-connections", "the gateway serves no more connections", now)]
-            session = Session(hello.edge_id, hello.camera, hello.channel, public_key, now)
+            session = Session(hello.edge_id, hello.camera, channel, public_key, now)
             # A new connection goes last: requests are sent on an edge's latest one.
             self._sessions.pop(peer, None)
             self._sessions[peer] = session
-            log.info("%s connected (%s)", hello.edge_id, hello.channel)
+            log.info("%s connected (%s)", hello.edge_id, channel)
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.max_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
         session.boots.pop(hello.boot_id, None)
         session.boots[hello.boot_id] = None
         session.camera, session.heard_at = hello.camera, now
+        if probes:
+            return [Welcome(hello.boot_id, -1, 0)]
+        self.tally.greeted(hello.edge_id, now)
         if not self._disk_was_full:  # else it is answered all the same
             now_ns = int(now * _NANOSECONDS)
             self._ledger.see_edge(hello.edge_id, camera=hello.camera, software=hello.software, now_ns=now_ns)
@@ -437,6 +435,7 @@ class Intake:
         if boot_id not in session.boots:
             return [Fault("hello-first", f"no hello was said for boot {boot_id}")]
         received_ns = int(now * _NANOSECONDS)
+        self.tally.delivered[session.edge_id] = now
         if isinstance(packet, Tombstone):
             cost = self._costs.tombstone_packets
             if not self._rates.admits(session.edge_id, packets=cost, size_bytes=0, now=now):
@@ -490,6 +489,7 @@ class Intake:
             self._requests.defer(request.id, now=now)
             return []
         self._requests.done(request.id, key)
+        self.tally.enhancement(request, layer)
         return [ChunkCredit(request.id, chunk.total)]
 
     def _refusal(self, session: Session, refusal: Refusal, now: float) -> list[Packet]:

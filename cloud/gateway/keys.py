@@ -20,6 +20,7 @@ from zmq.utils import z85
 
 from secondlook.shared.errors import ConfigError, KeyRejected
 from secondlook.shared.files import make_folder, storage_error, write_atomically
+from secondlook.shared.keyfiles import read_key_pair
 from secondlook.shared.packet import is_edge_id
 
 # Names and public keys are no secret, and the service that reads them is another user than root, who makes them.
@@ -70,6 +71,63 @@ def create_key_files(folder: Path, name: str, stem: str | None = None) -> KeyPai
     _write_new(secret_path, f"{head}: keep this file secret\n{_certificate(public, secret)}", 0o600)
     _write_new(public_path, f"{head}, public part\n{_certificate(public, None)}", 0o644)
     return KeyPair(public, secret)
+
+
+def remove_key_files(folder: Path, stem: str) -> None:
+    """Take away the files of a pair that nobody was told of, because it could not be registered."""
+    for path in key_paths(folder, stem):
+        path.unlink(missing_ok=True)
+
+
+def rotate_gateway_key(folder: Path, name: str) -> Path:
+    """Begin to rotate a gateway's own key: make the next pair, and put both public keys into ``name.key``.
+
+    Whoever has that file takes a gateway with either key. Returns the next secret key's path, ``name.next.key_secret``.
+    Raises ConfigError when a rotation is under way, KeyRejected, Unwritable.
+    """
+    public_path, secret_path = key_paths(folder, name)
+    present, _ = read_key_pair(secret_path)
+    pair = create_key_files(folder, name, f"{name}.next")
+    next_public, next_secret = key_paths(folder, f"{name}.next")
+    next_public.unlink()  # the one file has both
+    text = f"# ZeroMQ CURVE keys of {name}, public part: the present one, and the next\n"
+    both = _certificate(present, None) + f'    public-key = "{pair.public.decode()}"\n'
+    write_atomically(public_path, (text + both).encode(), mode=_REGISTRY_MODE)
+    return next_secret
+
+
+def finish_gateway_key(folder: Path, name: str) -> Path:
+    """End the rotation: the next pair takes the place of the present one, whose files are kept as ``name.old``.
+
+    The gateway takes it at its next start. ``name.key`` keeps both keys until ``drop_old_gateway_key``.
+    Returns the secret key's path. Raises ConfigError when there is no next key.
+    """
+    _, secret_path = key_paths(folder, name)
+    _, next_secret = key_paths(folder, f"{name}.next")
+    if not next_secret.exists():
+        raise ConfigError(
+            f"{next_secret} is not there: begin with `secondlook keys rotate {name} --role gateway`"
+        )
+    read_key_pair(next_secret)
+    _, old_secret = key_paths(folder, f"{name}.old")
+    os.replace(secret_path, old_secret)
+    os.replace(next_secret, secret_path)
+    return secret_path
+
+
+def drop_old_gateway_key(folder: Path, name: str) -> None:
+    """Leave only the present key in ``name.key``, and take the old secret away: nobody trusts it any more.
+
+    Raises ConfigError when no rotation was finished.
+    """
+    public_path, secret_path = key_paths(folder, name)
+    _, old_secret = key_paths(folder, f"{name}.old")
+    if not old_secret.exists():
+        raise ConfigError(f"{old_secret} is not there: no rotation of {name} was finished")
+    present, _ = read_key_pair(secret_path)
+    text = f"# ZeroMQ CURVE key of {name}, public part\n{_certificate(present, None)}"
+    write_atomically(public_path, text.encode(), mode=_REGISTRY_MODE)
+    old_secret.unlink()
 
 
 def create_nkey_files(folder: Path, name: str) -> Path:
@@ -129,11 +187,24 @@ class Registry:
         entry = self._by_key.get(public_key)
         return entry if entry is not None and entry.role is role and entry.in_force(now) else None
 
-    def add(self, name: str, role: Role, public_key: str, *, now: float) -> None:
-        """Register a key. Raises ConfigError for a bad name, or one that has a key in force."""
+    def check_room_for(self, name: str, *, now: float) -> None:
+        """Raises ConfigError for a bad name, or one that has a key in force."""
         _check_name(name)
         if self._in_force(name, now):
             raise ConfigError(f"{name} has a key already; rotate or revoke it")
+
+    def check_rotates(self, name: str, *, now: float) -> None:
+        """Raises ConfigError when the name has no key in force."""
+        if not self._in_force(name, now):
+            raise ConfigError(f"{name} has no key to rotate")
+
+    def known(self, public_key: str) -> Entry | None:
+        """The entry of a key, in force or not."""
+        return self._by_key.get(public_key)
+
+    def add(self, name: str, role: Role, public_key: str, *, now: float) -> None:
+        """Register a key. Raises ConfigError for a bad name, or one that has a key in force."""
+        self.check_room_for(name, now=now)
         self._check_new(public_key)
         self._write((*self.entries, Entry(name, role, public_key)))
 
@@ -162,6 +233,18 @@ class Registry:
         if not gone:
             raise ConfigError(f"{name} has no key to revoke")
         self._write(tuple(replace(entry, revoked=True) if entry in gone else entry for entry in self.entries))
+
+    def admit(self, name: str, *, now: float) -> None:
+        """Let a name in again with the key that it had last, which was revoked or has ended.
+
+        Raises ConfigError when it has a key in force, or never had one.
+        """
+        self.check_room_for(name, now=now)
+        own = [entry for entry in self.entries if entry.name == name]
+        if not own:
+            raise ConfigError(f"{name} never had a key; make one with `secondlook keys new`")
+        back = replace(own[-1], revoked=False, valid_until=None)
+        self._write(tuple(back if entry is own[-1] else entry for entry in self.entries))
 
     def next_stem(self, name: str) -> str:
         """A stem for the files of the next key of ``name``: ``gate-north.2`` beside ``gate-north``."""
@@ -201,6 +284,14 @@ def answer_zap(frames: Sequence[bytes], registry: Registry, *, now: float) -> li
     if registry.find(public_key, Role(domain.decode("ascii")), now) is None:
         return refused
     return [*head, b"200", b"OK", public_key.encode(), b""]
+
+
+def zap_key(frames: Sequence[bytes]) -> str | None:
+    """The public key (Z85) that a ZAP request is about; None for one without."""
+    *_, mechanism, key = [*frames[:7], *[b""] * 7][:7]
+    if mechanism != b"CURVE" or len(key) != 32:
+        return None
+    return z85.encode(key).decode("ascii")
 
 
 def _check_name(name: str) -> None:

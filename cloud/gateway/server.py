@@ -8,6 +8,7 @@ lets a connection through.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -23,16 +24,22 @@ from secondlook.cloud.config import CloudConfig, GatewayConfig
 from secondlook.cloud.gateway.broker import MAX_REQUEST_BYTES, Broker
 from secondlook.cloud.gateway.connections import ConnectionTable, disconnect
 from secondlook.cloud.gateway.diskroom import DiskRoom, on_one_disk
+from secondlook.cloud.gateway.figures import SiteFigures
 from secondlook.cloud.gateway.intake import Intake, Outgoing
-from secondlook.cloud.gateway.keys import Registry, Role, answer_zap
+from secondlook.cloud.gateway.keys import Registry, Role, answer_zap, zap_key
+from secondlook.cloud.gateway.presence import Presence
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.address import is_ipv6, is_loopback
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import TRANSIENT_ERRORS, ConfigError, KeyRejected, PortBusy
 from secondlook.shared.keepalive import IDLE_SECONDS, set_keepalive
 from secondlook.shared.keyfiles import read_key_pair
+from secondlook.shared.outage import LimitedLog
 from secondlook.shared.packet import MAX_MESSAGE_BYTES
 from secondlook.shared.sqlite import named_errors
+from secondlook.shared.watch import Watch
+from secondlook.shared.webhook import Webhook
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 _Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -52,6 +59,7 @@ _DAY_SECONDS = 86_400.0
 # For taking in packets, and for calls: keys, workers and acknowledgements wait no longer. A batch fits in; with a fifth
 # of it commits are so many that a gateway takes a third fewer packets.
 _TURN_SECONDS = 0.1
+_STRANGER_SECONDS = 60.0  # between two lines about connections with keys that nobody registered
 _UNREACHABLE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 
 
@@ -95,6 +103,12 @@ class Gateway:
             gateway.rates,
             self._disk_fullness(config),
         )
+        presence = Presence()
+        # The clocks' lines are the intake's, at each ping.
+        alert = None if config.watch.webhook is None else Webhook(config.watch.webhook, "gateway")
+        self._watch = Watch(config.watch, silent={"clock-off"}, alert=alert)
+        self._figures = SiteFigures(stores, self._intake, presence, registry, config.data_dir, clock())
+        self._strangers = LimitedLog(log, _STRANGER_SECONDS)
         self._broker = Broker(
             stores.queue,
             stores.ledger,
@@ -103,6 +117,10 @@ class Gateway:
             self._intake.connected,
             self._intake.clock_offsets,
             self._intake.greet_again,
+            presence,
+            self._watch.told,
+            lambda: self._intake.tally.heard,
+            lambda: self._intake.tally.delivered,
         )
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:
@@ -134,6 +152,10 @@ class Gateway:
         drains_here = config.queue is None and on_one_disk(config.data_dir, config.blobs_url)
         to_come = (lambda: queue.depth_bytes) if drains_here else (lambda: 0)
         return DiskRoom(config.data_dir, config.gateway.limits.min_free_bytes, to_come).why_full
+
+    def watch(self, config: WatchConfig) -> None:
+        """Other limits of what is told by itself, from now on."""
+        self._watch.configure(config)
 
     @property
     def edge_address(self) -> str:
@@ -168,6 +190,7 @@ class Gateway:
                 if self._zap in ready:
                     self._answer_zap()
                 self._turn(self._edges in ready, self._workers in ready, self._clock())
+                self._look_around(self._clock())
                 waits(self._intake.waits_for(now=self._clock()))
                 heartbeat()
 
@@ -198,6 +221,7 @@ class Gateway:
                     self._forget_old(now)
                 elif calls:
                     packets += self._intake.serve_requests(now=now)
+            self._intake.tally.committed(self._intake.clock_offsets(), now=now)
         except TRANSIENT_ERRORS as error:
             self._intake.on_rollback(error, now=now)
             packets, answers = (
@@ -210,6 +234,12 @@ class Gateway:
             # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
             if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
                 self._intake.lost(peer)
+
+    def _look_around(self, now: float) -> None:
+        """See once a second whether all is well; a store that is away is the intake's to tell."""
+        if self._watch.is_due(now):
+            with contextlib.suppress(*TRANSIENT_ERRORS):
+                self._watch.look(self._figures.look(now), now)
 
     def _forget_old(self, now: float) -> None:
         """Delete some of the tombstones and ended requests that were kept for long enough, once a minute."""
@@ -265,7 +295,23 @@ class Gateway:
         while (frames := _receive(self._zap)) is not None:
             # The REQ inside ZeroMQ puts an empty frame before its request.
             peer, empty, *request = frames
-            self._zap.send_multipart([peer, empty, *answer_zap(request, self._registry, now=self._clock())])
+            now = self._clock()
+            reply = answer_zap(request, self._registry, now=now)
+            if reply[2] != b"200":
+                self._note_refusal(request, now)
+            self._zap.send_multipart([peer, empty, *reply])
+
+    def _note_refusal(self, request: list[bytes], now: float) -> None:
+        """Say whose key it was that is refused; of one that nobody registered its first letters must do."""
+        key = zap_key(request)
+        if key is None or self._registry is None:
+            return
+        entry = self._registry.known(key)
+        if entry is None:
+            text = f"a connection was refused: its key {key[:8]}... is not registered (secondlook keys add)"
+            self._strangers.warning("stranger", text, now)
+        else:
+            self._figures.refused[entry.name] = now
 
     def _refresh_registry(self) -> None:
         """Take in what was registered or revoked meanwhile; a file that cannot be read changes nothing."""

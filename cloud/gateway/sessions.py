@@ -15,7 +15,12 @@ from secondlook.shared.packet import Fault
 
 log = logging.getLogger(__name__)
 
+_CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
+_CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be noted
+_CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
+
 Peer = bytes
+PROBE_CHANNEL = "probe"  # of a connection that only tries the link: it may ping, and no request is sent on it
 
 
 @dataclass
@@ -38,6 +43,27 @@ class Session:
     @property
     def boot_id(self) -> str:
         return next(reversed(self.boots))
+
+    def compare_clock(self, offset: float) -> str | None:
+        """Take in by how much our clock is ahead of the camera host's; a line when it goes off, or is right again."""
+        was_off = abs(self.clock_offset_seconds or 0.0) > _CLOCK_SECONDS
+        self.clock_offset_seconds = offset
+        is_off = abs(offset) > _CLOCK_SECONDS
+        if is_off and not was_off:
+            side = "behind" if offset > 0 else "ahead of"
+            return (
+                f"{self.edge_id}: its clock is {abs(offset):.1f} s {side} ours: times of its frames are wrong"
+            )
+        return f"{self.edge_id}: its clock agrees with ours again" if was_off and not is_off else None
+
+    def notes_clock(self, offset: float, now: float) -> bool:
+        """Whether the ledger shall have this difference: it is another one, and the last was noted a while ago."""
+        if self.clock_noted is not None:
+            noted, at = self.clock_noted
+            if abs(offset - noted) < _CLOCK_CHANGE_SECONDS or 0 <= now - at < _CLOCK_NOTED_SECONDS:
+                return False
+        self.clock_noted = (offset, now)
+        return True
 
 
 class Sessions(dict[Peer, Session]):
@@ -73,6 +99,8 @@ class Sessions(dict[Peer, Session]):
         """Edge ids, each with the channels on which it is connected."""
         found: dict[str, list[str]] = {}
         for session in self.values():
+            if session.channel == PROBE_CHANNEL:
+                continue
             channels = found.setdefault(session.edge_id, [])
             if session.channel not in channels:
                 channels.append(session.channel)

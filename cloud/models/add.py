@@ -19,6 +19,8 @@ from secondlook.cloud.models.convert import convert
 from secondlook.cloud.models.sources import Package, Source
 from secondlook.cloud.models.tfjs import GraphModel, read_graph_model
 from secondlook.cloud.workers.detectors import AUTO, BUILTIN, OnnxDetector, load_detector
+from secondlook.cloud.workers.graphfacts import NOTHING, read_facts
+from secondlook.cloud.workers.postfilter import load_postfilter
 from secondlook.shared.detection import ssd_anchors
 from secondlook.shared.errors import ConfigError, ModelCorrupt
 from secondlook.shared.files import storage_error, write_all
@@ -48,11 +50,12 @@ def add_model(
     file: str | None = None,
     licence: str | None = None,
     replace: bool = False,
+    graph_facts: dict[str, Any] | None = None,
 ) -> ModelFolder:
     """Make a model folder under `root` from the model in `source`; `file` chooses one of several.
 
     `name`: of the folder, by default the model's file's or the package's. `licence`: a text, where the source has none.
-    A folder of this name that is there already stays, unless `replace`.
+    A folder of this name that is there already stays, unless `replace`. `graph_facts`: the manifest's table `graph`.
     Raises ModelNotFound, ModelCorrupt, DetectorError for a network of no known family, ConfigError for a name that
     cannot be one or is taken, DiskFull or Unwritable.
     """
@@ -69,6 +72,9 @@ def add_model(
         facts = {"converted_from": "TensorFlow.js graph model"}
     manifest: dict[str, Any] = {"name": chosen, "kind": "detector", "format": 1}
     manifest["files"] = {"model.onnx": describe_bytes(data)}
+    said = NOTHING
+    if graph_facts:
+        manifest["graph"], said = graph_facts, read_facts(graph_facts, chosen)
     origin = {"file": source.path.name, "sha256": source.sha256, "model": model, **facts}
     if package is not None:
         origin |= {"package": package.name, "version": package.version}
@@ -79,7 +85,7 @@ def add_model(
             folder = Path(made) / chosen
             folder.mkdir()
             write_all({folder / "model.onnx": data})
-            detector = OnnxDetector(open_session(folder / "model.onnx", 1), chosen, 0.0)
+            detector = OnnxDetector(open_session(folder / "model.onnx", 1), chosen, 0.0, said)
             detector.detect(np.zeros((48, 64, 3), np.uint8))
             manifest |= _describe(detector, graph)
             terms = _licence(source, model, package, detector, licence)
@@ -91,6 +97,24 @@ def add_model(
     except OSError as error:
         raise storage_error(root / chosen, error) from error
     return find_model(root / chosen, kind="detector")
+
+
+def facts_of_files(table: Path | None, names: Path | None) -> dict[str, Any]:
+    """The table `graph` from a JSON file of it, and from a file with the name of a class a line; empty lines are none.
+
+    Raises ConfigError.
+    """
+    try:
+        facts: Any = json.loads(table.read_bytes()) if table is not None else {}
+        if not isinstance(facts, dict):
+            raise ConfigError(f"{table} holds no JSON object")
+        if names is not None:
+            facts["classes"] = [line.strip() for line in names.read_text().rstrip().split("\n")]
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{table or names} cannot be read: {error}") from error
+    return facts
 
 
 def check_name(name: str) -> None:
@@ -105,6 +129,8 @@ def check_name(name: str) -> None:
 
 def verify_model(folder: ModelFolder) -> str:
     """Try a folder whose hashes were verified, and say what it is. Raises what `load_detector` raises."""
+    if folder.kind == "postfilter":
+        load_postfilter(folder.path.absolute(), threads=1).apply(np.zeros((48, 64, 3), np.uint8))
     if folder.kind != "detector":
         return f"{folder.kind}, {len(folder.manifest['files'])} files"
     detector = load_detector(str(folder.path.absolute()), threads=1)

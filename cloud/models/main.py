@@ -34,6 +34,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add.add_argument(
         "--licence", type=Path, metavar="FILE", help="text of its licence, where the source has none"
     )
+    add.add_argument(
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="names of its classes, one a line, where the graph has none",
+    )
+    add.add_argument(
+        "--graph",
+        type=Path,
+        metavar="FILE",
+        help="JSON of what its shapes do not tell: layout, scaling, outputs (docs/plugins.md)",
+    )
     add.add_argument("--replace", action="store_true", help="put it in the place of one of this name")
     add.set_defaults(run=run_add)
     fetch = group.add_parser(
@@ -49,7 +61,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing = group.add_parser(
         "list",
         help="list the models that were added and those that ship",
-        description="List models in the order in which a name is looked for: those that were added, those that ship.",
+        description="List models in the order in which a name is looked for: those that were added or exported here, "
+        "those that ship, those of packages.",
     )
     listing.add_argument("--json", action="store_true", help="as JSON, with licence texts")
     listing.set_defaults(run=run_list)
@@ -64,7 +77,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_add(args: argparse.Namespace) -> int:
     """Add one model."""
-    from secondlook.cloud.models.add import add_model
+    from secondlook.cloud.models.add import add_model, facts_of_files
     from secondlook.cloud.models.sources import open_source, read_licence
     from secondlook.shared.models import added_models
 
@@ -77,6 +90,7 @@ def run_add(args: argparse.Namespace) -> int:
         file=args.file,
         licence=licence,
         replace=args.replace,
+        graph_facts=facts_of_files(args.graph, args.names),
     )
     print(f"{folder.path}: {_sentence(folder.manifest)}")
     return 0
@@ -102,11 +116,12 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print one line a model, in the order in which names are looked for."""
-    from secondlook.shared.models import MODELS_ROOT, model_names, model_roots, read_model
+    from secondlook.shared.models import MODELS_ROOT, all_roots, model_names, read_model
+    from secondlook.shared.plugins import plugin_roots
 
     seen: set[str] = set()
     listed: list[dict[str, Any]] = []
-    for root in model_roots():
+    for root in all_roots():
         for name in model_names(root):
             folder = read_model(root / name)
             listed.append(
@@ -115,6 +130,7 @@ def run_list(args: argparse.Namespace) -> int:
                     "kind": folder.kind,
                     "hash": folder.model_hash.hex(),
                     "ships": root == MODELS_ROOT,
+                    "package": root in plugin_roots(),
                     "hidden": name in seen,
                     "path": str(folder.path),
                     **{
@@ -128,7 +144,7 @@ def run_list(args: argparse.Namespace) -> int:
         print(json.dumps(listed, indent=2, ensure_ascii=False))
         return 0
     for one in listed:
-        origin = "ships" if one["ships"] else "added"
+        origin = "ships" if one["ships"] else "of a package" if one["package"] else "added"
         source = one["source"] or {}
         package = f", {source['package']} {source['version']}" if source.get("package") else ""
         licence = str(one["licence"] or "")
@@ -141,11 +157,11 @@ def run_verify(args: argparse.Namespace) -> int:
     """Print one line a model; 1 when one of them fails."""
     from secondlook.cloud.models.add import verify_model
     from secondlook.shared.errors import SecondlookError
-    from secondlook.shared.models import find_model, model_names, model_roots
+    from secondlook.shared.models import all_roots, find_model, model_names
 
     wanted: list[str | Path] = list(args.names)
     if not wanted:
-        wanted = [root / name for root in model_roots() for name in model_names(root)]
+        wanted = [root / name for root in all_roots() for name in model_names(root)]
     failed = 0
     for one in wanted:
         try:

@@ -76,11 +76,15 @@ class Retainer:
         self._status = status
         self._reserve = reserve
         self._clock = clock
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
         self._waits = waits
         self._stop = threading.Event() if stop is None else stop
         self._swept_at: float | None = None
         self._outage = Outage(log)
+
+    def configure(self, config: RetentionConfig) -> None:
+        """Other rules from the next run on."""
+        self._config = config
 
     def run(self) -> None:
         """A run now and every ``interval_seconds``, until ``stop`` is set. Waits while a store is away or full."""
@@ -95,7 +99,7 @@ class Retainer:
             pause = self._config.interval_seconds
             again = self._clock() + (pause if self._outage.why is None else min(pause, _TROUBLE_SECONDS))
             while not stop.is_set() and (left := again - self._clock()) > 0:
-                self._heartbeat()
+                self.heartbeat()
                 stop.wait(min(left, _BREATH_SECONDS))
 
     def run_once(self, *, dry_run: bool = False) -> Report:
@@ -124,7 +128,7 @@ class Retainer:
             self._config.batch_frames,
             deleted,
             now=self._clock,
-            heartbeat=self._heartbeat,
+            heartbeat=self.heartbeat,
             stopped=self._stop.is_set,
         )
         work.resume()

@@ -12,15 +12,16 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from secondlook.cloud.accounts import Principal, Role, any_users, find_session, find_token
-from secondlook.cloud.accounts.roles import LOCAL
+from secondlook.cloud.accounts.roles import LOCAL, SCOPES
 from secondlook.cloud.catalogue import Catalogue
 from secondlook.cloud.config import SessionTimes
+from secondlook.cloud.station.problems import suited
 from secondlook.cloud.station.security import READING, is_tls
 
 PUBLIC = None  # for whoever asks
@@ -40,6 +41,7 @@ RIGHTS: dict[str, Role | None] = {
     "GET /cameras": Role.VIEWER,
     "GET /grid": Role.VIEWER,
     "GET /people": Role.VIEWER,
+    "GET /figures": Role.VIEWER,
     "GET /docs": Role.VIEWER,
     "GET /openapi.json": Role.VIEWER,
     "GET /api/me": Role.VIEWER,
@@ -52,6 +54,8 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/summary": Role.VIEWER,
     "GET /api/reviews": Role.VIEWER,
     "GET /api/reviews/{review_id}": Role.VIEWER,
+    "GET /api/reviews/{review_id}/burst": Role.VIEWER,
+    "POST /api/reviews/{review_id}/known": Role.ADMIN,
     "GET /api/reviews/{review_id}/images/{version}": Role.VIEWER,
     "GET /api/frames": Role.VIEWER,
     "GET /api/frames/{frame_id}": Role.VIEWER,
@@ -61,6 +65,9 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/frames/{frame_id}/review": Role.REVIEWER,
     "GET /api/cameras": Role.VIEWER,
     "GET /api/cameras/{edge_id}/timeline": Role.VIEWER,
+    "GET /api/figures/day": Role.VIEWER,
+    "GET /api/figures/agreement": Role.VIEWER,
+    "GET /api/figures/detector": Role.VIEWER,
     "GET /api/preferences": Role.VIEWER,
     "POST /api/preferences": Role.VIEWER,
     "POST /api/claims": Role.REVIEWER,
@@ -72,6 +79,9 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/export/verdicts.jsonl": Role.VIEWER,
     "GET /api/export/yolo.zip": Role.VIEWER,
     "GET /api/export/frames.zip": Role.VIEWER,
+    "GET /api/export/feedback.zip": Role.VIEWER,
+    "GET /api/export/objects.jsonl": Role.VIEWER,
+    "GET /api/export/changes": Role.VIEWER,
     "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
     "POST /api/undo": Role.REVIEWER,
@@ -81,6 +91,24 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/users/{name}/role": Role.ADMIN,
     "POST /api/users/{name}/password": Role.ADMIN,
     "POST /api/users/{name}/remove": Role.ADMIN,
+    "GET /api/v1/openapi.json": Role.VIEWER,
+    "GET /api/v1/cameras": Role.VIEWER,
+    "GET /api/v1/cameras/{edge_id}": Role.VIEWER,
+    "GET /api/v1/frames": Role.VIEWER,
+    "GET /api/v1/frames/{frame_id}": Role.VIEWER,
+    "GET /api/v1/frames/{frame_id}/pictures": Role.VIEWER,
+    "GET /api/v1/frames/{frame_id}/pictures/{name}": Role.VIEWER,
+    "GET /api/v1/detections": Role.VIEWER,
+    "GET /api/v1/objects": Role.VIEWER,
+    "GET /api/v1/reviews": Role.VIEWER,
+    "GET /api/v1/reviews/{review_id}": Role.VIEWER,
+    "GET /api/v1/verdicts": Role.VIEWER,
+    "GET /api/v1/verdicts/{verdict_id}": Role.VIEWER,
+    "GET /api/v1/tombstones": Role.VIEWER,
+    "GET /api/v1/events": Role.VIEWER,
+    "POST /api/v1/reviews/{review_id}/verdicts": Role.REVIEWER,
+    "POST /api/v1/verdicts/{verdict_id}/undo": Role.REVIEWER,
+    "POST /api/v1/frames/{frame_id}/review": Role.REVIEWER,
 }
 
 _DATA = ("/api/", "/openapi.json")  # all else are pages, which lead to the log-in
@@ -101,11 +129,17 @@ class GuardedRoute(APIRoute):
             authorizer: Authorizer = request.app.state.authorizer
             if right is not PUBLIC:
                 refusal = await run_in_threadpool(authorizer.admit, request, right)
+                if refusal is None:
+                    refusal = self.further_refusal(request)
                 if refusal is not None:
-                    return refusal
-            return await handle(request)
+                    return suited(request.scope["path"], refusal)
+            return suited(request.scope["path"], await handle(request))
 
         return guarded
+
+    def further_refusal(self, request: Request) -> Response | None:
+        """What else may be wrong with a request whose sender is known."""
+        return None
 
 
 class Authorizer:
@@ -147,12 +181,21 @@ class Authorizer:
         if not principal.role.includes(right):
             why = f"this needs the role {right.value}, and yours is {principal.role.value}"
             return JSONResponse({"detail": why}, HTTPStatus.FORBIDDEN)
+        scope = SCOPES[right]
+        if scope not in principal.scopes:
+            why = f"this needs a token with the scope {scope.value}"
+            return JSONResponse({"detail": why}, HTTPStatus.FORBIDDEN)
         if principal.via == "session" and request.method not in READING:
             sent = request.headers.get("x-csrf-token", "")
             if not hmac.compare_digest(sent.encode(), principal.csrf.encode()):
                 return JSONResponse({"detail": "the CSRF token is missing or wrong"}, HTTPStatus.FORBIDDEN)
         request.state.principal = principal
         return None
+
+    def still_admits(self, request: Request) -> bool:
+        """Whether the one whom a long answer is for is still who may have it."""
+        now, before = self._principal(request), _caller(request)
+        return now is not None and now.role.includes(before.role) and now.scopes >= before.scopes
 
     def needs_login(self) -> bool:
         """Whether there is a log-in: always once there was a user, so that removing the last one opens nothing."""
@@ -206,3 +249,11 @@ def _caller(request: Request) -> Principal:
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+
+
+def _viewer(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> str:
+    return caller.name or reviewer
+
+
+# Under which name somebody looks: that of the log-in, or, where there is none, ``reviewer``.
+Viewer = Annotated[str, Depends(_viewer)]

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from secondlook.cloud.accounts import any_users
 from secondlook.cloud.accounts.login import LoginThrottle
-from secondlook.cloud.catalogue import Catalogue, open_catalogue
-from secondlook.cloud.config import LOOPBACK_NAMES, LoginLimits, SessionTimes
+from secondlook.cloud.catalogue import (
+    SAMPLING_SECRET,
+    Catalogue,
+    Sampling,
+    open_catalogue,
+    site_secret,
+)
+from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, NotifyConfig, SessionTimes
 from secondlook.cloud.decoding.base import BaseDecoder
 from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
+from secondlook.cloud.station.api.limits import CallerLimits
+from secondlook.cloud.station.api.pictures import LayerPictures
+from secondlook.cloud.station.api.routes import build_api
 from secondlook.cloud.station.claim_routes import build_claim_router
+from secondlook.cloud.station.figure_routes import build_figure_router
 from secondlook.cloud.station.frame_pictures import FramePictures
 from secondlook.cloud.station.frame_routes import build_frame_router
 from secondlook.cloud.station.health import build_health_router, heartbeat
 from secondlook.cloud.station.pages import build_pages
+from secondlook.cloud.station.problems import suited
+from secondlook.cloud.station.result_routes import build_result_router
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import open_blobs
@@ -52,9 +66,11 @@ from secondlook.shared.watchdog import Watchdog
 
 _STATIC = Path(__file__).parent / "static"
 CLAIM_SECONDS = 120.0
+SILENT_SECONDS = NotifyConfig().silent_seconds
 MAX_PIXELS = 36_000_000
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
+_API = ApiLimits()
 
 # The first class that fits gives the status.
 _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
@@ -80,6 +96,10 @@ def create_app(
     blobs_url: str,
     title: str = "Secondlook",
     claim_seconds: float = CLAIM_SECONDS,
+    learned_filter: bool = True,
+    double_share: float = 0.0,
+    known_share: float = 0.0,
+    doubt: tuple[float, float] = (0.3, 0.55),
     codec: Callable[[], LayeredCodec] = load_codec,
     max_pixels: int = MAX_PIXELS,
     allowed_hosts: Collection[str] = LOOPBACK_NAMES,
@@ -87,6 +107,8 @@ def create_app(
     trusted_proxies: Sequence[str] = (),
     session: SessionTimes = _SESSION,
     login: LoginLimits = _LOGIN,
+    api: ApiLimits = _API,
+    silent_seconds: float = SILENT_SECONDS,
     origins: Sequence[str] = (),
     root_path: str = "",
     instance: str = "",
@@ -103,8 +125,10 @@ def create_app(
     below which a proxy shows the station. ``instance`` names its cookie, beside other stations of the same host.
     ``codec`` opens what decodes the base layers of up to ``max_pixels`` that nobody has made a picture of; it is called
     when the first one is looked at. ``claim_seconds``: a frame whose
-    page is heard of no more is free for others after this. ``watchdog`` hears the heartbeat; without one for
-    ``stall_seconds`` the station says that it hangs.
+    page is heard of no more is free for others after this. ``double_share`` of the frames are judged by a second
+    person, ``known_share`` of a reviewer's are known ones. ``doubt``: scores that the policy has reviewed.
+    ``learned_filter``: whether pages show pictures as the learned filter made them.
+    ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
     """
@@ -115,7 +139,7 @@ def create_app(
 
     beats = watchdog or Watchdog()
 
-    app = _bare_app(title, root_path, catalogue, beats)
+    app = _bare_app(title, root_path, catalogue, beats, api)
     app.state.authorizer = Authorizer(
         catalogue, session, exposed=exposed, now_ns=now_ns, instance=instance, root_path=root_path
     )
@@ -127,9 +151,27 @@ def create_app(
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
     app.exception_handler(SecondlookError)(_on_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
-    app.include_router(build_router(catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns))
+    app.exception_handler(HTTPException)(_on_refused)
+    sampling = Sampling(double_share, known_share, site_secret(catalogue, SAMPLING_SECRET))
+    app.include_router(
+        build_router(
+            catalogue,
+            blobs,
+            title=title,
+            root_path=root_path,
+            now_ns=now_ns,
+            sampling=sampling,
+            learned_filter=learned_filter,
+        )
+    )
     pictures = FramePictures(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels))
     app.include_router(build_frame_router(catalogue, pictures, now_ns=now_ns))
+    layers = LayerPictures(catalogue, blobs, pictures)
+    app.include_router(build_api(catalogue, layers, silent_seconds=silent_seconds, now_ns=now_ns))
+    app.include_router(
+        build_result_router(catalogue, blobs, pictures, title=title, root_path=root_path, now_ns=now_ns)
+    )
+    app.include_router(build_figure_router(catalogue, doubt, now_ns=now_ns))
     app.include_router(build_claim_router(catalogue, claim_seconds, now_ns=now_ns))
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))
@@ -139,14 +181,14 @@ def create_app(
     return app
 
 
-def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog) -> FastAPI:
+def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog, api: ApiLimits) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with heartbeat(catalogue, beats):
             yield
         catalogue.close()
 
-    return FastAPI(
+    app = FastAPI(
         title=f"{title}: review station",
         version=__version__,
         # FastAPI's own pages load scripts from a content network; /docs is ours instead.
@@ -156,6 +198,9 @@ def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog)
         servers=[{"url": root_path}] if root_path else None,
         lifespan=lifespan,
     )
+    app.state.api_limits = CallerLimits(api)
+    app.state.stopping = asyncio.Event()  # whoever stops the server sets it: streams end then
+    return app
 
 
 def _check_users(catalogue: Catalogue) -> None:
@@ -167,13 +212,18 @@ def _check_users(catalogue: Catalogue) -> None:
         )
 
 
-def _on_error(_request: Request, error: SecondlookError) -> JSONResponse:
+def _on_error(request: Request, error: SecondlookError) -> Response:
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
     headers = {"retry-after": str(error.wait_seconds)} if isinstance(error, TooManyAttempts) else None
-    return JSONResponse({"detail": str(error)}, status, headers)
+    return suited(request.scope["path"], JSONResponse({"detail": str(error)}, status, headers))
 
 
-def _on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+def _on_refused(request: Request, error: HTTPException) -> Response:
+    refusal = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    return suited(request.scope["path"], refusal)
+
+
+def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     """Say what is wrong without sending the input back: it may not even be valid JSON."""
     detail = [{"loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors()]
-    return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return suited(request.scope["path"], JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY))

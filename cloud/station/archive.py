@@ -19,10 +19,10 @@ from secondlook.cloud.station.export import FinalBox, final_boxes, image_facts
 from secondlook.shared.detection import COCO_CLASSES
 from secondlook.shared.texts import class_key
 
-_PART = 1 << 16  # bytes that are sent together
+PART = 1 << 16  # bytes that are sent together
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """Keeps what is written until it is taken; cannot go back, so that the archive is written in one go."""
 
     def __init__(self) -> None:
@@ -91,6 +91,7 @@ def jsonl_parts(
                     "verified": box.verified,
                     "score": box.score,
                     "detected_label": box.detected_label,
+                    "object_id": box.object_id,
                 }
                 for box in final_boxes(review)
             ]
@@ -111,7 +112,7 @@ def _parts(
     describe: Callable[[Review, str], tuple[str, str] | None],
     finish: Callable[[zipfile.ZipFile], None],
 ) -> Iterator[bytes]:
-    sink, left_out = _Sink(), []
+    sink, left_out = Sink(), []
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for review in reviews:
             frame = review.frame
@@ -125,7 +126,7 @@ def _parts(
             described = describe(review, name)
             if described is not None:
                 archive.writestr(*described)
-            if sink.size >= _PART:
+            if sink.size >= PART:
                 yield sink.take()
         finish(archive)
         if left_out:
@@ -147,5 +148,5 @@ def _yolo_line(box: FinalBox, review: Review, classes: _YoloClasses) -> str:
 
 
 def _copy(lines: IO[str], file: IO[bytes]) -> None:
-    while text := lines.read(_PART):
+    while text := lines.read(PART):
         file.write(text.encode())

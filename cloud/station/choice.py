@@ -6,10 +6,22 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Exists, Select, exists, select
+from sqlalchemy.orm import aliased
 
-from secondlook.cloud.catalogue import DetectedBox, Frame, Reason, Review, ReviewState, Rule, Verdict
+from secondlook.cloud.catalogue import (
+    DetectedBox,
+    Frame,
+    Opinion,
+    OpinionKind,
+    Reason,
+    Review,
+    ReviewState,
+    Rule,
+    Verdict,
+)
 from secondlook.cloud.station import schema
+from secondlook.cloud.station.access import Viewer
 
 Order = Literal["priority", "newest", "oldest", "surest", "least sure", "alike"]
 
@@ -28,7 +40,8 @@ _DECIDABLE = (ReviewState.READY, ReviewState.EXPIRED)
 class ReviewChoice:
     """Reviews of a camera host, with a class found in them, of a score, for a rule; None: whatever it is.
 
-    ``scores`` are the least and the greatest score of a detection, of ``label`` where that is given.
+    ``scores`` are the least and the greatest score of a detection, of ``label`` where that is given. ``viewer`` is who
+    looks: what this person has judged, and others are to judge as well, is not before them any more.
     """
 
     filter: schema.Filter = "open"
@@ -37,10 +50,14 @@ class ReviewChoice:
     label: str | None = None
     scores: tuple[float, float] = (0.0, 1.0)
     rule: Rule | None = None
+    viewer: str = ""
 
     def chosen(self, query: Select[Any]) -> Select[Any]:
         """``query``, which selects from reviews, for those that are chosen."""
-        return self.narrowed(query.where(Review.state.in_(STATES[self.filter])))
+        query = query.where(Review.state.in_(STATES[self.filter]))
+        if self.viewer and self.filter != "decided":
+            query = query.where(~given_by(self.viewer))
+        return self.narrowed(query)
 
     def narrowed(self, query: Select[Any]) -> Select[Any]:
         """``query`` for those that are chosen, whatever their state."""
@@ -61,8 +78,13 @@ class ReviewChoice:
         """Decided ones by their last verdict, newest first, unless another order is asked for."""
         if self.order == "priority":
             if self.filter == "decided":
-                last = select(func.max(Verdict.id)).where(Verdict.review_id == Review.id).scalar_subquery()
-                return query.order_by(last.desc())
+                # From verdict to review, the newest first: a page reads no more than it shows.
+                later = aliased(Verdict)
+                overtaken = exists(later.id).where(
+                    later.review_id == Verdict.review_id, later.id > Verdict.id
+                )
+                query = query.join(Verdict, Verdict.review_id == Review.id).where(~overtaken)
+                return query.order_by(Verdict.id.desc())
             return query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
         if self.order in ("newest", "oldest"):
             newest = self.order == "newest"
@@ -77,6 +99,11 @@ class ReviewChoice:
         return query.order_by(
             score.is_(None), score.desc() if self.order == "surest" else score.asc(), Review.id
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing but the state is asked for."""
+        return not self.described()
 
     def described(self) -> dict[str, Any]:
         """What was asked for, in words that fit into the audit trail."""
@@ -94,7 +121,15 @@ class ReviewChoice:
 EVERY = ReviewChoice()
 
 
+def given_by(reviewer: str) -> Exists:
+    """That a person has had their say on a review whose frame is judged by several."""
+    return exists(Opinion.review_id).where(
+        Opinion.review_id == Review.id, Opinion.reviewer == reviewer, Opinion.kind == OpinionKind.DOUBLE
+    )
+
+
 def _choice(
+    viewer: Viewer,
     filter: schema.Filter = "open",
     order: Order = "priority",
     camera: Annotated[str | None, Query(max_length=64)] = None,
@@ -103,7 +138,7 @@ def _choice(
     max_score: Annotated[float, Query(ge=0, le=1)] = 1.0,
     reason: Rule | None = None,
 ) -> ReviewChoice:
-    return ReviewChoice(filter, order, camera, label, (min_score, max_score), reason)
+    return ReviewChoice(filter, order, camera, label, (min_score, max_score), reason, viewer)
 
 
 Chosen = Annotated[ReviewChoice, Depends(_choice)]

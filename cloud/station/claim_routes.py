@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -60,7 +61,7 @@ def _add_taking(
                 refusal = error
         if not body.or_next:
             return _refused(refusal)
-        candidates = queries.review_ids(catalogue, chosen.to_judge(_CANDIDATES))
+        candidates = queries.review_ids(catalogue, replace(chosen, viewer=claimant.reviewer), _CANDIDATES)
         first = claim_first(catalogue, candidates, claimant, **lease)
 
         return None if first is None else _answer(first)

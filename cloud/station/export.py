@@ -20,7 +20,15 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from secondlook.cloud.catalogue import DetectedBox, Review, ReviewState, Verdict, VerdictKind, conflict_of
+from secondlook.cloud.catalogue import (
+    DetectedBox,
+    Review,
+    ReviewState,
+    Verdict,
+    VerdictKind,
+    conflict_of,
+    counting_verdicts,
+)
 from secondlook.cloud.station.queries import box_of
 from secondlook.cloud.station.schema import Box, instant
 from secondlook.shared.detection import COCO_CLASSES
@@ -44,6 +52,7 @@ class FinalBox:
     score: float | None
     detected_label: str | None
     object_id: int | None = None  # of the thing that it shows, over the frames of its camera
+    moved: bool = False  # a person put it into its place
 
 
 def final_boxes(review: Review) -> list[FinalBox]:
@@ -62,6 +71,14 @@ def final_boxes(review: Review) -> list[FinalBox]:
             boxes.append(FinalBox(verdict.label, place, True, None, None))
     inside = ((box, _clipped(box.box, frame.width, frame.height)) for box in boxes)
     return [replace(box, box=place) for box, place in inside if place is not None]
+
+
+def rejected_boxes(review: Review) -> list[DetectedBox]:
+    """Boxes of the detector in which people found nothing."""
+    standing = _counting(review)
+    on_frame, on_box = _last_on_frame(standing), _last_on_boxes(standing)
+    judged = ((box, on_box.get(index, on_frame)) for index, box in enumerate(review.frame.detections))
+    return [box for box, v in judged if v is not None and v.verdict is VerdictKind.REJECT]
 
 
 def is_unsure(review: Review) -> bool:
@@ -92,7 +109,7 @@ def coco_parts(reviews: Iterable[Review], *, description: str, root_path: str = 
     each is capitalised. Annotations wait in a packed temporary file until all images have been written.
     """
     yield f'{{"info": {json.dumps({"description": description, "version": "1"})},\n"images": ['
-    classes = _Classes()
+    classes = CocoClasses()
     with tempfile.TemporaryFile() as file:
         with gzip.open(file, "wt", compresslevel=1, encoding="utf-8") as kept:
             separator, number = "\n", 0
@@ -112,7 +129,7 @@ def coco_parts(reviews: Iterable[Review], *, description: str, root_path: str = 
     yield f'\n],\n"categories": {json.dumps(classes.categories())}}}\n'
 
 
-class _Classes:
+class CocoClasses:
     """The numbers of classes."""
 
     def __init__(self) -> None:
@@ -164,7 +181,8 @@ def _judged(detected: DetectedBox, verdict: Verdict | None) -> FinalBox | None:
         if verdict.verdict in _CORRECTIONS and verdict.label is not None:
             label = verdict.label
         box = box_of(verdict) or box
-    return FinalBox(label, box, verified, detected.score, detected.label, detected.object_id)
+    moved = verdict is not None and box_of(verdict) is not None
+    return FinalBox(label, box, verified, detected.score, detected.label, detected.object_id, moved)
 
 
 def _counting(review: Review) -> list[Verdict]:
@@ -172,7 +190,7 @@ def _counting(review: Review) -> list[Verdict]:
     contested = conflict_of(review.verdicts) is not None
     return [
         verdict
-        for verdict in review.verdicts
+        for verdict in counting_verdicts(review)
         if verdict.undone_ns is None and not (contested and verdict.conflicts_with is not None)
     ]
 
@@ -185,7 +203,9 @@ def _last_on_frame(standing: list[Verdict]) -> Verdict | None:
 def _is_incomplete(review: Review, on_frame: Verdict) -> bool:
     """Whether there is something in the frame that has no box; who rejects "no box" says so, too."""
     denied = on_frame.verdict is VerdictKind.REJECT and not review.frame.detections
-    drawn = any(v.undone_ns is None and v.verdict is VerdictKind.MISSED_OBJECT for v in review.verdicts)
+    drawn = any(
+        v.undone_ns is None and v.verdict is VerdictKind.MISSED_OBJECT for v in counting_verdicts(review)
+    )
     return on_frame.verdict is VerdictKind.INCOMPLETE or (denied and not drawn)
 
 
@@ -243,7 +263,7 @@ def _best_image(review: Review) -> str:
     return "base" if review.enhanced_image is None else "enhanced"
 
 
-def _annotation(number: int, frame_id: int, box: FinalBox, classes: _Classes) -> dict[str, Any]:
+def _annotation(number: int, frame_id: int, box: FinalBox, classes: CocoClasses) -> dict[str, Any]:
     x0, y0, x1, y1 = box.box
     width, height = x1 - x0, y1 - y0
     return {

@@ -46,6 +46,7 @@ def _add_frames(
         until: Instant = None,
         verdict: VerdictKind | None = None,
         reason: Rule | None = None,
+        object: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="Frames that show it.")] = None,
         before: Annotated[str | None, Query(max_length=64)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 60,
     ) -> schema.FramePage:
@@ -58,6 +59,7 @@ def _add_frames(
             until_ns=schema.nanoseconds(until, 2**63 - 1),
             verdict=verdict,
             rule=reason,
+            object_id=object,
             before=frames.parse_cursor(before),
         )
         return frames.find_frames(catalogue, search, limit=limit)
@@ -87,7 +89,7 @@ def _add_frames(
         """Have a frame reviewed that nobody asked for: its full quality is fetched, and it joins the queue."""
         actor = schema.reviewer_of(body, caller)
         return queries.review_detail(
-            catalogue, ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns())
+            catalogue, ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns()), actor
         )
 
 
@@ -101,7 +103,7 @@ def _add_cameras(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[]
     def timeline(
         edge_id: Annotated[str, Path(max_length=64)], since: Instant = None, until: Instant = None
     ) -> schema.Timeline:
-        """How many frames came and in how many something was found, in 96 slots; reviews; what was dropped.
+        """How many frames came and in how many something was found, in 96 slots; reviews; objects; what was dropped.
 
         Without `since` and `until`, the last 24 hours.
         """

@@ -25,9 +25,12 @@ from secondlook.cloud.catalogue import (
     Review,
     ReviewState,
     Rule,
+    SeenObject,
     Tombstone,
     Verdict,
     VerdictKind,
+    counting_verdicts,
+    is_blind,
 )
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.queries import detection_facts
@@ -38,6 +41,7 @@ _LATEST_NS = 2**63 - 1
 _RATE_SECONDS = 600
 _MOST_NEIGHBOURS = 60
 _SLOTS = 96  # of a timeline
+_MOST_OBJECTS = 200  # of a timeline
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
 
 
@@ -55,6 +59,7 @@ class FrameSearch:
     until_ns: int = _LATEST_NS
     verdict: VerdictKind | None = None
     rule: Rule | None = None
+    object_id: int | None = None
     before: tuple[int, int] | None = None
 
 
@@ -126,8 +131,9 @@ def get_frame(catalogue: Catalogue, frame_id: int) -> Frame:
 def list_cameras(catalogue: Catalogue, *, now_ns: int) -> list[schema.CameraFacts]:
     """Every camera host, with how it does."""
     with catalogue.reading() as session:
+        waiting = _open_reviews(session)
         return [
-            _camera(session, camera, now_ns)
+            _camera(session, camera, waiting.get(camera.edge_id, 0), now_ns)
             for camera in session.scalars(select(Camera).order_by(Camera.edge_id))
         ]
 
@@ -164,6 +170,7 @@ def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int
             at = min(int(row.slot), _SLOTS - 1)
             slots[at] = schema.Slot(frames=slots[at].frames + row.frames, found=slots[at].found + row.found)
         return schema.Timeline(
+            objects=_objects(session, edge_id, since_ns, until_ns),
             since=schema.instant(since_ns),
             until=schema.instant(until_ns),
             slots=slots,
@@ -182,17 +189,45 @@ def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int
         )
 
 
-_REVIEW = (selectinload(Frame.review).selectinload(Review.verdicts),)
+def _objects(session: Session, edge_id: str, since_ns: int, until_ns: int) -> list[schema.TimelineObject]:
+    query = (
+        select(SeenObject)
+        .where(SeenObject.edge_id == edge_id, SeenObject.last_ns >= since_ns, SeenObject.first_ns < until_ns)
+        .order_by((SeenObject.last_ns - SeenObject.first_ns).desc(), SeenObject.id)
+        .limit(_MOST_OBJECTS)
+    )
+    seen = sorted(session.scalars(query), key=lambda one: (one.first_ns, one.id))
+    return [
+        schema.TimelineObject(
+            id=one.id,
+            label=one.label,
+            score=one.score,
+            first=schema.instant(one.first_ns),
+            last=schema.instant(one.last_ns),
+            frames=one.frames,
+        )
+        for one in seen
+    ]
+
+
+_REVIEW = (
+    selectinload(Frame.review).selectinload(Review.verdicts),
+    selectinload(Frame.review).selectinload(Review.double),
+)
 
 
 def _search(search: FrameSearch) -> Select[Any]:
     """The ``id`` and instant ``at`` of the frames found, in order."""
     least, most = search.scores
     scored = search.scores != (0.0, 1.0)
-    if search.label is not None:
+    if search.object_id is not None or search.label is not None:
         at, id_ = DetectedBox.captured_ns, DetectedBox.frame_id
         # A frame may hold a class more than once, and is found once.
-        query = _numbered(id_, at).where(DetectedBox.label == search.label).distinct()
+        query = _numbered(id_, at).distinct()
+        if search.object_id is not None:
+            query = query.where(DetectedBox.object_id == search.object_id)
+        if search.label is not None:
+            query = query.where(DetectedBox.label == search.label)
         if scored:
             query = query.where(DetectedBox.score.between(least, most))
     elif search.verdict is not None or search.rule is not None:
@@ -227,7 +262,7 @@ def _reviewed(query: Select[Any], search: FrameSearch, id_: InstrumentedAttribut
     of_review = Review.id if id_ is Review.frame_id else None
     conditions: list[tuple[type[Verdict] | type[Reason], Any, Any]] = []
     if search.verdict is not None:
-        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None))
+        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
         conditions.append((Verdict, Verdict.review_id, given))
     if search.rule is not None:
         conditions.append((Reason, Reason.review_id, Reason.rule == search.rule.value))
@@ -250,7 +285,9 @@ def _frame(session: Session, frame_id: int) -> Frame:
 
 def _row(frame: Frame, names: dict[str, str]) -> schema.FrameRow:
     review = frame.review
-    standing = [] if review is None else [v for v in review.verdicts if v.undone_ns is None]
+    # What others said of a frame that people judge blindly is not told.
+    told = [] if review is None or is_blind(review) else counting_verdicts(review)
+    standing = [entry for entry in told if entry.undone_ns is None]
     surest_first = sorted(frame.detections, key=lambda box: -box.score)
     return schema.FrameRow(
         id=frame.id,
@@ -271,7 +308,14 @@ def _camera_names(session: Session) -> dict[str, str]:
     return {row.edge_id: row.camera for row in rows}
 
 
-def _camera(session: Session, camera: Camera, now_ns: int) -> schema.CameraFacts:
+def _open_reviews(session: Session) -> dict[str, int]:
+    """How many each camera host has; from reviews to frames, for few of all frames have an open one."""
+    host = select(Frame.edge_id).where(Frame.id == Review.frame_id).scalar_subquery()
+    query = select(host.label("host"), func.count()).where(Review.state.in_(_OPEN)).group_by("host")
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
+def _camera(session: Session, camera: Camera, waiting: int, now_ns: int) -> schema.CameraFacts:
     of_host = Frame.edge_id == camera.edge_id
     last = session.execute(
         select(Frame.id, Frame.captured_ns)
@@ -299,12 +343,6 @@ def _camera(session: Session, camera: Camera, now_ns: int) -> schema.CameraFacts
         .order_by(Tombstone.received_ns.desc())
         .limit(1)
     ).first()
-    waiting = session.scalar(
-        select(func.count())
-        .select_from(Review)
-        .join(Frame, Frame.id == Review.frame_id)
-        .where(of_host, Review.state.in_(_OPEN))
-    )
     known = frames > 1 and span > 0
     return schema.CameraFacts(
         edge_id=camera.edge_id,
@@ -317,7 +355,7 @@ def _camera(session: Session, camera: Camera, now_ns: int) -> schema.CameraFacts
         frames_per_second=(frames - 1) / span if known else None,
         base_bits_per_second=size * 8 / span if known else None,
         fetched_bits_per_second=int(fetched or 0) * 8 / span if known else None,
-        open_reviews=waiting or 0,
+        open_reviews=waiting,
         last_dropped=None
         if dropped is None
         else schema.Dropped(

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from secondlook.cloud.station.access import GuardedRoute
+from secondlook.cloud.station.problems import suited
 
 PLACES = (
     "/",
@@ -25,6 +26,7 @@ PLACES = (
     "/cameras",
     "/history",
     "/people",
+    "/figures",
 )  # where the page itself is shown
 
 _STATIC = Path(__file__).parent / "static"
@@ -77,6 +79,6 @@ def build_pages(app: FastAPI, root_path: str) -> APIRouter:
         wants_page = "text/html" in request.headers.get("accept", "")
         if wants_page and not request.scope["path"].startswith("/api/"):
             return missing.answer(request, 404)
-        return JSONResponse({"detail": error.detail}, 404)
+        return suited(request.scope["path"], JSONResponse({"detail": error.detail}, 404))
 
     return router

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
+from sqlalchemy import ColumnElement, and_, func, select, union_all
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -17,16 +16,25 @@ from secondlook.cloud.catalogue import (
     ClaimedReview,
     DetectedBox,
     Frame,
+    KnownFrame,
+    Opinion,
+    OpinionKind,
     Retention,
     Review,
     ReviewState,
     SeenObject,
+    Sight,
     Verdict,
+    blind_reviews,
     conflict_of,
+    counting_verdicts,
     list_claims,
+    sights,
+    wanted_known,
 )
 from secondlook.cloud.station import schema
-from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice
+from secondlook.cloud.station.bursts import GAP_NS, MOST_ALIKE, BurstFrame, burst_around, burst_sizes
+from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice, given_by
 from secondlook.cloud.storage.blobs import thumb_key
 from secondlook.shared.errors import ReviewNotFound
 
@@ -43,11 +51,13 @@ _MACHINES_ACTIONS = (
     "review failed",
     "frames deleted",
 )
+_VERDICT_ACTIONS = ("verdict given", "verdict undone")
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
 
 _WITH_FRAME = (
     selectinload(Review.frame).selectinload(Frame.detections).selectinload(DetectedBox.object),
     selectinload(Review.verdicts),
+    selectinload(Review.double),
 )
 
 _IMAGE_COLUMNS = {
@@ -57,18 +67,34 @@ _IMAGE_COLUMNS = {
 }
 
 
-def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
+def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Summary:
+    """``viewer``: whose open reviews are counted; others are to judge what this person has judged."""
     with catalogue.reading() as session:
         rows = session.execute(select(Review.state, func.count()).group_by(Review.state))
         counts: dict[ReviewState, int] = {row[0]: row[1] for row in rows}
+        given = session.execute(
+            select(Review.state, func.count())
+            .join(Opinion, Opinion.review_id == Review.id)
+            .where(
+                Opinion.reviewer == viewer,
+                Opinion.kind == OpinionKind.DOUBLE,
+                Review.state != ReviewState.DECIDED,
+            )
+            .group_by(Review.state)
+        )
+        for state, count in given:
+            counts[state] -= count
+        worked_on = Review.state == ReviewState.LEASED
         marks = session.execute(
             select(
                 select(func.max(AuditEntry.id)).scalar_subquery(),
-                # A base image arrives without a line in the audit trail.
-                select(func.count(Review.base_image)).scalar_subquery(),
+                # Pictures of reviews that are worked on arrive without a line in the audit trail.
+                select(func.count(Review.base_image)).where(worked_on).scalar_subquery(),
+                select(func.count(Review.enhanced_image)).where(worked_on).scalar_subquery(),
             )
         ).one()
-        decisions = _decision_times(session, since_ns=now_ns - _DAY_NS)
+        decisions = _decision_times(session, since_ns=now_ns - _RATE_WINDOW_NS)
+        decided = _decided_since(session, now_ns - _DAY_NS)
     filters = {name: sum(counts.get(s, 0) for s in states) for name, states in STATES.items()}
     rate = decisions_per_hour(decisions, now_ns=now_ns)
     return schema.Summary(
@@ -76,7 +102,7 @@ def summary(catalogue: Catalogue, *, now_ns: int) -> schema.Summary:
         filters=filters,
         remaining=filters["open"],
         pending=filters["pending"],
-        decided_last_day=len(decisions),
+        decided_last_day=decided,
         rate_per_hour=rate,
         eta_seconds=None if rate is None else filters["open"] / rate * 3600,
         claims=[claim_facts(claim) for claim in list_claims(catalogue, now_ns=now_ns)],
@@ -100,30 +126,79 @@ def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
 
 
 def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offset: int) -> schema.ReviewList:
-    """The chosen reviews, in their order."""
+    """The chosen reviews, in their order; a known frame that its viewer is to judge comes second."""
     with catalogue.reading() as session:
         total = session.scalar(choice.chosen(select(func.count()).select_from(Review))) or 0
         query = choice.ordered(choice.chosen(select(Review).options(*_WITH_FRAME)))
-        reviews = session.scalars(query.limit(limit).offset(offset)).all()
+        reviews = list(session.scalars(query.limit(limit).offset(offset)))
+        if offset == 0 and choice.filter in ("open", "ready") and choice.is_whole:
+            known = wanted_known(session, choice.viewer) if choice.viewer else []
+            mixed = session.scalars(select(Review).options(*_WITH_FRAME).where(Review.id.in_(known))).all()
+            reviews[1:1], total = mixed, total + len(mixed)
         cameras = _cameras(session)
         names = {edge_id: camera.camera for edge_id, camera in cameras.items()}
-        return schema.ReviewList(total=total, reviews=[_row(review, names) for review in reviews])
+        seen = sights(session, reviews, choice.viewer)
+        to_judge = [review for review in reviews if review.state in (ReviewState.READY, ReviewState.EXPIRED)]
+        sizes = burst_sizes([burst_frame(review) for review in to_judge])
+        alike = dict(zip((review.id for review in to_judge), sizes, strict=True))
+        rows = [_row(review, names, seen.get(review.id), alike.get(review.id, 1)) for review in reviews]
+        return schema.ReviewList(total=total, reviews=rows)
 
 
-def review_ids(catalogue: Catalogue, query: Select[Any]) -> list[int]:
+def review_ids(catalogue: Catalogue, choice: ReviewChoice, limit: int) -> list[int]:
+    """Numbers of the chosen reviews that can be judged now, in order, known frames after the first."""
     with catalogue.reading() as session:
-        return list(session.scalars(query))
+        numbers = list(session.scalars(choice.to_judge(limit)))
+        if choice.viewer and choice.is_whole:
+            numbers[1:1] = wanted_known(session, choice.viewer)
+        return numbers
 
 
-def review_detail(catalogue: Catalogue, review_id: int) -> schema.ReviewDetail:
-    """Raises ReviewNotFound."""
+def burst(catalogue: Catalogue, review_id: int, viewer: str) -> list[schema.ReviewRow]:
+    """The reviews of one burst that can be judged, in order of time. Raises ReviewNotFound."""
+    with catalogue.reading() as session:
+        middle = session.scalars(
+            select(Review).options(*_WITH_FRAME).where(Review.id == review_id)
+        ).one_or_none()
+        if middle is None:
+            raise ReviewNotFound(f"there is no review {review_id}")
+        reach = MOST_ALIKE * GAP_NS
+        near = (
+            select(Review)
+            .options(*_WITH_FRAME)
+            .join(Frame, Frame.id == Review.frame_id)
+            .where(
+                Review.captured_ns.between(middle.captured_ns - reach, middle.captured_ns + reach),
+                Frame.edge_id == middle.frame.edge_id,
+            )
+        )
+        found = session.scalars(near.order_by(Review.captured_ns, Review.id).limit(8 * MOST_ALIKE)).all()
+        chosen = burst_around([burst_frame(review) for review in found], review_id)
+        names = {edge_id: camera.camera for edge_id, camera in _cameras(session).items()}
+        given = set(session.scalars(select(Review.id).where(Review.id.in_(chosen), given_by(viewer))))
+        open_now = (ReviewState.READY, ReviewState.EXPIRED)
+        reviews = [r for r in found if r.id in chosen - given and r.state in open_now]
+        seen = sights(session, reviews, viewer)
+        return [_row(review, names, seen.get(review.id), len(reviews)) for review in reviews]
+
+
+def burst_frame(review: Review) -> BurstFrame:
+    frame = review.frame
+    classes = tuple(sorted(box.label for box in frame.detections))
+    return BurstFrame(review.id, f"{frame.edge_id}/{frame.boot_id}", frame.captured_ns, classes)
+
+
+def review_detail(catalogue: Catalogue, review_id: int, viewer: str = "") -> schema.ReviewDetail:
+    """As `viewer` is to see it. Raises ReviewNotFound."""
     with catalogue.reading() as session:
         review = session.scalars(
             select(Review).options(*_WITH_FRAME).where(Review.id == review_id)
         ).one_or_none()
         if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
-        return _detail(review, session.get(Camera, review.frame.edge_id))
+        sight = sights(session, [review], viewer).get(review_id)
+        known = session.get(KnownFrame, review_id) is not None and sight is None
+        return _detail(review, session.get(Camera, review.frame.edge_id), sight, known=known)
 
 
 def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion) -> str | None:
@@ -173,9 +248,18 @@ def common_classes(catalogue: Catalogue, most: int) -> list[str]:
 
 
 def history(
-    catalogue: Catalogue, *, limit: int, before: int | None, actor: str = "", people: bool = False
+    catalogue: Catalogue,
+    *,
+    limit: int,
+    before: int | None,
+    actor: str = "",
+    people: bool = False,
+    viewer: str = "",
 ) -> schema.History:
-    """The audit trail, newest first, from just below line ``before``; of one actor, or of what people did alone."""
+    """The audit trail, newest first, from just below line ``before``; of one actor, or of what people did alone.
+
+    What others said of a frame that ``viewer`` may have to judge without knowing is left out.
+    """
     with catalogue.reading() as session:
         query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
         if before is not None:
@@ -195,6 +279,7 @@ def history(
         numbers = [_review_id(line) for line in page]
         of_review = select(Review.id, Review.frame_id).where(Review.id.in_([n for n in numbers if n]))
         frames: dict[int, int] = {row.id: row.frame_id for row in session.execute(of_review)}
+        blind = blind_reviews(session, frames) | set(wanted_known(session, viewer) if viewer else ())
     entries = [
         schema.HistoryEntry(
             id=line.id,
@@ -202,7 +287,9 @@ def history(
             actor=line.actor,
             action=line.action,
             subject=line.subject,
-            detail=line.detail,
+            detail={"hidden": "until others have judged it"}
+            if number in blind and line.actor != viewer and line.action in _VERDICT_ACTIONS
+            else line.detail,
             verdict_id=verdict_id,
             review_id=number if number in frames else None,
             frame_id=None if number is None else frames.get(number),
@@ -242,41 +329,54 @@ def box_of(verdict: Verdict) -> schema.Box | None:
 
 
 def _decision_times(session: Session, *, since_ns: int) -> list[int]:
-    """When each decided review got its last standing verdict."""
-    last = func.max(Verdict.decided_ns)
-    return list(
-        session.scalars(
-            select(last)
-            .join(Review, Review.id == Verdict.review_id)
-            .where(Review.state == ReviewState.DECIDED, Verdict.undone_ns.is_(None))
-            .group_by(Verdict.review_id)
-            .having(last >= since_ns)
-        )
+    """When each decided review got its last standing verdict; from verdicts to reviews, for few are of late."""
+    state = select(Review.state).where(Review.id == Verdict.review_id).scalar_subquery()
+    query = select(Verdict.review_id, Verdict.decided_ns, state.label("state")).where(
+        Verdict.decided_ns >= since_ns, Verdict.undone_ns.is_(None), Verdict.probe.is_(False)
     )
+    last: dict[int, int] = {}
+    for row in session.execute(query):
+        if row.state is ReviewState.DECIDED:
+            last[row.review_id] = max(row.decided_ns, last.get(row.review_id, 0))
+    return list(last.values())
+
+
+def _decided_since(session: Session, since_ns: int) -> int:
+    """How many reviews are decided that got a verdict since."""
+    state = select(Review.state).where(Review.id == Verdict.review_id).scalar_subquery()
+    query = select(func.count(Verdict.review_id.distinct())).where(
+        Verdict.decided_ns >= since_ns,
+        Verdict.undone_ns.is_(None),
+        Verdict.probe.is_(False),
+        state == ReviewState.DECIDED,
+    )
+    return session.scalar(query) or 0
 
 
 def _cameras(session: Session) -> dict[str, Camera]:
     return {camera.edge_id: camera for camera in session.scalars(select(Camera))}
 
 
-def _row(review: Review, cameras: dict[str, str]) -> schema.ReviewRow:
+def _row(review: Review, cameras: dict[str, str], sight: Sight | None, burst: int) -> schema.ReviewRow:
     surest_first = sorted(review.frame.detections, key=lambda box: -box.score)
-    standing = [verdict for verdict in review.verdicts if verdict.undone_ns is None]
+    verdicts = counting_verdicts(review) if sight is None else sight.verdicts
+    standing = [verdict for verdict in verdicts if verdict.undone_ns is None]
     return schema.ReviewRow(
         id=review.id,
         frame_id=review.frame_id,
         captured_at=schema.instant(review.frame.captured_ns),
-        stamp=_stamp(review),
-        state=review.state,
+        stamp=_stamp(review, sight),
+        state=review.state if sight is None else sight.state,
         priority=review.priority,
         reason=review.reason,
+        burst=burst,
         edge_id=review.frame.edge_id,
         camera=cameras.get(review.frame.edge_id, ""),
         labels=list(dict.fromkeys(box.label for box in surest_first)),
         created_at=schema.instant(review.created_ns),
         hindrance=review.why_expired or review.why_waiting,
         verdict=standing[-1].verdict if standing else None,
-        contested=conflict_of(review.verdicts) is not None,
+        contested=sight is None and conflict_of(review.verdicts) is not None,
     )
 
 
@@ -287,15 +387,20 @@ def _corrected(captured_ns: int, offset_seconds: float | None) -> datetime | Non
     return schema.instant(captured_ns + round(offset_seconds * _NANOSECONDS))
 
 
-def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
+def _detail(
+    review: Review, camera: Camera | None, sight: Sight | None, *, known: bool
+) -> schema.ReviewDetail:
     frame = review.frame
+    verdicts = review.verdicts if sight is None else sight.verdicts
     offset = None if camera is None else camera.clock_offset_seconds
     return schema.ReviewDetail(
         id=review.id,
-        stamp=_stamp(review),
-        state=review.state,
+        stamp=_stamp(review, sight),
+        state=review.state if sight is None else sight.state,
         priority=review.priority,
         reason=review.reason,
+        known=known,
+        double=None if sight is not None or review.double is None else review.double.stage,
         why_expired=review.why_expired,
         why_waiting=review.why_waiting,
         created_at=schema.instant(review.created_ns),
@@ -329,8 +434,8 @@ def _detail(review: Review, camera: Camera | None) -> schema.ReviewDetail:
             "refined": review.refined_image is not None,
         },
         image_stamp=str(review.refined_ns or 0),
-        verdicts=[_verdict(verdict) for verdict in review.verdicts],
-        contested=conflict_of(review.verdicts) is not None,
+        verdicts=[_verdict(verdict) for verdict in verdicts],
+        contested=sight is None and conflict_of(review.verdicts) is not None,
     )
 
 
@@ -370,16 +475,17 @@ def _verdict(verdict: Verdict) -> schema.VerdictFacts:
     )
 
 
-def _stamp(review: Review) -> str:
-    undone = sum(verdict.undone_ns is not None for verdict in review.verdicts)
+def _stamp(review: Review, sight: Sight | None) -> str:
+    verdicts = review.verdicts if sight is None else sight.verdicts
+    undone = sum(verdict.undone_ns is not None for verdict in verdicts)
     shown = sum(
         image is not None for image in (review.base_image, review.enhanced_image, review.refined_image)
     )
     return _digest(
-        review.state,
+        review.state if sight is None else sight.state,
         str(review.refined_ns),
         str(review.why_waiting),
-        f"{len(review.verdicts)}.{undone}.{shown}",
+        f"{len(verdicts)}.{undone}.{shown}",
     )
 
 

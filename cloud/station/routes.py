@@ -12,19 +12,22 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import (
+    NO_SAMPLING,
     Catalogue,
     Review,
+    Sampling,
     find_repeated,
     note_export,
     preferences_of,
     record_verdict,
     retry_review,
+    set_known,
     set_preferences,
     undo_verdict,
 )
 from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import archive, export, queries, schema
-from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.station.access import Caller, GuardedRoute, Viewer
 from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.storage.blobs import Blobs
@@ -60,13 +63,20 @@ Wants = Annotated[Wanted, Depends()]
 
 
 def build_router(
-    catalogue: Catalogue, blobs: Blobs, *, title: str, root_path: str, now_ns: Callable[[], int]
+    catalogue: Catalogue,
+    blobs: Blobs,
+    *,
+    title: str,
+    root_path: str,
+    now_ns: Callable[[], int],
+    sampling: Sampling = NO_SAMPLING,
+    learned_filter: bool = True,
 ) -> APIRouter:
     """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
     classes = ClassBook(catalogue, now_ns=now_ns)
-    _add_reads(router, catalogue, blobs, classes, title=title, now_ns=now_ns)
-    _add_writes(router, catalogue, blobs, classes, now_ns=now_ns)
+    _add_reads(router, catalogue, blobs, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
+    _add_writes(router, catalogue, blobs, classes, sampling, now_ns=now_ns)
     _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
     return router
 
@@ -78,18 +88,22 @@ def _add_reads(
     classes: ClassBook,
     *,
     title: str,
+    learned_filter: bool,
     now_ns: Callable[[], int],
 ) -> None:
     @router.get("/station")
     def station() -> schema.Station:
         """The station's name, and the classes a reviewer may pick."""
         common = queries.common_classes(catalogue, _COMMON)
-        return schema.Station(title=title, version=__version__, labels=classes.names(), common=common)
+        names = classes.names()
+        return schema.Station(
+            title=title, version=__version__, labels=names, common=common, learned_filter=learned_filter
+        )
 
     @router.get("/summary")
-    def summary() -> schema.Summary:
+    def summary(viewer: Viewer) -> schema.Summary:
         """Counts, pace and time to go. Ask often: `revision` tells when anything else is worth asking for."""
-        return queries.summary(catalogue, now_ns=now_ns())
+        return queries.summary(catalogue, now_ns=now_ns(), viewer=viewer)
 
     @router.get("/reviews")
     def reviews(
@@ -101,9 +115,14 @@ def _add_reads(
         return queries.list_reviews(catalogue, chosen, limit=limit, offset=offset)
 
     @router.get("/reviews/{review_id}")
-    def review(review_id: Id) -> schema.ReviewDetail:
-        """Everything about one review."""
-        return queries.review_detail(catalogue, review_id)
+    def review(review_id: Id, viewer: Viewer) -> schema.ReviewDetail:
+        """Everything about one review; of one that several judge blindly, one's own verdicts alone."""
+        return queries.review_detail(catalogue, review_id, viewer)
+
+    @router.get("/reviews/{review_id}/burst")
+    def burst(review_id: Id, viewer: Viewer) -> list[schema.ReviewRow]:
+        """Reviews of the same scene, itself too, that can be judged together, in order of time."""
+        return queries.burst(catalogue, review_id, viewer)
 
     @router.get("/reviews/{review_id}/images/{version}", response_class=Response)
     def image(review_id: Id, version: schema.ImageVersion, request: Request) -> Response:
@@ -122,17 +141,26 @@ def _add_reads(
 
     @router.get("/history")
     def history(
+        viewer: Viewer,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         before: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
         actor: Annotated[str, Query(max_length=128)] = "",
         people: bool = False,
     ) -> schema.History:
         """The audit trail, newest first; of one `actor`, or, with `people=true`, without what machines did."""
-        return queries.history(catalogue, limit=limit, before=before, actor=actor, people=people)
+        return queries.history(
+            catalogue, limit=limit, before=before, actor=actor, people=people, viewer=viewer
+        )
 
 
 def _add_writes(
-    router: APIRouter, catalogue: Catalogue, blobs: Blobs, classes: ClassBook, *, now_ns: Callable[[], int]
+    router: APIRouter,
+    catalogue: Catalogue,
+    blobs: Blobs,
+    classes: ClassBook,
+    sampling: Sampling,
+    *,
+    now_ns: Callable[[], int],
 ) -> None:
     @router.post(
         "/reviews/{review_id}/verdicts",
@@ -148,16 +176,17 @@ def _add_writes(
         `conflict` in the answer, when somebody else decided it since `seen_verdict_id`: both verdicts are kept then.
         """
         label = None if body.label is None else classes.spelling(body.label)
-        verdict = body.as_verdict(schema.reviewer_of(body, caller), label)
+        reviewer = schema.reviewer_of(body, caller)
+        verdict = body.as_verdict(reviewer, label)
         try:
             # A verdict that is sent again is answered even when its pictures are gone.
             if find_repeated(catalogue, review_id, verdict) is None:
                 if not _was_shown(catalogue, blobs, review_id, body.shown_sha256):
                     raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
-                record_verdict(catalogue, review_id, verdict, now_ns=now_ns())
+                record_verdict(catalogue, review_id, verdict, now_ns=now_ns(), sampling=sampling)
         except DecidedMeanwhile as error:
             return JSONResponse(_conflict(catalogue, review_id, error).model_dump(mode="json"), 409)
-        return queries.review_detail(catalogue, review_id)
+        return queries.review_detail(catalogue, review_id, reviewer)
 
     @router.get("/preferences")
     def preferences(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "") -> schema.Chosen:
@@ -174,21 +203,30 @@ def _add_writes(
     @router.post("/undo")
     def undo_last(body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back the reviewer's last standing verdict, wherever it was. Call again to go further back."""
-        undone = undo_verdict(catalogue, reviewer=schema.reviewer_of(body, caller), now_ns=now_ns())
-        return queries.review_detail(catalogue, undone.review_id)
+        reviewer = schema.reviewer_of(body, caller)
+        undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns())
+        return queries.review_detail(catalogue, undone.review_id, reviewer)
 
     @router.post("/verdicts/{verdict_id}/undo")
     def undo_one(verdict_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back one verdict; only its own reviewer can."""
         reviewer = schema.reviewer_of(body, caller)
         undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns(), verdict_id=verdict_id)
-        return queries.review_detail(catalogue, undone.review_id)
+        return queries.review_detail(catalogue, undone.review_id, reviewer)
 
     @router.post("/reviews/{review_id}/retry")
     def retry(review_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Ask the camera host once more for the full quality of an expired review."""
-        retry_review(catalogue, review_id, actor=schema.reviewer_of(body, caller), now_ns=now_ns())
-        return queries.review_detail(catalogue, review_id)
+        reviewer = schema.reviewer_of(body, caller)
+        retry_review(catalogue, review_id, actor=reviewer, now_ns=now_ns())
+        return queries.review_detail(catalogue, review_id, reviewer)
+
+    @router.post("/reviews/{review_id}/known")
+    def know(review_id: Id, body: schema.KnownIn, caller: Caller) -> schema.ReviewDetail:
+        """Have reviewers tried with a decided frame, or no longer: it is mixed in with their work."""
+        reviewer = schema.reviewer_of(body, caller)
+        set_known(catalogue, review_id, body.known, actor=reviewer, now_ns=now_ns())
+        return queries.review_detail(catalogue, review_id, reviewer)
 
 
 def _add_exports(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from secondlook.cloud.accounts import Principal
-from secondlook.cloud.catalogue import NewVerdict, ReviewState, VerdictKind
+from secondlook.cloud.catalogue import NewVerdict, ReviewState, Stage, VerdictKind
 from secondlook.cloud.catalogue.claims import TAB_PATTERN
 from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
@@ -39,6 +39,9 @@ class Station(BaseModel):
     version: str
     labels: list[str]
     common: list[str] = Field(description="Those met most in reviews, at most nine.")
+    learned_filter: bool = Field(
+        description="Whether this site shows pictures as the learned filter made them."
+    )
 
 
 class ClaimFacts(BaseModel):
@@ -79,6 +82,9 @@ class ReviewRow(BaseModel):
     hindrance: str | None = Field(description="What holds it up, or why its full quality was lost.")
     verdict: VerdictKind | None = Field(description="The last one that stands.")
     contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
+    burst: int = Field(
+        description="How many of this list that can be judged are of one scene with it, itself too."
+    )
 
 
 class ReviewList(BaseModel):
@@ -142,6 +148,8 @@ class ReviewDetail(BaseModel):
     state: ReviewState
     priority: int
     reason: str
+    known: bool = Field(description="Reviewers are tried with it.")
+    double: Stage | None = Field(description="How far its double review is, where it was drawn for one.")
     why_expired: str | None
     why_waiting: str | None = Field(description="What holds it up, while it waits.")
     created_at: datetime
@@ -226,12 +234,127 @@ class TimelineReview(BaseModel):
     state: ReviewState
 
 
+class TimelineObject(BaseModel):
+    """One thing that a camera had in view."""
+
+    id: int
+    label: str
+    score: float
+    first: datetime
+    last: datetime
+    frames: int
+
+
 class Timeline(BaseModel):
     since: datetime
     until: datetime
     slots: list[Slot]
     reviews: list[TimelineReview]
     dropped: list[Dropped]
+    objects: list[TimelineObject] = Field(
+        description="What was in view, those seen longest, in order of time."
+    )
+
+
+class PersonsFrames(BaseModel):
+    reviewer: str
+    frames: int
+
+
+class Day(BaseModel):
+    """What one person judged since an instant, by default midnight of the reader."""
+
+    reviewer: str
+    since: datetime
+    frames: int
+    verdicts: dict[VerdictKind, int]
+    undone: int
+    seconds_a_frame: float | None = Field(description="The median, pauses of five minutes and more left out.")
+    frames_an_hour: float | None = Field(description="At that pace, pauses left out.")
+    hours: list[int] = Field(description="Frames in each of 24 hours.")
+    days: list[int] = Field(description="Frames on each of 14 days, the last of them this one.")
+    team: list[PersonsFrames] = Field(description="Everybody's frames since then.")
+
+
+class AgreementFacts(BaseModel):
+    label: str = Field(description="A class; empty for frames without a box.")
+    items: int = Field(description="Boxes, drawn objects and frames without a box that two people judged.")
+    alike: int
+    kappa: float | None = Field(description="Cohen's; null where both always gave the same answer.")
+
+
+class PersonsMarks(BaseModel):
+    reviewer: str
+    doubles: int = Field(description="Frames in double review that are decided and that this person judged.")
+    upheld: int = Field(description="Those of them that were decided as this person said.")
+    known: int = Field(description="Known frames judged.")
+    known_right: int
+    precision: float | None = Field(description="Of the objects said to be in known frames, how many are.")
+    recall: float | None = Field(description="Of the objects in known frames, how many were found.")
+
+
+class AgreementReport(BaseModel):
+    stages: dict[Stage, int] = Field(description="Frames in double review, by how far they are.")
+    overall: AgreementFacts
+    classes: list[AgreementFacts]
+    known_frames: int
+    people: list[PersonsMarks]
+
+
+class PrecisionFacts(BaseModel):
+    name: str
+    judged: int
+    right: int
+    precision: float
+
+
+class Counted(BaseModel):
+    name: str
+    count: int
+
+
+class Band(BaseModel):
+    """A band of scores that halves the boxes to be looked at and misses no object more."""
+
+    low: float
+    high: float
+    load: int = Field(description="Judged boxes with a score in the band.")
+    load_now: int = Field(description="Those in the present band.")
+    missed: int = Field(description="Right ones of the present band that lie below this one.")
+    above: int = Field(description="Those that would count as found without a look.")
+    wrong: int = Field(description="Those of them that people found wrong.")
+
+
+class DetectorReport(BaseModel):
+    judged: int
+    right: int
+    classes: list[PrecisionFacts]
+    cameras: list[PrecisionFacts]
+    scores: list[PrecisionFacts] = Field(description="By tenths of the score.")
+    missed: list[Counted] = Field(description="Objects that people drew, by class.")
+    doubt: tuple[float, float] = Field(description="Scores that are reviewed for doubt now.")
+    band: Band | None = Field(description="Null where nothing of the present band was judged.")
+
+
+class ChangedPicture(BaseModel):
+    version: ImageVersion
+    sha256: str
+
+
+class Change(BaseModel):
+    """A frame whose verdicts changed, as it now stands."""
+
+    review_id: int
+    name: str | None = Field(description="Of camera host, boot and sequence; null where the frame is gone.")
+    settled: bool = Field(description="It is decided, and beyond doubt and dispute.")
+    facts: dict[str, Any] | None = Field(description="As a line of frames.jsonl; null unless settled.")
+    picture: ChangedPicture | None = Field(description="The best there is, and the hash of its bytes.")
+
+
+class Changes(BaseModel):
+    frames: list[Change]
+    next: int = Field(description="Pass as `after` for what follows, now or later.")
+    more: bool = Field(description="There is a next page already.")
 
 
 class Conflict(BaseModel):
@@ -304,6 +427,10 @@ class ClaimIn(ClaimantIn):
 class ClaimRefused(BaseModel):
     detail: str
     holder: str | None
+
+
+class KnownIn(ReviewerIn):
+    known: bool = Field(description="Whether reviewers are to be tried with this frame.")
 
 
 class Chosen(BaseModel):

@@ -14,6 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from secondlook.cloud.station.problems import suited
+
 ANY_HOST = "*"
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEADERS = 100
@@ -81,7 +83,7 @@ class Guard:
         refusal = self._refusal(scope, Headers(scope=scope))
         if refusal is None and scope["path"] == self._root_path:
             refusal = RedirectResponse(f"{self._root_path}/", 308)
-        answer = self._app if refusal is None else refusal
+        answer = self._app if refusal is None else suited(within["path"], refusal)
         if scope["method"] == "HEAD":
             await answer({**within, "method": "GET"}, receive, _head_only(send_guarded))
         else:

@@ -68,4 +68,16 @@ def serve(
     logger = logging.getLogger("uvicorn.error")
     if not any(isinstance(known, OneASecond) for known in logger.filters):
         logger.addFilter(OneASecond())
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, app).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells streams to end before it waits for what is being answered."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.stopping.set()
+        await super().shutdown(sockets)

@@ -196,14 +196,17 @@ class _Draft:
 class Ledger:
     """Every method raises the StorageErrors of its database. Use in one thread."""
 
-    def __init__(self, database: Database) -> None:
-        """Makes the tables that are missing. Raises UnsupportedStore."""
+    def __init__(self, database: Database, *, reads_only: bool = False) -> None:
+        """Makes the tables that are missing, unless it only reads. Raises UnsupportedStore."""
         self._database = database
         self._boots: dict[BootName, _Boot] = {}
-        with database.changing() as connection:
-            prepare_tables(connection)
-            for old, table in (("edges", _edges), ("boots", _boots), ("tombstones", _tombstones)):
-                take_over(connection, old, table)
+        self.fresh: Sequence[QueuedFrame] = ()  # what the latest `take` took as new
+        self.fresh_tombstones: Sequence[FrameTombstone] = ()
+        with database.reading() if reads_only else database.changing() as connection:
+            if not reads_only:
+                prepare_tables(connection)
+                for old, table in (("edges", _edges), ("boots", _boots), ("tombstones", _tombstones)):
+                    take_over(connection, old, table)
             new_boot = insert(connection, _boots)
             new_edge = insert(connection, _edges)
         self._make_boots = new_boot.on_conflict_do_nothing()
@@ -240,6 +243,7 @@ class Ledger:
                 self._save(connection, draft)
             undo.pop_all()
         self._boots.update(draft.boots)
+        self.fresh, self.fresh_tombstones = draft.fresh, draft.tombstones
         return draft.touched
 
     def note_lost(self, tombstones: Sequence[FrameTombstone]) -> None:
@@ -293,6 +297,12 @@ class Ledger:
     def edges(self) -> list[EdgeRecord]:
         with self._database.reading() as connection:
             return [EdgeRecord(*row) for row in connection.execute(_ALL_EDGES)]
+
+    def boots(self) -> list[tuple[str, str, int]]:
+        """Edge id, boot id and frames received, of every boot."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(_boots.c.edge_id, _boots.c.boot_id, _boots.c.frames))
+            return [(row[0], row[1], int(row[2])) for row in rows]
 
     def totals(self) -> dict[str, int]:
         """Frames received, frames that came again, and frames that tombstones stand for; each 2^53-1 at most."""

@@ -73,7 +73,10 @@ def open_engine(url: str, what: str) -> Engine:
         if backend != "postgresql":
             raise ConfigError(f"{what}: only sqlite and postgresql+psycopg are known, not {backend}")
         options = {key: value for key, value in _POSTGRESQL.items() if key not in parsed.query}
-        return create_engine(parsed, pool_pre_ping=True, connect_args=options)
+        # Whatever the server's own default is: readers by number look again with each statement.
+        return create_engine(
+            parsed, pool_pre_ping=True, connect_args=options, isolation_level="READ COMMITTED"
+        )
     except ImportError as error:
         raise ConfigError(
             f"{what}: {error.name} is not installed: pip install 'secondlook[scale]'"

@@ -23,6 +23,7 @@ from secondlook.cloud.storage.queue import Dead, FrameQueue, Removed
 from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestTable
 from secondlook.cloud.storage.sql import open_engine
+from secondlook.shared import metrics
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.files import keep_private, only_process
 from secondlook.shared.packet import MAX_BASE_BYTES
@@ -121,6 +122,8 @@ def open_stores(config: CloudConfig) -> Stores:
             """Frames that were received and are lost after all: workers bring that to the catalogue."""
             now_ns = int(time.time() * 1e9)
             known = [item for item in dead if item.edge_id]  # else it was no frame
+            for item in known:
+                metrics.count("frames_dropped_total", item.edge_id, why)
             ledger.note_lost(
                 [
                     FrameTombstone(item.edge_id, item.boot_id, item.seq, item.seq, why, now_ns)

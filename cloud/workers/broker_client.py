@@ -25,13 +25,15 @@ from secondlook.shared.address import is_ipv6, is_loopback
 from secondlook.shared.errors import (
     ConfigError,
     GatewayUnreachable,
+    KeyRejected,
     LeaseLost,
     PacketMalformed,
     RequestRefused,
     SecondlookError,
+    SecretExposed,
 )
 from secondlook.shared.keepalive import set_keepalive
-from secondlook.shared.keyfiles import read_key_pair, read_public_key
+from secondlook.shared.keyfiles import read_key_pair, read_public_keys
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +56,20 @@ class BrokerClient:
         """Raises ConfigError, KeyRejected, SecretExposed."""
         self._config = config
         self._worker = worker
-        self._keys: tuple[bytes, bytes, bytes] | None = None
-        if config.server_public_key_file is not None and config.secret_key_file is not None:
-            server = read_public_key(config.server_public_key_file)
-            self._keys = (server, *read_key_pair(config.secret_key_file))
-        elif not is_loopback(config.address):
-            raise ConfigError(f"broker.address {config.address} is on a network: keys are needed")
+        self._attempts = 0  # that got no answer: the gateway may have its next key by now
+        self._keys = self._read_keys()
         self._context: zmq.Context[_Socket] = zmq.Context()
         self._socket: _Socket | None = None
         self._last_id = 0
+
+    def _read_keys(self) -> tuple[bytes, bytes, bytes] | None:
+        config = self._config
+        if config.server_public_key_file is not None and config.secret_key_file is not None:
+            servers = read_public_keys(config.server_public_key_file)
+            return (servers[self._attempts % len(servers)], *read_key_pair(config.secret_key_file))
+        if not is_loopback(config.address):
+            raise ConfigError(f"broker.address {config.address} is on a network: keys are needed")
+        return None
 
     def __enter__(self) -> BrokerClient:
         return self
@@ -143,6 +150,30 @@ class BrokerClient:
         """Remove dead items for good; returns how many there were."""
         return int(self._call("dead_purge", ids=list(ids)))
 
+    def present(
+        self,
+        *,
+        role: str,
+        host: str,
+        age_seconds: float,
+        waits: str,
+        done: int,
+        device: str,
+        leaves: bool = False,
+    ) -> None:
+        """Say that this worker or refiner is there, or that it leaves."""
+        self._call(
+            "present",
+            worker=self._worker,
+            role=role,
+            host=host,
+            age_seconds=age_seconds,
+            waits=waits[:500],
+            done=done,
+            device=device[:32],
+            leaves=leaves,
+        )
+
     def stats(self) -> dict[str, Any]:
         return dict(self._call("stats"))
 
@@ -179,6 +210,10 @@ class BrokerClient:
                 *((zmq.RECONNECT_IVL, 100), (zmq.RECONNECT_IVL_MAX, 5_000)),
             ):
                 socket.setsockopt(option, value)
+            try:
+                self._keys = self._read_keys()  # they may have been rotated meanwhile
+            except (KeyRejected, SecretExposed) as error:
+                log.warning("going on with the keys at hand: %s", error)
             if self._keys is not None:
                 socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = self._keys
             try:
@@ -193,8 +228,11 @@ class BrokerClient:
         if self._socket is not None:
             self._socket.close(0)
             self._socket = None
+        self._attempts += 1
+        # ZeroMQ tells a refused key from a silent gateway on its monitor only, and either may be the cause.
+        key = "" if self._keys is None else f"; is this worker's key {self._keys[1].decode()} in force there?"
         return GatewayUnreachable(
-            f"no answer from the gateway at {self._config.address} in {self._config.timeout_seconds:g} s"
+            f"no answer from the gateway at {self._config.address} in {self._config.timeout_seconds:g} s{key}"
         )
 
 

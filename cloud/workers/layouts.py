@@ -11,6 +11,9 @@
 | [n, 1, 4] and [n, classes] | SSD, decoded | RGB 0..255, stretched |
 | [anchors, 4] and [anchors, classes] | SSD, offsets and logits | the same |
 | [cells, classes + 4 x bins], or both apart, or both per stride | NanoDet | BGR, normalised, stretched |
+| [n, 4], [n] and [n], perhaps their count | boxes, scores, numbers of classes, told apart by name | as said |
+
+What a manifest says of its graph (`graphfacts`) goes before all of this; `namedlayouts` reads what only it can tell.
 """
 
 from __future__ import annotations
@@ -106,6 +109,9 @@ class Layout:
     suppressed: bool = False  # duplicates are already gone
     scores: tuple[int, ...] = ()  # outputs of scores alone: those of what is no class can be left out
     logits: bool = False  # these are logits, not scores in 0..1
+    prepare: Callable[[F32], F32] | None = None  # makes float32[n, classes] in 0..1 of an output of scores
+    numbered: bool = False  # candidates carry the numbers of their classes, what is no class counted
+    overlap: float | None = None  # of boxes that overlap by more, duplicates go; None: as for all
 
 
 def recognise(shapes: Sequence[Shape], height: int, width: int, metadata: dict[str, str]) -> Layout:
@@ -140,7 +146,7 @@ def _single(shape: Shape, height: int, width: int, metadata: dict[str, str]) -> 
         decode = partial(decode_yolox, height=height, width=width)
         return Layout("YOLOX", _of_first(decode), columns - 5, YOLOX)
     if columns == 6 and rows < cells:
-        return Layout("end to end", _of_first(decode_end_to_end), None, suppressed=True)
+        return Layout("end to end", _of_first(decode_end_to_end), None, suppressed=True, numbered=True)
     if rows > columns > 5 and rows >= 3 * cells:
         return Layout("YOLOv5", _of_first(decode_yolov5), columns - 5)
     if columns > rows > 4 and columns >= cells:
@@ -162,7 +168,7 @@ def _pair(shapes: Sequence[Shape], height: int, width: int, metadata: dict[str, 
             return None
         decode = partial(_boxes_and_scores, box, score, decode_corners, height, width)
         return Layout("SSD", decode, classes, SSD, scores=(score,))
-    anchors = _own_anchors(metadata)
+    anchors = own_anchors(metadata)
     if anchors is None and rows == len(ssd_anchors(height, width)):
         anchors = ssd_anchors(height, width)
     if anchors is not None and len(anchors) == rows:
@@ -264,7 +270,10 @@ def class_names(metadata: dict[str, str], count: int | None, detector: str) -> t
             return names
         if count == len(names) + 1:
             return ("", *names)
-    raise DetectorError(f"{detector} scores {count} classes, but {len(known[0])} names are known")
+    raise DetectorError(
+        f"{detector} scores {count} classes, but {len(known[0])} names are known: a manifest can name "
+        "them, and its layout (docs/plugins.md, detectors)"
+    )
 
 
 def names_of(metadata: dict[str, str]) -> tuple[str, ...] | None:
@@ -285,7 +294,7 @@ def literal(text: str) -> Any:
         return None
 
 
-def _own_anchors(metadata: dict[str, str]) -> F32 | None:
+def own_anchors(metadata: dict[str, str]) -> F32 | None:
     """Anchors float32[N,4] that the graph's metadata list as JSON. Raises DetectorError where they cannot be read."""
     if "anchors" not in metadata:
         return None

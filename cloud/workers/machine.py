@@ -42,6 +42,7 @@ from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.fetchahead import FetchAhead
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
+from secondlook.shared import metrics
 from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
@@ -59,6 +60,7 @@ from secondlook.shared.errors import (
 )
 from secondlook.shared.faults import cause_of, unforeseen_named
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.logs import about, step
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.tiles import told_of_tiles
 from secondlook.shared.videobits import is_of_group
@@ -98,6 +100,7 @@ class MachineWorker:
     waits: Callable[[str | None], None] = lambda _why: None
 
     def __post_init__(self) -> None:
+        self.done = 0  # frames since the start
         self._last_tombstone = 0
         self._tombstones_at = 0.0
         self._clocks_at = 0.0
@@ -142,6 +145,8 @@ class MachineWorker:
         self._copy_clocks()
         self._tell_of_skipped()
         leased = self.broker.lease(self._next_batch, self.config.lease_seconds)
+        for item in leased:
+            metrics.measure("queue_seconds", self.clock() - item.frame.received_ns / _NANOSECONDS)
         hold = _Hold(self.broker, [item.id for item in leased], self.config.lease_seconds, self.clock)
         # All packets first: a key that another worker's delta waits for must not wait for our detector.
         for item in leased:
@@ -170,6 +175,7 @@ class MachineWorker:
         over is given back, and its neighbours lose nothing.
         """
         decoded: list[tuple[Leased, U8Image]] = []
+        began = time.perf_counter()
         for item in leased:
             hold.renew()
             frame = item.frame
@@ -182,6 +188,8 @@ class MachineWorker:
             else:
                 decoded.append((item, image))
         found = self._look_at_all([image for _, image in decoded], hold)
+        for _ in decoded:
+            metrics.measure("detect_seconds", (time.perf_counter() - began) / len(decoded))
         for (item, image), of_frame in zip(decoded, found, strict=True):
             hold.renew()
             filed = self._guarded(item, hold, partial(self._file, item.frame, image, of_frame))
@@ -190,6 +198,7 @@ class MachineWorker:
     def _finish(self, item: Leased, hold: _Hold, *, filed: bool) -> None:
         if filed:
             self.broker.ack([item.id])
+            self.done += 1
         hold.ids.remove(item.id)
         self.heartbeat()
 
@@ -296,6 +305,7 @@ class MachineWorker:
             budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
         )
 
+        self._count(frame, wishes)
         if (
             wishes
             and not chosen_anyway(self.policy, identity, secret=self._secret)
@@ -303,6 +313,14 @@ class MachineWorker:
         ):
             self._fetch_ahead(frame)
         return True
+
+    def _count(self, frame: QueuedFrame, wishes: Sequence[ReviewReason]) -> None:
+        """A frame is in the catalogue, with what was found in it."""
+        metrics.count("frames_detected_total", frame.edge_id)
+        metrics.measure("detected_seconds", self.clock() - frame.received_ns / _NANOSECONDS, frame.edge_id)
+        for wish in wishes:
+            metrics.count("reviews_asked_total", frame.edge_id, wish.rule.value)
+        step("detected", frame.edge_id, frame.info.boot_id, frame.info.seq)
 
     def _fetch_ahead(self, frame: QueuedFrame) -> None:
         """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
@@ -340,8 +358,15 @@ class MachineWorker:
     def _give_back(self, item: Leased, why: str, *, hopeless: str = "") -> None:
         frame = item.frame
         log.warning(
-            "%s %s/%d, attempt %d: %s", frame.edge_id, frame.info.boot_id, frame.info.seq, item.attempts, why
+            "%s %s/%d, attempt %d: %s",
+            frame.edge_id,
+            frame.info.boot_id,
+            frame.info.seq,
+            item.attempts,
+            why,
+            extra=about(frame.edge_id, frame.info.boot_id, frame.info.seq),
         )
+        metrics.count("frames_failed_total", frame.edge_id)
         try:
             self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why, hopeless=hopeless)
         except LeaseLost:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from secondlook.cloud.storage.blobs import Blobs, image_key
 from secondlook.shared.bitstream import parse
 from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt, Unforeseen
 from secondlook.shared.faults import unforeseen_named
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec, Layers
 from secondlook.shared.quality import DEFAULT_QUALITY
 from secondlook.shared.videobits import is_of_group, split_layers
@@ -34,15 +34,6 @@ def quality_of(enhancement: bytes) -> int:
         return parse(split_layers(enhancement).enhancement if of_group else enhancement).quality
     except BitstreamError:
         return DEFAULT_QUALITY
-
-
-class ImageFilter(Protocol):
-    """What the refiner needs of ``cloud.workers.postfilter``."""
-
-    name: str
-    identity: str  # name, hash of the weights, and the precision where it is not float32
-
-    def apply(self, image: U8Image, progress: Callable[[], None] = ..., *, quality: int = ...) -> U8Image: ...
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.shared.errors import ConfigError, ModelCorrupt
+from secondlook.shared.errors import ConfigError, ModelCorrupt, ModelNotFound
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.inference import Session, open_session
-from secondlook.shared.models import find_model
+from secondlook.shared.models import ModelFolder, find_model, find_root
+from secondlook.shared.plugins import POSTFILTERS, find_plugin, load_plugin, plugin_names
 from secondlook.shared.precision import FLOAT32
 from secondlook.shared.quality import DEFAULT_QUALITY
 from secondlook.shared.tiles import cut
@@ -73,12 +75,25 @@ def load_postfilter(
     device: str = "cpu",
     precision: str = "exact",
     root: Path | None = None,
-) -> PostFilter:
-    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast` or a folder of the same layout, for a device and precision.
+) -> ImageFilter:
+    """Open `rrdb-l1`, `rrdb-l2`, `rrdb-fast`, a folder of the same layout, or a filter of another package, by its name.
 
-    Raises ModelNotFound, ModelCorrupt, or as `open_session` does DeviceUnavailable and PrecisionUnavailable.
+    A folder whose manifest names an `engine` is opened by the package that brings this one. `tile` and `precision` are
+    for filters that are ONNX graphs. Raises ModelNotFound, ModelCorrupt, ConfigError for a package that cannot be
+    loaded, or as `open_session` does DeviceUnavailable and PrecisionUnavailable.
     """
-    folder = find_model(model, kind="postfilter", root=root)
+    is_name = isinstance(model, str) and "/" not in model and root is None
+    if is_name and find_root(str(model)) is None and find_plugin(POSTFILTERS, str(model)) is not None:
+        return _open_engine(str(model), None, threads, device)
+    try:
+        folder = find_model(model, kind="postfilter", root=root)
+    except ModelNotFound as error:
+        brought = plugin_names(POSTFILTERS)
+        if is_name and brought:
+            raise ModelNotFound(f"{error}; packages bring the post-filters {', '.join(brought)}") from error
+        raise
+    if "engine" in folder.manifest:
+        return _open_engine(folder.manifest["engine"], folder, threads, device)
     radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
     if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
         raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
@@ -88,3 +103,12 @@ def load_postfilter(
     return PostFilter(
         session, name=folder.name, model_hash=folder.model_hash, radius=radius, multiple=multiple, tile=tile
     )
+
+
+def _open_engine(engine: object, folder: ModelFolder | None, threads: int, device: str) -> ImageFilter:
+    entry = find_plugin(POSTFILTERS, engine) if isinstance(engine, str) else None
+    if entry is None:
+        named = "" if folder is None else f"post-filter {folder.name}: "
+        raise ConfigError(f"{named}no installed package brings the engine {engine!r}")
+    opened: ImageFilter = load_plugin(entry)(folder, threads=threads, device=device)
+    return opened

@@ -41,8 +41,9 @@ from secondlook.cloud.config import RefinerConfig
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
-from secondlook.cloud.workers.pictures import ImageFilter, PictureMaker
+from secondlook.cloud.workers.pictures import PictureMaker
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
+from secondlook.shared import metrics
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -54,7 +55,9 @@ from secondlook.shared.errors import (
     Unforeseen,
 )
 from secondlook.shared.faults import cause_of, unforeseen_named
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.logs import about, step
 from secondlook.shared.outage import Outage
 from secondlook.shared.tiles import told_of_tiles
 
@@ -91,6 +94,7 @@ class Refiner:
 
     def __post_init__(self) -> None:
         self._open: list[OpenReview] = []
+        self.done = 0  # reviews since the start
         self._outage = Outage(log)
         self._connected: set[str] = set()
         self._connected_at = 0.0
@@ -342,7 +346,12 @@ class Refiner:
             base_image_bytes=waiting.base_image_bytes,
         )
         mark_ready(self.catalogue, review.review_id, self.owner, result, now_ns=self._now_ns())
-        log.info("review %d is ready", review.review_id)
+        self.done += 1
+        metrics.count("reviews_refined_total", review.edge_id)
+        metrics.measure("refine_seconds", self.clock() - waiting.began_at)
+        step("refined", review.edge_id, review.boot_id, review.seq, review=review.review_id)
+        frame = about(review.edge_id, review.boot_id, review.seq, review=review.review_id)
+        log.info("review %d is ready", review.review_id, extra=frame)
 
     def _count_attempt(self, waiting: OpenReview) -> None:
         """Before work on a picture. Not again where a full disk only made us begin anew."""
@@ -420,7 +429,9 @@ class Refiner:
             waiting.lease_ends_at = now + self.config.lease_seconds
 
     def _expire(self, review: LeasedReview, why: str) -> None:
-        log.warning("review %d cannot be refined: %s", review.review_id, why)
+        frame = about(review.edge_id, review.boot_id, review.seq, review=review.review_id)
+        log.warning("review %d cannot be refined: %s", review.review_id, why, extra=frame)
+        metrics.count("reviews_expired_total", review.edge_id)
         self._unless_lost(
             review, lambda id_: mark_expired(self.catalogue, id_, self.owner, why=why, now_ns=self._now_ns())
         )

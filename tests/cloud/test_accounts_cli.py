@@ -64,7 +64,7 @@ def test_users_and_tokens_at_the_command_line(
     found = find_token(catalogue, token.strip(), now_ns=1)
     assert found is not None and (found.name, found.role) == ("ann", "viewer")
     _, listed = secondlook("tokens", "list")
-    assert listed.split() == ["1", "viewer", "ann", "export"] and token.strip() not in listed
+    assert listed.split() == ["1", "viewer", "read", "ann", "export"] and token.strip() not in listed
     assert secondlook("tokens", "revoke", "1") == (0, "")
     assert find_token(catalogue, token.strip(), now_ns=1) is None
     assert secondlook("users", "remove", "ann") == (0, "")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from secondlook.cloud.workers.postfilter import DEFAULT_TILE, PostFilter, load_postfilter
+from secondlook.main import main
 from secondlook.shared.errors import ConfigError, ModelCorrupt, ModelNotFound
 from secondlook.shared.inference import open_session
 from secondlook.shared.models import describe_files, find_model
@@ -170,3 +174,22 @@ def test_parts_are_what_the_folder_says(folder):
     loaded = load_postfilter(folder, threads=1)
     assert loaded.model_hash.hex() == manifest["model_hash"]
     assert np.array_equal(by_hand.apply(photo(40, 50)), loaded.apply(photo(40, 50)))
+
+
+def test_a_folder_works_wherever_a_name_does(tmp_path, monkeypatch):
+    """`decode` and `demo`; a folder beside one needs no slash, and reaches the demo's processes as a path."""
+    shutil.copytree(find_model("rrdb-fast").path, tmp_path / "mine")
+    cv2.imwrite(str(tmp_path / "one.png"), photo(64, 64)[..., ::-1])
+    monkeypatch.chdir(tmp_path)
+    assert main(["encode", "one.png"]) == 0
+    for name in ("mine", "./mine", "rrdb-fast"):
+        layers = ["one.base.slk", "one.enh.slk"]
+        assert main(["decode", *layers, "--postfilter", name, "-o", f"{Path(name).name}.png"]) == 0
+    assert Path("mine.png").read_bytes() == Path("rrdb-fast.png").read_bytes()
+    assert main(["decode", *layers, "-o", "plain.png"]) == 0
+    assert Path("plain.png").read_bytes() != Path("mine.png").read_bytes()
+    asked = []
+    monkeypatch.setattr("secondlook.cloud.demo.run.run_demo", lambda config: asked.append(config) or 0)
+    assert main(["demo", "--postfilter", "mine", "--no-open"]) == 0
+    assert main(["demo", "--no-open"]) == 0
+    assert [one.postfilter for one in asked] == [str(tmp_path / "mine"), "rrdb-fast"]

@@ -128,6 +128,7 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "oldest_undelivered": None,
     }
     assert found == {
+        "conditions": [],
         "edge_id": "gate",
         "boot_id": agent.boot_id,
         "camera": "camera",

@@ -14,6 +14,7 @@ from secondlook.shared.bitstream import (
     MAX_PIXELS,
     MAX_QUALITY,
     MAX_SIDE,
+    RESERVED_FAMILIES,
     Bitstream,
     Codec,
     Layer,
@@ -35,6 +36,9 @@ ENHANCEMENT = dataclasses.replace(
 )
 DELTA = dataclasses.replace(BASE, reference=7, reference_crc=0x600DCAFE)
 ENHANCEMENT_OF_DELTA = dataclasses.replace(ENHANCEMENT, reference=7, reference_crc=0xFEEDF00D)
+
+NAMED = dataclasses.replace(BASE, codec=Codec.NAMED, family_name="pyramid")
+NAMED_ENHANCEMENT = dataclasses.replace(ENHANCEMENT, codec=Codec.NAMED, family_name="pyramid")
 
 # Split as FORMAT.md lists the fields: a change here is a change of the format and needs another version.
 GOLDEN = {
@@ -64,6 +68,21 @@ GOLDEN = {
         ),
         b"more",
         "6ce50178",
+    ),
+    "family of another package": (
+        NAMED,
+        "89534c4b 01 ff 01 00 10 00 0123456789abcdef 0003 b001 efbeadde 07 707972616d6964 07000000",
+        b"payload",
+        "5517b439",
+    ),
+    "enhancement of another package's family": (
+        NAMED_ENHANCEMENT,
+        (
+            "89534c4b 01 ff 02 00 24 00 0123456789abcdef 0003 b001 0df0feca 07 707972616d6964"
+            " 10 000000 efbeadde 04000000"
+        ),
+        b"more",
+        "ee7eaac4",
     ),
 }
 
@@ -132,10 +151,28 @@ def test_other_versions_are_not_supported(version):
         parse(altered(BASE, VERSION_AT, bytes([version])))
 
 
-@pytest.mark.parametrize("codec", [0, 3, 255])
+@pytest.mark.parametrize("codec", [0, 3, 254])
 def test_other_codecs_are_not_supported(codec):
     with pytest.raises(UnsupportedBitstream, match=f"family {codec}"):
         parse(altered(BASE, CODEC_AT, bytes([codec])))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Pyramid", "1st", "-a", "a" * 33, "a b", "ä", "lite", "paper", "video", "named", "auto"]
+)
+def test_names_that_no_family_of_another_package_can_have(name):
+    with pytest.raises(MalformedBitstream, match="cannot be the name of a codec family"):
+        dataclasses.replace(NAMED, family_name=name)
+    encoded = name.encode()
+    body = NAMED.to_bytes()[:-4]
+    with pytest.raises(MalformedBitstream):
+        parse(sealed(body[:26] + bytes([len(encoded)]) + encoded + body[34:]))
+
+
+def test_a_family_with_a_number_has_no_name():
+    with pytest.raises(MalformedBitstream, match="has a number and no name"):
+        dataclasses.replace(BASE, family_name="pyramid")
+    assert (BASE.family, NAMED.family) == ("lite", "pyramid")
 
 
 @pytest.mark.parametrize("layer", [0, 3, 255])
@@ -258,14 +295,19 @@ SIZES = st.tuples(st.integers(1, MAX_SIDE), st.integers(1, MAX_SIDE)).filter(
     lambda size: size[0] * size[1] <= MAX_PIXELS
 )
 
+FAMILIES = st.from_regex(r"[a-z][a-z0-9-]{0,31}", fullmatch=True).filter(
+    lambda name: name not in RESERVED_FAMILIES
+)
+
 
 @st.composite
 def layers(draw):
     layer, quality, crc = draw(st.sampled_from(Layer)), draw(QUALITIES), draw(WORDS)
     lower = (draw(QUALITIES), draw(WORDS)) if layer is Layer.ENHANCEMENT else (quality, crc)
     reference = draw(st.none() | st.integers(0, (1 << 63) - 1))
+    codec = draw(st.sampled_from(Codec))
     return Bitstream(
-        codec=draw(st.sampled_from(Codec)),
+        codec=codec,
         model_hash=draw(st.binary(min_size=8, max_size=8)),
         layer=layer,
         quality=quality,
@@ -277,6 +319,7 @@ def layers(draw):
         symbol_crc=crc,
         base_symbol_crc=lower[1],
         payload=draw(st.binary(max_size=100)),
+        family_name=draw(FAMILIES) if codec is Codec.NAMED else "",
     )
 
 

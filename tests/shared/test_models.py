@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from secondlook.shared import models
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ModelCorrupt, ModelNotFound, SecondlookError
 from secondlook.shared.inference import open_session
@@ -269,3 +270,69 @@ def test_the_shipped_codec_is_found_by_its_hash():
     folder = find_model("lite", kind="codec")
     assert find_by_hash(folder.model_hash).path == folder.path
     assert folder.manifest["model_hash"] == folder.model_hash.hex()
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Four folders of models, in the order in which a name is looked for where all of them count."""
+    work, data = tmp_path / "work", tmp_path / "data"
+    roots = {
+        "variable": tmp_path / "variable",
+        "here": work / "exported_models",
+        "user": data / "secondlook" / "models",
+        "package": tmp_path / "package",
+    }
+    for root in roots.values():
+        root.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("XDG_DATA_HOME", str(data))
+    monkeypatch.delenv(models.MODELS_VARIABLE)
+    monkeypatch.setattr(models, "plugin_roots", lambda: (roots["package"],))
+    return roots
+
+
+def test_a_name_is_looked_for_in_one_order(places, monkeypatch):
+    for root in places.values():
+        make(root, "mine")
+    make(places["package"], "theirs")
+    assert find_model("mine").path == places["here"] / "mine"
+    assert find_model("theirs").path == places["package"] / "theirs"
+    monkeypatch.setenv(models.MODELS_VARIABLE, str(places["variable"]))
+    assert find_model("mine").path == places["variable"] / "mine"
+    assert places["user"] not in models.model_roots()  # the variable stands in its place
+    monkeypatch.delenv(models.MODELS_VARIABLE)
+    (places["here"] / "mine" / "manifest.json").unlink()
+    assert find_model("mine").path == places["user"] / "mine"
+
+
+def test_a_model_that_hides_one_that_ships_is_said(places, caplog):
+    make(places["here"], "lite")
+    with caplog.at_level("INFO"):
+        find_model("lite")
+        find_model("rrdb-fast")
+        find_model("lite")
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert ("INFO", f"model lite lies in {places['here'] / 'lite'}") in said
+    assert [level for level, _ in said].count("WARNING") == 1
+    assert any("not the one that ships" in text for _, text in said)
+
+
+def test_the_tree_itself_hides_nothing(monkeypatch):
+    monkeypatch.chdir(models.MODELS_ROOT.parent)
+    assert models.model_roots().count(models.MODELS_ROOT) == 1
+    assert find_model("lite").path.parent == models.MODELS_ROOT
+
+
+def test_a_model_is_found_by_its_hash_in_all_of_them(places):
+    for name, root in places.items():
+        make(root, name, files=[("a.onnx", name.encode())])
+    for name in ("here", "user", "package"):
+        assert find_by_hash(find_model(name).model_hash).path == places[name] / name
+    (places["here"] / "here" / "manifest.json").write_text("{")  # a neighbour that is broken does no harm
+    assert find_by_hash(find_model("user").model_hash).name == "user"
+
+
+def test_what_is_in_none_of_them_is_an_error_that_lists_them(places):
+    with pytest.raises(ModelNotFound) as caught:
+        find_model("gone")
+    assert all(str(places[name]) in str(caught.value) for name in ("here", "user", "package"))

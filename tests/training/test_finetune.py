@@ -232,6 +232,13 @@ def test_labels_are_the_settled_frames_of_an_export(tmp_path, folder):
     detector = load_detector(str(folder), threads=1)
     (example,) = finetune.labelled(detector, tmp_path / "labels.json", args.data)
     assert example.labels == (Detection("cat", 1.0, (0, 0, 16, 16)),)
+    # The feedback set has the original beside it, which is what the teacher looks at.
+    image = cv2.imread(str(args.data / truth["images"][0]["file_name"]))
+    cv2.imwrite(str(tmp_path / "original.png"), 255 - image)
+    truth["images"] = [{**truth["images"][0], "original_file_name": str(tmp_path / "original.png")}]
+    (tmp_path / "labels.json").write_text(json.dumps(truth))
+    (better,) = finetune.labelled(detector, tmp_path / "labels.json", args.data)
+    assert np.array_equal(better.seen, example.seen) and not np.array_equal(better.original, example.original)
     with pytest.raises(ConfigError, match="no settled frame"):
         finetune.labelled(detector, tmp_path / "labels.json", tmp_path)
 

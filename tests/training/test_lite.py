@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="training is not installed")
 
 # ruff: noqa: E402 - what follows needs torch
+from secondlook.main import main
 from secondlook.shared.bitstream import parse
 from secondlook.shared.codec import load_codec
 from secondlook.shared.entropy import EntropyTables
-from secondlook.shared.models import find_model
+from secondlook.shared.models import MODELS_ROOT, find_model
 from secondlook.training.lite import model as lite
 from secondlook.training.lite.export import UpConv, bake_qualities, export_lite, load_lite
 from secondlook.training.lite.fit_scales import bits_of, fit_scales
@@ -324,6 +326,19 @@ def test_an_exported_folder_is_whole(folder):
     assert (folder / "weights.safetensors").stat().st_size < 2.2 * sum(
         p.numel() for p in LiteCodec().parameters()
     )
+
+
+def test_what_is_exported_is_what_its_name_stands_for(checkpoint, work, tmp_path, monkeypatch):
+    """`export lite`, then `encode --model lite` and `decode` in the same working folder: no flag says where it lies."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "lite", "--work", str(work)]) == 0
+    exported = find_model(tmp_path / "exported_models" / "lite")
+    assert exported.model_hash != find_model(MODELS_ROOT / "lite").model_hash
+    cv2.imwrite("one.png", photo(64, 64)[..., ::-1])
+    assert main(["encode", "one.png", "--model", "lite"]) == 0
+    assert parse(Path("one.base.slk").read_bytes()).model_hash == exported.model_hash
+    assert main(["decode", "one.base.slk", "one.enh.slk", "-o", "again.png"]) == 0
+    assert Path("again.png").exists()
 
 
 @torch.no_grad()

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from secondlook.cloud.workers.detectors import load_detector
-from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.cloud.workers.postfilter import load_postfilter
+from secondlook.shared.filters import ImageFilter
 from secondlook.training.detector.categories import check_categories, load_truth
 from secondlook.training.detector.evaluate import (
     LOWEST_SCORE,
@@ -87,7 +88,7 @@ def measure(
     detectors: dict[str, Any],
     truth: Any,
     images: Path,
-    filters: Sequence[PostFilter] = (),
+    filters: Sequence[ImageFilter] = (),
 ) -> list[Point]:
     """The point of the decoded pictures, then one for each filter behind the decoder, at the same bits."""
     kept = Kept(codec)

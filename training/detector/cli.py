@@ -53,7 +53,12 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--images", type=Path, help="annotated pictures that judge it, none of --data")
     group.add_argument("--annotations", type=Path, help="their COCO instances file")
     group.add_argument("--out", type=Path, help="the model folder to write where it is better")
-    group.add_argument("--labels", type=Path, metavar="FILE", help="a COCO export of the station")
+    group.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labels.json of a feedback set, or a COCO export of the station",
+    )
     group.add_argument("--label-images", type=Path, metavar="DIR", help="its frames as machines saw them")
     group.add_argument("--codec", type=model_argument, default="lite", help="codec of the base layers")
     group.add_argument("--base-quality", type=int, default=16, help="of the base layers that judge it, 0..63")

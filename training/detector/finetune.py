@@ -204,7 +204,7 @@ def code_ahead(
 
 
 def labelled(detector: OnnxDetector, annotations: Path, folder: Path) -> list[Example]:
-    """The feedback set: a COCO export of the station, and the pictures as machines saw them, by their file names.
+    """The feedback set of the station: what people settled, and the pictures as machines saw them, by their file names.
 
     Frames that people have not settled, or contradict each other on, are left out. Raises ConfigError.
     """
@@ -222,10 +222,19 @@ def labelled(detector: OnnxDetector, annotations: Path, folder: Path) -> list[Ex
             if width > 0 and height > 0
         )
         seen = read_rgb(path)
-        examples.append(example_of(detector, seen, seen, labels))
+        examples.append(example_of(detector, _original(entry, folder, seen), seen, labels))
     if not examples:
         raise ConfigError(f"{annotations} and {folder} have no settled frame with a picture in common")
     return examples
+
+
+def _original(entry: dict[str, Any], folder: Path, seen: U8Image) -> U8Image:
+    """The frame in full quality, where the feedback set has it, for the teacher to look at."""
+    name = entry.get("original_file_name")
+    if name is None or not (folder / name).is_file():
+        return seen
+    original = read_rgb(folder / name)
+    return original if original.shape == seen.shape else seen
 
 
 def judge(before: str, after: Path, args: argparse.Namespace) -> Judgement:

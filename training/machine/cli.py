@@ -25,7 +25,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
         help="detectors that judge: builtin, a model folder, or an .onnx export (default: builtin)",
     )
     parser.add_argument(
-        "--codecs", nargs="+", metavar="NAME", help="only these (default: all; a wrong name lists them)"
+        "--codecs",
+        nargs="+",
+        metavar="NAME",
+        help="only these, or `peer NAME` for a still codec of a package (default: all; a wrong name lists them)",
     )
     parser.add_argument(
         "--fps", type=float, default=5.0, help="frames taken from each second (default %(default)g)"
@@ -51,19 +54,15 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.files import write_atomically
     from secondlook.training.machine import measure, report
     from secondlook.training.machine.accuracy import LOWEST
-    from secondlook.training.machine.codecs import CODECS, OURS, PEER_KEYS, REFERENCES
+    from secondlook.training.machine.codecs import CODECS, OURS, PEER_KEYS, REFERENCES, find_codec
 
-    names = args.codecs or list(CODECS)
-    unknown = [name for name in names if name not in CODECS]
-    if unknown:
-        raise ConfigError(f"codec {unknown[0]!r} is not known; there are: {', '.join(CODECS)}")
+    codecs = [find_codec(name) for name in args.codecs or CODECS]
     if args.fps <= 0 or args.frames < 2 or args.threads < 1:
         raise ConfigError("--fps must be above 0, --frames at least 2, --threads at least 1")
     judges = {
         Path(spec).stem or spec: load_detector(spec, threads=args.threads, min_score=LOWEST)
         for spec in args.judge
     }
-    codecs = [CODECS[name] for name in names]
     known = {clip.clip: clip for clip in _known(args)}
     clips = []
     for path in measure.find_videos(args.videos):

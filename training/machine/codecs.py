@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -20,7 +21,10 @@ from PIL import Image
 
 from secondlook.edge.background import Background
 from secondlook.shared.codec import load_codec
+from secondlook.shared.errors import ConfigError
 from secondlook.shared.layers import Key
+from secondlook.shared.peers import Peer, find_peer
+from secondlook.shared.plugins import PEERS, plugin_names
 from secondlook.shared.video import EncoderName, GroupDecoder, VideoEncoder, VideoSettings
 
 U8 = npt.NDArray[np.uint8]
@@ -249,6 +253,28 @@ CODECS: dict[str, ClipCodec] = {
         ClipCodec("video svtav1", video("svtav1", group_frames=250), _BASE_QUALITIES),
     )
 }
+
+_PEER = "peer "  # what begins the name of a still codec that a package brings
+
+
+def find_codec(name: str) -> ClipCodec:
+    """A codec of ours, or `peer NAME` for a still codec of another package. Raises ConfigError for neither."""
+    if name in CODECS:
+        return CODECS[name]
+    if not name.startswith(_PEER):
+        brought = [f"{_PEER}{one}" for one in plugin_names(PEERS)]
+        raise ConfigError(f"codec {name!r} is not known; there are: {', '.join([*CODECS, *brought])}")
+    peer = find_peer(name.removeprefix(_PEER), {}).peer
+    return ClipCodec(name, partial(_still, peer), tuple(peer.qualities), stills=True)
+
+
+def _still(peer: Peer, frames: Sequence[U8], quality: int) -> CodedClip:
+    watch, coded = _Stopwatch(), []
+    for image in frames:
+        with watch:
+            coded.append(peer.encode(image, quality))
+    return CodedClip(tuple(map(len, coded)), tuple(peer.decode(data) for data in coded), watch.seconds)
+
 
 OURS = "video x264"  # what the ratios of `--json` are of: what an agent uses where nothing is set
 REFERENCES = ("x264 medium", "x265 medium")  # what the tables compare with

@@ -109,9 +109,10 @@ def _fig2_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers",
         nargs="*",
-        choices=PEER_NAMES,
+        metavar="NAME",
         default=list(DEFAULT_PEERS),
-        help="codecs beside ours (default: x265, vvc, avif, jpeg)",
+        help=f"codecs beside ours: {', '.join(PEER_NAMES)}, or one that a package brings "
+        f"(default: {', '.join(DEFAULT_PEERS)})",
     )
     parser.add_argument("--vvenc", metavar="PROGRAM", help="vvencapp, where it is not on PATH")
     parser.add_argument("--vvdec", metavar="PROGRAM", help="vvdecapp, where it is not on PATH")

@@ -117,9 +117,9 @@ def bd_rates(curves: Sequence[Curve]) -> dict[str, dict[str, float | None]]:
 
 
 def drawn(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of the picture: of the filters only the deepest, since the two lie on each other."""
+    """The curves of the picture: those of the same images; of the filters only the deepest, since the two coincide."""
     deepest = TWO if any(c.kind == TWO for c in curves) else ONE
-    return [c for c in curves if c.kind not in (ONE, TWO) or c.kind == deepest]
+    return [c for c in curves if c.comparable and (c.kind not in (ONE, TWO) or c.kind == deepest)]
 
 
 def plot(curves: Sequence[Curve], images: int, *, dark: bool = False) -> bytes:
@@ -154,7 +154,7 @@ def plot(curves: Sequence[Curve], images: int, *, dark: bool = False) -> bytes:
 
 
 def _style(curve: Curve, dark: bool) -> dict[str, Any]:
-    colour = (COLOURS_ON_DARK if dark else COLOURS)[curve.kind]
+    colour = (COLOURS_ON_DARK if dark else COLOURS).get(curve.kind)  # else one of the style's own
     style: dict[str, Any] = {
         "color": colour,
         "marker": MARKERS.get(curve.kind, "o"),
@@ -167,7 +167,7 @@ def _style(curve: Curve, dark: bool) -> dict[str, Any]:
         if curve.total:
             style |= {"mfc": "none"}
     elif curve.source != "measured":
-        style |= {"ls": "--", "ms": 5, "alpha": 1.0 if curve.comparable else 0.5}
+        style |= {"ls": "--", "ms": 5}
     return style
 
 

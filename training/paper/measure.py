@@ -17,14 +17,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.cloud.workers.postfilter import PostFilter
 from secondlook.shared.errors import SourceUnreadable, UnsupportedStore
 from secondlook.shared.files import PUBLIC_FILE, write_atomically
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec
+from secondlook.shared.peers import Peer
 from secondlook.training.data import list_images, read_rgb
 from secondlook.training.paper.metrics import COLUMNS, Metrics
 from secondlook.training.paper.published import PLAIN
-from secondlook.training.rate_distortion import Peer, bpp
+from secondlook.training.rate_distortion import bpp
 
 U8 = npt.NDArray[np.uint8]
 Row = dict[str, float | None]
@@ -134,7 +135,7 @@ class Lab:
         )
         self.records = Records(folder / "measured.jsonl")
 
-    def ours(self, coder: Coder, quality: int, filters: Mapping[str, PostFilter]) -> dict[str, list[Row]]:
+    def ours(self, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]) -> dict[str, list[Row]]:
         """A row per picture, by role: PLAIN, and one for each of `filters`."""
         rows: dict[str, list[Row]] = {role: [] for role in (PLAIN, *filters)}
         for picture in self.pictures:
@@ -163,7 +164,7 @@ class Lab:
         return rows
 
     def shown(
-        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, PostFilter]
+        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]
     ) -> dict[str, U8]:
         """The decoded picture by role, from disk where it was kept."""
         keys = _keys(picture, coder, quality, filters)
@@ -173,7 +174,7 @@ class Lab:
         return self._code(picture, coder, quality, filters)
 
     def _code(
-        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, PostFilter]
+        self, picture: Picture, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]
     ) -> dict[str, U8]:
         """Encode, decode and refine one picture; records what they lack."""
         base_quality = min(coder.base_quality, quality)
@@ -215,8 +216,8 @@ def mean(rows: Sequence[Row]) -> Row:
     return result
 
 
-def _keys(picture: Picture, coder: Coder, quality: int, filters: Mapping[str, PostFilter]) -> dict[str, Key]:
-    names = {PLAIN: ""} | {role: f"{f.name} {f.model_hash.hex()}" for role, f in filters.items()}
+def _keys(picture: Picture, coder: Coder, quality: int, filters: Mapping[str, ImageFilter]) -> dict[str, Key]:
+    names = {PLAIN: ""} | {role: f.identity.replace(":", " ", 1) for role, f in filters.items()}
     base_quality = min(coder.base_quality, quality)
     return {
         role: Key(picture.digest, coder.identity, quality, base_quality, name) for role, name in names.items()

@@ -11,10 +11,12 @@ from pathlib import Path
 import cv2
 import torch
 
-from secondlook.cloud.workers.postfilter import PostFilter, load_postfilter
+from secondlook.cloud.workers.postfilter import load_postfilter
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.filters import ImageFilter
 from secondlook.shared.models import find_model
+from secondlook.shared.peers import Peer, find_peer
 from secondlook.shared.version import __version__
 from secondlook.training.paper import curves, noise, table
 from secondlook.training.paper.curves import Curve
@@ -24,7 +26,7 @@ from secondlook.training.paper.noise import Example
 from secondlook.training.paper.published import ONE, PRESETS, TWO
 from secondlook.training.paper.vvc import find_tools, version, vvc_peer
 from secondlook.training.published import KODAK_IMAGES, is_kodak
-from secondlook.training.rate_distortion import PEERS, Peer
+from secondlook.training.rate_distortion import PEERS
 
 SINGLE = "single-layer"
 SINGLE_QUALITIES = tuple(PRESETS.values())
@@ -72,7 +74,7 @@ class Study:
         self._open_peers()
         self.coder = self._coder(plan.codec, plan.base_quality)
         gpu = "auto" if plan.gpu else "cpu"
-        self.filters: dict[str, PostFilter] = {
+        self.filters: dict[str, ImageFilter] = {
             role: load_postfilter(name, threads=plan.threads, device=gpu)
             for role, name in ((ONE, plan.l1), (TWO, plan.l2))
             if name != "none"
@@ -109,11 +111,11 @@ class Study:
             if not whole:
                 self._note(
                     f"The published single-layer curve is of all {KODAK_IMAGES} Kodak images, ours is not: "
-                    "the two may not be compared."
+                    "it stands in fig2.csv and is not drawn."
                 )
         for name, (peer, made_by) in self.peers.items():
             rows = {q: mean(r) for q, r in lab.peer(name, peer, version=made_by).items()}
-            found.append(curves.measured_curve(curves.PEER_TITLES[name], name, rows, images))
+            found.append(curves.measured_curve(curves.PEER_TITLES.get(name, name), name, rows, images))
         return found
 
     def fig3(self) -> list[Example]:
@@ -140,7 +142,7 @@ class Study:
             "λ and quality": ", ".join(f"{lam:.3f}: {PRESETS[lam]}" for lam in sorted(self.plan.lambdas)),
         }
         for role, f in self.filters.items():
-            facts[f"post-filter, {role[0]} = {role[1]}"] = f"{f.name}, model hash {f.model_hash.hex()}"
+            facts[f"post-filter, {role[0]} = {role[1]}"] = f.identity.replace(":", ", model hash ", 1)
         if self.single is not None:
             facts["single layer"] = f"{self.single.name}, model hash {self.single.codec.model_hash.hex()}"
         return facts | {
@@ -158,9 +160,13 @@ class Study:
 
     def _open_peers(self) -> None:
         for name in self.plan.peers:
-            if name != "vvc":
+            if name in PACKAGES:
                 package = PACKAGES[name]
                 self.peers[name] = PEERS[name], f"{package} {importlib.metadata.version(package)}"
+                continue
+            if name != "vvc":
+                found = find_peer(name, {})
+                self.peers[name] = found.peer, found.made_by
                 continue
             tools = find_tools(self.plan.vvenc, self.plan.vvdec)
             if isinstance(tools, str):

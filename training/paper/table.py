@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from secondlook.cloud.workers.postfilter import PostFilter
+from secondlook.shared.filters import ImageFilter
 from secondlook.training.paper.measure import Coder, Lab, Row, mean
 from secondlook.training.paper.metrics import COLUMNS
 from secondlook.training.paper.published import PLAIN, PRESETS, TABLE1, TITLES
@@ -63,7 +63,9 @@ class Cell:
         return self.paper - TABLE1[PLAIN][self.lam]
 
 
-def table1(lab: Lab, coder: Coder, filters: Mapping[str, PostFilter], lambdas: Sequence[float]) -> list[Cell]:
+def table1(
+    lab: Lab, coder: Coder, filters: Mapping[str, ImageFilter], lambdas: Sequence[float]
+) -> list[Cell]:
     """The cells, methods in the paper's order, λ rising within each."""
     names = {role: f.name for role, f in filters.items()}
     cells = []

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange
 
 from secondlook.shared.errors import ConfigError
-from secondlook.training.rate_distortion import Peer
+from secondlook.shared.peers import Peer
 
 U8 = npt.NDArray[np.uint8]
 QPS = (47, 42, 37, 32, 27, 22)

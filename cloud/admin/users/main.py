@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from secondlook.cloud.catalogue import Catalogue
 
 _ROLES = ("viewer", "reviewer", "admin")
+_SCOPES = ("read", "review", "admin")
 _DAY_NS = 86_400 * 1_000_000_000
 
 
@@ -50,6 +51,11 @@ def _register_users(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         parser.add_argument("name", metavar="NAME", help="1 to 64 of a-z, 0-9 and . _ @ -")
     add.add_argument("--role", choices=_ROLES, default="reviewer", help="default %(default)s")
     role.add_argument("role", choices=_ROLES, help="the new role")
+    add.add_argument(
+        "--unless-any",
+        action="store_true",
+        help="do nothing where there is a user already: for the first one",
+    )
     for parser in (add, passwd):
         parser.add_argument(
             "--password-file",
@@ -80,6 +86,13 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
     new.add_argument(
         "--role", choices=_ROLES, default="viewer", help="at most the user's (default %(default)s)"
     )
+    new.add_argument(
+        "--scope",
+        choices=_SCOPES,
+        action="append",
+        metavar="SCOPE",
+        help="what it is for: read, review or admin; may be given several times, all that its role may without it",
+    )
     new.add_argument("--days", type=int, metavar="N", help="it expires after so many days; never without it")
     listing = actions.add_parser("list", help="list tokens", description="List tokens, revoked ones too.")
     revoke = actions.add_parser("revoke", help="revoke a token", description="Revoke a token by its number.")
@@ -91,9 +104,13 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
 
 def run_add(args: argparse.Namespace) -> int:
     """Add a user."""
-    from secondlook.cloud.accounts import Role, add_user
+    from secondlook.cloud.accounts import Role, add_user, any_users
 
     catalogue = _catalogue(args)
+    if args.unless_any and any_users(catalogue):
+        catalogue.close()
+        print("there is a user already")
+        return 0
     password = _password(args)
     add_user(catalogue, args.name, Role(args.role), password, actor=_actor(), now_ns=time.time_ns())
     catalogue.close()
@@ -143,7 +160,7 @@ def run_remove(args: argparse.Namespace) -> int:
 
 def run_token_new(args: argparse.Namespace) -> int:
     """Make a token and print it."""
-    from secondlook.cloud.accounts import Role, create_token
+    from secondlook.cloud.accounts import Role, Scope, create_token
 
     catalogue = _catalogue(args)
     now_ns = time.time_ns()
@@ -155,6 +172,7 @@ def run_token_new(args: argparse.Namespace) -> int:
         expires_ns=None if args.days is None else now_ns + args.days * _DAY_NS,
         actor=_actor(),
         now_ns=now_ns,
+        scopes=[Scope(scope) for scope in args.scope or ()],
     )
     print(token)
     catalogue.close()
@@ -170,7 +188,8 @@ def run_token_list(args: argparse.Namespace) -> int:
     for token in list_tokens(catalogue):
         ended = token.expires_ns is not None and token.expires_ns <= now_ns
         state = "revoked" if token.revoked else "expired" if ended else token.role.value
-        print(f"{token.id:4}  {state:8}  {token.user}  {token.label}")
+        scopes = ",".join(sorted(token.scopes))
+        print(f"{token.id:4}  {state:8}  {scopes:17}  {token.user}  {token.label}")
     catalogue.close()
     return 0
 

@@ -78,9 +78,14 @@ export async function login(name, password) {
 export const logout = () => postJson("api/logout", {});
 export const changePassword = (present, next) => postJson("api/password", { present, new: next });
 
+let viewer = ""; // under which name this page looks, where there is no log-in
+
+export const lookAs = (name) => (viewer = name);
+const asViewer = (query = {}) => new URLSearchParams({ ...query, ...(viewer ? { reviewer: viewer } : {}) });
+
 export const getStation = () => getJson("api/station");
-export const getSummary = () => getJson("api/summary");
-export const getReview = (id) => getJson(`api/reviews/${id}`);
+export const getSummary = () => getJson(`api/summary?${asViewer()}`);
+export const getReview = (id) => getJson(`api/reviews/${id}?${asViewer()}`);
 export const postVerdict = (id, verdict) => postJson(`api/reviews/${id}/verdicts`, verdict);
 export const retryReview = (id, reviewer) => postJson(`api/reviews/${id}/retry`, { reviewer });
 export const undoLast = (reviewer) => postJson("api/undo", { reviewer });
@@ -88,16 +93,18 @@ export const undoVerdict = (id, reviewer) => postJson(`api/verdicts/${id}/undo`,
 
 // `choice`: { filter, order, ... }, what the list is made of.
 export function getReviews(choice, limit, offset = 0) {
-  return getJson(`api/reviews?${new URLSearchParams({ ...choice, limit, offset })}`);
+  return getJson(`api/reviews?${asViewer({ ...choice, limit, offset })}`);
 }
 
+export const getBurst = (id) => getJson(`api/reviews/${id}/burst?${asViewer()}`);
+export const setKnown = (id, known, reviewer) => postJson(`api/reviews/${id}/known`, { known, reviewer });
 export const claimReview = (body, choice) => postJson(`api/claims?${new URLSearchParams(choice ?? {})}`, body);
 export const renewClaim = (id, body) => postJson(`api/claims/${id}/renew`, body);
 export const releaseClaim = (id, body, keepalive) => postJson(`api/claims/${id}/release`, body, { keepalive });
 export const freeClaim = (id, reviewer) => postJson(`api/claims/${id}/free`, { reviewer });
 
 export function getHistory(limit, before = null, choice = {}) {
-  const query = new URLSearchParams({ ...choice, limit });
+  const query = asViewer({ ...choice, limit });
   if (before !== null) query.set("before", before);
   return getJson(`api/history?${query}`);
 }
@@ -111,6 +118,10 @@ export const getTimeline = (edgeId) => getJson(`api/cameras/${encodeURIComponent
 
 export const getPreferences = (reviewer) => getJson(`api/preferences?${new URLSearchParams({ reviewer })}`);
 export const setPreferences = (reviewer, chosen) => postJson("api/preferences", { reviewer, ...chosen });
+
+export const getDay = (since) => getJson(`api/figures/day?${asViewer({ since })}`);
+export const getAgreement = (since) => getJson(`api/figures/agreement?${new URLSearchParams({ since })}`);
+export const getDetectorReport = (since) => getJson(`api/figures/detector?${new URLSearchParams({ since })}`);
 
 export const getUsers = () => getJson("api/users");
 export const addUser = (name, role, password) => postJson("api/users", { name, role, password });

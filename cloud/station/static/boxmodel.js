@@ -20,6 +20,7 @@ export function boxesOf(review) {
       score: detection.score,
       box: corrected ? verdict.box : detection.box,
       detected: detection.box,
+      object: detection.object ?? null, // the thing that it shows, over the frames of its camera
     };
   });
   const drawn = missedObjects(review).map((verdict) => ({
@@ -30,6 +31,7 @@ export function boxesOf(review) {
     score: null,
     box: verdict.box,
     detected: null,
+    object: null,
   }));
   return [...found, ...drawn];
 }

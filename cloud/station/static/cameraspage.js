@@ -2,10 +2,15 @@
 
 import * as api from "./api.js";
 import { BASE } from "./base.js";
+import { styleOf } from "./boxmodel.js";
 import { thumbnail } from "./listing.js";
 import { duration, element, when } from "./panels.js";
 
 const QUIET_SECONDS = 120; // a camera that has sent nothing for so long stands out
+const LANE = 6; // height of an object's line
+const MOST_LANES = 8;
+const MOST_LISTED = 6;
+const MOST_TOLD = 200; // by the station
 const SVG = "http://www.w3.org/2000/svg";
 
 const rate = (bits) =>
@@ -19,14 +24,16 @@ function svg(name, attributes) {
 
 // Frames as bars (those with a detection in front), reviews as dots below them, what was dropped as marks above.
 function drawTimeline(line) {
-  const { slots, reviews, dropped } = line;
+  const { slots, reviews, dropped, objects } = line;
   const most = Math.max(1, ...slots.map((slot) => slot.frames));
   const width = slots.length * 4;
-  const drawing = svg("svg", { viewBox: `0 0 ${width} 40`, class: "timeline", role: "img", preserveAspectRatio: "none" });
+  const lanes = lanesOf(objects);
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${40 + lanes.length * LANE}`, class: "timeline", role: "img", preserveAspectRatio: "none" });
+  drawing.style.height = `${54 + lanes.length * 5}px`;
   const sent = slots.reduce((sum, slot) => sum + slot.frames, 0);
   const empty = slots.filter((slot) => slot.frames === 0).length;
   const lost = dropped.reduce((sum, one) => sum + one.frames, 0);
-  drawing.setAttribute("aria-label", `Last day: ${sent} frames, ${empty} of ${slots.length} quarters of an hour without any, ${lost} dropped, ${reviews.length} reviews`);
+  drawing.setAttribute("aria-label", `Last day: ${sent} frames, ${empty} of ${slots.length} quarters of an hour without any, ${lost} dropped, ${reviews.length} reviews, ${countsOf(objects) || "no objects"}`);
   const at = (iso) => ((Date.parse(iso) - Date.parse(line.since)) / (Date.parse(line.until) - Date.parse(line.since))) * width;
   slots.forEach((slot, x) => {
     const bar = (count, name) => {
@@ -39,7 +46,49 @@ function drawTimeline(line) {
   });
   for (const review of reviews) drawing.append(svg("rect", { x: at(review.at) - 1, y: 34, width: 3, height: 5, class: `review is-${review.state}` }));
   for (const one of dropped) drawing.append(svg("rect", { x: at(one.at) - 1, y: 0, width: 3, height: 4, class: "dropped" }));
+  lanes.forEach((lane, row) => {
+    for (const one of lane) {
+      const x = Math.max(at(one.first), 0);
+      const bar = svg("rect", { x, y: 42 + row * LANE, width: Math.max(Math.min(at(one.last), width) - x, 2), height: LANE - 1.5, class: "object", fill: styleOf(one.label).colour });
+      const title = svg("title", {});
+      title.textContent = `${one.label}, object ${one.id}: ${when(one.first)} to ${when(one.last)}, in ${one.frames} frames`;
+      bar.append(title);
+      drawing.append(bar);
+    }
+  });
   return drawing;
+}
+
+// Objects in rows, such that those of a row are never in view together.
+function lanesOf(objects) {
+  const lanes = [];
+  for (const one of objects) {
+    const free = lanes.find((lane) => Date.parse(lane.at(-1).last) < Date.parse(one.first));
+    if (free) free.push(one);
+    else if (lanes.length < MOST_LANES) lanes.push([one]);
+  }
+  return lanes;
+}
+
+// "3 car, 1 person"
+function countsOf(objects) {
+  const counts = new Map();
+  for (const { label } of objects) counts.set(label, (counts.get(label) ?? 0) + 1);
+  return [...counts].map(([label, count]) => `${count} ${label}`).join(", ");
+}
+
+// What was in view, those seen longest first; each leads to its frames.
+function objectList({ objects }) {
+  const longest = objects.toSorted((one, other) => Date.parse(other.last) - Date.parse(other.first) - Date.parse(one.last) + Date.parse(one.first));
+  const items = longest.slice(0, MOST_LISTED).map((one) => {
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = styleOf(one.label).colour;
+    const words = one.frames === 1 ? `${one.label}, once` : `${one.label}, ${duration((Date.parse(one.last) - Date.parse(one.first)) / 1000)}`;
+    return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}` }, swatch, words));
+  });
+  if (!items.length) return element("p", { className: "soft", text: "No object in view in the last day." });
+  const heading = element("p", { className: "soft", text: `Objects of the last day: ${countsOf(objects)}${objects.length === MOST_TOLD ? " and more" : ""}` });
+  return element("div", { className: "objects" }, heading, element("ul", { className: "object-list" }, ...items));
 }
 
 export class CamerasPage {
@@ -75,7 +124,7 @@ export class CamerasPage {
     fact("Dropped last", dropped ? `${dropped.frames} frames, ${when(dropped.at)}: ${dropped.reason}` : "nothing", dropped ? "warning" : "");
     const frames = element("a", { href: `${BASE}frames?camera=${encodeURIComponent(camera.edge_id)}`, "data-link": "", text: "Its frames" });
     card.append(picture, element("div", {}, element("h3", { text: camera.camera || camera.edge_id }), element("p", { className: "soft", text: camera.edge_id }), list, frames));
-    api.getTimeline(camera.edge_id).then((line) => card.append(drawTimeline(line)), () => null);
+    api.getTimeline(camera.edge_id).then((line) => card.append(drawTimeline(line), objectList(line)), () => null);
     return card;
   }
 }

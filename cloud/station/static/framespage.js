@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { BASE } from "./base.js";
 import { boxesOf, captionOf, styleOf } from "./boxmodel.js";
 import { Choice, frameTile, whatBecame, whatIsIn } from "./listing.js";
-import { element, when } from "./panels.js";
+import { element, objectWords, when } from "./panels.js";
 
 const PAGE = 60;
 const byId = (id) => document.getElementById(id);
@@ -95,6 +95,10 @@ export class FramesPage {
     fact("Camera", frame.camera || frame.edge_id);
     fact("Captured", when(frame.captured_at));
     fact("Found", boxesOf({ ...frame, verdicts: [] }).map(captionOf).join(", ") || "nothing");
+    for (const object of frame.detections.flatMap((one) => (one.object ? [one.object] : []))) {
+      const link = element("a", { href: `${BASE}frames?object=${object.id}`, "data-link": "", text: `${object.label}: ${objectWords(object)}` });
+      list.append(element("dt", { text: "Object" }), element("dd", {}, link));
+    }
     fact("Review", frame.reason ? `${whatBecame(frame)} (${frame.reason})` : whatBecame(frame));
     fact("Frame", `#${frame.seq} · boot ${frame.boot_id.slice(0, 8)} · ${frame.width} × ${frame.height}`);
     const actions = element("p", { className: "actions" });

@@ -2,23 +2,33 @@
 // picture that was on the screen, whose hash it names.
 
 import * as api from "./api.js";
+import { BASE } from "./base.js";
 import { Choice, whatIsIn } from "./listing.js";
 import { element, when } from "./panels.js";
 import { VERDICT_WORDS } from "./state.js";
 
 const SHOWN = 20;
+const clockOf = (iso) => new Date(iso).toLocaleTimeString();
 const byId = (id) => document.getElementById(id);
 
 export class GridPage {
-  // `on`: go, tell, reviewer, mayJudge; `claims`: those of this page.
+  // `on`: go, next, tell, reviewer, mayJudge; `claims`: those of this page.
   constructor(claims, on) {
     this.claims = claims;
     this.on = on;
     this.turn = 0;
     this.tiles = []; // { row, sha256, left, button }
     this.choice = new Choice(byId("grid-search"), (search) => on.go({ page: "grid", id: null }, search));
-    byId("grid-confirm").addEventListener("click", () => void this.#judge((row) => (row.labels.length ? "confirm" : "no_object")));
-    byId("grid-reject").addEventListener("click", () => void this.#judge((row) => (row.labels.length ? "reject" : "incomplete")));
+    byId("grid-confirm").addEventListener("click", () => this.confirm());
+    byId("grid-reject").addEventListener("click", () => this.reject());
+  }
+
+  confirm() {
+    void this.#judge((row) => (row.labels.length ? "confirm" : "no_object"));
+  }
+
+  reject() {
+    void this.#judge((row) => (row.labels.length ? "reject" : "incomplete"));
   }
 
   async show(search) {
@@ -29,6 +39,7 @@ export class GridPage {
       this.offered = true;
     }
     this.choice.fill(search);
+    this.burst = Number(new URLSearchParams(search).get("burst")) || null;
     await this.#load();
   }
 
@@ -36,9 +47,9 @@ export class GridPage {
     const turn = ++this.turn;
     const list = byId("grid");
     try {
-      const { order = "alike", ...rest } = this.choice.values;
-      const { reviews, total } = await api.getReviews({ filter: "ready", order, ...rest }, SHOWN);
+      const { reviews, total } = await this.#listed();
       if (turn !== this.turn) return;
+      this.#showScene(reviews);
       this.tiles = reviews.map((row) => this.#tile(row));
       list.replaceChildren(...this.tiles.map((tile) => element("li", {}, tile.button)));
       if (!reviews.length) list.append(element("li", { className: "queue-empty", text: "No ready frame is like that." }));
@@ -47,6 +58,27 @@ export class GridPage {
     } catch (error) {
       list.replaceChildren(element("li", { className: "queue-empty", text: `The frames did not come: ${error.message}` }));
     }
+  }
+
+  // What the form asks for, or, after a frame of the queue, the scene that it is of.
+  async #listed() {
+    if (this.burst !== null) {
+      const reviews = await api.getBurst(this.burst);
+      return { reviews, total: reviews.length };
+    }
+    const { order = "alike", ...rest } = this.choice.values;
+    return api.getReviews({ filter: "ready", order, ...rest }, SHOWN);
+  }
+
+  #showScene(rows) {
+    const scene = byId("grid-scene");
+    scene.hidden = this.burst === null;
+    if (scene.hidden) return;
+    const back = element("a", { href: `${BASE}reviews/${this.burst}`, "data-link": "", text: "Back to the queue" });
+    const [first] = rows;
+    const last = rows.at(-1);
+    const words = first ? `One scene of ${first.camera || first.edge_id}, ${when(first.captured_at)} to ${clockOf(last.captured_at)}. ` : "This scene has been judged. ";
+    scene.replaceChildren(words, back);
   }
 
   #tile(row) {
@@ -84,13 +116,15 @@ export class GridPage {
     const count = this.#chosen().length;
     const empty = this.tiles.length > 0 && this.tiles.every((tile) => !tile.row.labels.length);
     byId("grid-count").textContent = this.tiles.length ? `${this.tiles.length} of ${this.total}; click those that differ` : "";
-    byId("grid-confirm").textContent = `${empty ? "Nothing here" : "Confirm"}: ${count}`;
-    byId("grid-reject").textContent = `${empty ? "Something is missing" : "Reject"}: ${count}`;
+    byId("grid-confirm").firstElementChild.textContent = `${empty ? "Nothing here" : "Confirm"}: ${count}`;
+    byId("grid-reject").firstElementChild.textContent = `${empty ? "Something is missing" : "Reject"}: ${count}`;
     for (const id of ["grid-confirm", "grid-reject"]) byId(id).disabled = count === 0 || !this.on.mayJudge();
   }
 
   async #judge(verdictOn) {
     const chosen = this.#chosen();
+    if (this.judging || !chosen.length || !this.on.mayJudge()) return;
+    this.judging = true;
     for (const id of ["grid-confirm", "grid-reject"]) byId(id).disabled = true;
     let stored = 0;
     for (const tile of chosen) {
@@ -101,9 +135,11 @@ export class GridPage {
         tile.left = true;
       }
     }
+    this.judging = false;
     const left = this.tiles.length - stored;
     this.on.tell(`${stored} judged${left ? `, ${left} left for a closer look` : ""}`);
-    if (stored) await this.#load();
+    if (this.burst !== null && stored === this.tiles.length) await this.on.next();
+    else if (stored) await this.#load();
     else this.#count();
   }
 

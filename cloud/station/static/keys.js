@@ -30,6 +30,7 @@ export const KEYS = [
   { group: "Picture", keys: ["d"], action: "difference", text: "Where it differs from base" },
   { group: "Picture", keys: ["g"], action: "around", text: "One second before and after" },
   { group: "Picture", keys: ["p"], action: "play", text: "Play that second" },
+  { group: "Picture", keys: ["l"], action: "burst", text: "Judge all frames of this scene together" },
   { group: "Picture", keys: ["b"], action: "boxes", text: "Boxes on or off" },
   { group: "Picture", keys: ["x"], action: "zoomBox", text: "Zoom to the box" },
   { group: "Picture", keys: ["f"], action: "fit", text: "Whole frame" },

@@ -1,7 +1,7 @@
 // Wires the parts: store, desk (flow), stage (picture), panels, keys.
 
 import { askLogin, attachAccount, foundLogin, showAccount } from "./account.js";
-import { getMe, getPreferences, getStation, onLoggedOut, setPreferences } from "./api.js";
+import { getMe, getPreferences, getStation, lookAs, onLoggedOut, setKnown, setPreferences } from "./api.js";
 import { BASE } from "./base.js";
 import { attachDrawing, attachEditing, boxAt, BoxLayer } from "./boxes.js";
 import { boxesOf } from "./boxmodel.js";
@@ -9,6 +9,7 @@ import { attachDivider, shownVersions, VERSION_WORDS } from "./compare.js";
 import { CamerasPage } from "./cameraspage.js";
 import { Desk } from "./desk.js";
 import { differenceOf } from "./difference.js";
+import { FiguresPage } from "./figurespage.js";
 import { FramesPage } from "./framespage.js";
 import { GridPage } from "./grid.js";
 import { HistoryPage } from "./historypage.js";
@@ -101,6 +102,7 @@ function noticeFor(state) {
     const holdup = review.why_waiting ?? "full quality is on its way";
     return review.images.base ? `Base picture · ${holdup}` : `Waiting for the picture${review.why_waiting ? ` · ${holdup}` : ""}`;
   }
+  if (review.state === "decided" && review.known) return "Known frame: reviewers are tried with it";
   if (review.state === "skipped") return "Skipped: more frames asked for a look than the site's limit of open reviews";
   if (review.state === "expired") return `Base picture only · ${review.why_expired ?? "full quality was lost"}`;
   return "";
@@ -150,12 +152,30 @@ function renderStage(state) {
     button.addEventListener("click", action[1]);
     notice.append(button);
   }
+  const mark = knownButton(state);
+  if (mark) notice.append(mark);
   const comparing = Boolean(onScreen && shownVersions(state).left);
   byId("divider").hidden = !comparing;
   byId("tag-left").textContent = comparing ? VERSION_WORDS.base : "";
   const instead = state.neighbour?.text ?? (state.differing && state.review ? "Difference from base" : "");
   byId("tag-right").textContent = instead || (onScreen ? VERSION_WORDS[onScreen.version] : "");
   stageElement.classList.toggle("drawing", state.drawing);
+}
+
+// An admin chooses by which decided frames reviewers are tried.
+function knownButton({ review, role, reviewer, drawing }) {
+  if (role !== "admin" || drawing || review?.state !== "decided" || review.contested) return null;
+  const button = panels.element("button", { className: "tool", text: review.known ? "No known frame any more" : "Use it as a known frame" });
+  button.addEventListener("click", async () => {
+    try {
+      await setKnown(review.id, !review.known, reviewer);
+      await desk.refreshCurrent();
+      tell(review.known ? "Nobody is tried with it any more" : "Reviewers are tried with it from now on");
+    } catch (error) {
+      tell(error.message, "error");
+    }
+  });
+  return button;
 }
 
 // --- toolbars
@@ -180,6 +200,9 @@ function renderToolbars(state) {
   byId("boxes").setAttribute("aria-pressed", String(state.showBoxes));
   byId("difference").setAttribute("aria-pressed", String(state.differing));
   byId("around").setAttribute("aria-pressed", String(strip.open));
+  const alike = state.rows.find((row) => row.id === state.currentId)?.burst ?? 1;
+  byId("burst").hidden = alike < 2;
+  byId("burst-count").textContent = `${alike} alike`;
   byId("score-value").textContent = `${Math.round(state.minScore * 100)}%`;
   renderVerdictBar(byId("verdicts"), state);
 }
@@ -195,12 +218,18 @@ function renderNote({ currentId }) {
   note.disabled = currentId === null;
 }
 
-const PAGES = ["review", "grid", "frames", "cameras", "history", "people"];
+const PAGES = ["review", "grid", "frames", "cameras", "history", "figures", "people"];
 const onPages = {
   go: (route, search) => void go(route, search),
   tell,
   reviewer: () => store.get().reviewer,
   mayJudge: () => store.get().mayJudge,
+  // To the next frame of the queue, once others were judged elsewhere.
+  async next() {
+    await desk.refreshList().catch((error) => tell(error.message, "error"));
+    await go({ page: "review", id: null });
+    await desk.openFirst();
+  },
   async undo(id) {
     if (await desk.undo(id)) await go({ page: "review", id: store.get().currentId });
   },
@@ -211,9 +240,11 @@ const shown = {
   frames: (id, search) => framesPage.show(id, search),
   cameras: () => new CamerasPage(byId("cameras")).show(),
   history: (_id, search) => historyPage.show(search),
+  figures: (_id, search) => figuresPage.show(search),
   people: () => peoplePage.show(),
 };
 const gridPage = new GridPage(desk.claims, onPages);
+const figuresPage = new FiguresPage(onPages);
 const historyPage = new HistoryPage(onPages);
 const peoplePage = new PeoplePage(tell);
 
@@ -271,6 +302,12 @@ const reviewActions = {
     void strip.play();
     store.set({});
   },
+  burst() {
+    const { currentId, rows } = store.get();
+    if ((rows.find((row) => row.id === currentId)?.burst ?? 1) < 2) return false;
+    void go({ page: "grid", id: null }, `?burst=${currentId}`);
+    return true;
+  },
   boxes: () => toggle("showBoxes"),
   zoomBox() {
     if (!judging.chosen()) judging.move(1);
@@ -286,6 +323,8 @@ const reviewActions = {
 
 const actions = {
   ...Object.fromEntries(Object.entries(reviewActions).map(([name, action]) => [name, onReview(action)])),
+  confirm: () => (store.get().page === "grid" ? gridPage.confirm() : onReview(reviewActions.confirm)()),
+  reject: () => (store.get().page === "grid" ? gridPage.reject() : onReview(reviewActions.reject)()),
   history: () => void go({ page: store.get().page === "review" ? "history" : "review", id: null }),
   help: showHelp,
 };
@@ -296,11 +335,12 @@ function attachControls() {
   segmented(byId("versions"), VERSIONS, setVersion);
   buildVerdictBar(byId("verdicts"), actions);
   renderHelp(byId("help-keys"));
-  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help", difference: "difference", around: "around", play: "play" };
+  const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help", difference: "difference", around: "around", play: "play", burst: "burst" };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());
   attachRouter((route, search) => void go(route, search));
   attachTheme();
   attachFolds();
+  addEventListener("resize", () => showTab(store.get().page));
   byId("learned").addEventListener("change", (event) => {
     store.set({ learned: event.target.checked });
     setPreferences(store.get().reviewer, { learned_filter: event.target.checked }).catch((error) => tell(error.message, "error"));
@@ -384,6 +424,12 @@ function renderUnsaved({ unsaved, connection }) {
   byId("unsaved").classList.toggle("stuck", connection !== "" || unsaved >= MOST_UNSAVED);
 }
 
+// On a phone the row of pages is longer than the screen is wide.
+function showTab(page) {
+  const [tabs, tab] = [byId("pages"), byId(`tab-${page}`)];
+  tabs.scrollLeft = Math.max(tab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - tab.offsetWidth) / 2, 0);
+}
+
 const claimsOf = ({ summary }) => JSON.stringify(summary?.claims ?? []);
 
 function render(state, before) {
@@ -410,8 +456,10 @@ function render(state, before) {
   byId("connection").textContent = CONNECTION_WORDS[state.connection];
   for (const page of PAGES) {
     byId(`page-${page}`).hidden = state.page !== page;
-    if (state.page === page) byId(`tab-${page}`).setAttribute("aria-current", "page");
-    else byId(`tab-${page}`).removeAttribute("aria-current");
+    if (state.page === page) {
+      byId(`tab-${page}`).setAttribute("aria-current", "page");
+      if (page !== before.page || state === before) showTab(page);
+    } else byId(`tab-${page}`).removeAttribute("aria-current");
   }
 }
 
@@ -450,6 +498,7 @@ async function start() {
   attachKeys(actions, stageElement);
   attachAccount(() => desk.outbox.count);
   store.set({ page: routeOf()?.page ?? "review" }); // no other page is seen before it
+  store.subscribe(({ reviewer }) => lookAs(reviewer));
   store.subscribe(render);
   const me = await getMe();
   store.set({ role: me.role });
@@ -462,8 +511,10 @@ async function start() {
   panels.renderCommon(byId("common"), station.common, (number) => actions.class(number));
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
   const chosen = await getPreferences(store.get().reviewer);
-  byId("learned").checked = chosen.learned_filter;
-  store.set({ learned: chosen.learned_filter });
+  const learned = station.learned_filter && chosen.learned_filter;
+  byId("learned").checked = learned;
+  byId("learned").disabled = !station.learned_filter; // of the whole site
+  store.set({ learned });
   byId("tab-people").hidden = me.role !== "admin";
   started = true;
   const others = await desk.outbox.load(me.name);

@@ -15,6 +15,12 @@ export function element(name, { text, className, ...attributes } = {}, ...childr
 const kilobytes = (bytes) =>
   bytes === null ? "–" : bytes < 1024 ? `${bytes} B` : `${(bytes / 1024).toFixed(1)} KB`;
 
+// The time alone where it is of today.
+function timeOf(iso) {
+  const at = new Date(iso);
+  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString() : when(iso);
+}
+
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 export const when = (iso) => (iso ? clock.format(new Date(iso)) : "–");
 
@@ -68,7 +74,7 @@ function queueRow(row, state, choose) {
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
   button.append(
     element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }, element("span", { className: "hidden", text: STATE_WORDS[row.state] })),
-    element("span", { className: "row-main" }, element("b", { text: labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
+    element("span", { className: "row-main" }, element("b", { text: row.burst > 1 ? `${labels} · ${row.burst} alike` : labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
     element(
       "span",
       { className: "row-side" },
@@ -102,7 +108,15 @@ export function renderQueue(list, state, choose) {
   }
   list.replaceChildren(...rows);
   if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
-  list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+  keepInSight(list, list.querySelector("[aria-current]"));
+}
+
+// Within its list alone: where the page scrolls, as on a phone, it stays where it is.
+function keepInSight(list, row) {
+  if (!row) return;
+  const [inside, of] = [row.getBoundingClientRect(), list.getBoundingClientRect()];
+  if (inside.top < of.top) list.scrollTop -= of.top - inside.top;
+  else if (inside.bottom > of.bottom) list.scrollTop += inside.bottom - of.bottom;
 }
 
 function fact(term, text, className = "") {
@@ -157,6 +171,7 @@ export function renderBoxList(list, state, choose) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = colour;
     button.append(swatch, element("span", { text: captionOf(box) }));
+    if (box.object) button.append(element("span", { className: "soft of-object", text: objectWords(box.object) }));
     button.classList.toggle("is-below", !isShown(state, box));
     button.addEventListener("click", () => choose(at));
     return element("li", {}, button);
@@ -164,6 +179,10 @@ export function renderBoxList(list, state, choose) {
   if (!rows.length) rows.push(element("li", { className: "queue-empty", text: "The detector found nothing in this frame." }));
   list.replaceChildren(...rows);
 }
+
+// A thing over the frames of its camera.
+export const objectWords = ({ id, since, frames }) =>
+  frames > 1 ? `object ${id}, in ${frames} frames since ${timeOf(since)}` : `object ${id}, in this frame alone`;
 
 // The classes met most, each with its digit.
 export function renderCommon(list, common, choose) {

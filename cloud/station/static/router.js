@@ -11,6 +11,7 @@ const ROUTES = [
   [/^frames\/([1-9][0-9]{0,15})$/, (id) => ({ page: "frames", id: Number(id) })],
   [/^cameras$/, () => ({ page: "cameras", id: null })],
   [/^history$/, () => ({ page: "history", id: null })],
+  [/^figures$/, () => ({ page: "figures", id: null })],
   [/^people$/, () => ({ page: "people", id: null })],
 ];
 

@@ -78,6 +78,9 @@ BEGIN
             ('secondlook_retention', 'objects', 'SELECT, DELETE'),
             ('secondlook_retention', 'reviews', 'SELECT, DELETE'),
             ('secondlook_retention', 'claims', 'SELECT (review_id), DELETE'),
+            ('secondlook_retention', 'double_reviews', 'SELECT (review_id), DELETE'),
+            ('secondlook_retention', 'opinions', 'SELECT (review_id), DELETE'),
+            ('secondlook_retention', 'known_frames', 'SELECT (review_id), DELETE'),
             ('secondlook_retention', 'review_reasons', 'SELECT, DELETE'),
             ('secondlook_retention', 'verdicts', 'SELECT (id, review_id), DELETE'),
             ('secondlook_retention', 'tombstones', 'SELECT, DELETE'),
@@ -92,13 +95,22 @@ BEGIN
             ('secondlook_station', 'reviews', 'SELECT, INSERT, UPDATE'),
             ('secondlook_station', 'review_reasons', 'SELECT, INSERT'),
             ('secondlook_station', 'claims', 'SELECT, INSERT, UPDATE, DELETE'),
+            ('secondlook_station', 'double_reviews', 'SELECT, INSERT, UPDATE, DELETE'),
+            ('secondlook_station', 'opinions', 'SELECT, INSERT, UPDATE, DELETE'),
+            ('secondlook_station', 'known_frames', 'SELECT, INSERT, DELETE'),
+            ('secondlook_station', 'site_secrets', 'SELECT, INSERT'),
             ('secondlook_station', 'preferences', 'SELECT, INSERT, UPDATE'),
             ('secondlook_station', 'verdicts', 'SELECT, INSERT, UPDATE (undone_ns)'),
             ('secondlook_station', 'audit', 'SELECT, INSERT'),
             ('secondlook_station', 'audit_head', 'SELECT, UPDATE'),
             ('secondlook_station', 'users', 'SELECT, INSERT, UPDATE'),
             ('secondlook_station', 'user_sessions', 'SELECT, INSERT, UPDATE, DELETE'),
-            ('secondlook_station', 'api_tokens', 'SELECT, INSERT, UPDATE')
+            ('secondlook_station', 'api_tokens', 'SELECT, INSERT, UPDATE'),
+            -- Who tells other systems (secondlook notify), in the station's role: it reads what the station shows.
+            ('secondlook_station', 'deliveries', 'SELECT, INSERT, UPDATE, DELETE'),
+            ('secondlook_station', 'notified', 'SELECT, INSERT, UPDATE'),
+            ('secondlook_station', 'notified_cameras', 'SELECT, INSERT, UPDATE'),
+            ('secondlook_station', 'senders', 'SELECT, INSERT, UPDATE, DELETE')
         ) AS rights (role, name, allowed)
     LOOP
         IF to_regclass('catalogue.' || line.name) IS NOT NULL THEN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -140,5 +141,11 @@ def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene
 
 
 def _picture(scene: Scene, blur: float) -> bytes:
-    image = scene.image if blur == 0 else cv2.GaussianBlur(scene.image, (0, 0), blur)
-    return lossless(np.asarray(image, np.uint8))
+    return _packed(scene.image.tobytes(), scene.image.shape, blur)
+
+
+@lru_cache(maxsize=128)  # scenes come again and again
+def _packed(pixels: bytes, shape: tuple[int, ...], blur: float) -> bytes:
+    image = np.frombuffer(pixels, np.uint8).reshape(shape)
+    blurred = image if blur == 0 else cv2.GaussianBlur(image, (0, 0), blur)
+    return lossless(np.ascontiguousarray(blurred, np.uint8))

@@ -10,10 +10,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from secondlook.cloud.catalogue import (
+    NewVerdict,
+    Sampling,
+    VerdictKind,
+    open_catalogue,
+    record_verdict,
+    set_known,
+)
 from tests.cloud.station.browser import Browser, find_chromium
 from tests.cloud.station.pages import Page, opened_page
-from tests.cloud.station.seed import Scene, drawn_scene
+from tests.cloud.station.seed import SECOND, START, Scene, drawn_scene
 
 SETTLE_SECONDS = 0.7
 SIZES = {"wide": (1440, 900, False), "low": (1280, 720, False), "phone": (390, 844, True)}
@@ -37,6 +46,37 @@ def _visit(path: str) -> Callable[[Page], None]:
     return visit
 
 
+def _judged(path: str, *known: int) -> Callable[[Page], None]:
+    """Three people have judged frames, some of them twice; then the page at ``path``."""
+    kind = VerdictKind
+    said = {
+        "ada": {
+            1: [(kind.CONFIRM, 0), (kind.REJECT, 1)],
+            2: [(kind.CONFIRM, None)],
+            4: [(kind.REJECT, None)],
+        },
+        "rolf": {1: [(kind.CONFIRM, None)], 2: [(kind.CONFIRM, None)], 3: [(kind.NO_OBJECT, None)]},
+        "vera": {1: [(kind.CONFIRM, 0), (kind.REJECT, 1)], 4: [(kind.REJECT, None)]},
+    }
+
+    def judge(page: Page) -> None:
+        catalogue = open_catalogue(page.seeded.catalogue_url)
+        now = time.time_ns() - 1800 * SECOND
+        for person, frames in said.items():
+            for review_id, verdicts in frames.items():
+                for number, (verdict, box) in enumerate(verdicts):
+                    now += 37 * SECOND
+                    given = NewVerdict(verdict, person, "e" * 64, box_index=box)
+                    sampling = Sampling(0.0 if review_id == 3 else 1.0, secret=b"shots")
+                    record_verdict(catalogue, review_id, given, now_ns=now + number, sampling=sampling)
+        for review_id in known:
+            set_known(catalogue, review_id, True, actor="ada", now_ns=now)
+        catalogue.close()
+        _visit(path)(page)
+
+    return judge
+
+
 # name -> what brings it about
 SHOTS: dict[str, Callable[[Page], None]] = {
     "review": _press(),
@@ -48,6 +88,9 @@ SHOTS: dict[str, Callable[[Page], None]] = {
     "around": _press("g"),
     "history": _press("a", "h"),
     "grid": _visit("/grid"),
+    "scene": _press("j", "l"),
+    "figures": _judged("/figures", 2),
+    "known-frame": _judged("/reviews/2", 2),
     "frames": _visit("/frames"),
     "frame": _visit("/frames/1"),
     "cameras": _visit("/cameras"),
@@ -55,6 +98,10 @@ SHOTS: dict[str, Callable[[Page], None]] = {
     "missing": _visit("/nowhere"),
     "no-frame": _visit("/reviews/99"),
 }
+
+
+# What the station of a shot is started with: where the last day is to be seen, its clock is that of the frames.
+OPTIONS: dict[str, dict[str, Any]] = {"cameras": {"now_ns": lambda: START + 3600 * SECOND}}
 
 
 def main(folder: str, *names: str) -> int:
@@ -73,7 +120,13 @@ def main(folder: str, *names: str) -> int:
             with (
                 tempfile.TemporaryDirectory() as data,
                 opened_page(
-                    browser, Path(data), *STATES, scenes=scenes, user="ada", apart_seconds=0.3
+                    browser,
+                    Path(data),
+                    *STATES,
+                    scenes=scenes,
+                    user="ada",
+                    apart_seconds=300.0 if name in OPTIONS else 0.3,
+                    **OPTIONS.get(name, {}),
                 ) as page,
             ):
                 page.expect(1)

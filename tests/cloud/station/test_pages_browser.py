@@ -56,6 +56,14 @@ def test_difference_and_the_learned_filter(open_page: Callable[..., Page]) -> No
     assert page.review(1)["verdicts"][0]["shown_sha256"] == shown
 
 
+def test_a_site_without_the_learned_filter(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", learned_filter=False)
+    page.expect(1, "Enhanced")
+    assert page.browser.run("document.getElementById('learned').disabled")
+    page.browser.press("3")
+    page.expect(1, "Enhanced")
+
+
 def test_all_frames_and_one_of_them(open_page: Callable[..., Page]) -> None:
     page = open_page("ready", "ready", "expired", path="/frames?camera=yard-2")
     browser = page.browser
@@ -75,8 +83,8 @@ def test_all_frames_and_one_of_them(open_page: Callable[..., Page]) -> None:
     browser.run("history.back()")
     browser.wait_for(f"location.pathname === '/frames' && {TILES.format('frames')} === 3")
     browser.run("document.querySelectorAll('#frames .tile')[1].click()")
-    browser.wait_for("document.querySelector('.frame-facts a') !== null")
-    browser.run("document.querySelector('.frame-facts a').click()")
+    browser.wait_for("document.querySelector('.frame-facts .actions a') !== null")
+    browser.run("document.querySelector('.frame-facts .actions a').click()")
     page.expect(2)
     browser.call("Page.navigate", url=f"{page.address}/frames/99")
     browser.wait_for("document.getElementById('frame-one')?.innerText.includes('There is no such frame')")
@@ -92,11 +100,10 @@ def test_cameras(open_page: Callable[..., Page]) -> None:
 def test_twenty_alike_but_those_clicked(open_page: Callable[..., Page]) -> None:
     page = open_page(*["ready"] * 6, path="/grid?camera=gate-north")
     browser = page.browser
-    browser.wait_for(
-        f"{TILES.format('grid')} === 3 && document.getElementById('grid-confirm').innerText === 'Confirm: 3'"
-    )
+    confirm = "document.getElementById('grid-confirm').firstElementChild.innerText"
+    browser.wait_for(f"{TILES.format('grid')} === 3 && {confirm} === 'Confirm: 3'")
     browser.run("document.querySelectorAll('#grid .tile')[1].click()")
-    browser.wait_for("document.getElementById('grid-confirm').innerText === 'Confirm: 2'")
+    browser.wait_for(f"{confirm} === 'Confirm: 2'")
     browser.run("document.getElementById('grid-confirm').click()")
     browser.wait_for(f"{TILES.format('grid')} === 1")
     assert [len(page.standing(n)) for n in range(1, 7)] == [1, 0, 0, 0, 1, 0]

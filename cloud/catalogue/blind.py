@@ -1,0 +1,230 @@
+"""Frames that are judged without knowing what others said: double review of a sample, and known frames.
+
+A frame is drawn for double review when one person has decided it. It then waits, like any other that can be judged, for
+a second person; two who differ send it to a third, whose opinion counts (``opinions``). Until that is done nobody is
+shown another's verdict on it.
+
+Known frames are decided ones that an admin chose. They are mixed in with a reviewer's work; what is said of them is
+kept apart (``Verdict.probe``) and changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, exists, select
+from sqlalchemy.orm import Session
+
+from secondlook.cloud.catalogue.opinions import BLIND, FrameOpinion, opinion_of, progress_of
+from secondlook.cloud.catalogue.schema import (
+    DoubleReview,
+    KnownFrame,
+    Opinion,
+    OpinionKind,
+    Review,
+    ReviewState,
+    Stage,
+    Verdict,
+)
+
+SAMPLING_SECRET = "double"  # names the site's secret by which frames are drawn
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which shares of the work are a check of it: frames judged twice, and known frames among the others.
+
+    Whether a frame is drawn follows from a secret, so that no reviewer can foresee it.
+    """
+
+    double_share: float = 0.0
+    known_share: float = 0.0
+    secret: bytes = b""
+
+    def draws_double(self, review_id: int) -> bool:
+        """Whether a decided frame goes to a second person."""
+        return self._drawn("double", review_id) < self.double_share
+
+    def draws_known(self, verdict_id: int) -> bool:
+        """Whether a known frame comes after this verdict."""
+        return self._drawn("known", verdict_id) < self.known_share
+
+    def _drawn(self, what: str, number: int) -> float:
+        """Of [0, 1), the same each time."""
+        digest = hmac.digest(self.secret, f"{what} {number}".encode(), hashlib.sha256)
+        return int.from_bytes(digest[:6], "big") / (1 << 48)
+
+
+NO_SAMPLING = Sampling()
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A review as a person is to see it."""
+
+    state: ReviewState
+    verdicts: list[Verdict]
+
+
+def sights(session: Session, reviews: Sequence[Review], reviewer: str) -> dict[int, Sight]:
+    """How these reviews look to a person, by number; those that look as they are left out."""
+    numbers = [review.id for review in reviews]
+    blind = set(
+        session.scalars(
+            select(DoubleReview.review_id).where(
+                DoubleReview.review_id.in_(numbers), DoubleReview.stage.in_(BLIND)
+            )
+        )
+    )
+    wanted: set[int] = set(session.scalars(_wanted(reviewer).where(Opinion.review_id.in_(numbers))))
+    found = {}
+    for review in reviews:
+        if review.id in wanted:
+            found[review.id] = Sight(state_to_judge(review), probes_of(session, review.id, reviewer))
+        elif review.id in blind:
+            own = [entry for entry in review.verdicts if entry.reviewer == reviewer]
+            found[review.id] = Sight(review.state, own)
+    return found
+
+
+def blind_reviews(session: Session, numbers: Collection[int]) -> set[int]:
+    """Those of these reviews of which nobody is told what others said."""
+    query = select(DoubleReview.review_id).where(
+        DoubleReview.review_id.in_(numbers), DoubleReview.stage.in_(BLIND)
+    )
+    return set(session.scalars(query))
+
+
+def is_blind(review: Review) -> bool:
+    """Whether people judge it without being told what others said."""
+    return review.double is not None and review.double.stage in BLIND
+
+
+def wanted_known(session: Session, reviewer: str) -> list[int]:
+    """Known frames that a person has been given and not judged."""
+    return list(session.scalars(_wanted(reviewer).order_by(Opinion.asked_ns)))
+
+
+def is_wanted(session: Session, review_id: int, reviewer: str) -> bool:
+    """Whether this is a known frame that the person has been given and not judged."""
+    return session.scalars(_wanted(reviewer).where(Opinion.review_id == review_id)).first() is not None
+
+
+def is_probe(session: Session, review_id: int, reviewer: str) -> bool:
+    """Whether what this person says of a frame is about the person, and not about the frame."""
+    row = session.get(Opinion, (review_id, reviewer))
+    return row is not None and row.kind is OpinionKind.KNOWN
+
+
+def state_to_judge(review: Review) -> ReviewState:
+    """As which a known frame is shown."""
+    return ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
+
+
+def probes_of(session: Session, review_id: int, reviewer: str) -> list[Verdict]:
+    """What a person said of a known frame."""
+    query = select(Verdict).where(
+        Verdict.review_id == review_id, Verdict.reviewer == reviewer, Verdict.probe.is_(True)
+    )
+    return list(session.scalars(query.order_by(Verdict.id)))
+
+
+def frame_opinion(review: Review, verdicts: Sequence[Verdict]) -> FrameOpinion:
+    return opinion_of([box.label for box in review.frame.detections], verdicts)
+
+
+def note_opinion(
+    session: Session, review: Review, reviewer: str, *, complete: bool, sampling: Sampling, now_ns: int
+) -> DoubleReview | None:
+    """Bring a frame's double review up to date after a change of this person's verdicts; None where it has none.
+
+    ``complete``: what the person says, alone, decides the frame.
+    """
+    double = session.get(DoubleReview, review.id)
+    if double is None:
+        if not complete or not sampling.draws_double(review.id):
+            return None
+        if any(entry.undone_ns is None and entry.reviewer != reviewer for entry in review.verdicts):
+            return None  # two have had their say already
+        double = DoubleReview(review_id=review.id, stage=Stage.FIRST, since_ns=now_ns)
+        session.add(double)
+    row = session.get(Opinion, (review.id, reviewer))
+    # Who looks at it once it is decided judges it like any other decided frame.
+    if row is None and complete and double.stage in BLIND | {Stage.FIRST}:
+        session.add(
+            Opinion(
+                review_id=review.id,
+                reviewer=reviewer,
+                kind=OpinionKind.DOUBLE,
+                asked_ns=now_ns,
+                given_ns=now_ns,
+            )
+        )
+    elif row is not None and not complete:
+        session.delete(row)
+    session.flush()
+    return _advance(session, review, double, now_ns)
+
+
+def _advance(session: Session, review: Review, double: DoubleReview, now_ns: int) -> DoubleReview | None:
+    query = select(Opinion.reviewer).where(Opinion.review_id == review.id, Opinion.kind == OpinionKind.DOUBLE)
+    people = session.scalars(query.order_by(Opinion.given_ns, Opinion.reviewer)).all()
+    given = [
+        (person, frame_opinion(review, [entry for entry in review.verdicts if entry.reviewer == person]))
+        for person in people
+    ]
+    progress = progress_of(given)
+    if progress.stage is Stage.FIRST:  # the last opinion was undone
+        session.delete(double)
+        session.flush()
+        return None
+    if (double.stage, double.counting) != (progress.stage, progress.counting):
+        double.stage, double.counting, double.since_ns = progress.stage, progress.counting, now_ns
+        session.flush()
+    return double
+
+
+def note_probe(session: Session, review: Review, reviewer: str, *, complete: bool, now_ns: int) -> None:
+    """A person has said something of a known frame, or taken it back."""
+    row = session.get_one(Opinion, (review.id, reviewer))
+    row.given_ns = now_ns if complete else None
+
+
+def mix_in_known(session: Session, reviewer: str, *, now_ns: int) -> int | None:
+    """Give a person a known frame that they have not met; None where there is none, or one waits already."""
+    if wanted_known(session, reviewer):
+        return None
+    met = exists(Opinion.review_id).where(
+        Opinion.review_id == KnownFrame.review_id, Opinion.reviewer == reviewer
+    )
+    judged = exists(Verdict.id).where(Verdict.review_id == KnownFrame.review_id, Verdict.reviewer == reviewer)
+    query = select(KnownFrame.review_id).where(~met, ~judged, KnownFrame.chosen_by != reviewer)
+    chosen = session.scalars(query.order_by(KnownFrame.since_ns, KnownFrame.review_id).limit(1)).first()
+    if chosen is not None:
+        asked = {"asked_ns": now_ns, "given_ns": None}
+        session.add(Opinion(review_id=chosen, reviewer=reviewer, kind=OpinionKind.KNOWN, **asked))
+        session.flush()
+    return chosen
+
+
+def counting_verdicts(review: Review) -> list[Verdict]:
+    """Of a frame that several judged blindly, the verdicts of the one whose opinion counts, and later ones."""
+    double = review.double
+    if double is None or double.counting is None:
+        return list(review.verdicts)
+    return [entry for entry in review.verdicts if not _set_aside(entry, double)]
+
+
+def _set_aside(entry: Verdict, double: DoubleReview) -> bool:
+    """Whether the others' verdicts were given before the matter was settled."""
+    return entry.reviewer != double.counting and entry.decided_ns <= double.since_ns
+
+
+def _wanted(reviewer: str) -> Select[Any]:
+    return select(Opinion.review_id).where(
+        Opinion.reviewer == reviewer, Opinion.kind == OpinionKind.KNOWN, Opinion.given_ns.is_(None)
+    )

@@ -1,0 +1,88 @@
+"""What an intake counts: when camera hosts were heard of, and what has been stored, once that is committed.
+
+Instants are Unix seconds handed in as ``now``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Session
+from secondlook.cloud.storage.ledger import FrameTombstone, Ledger
+from secondlook.cloud.storage.queue import QueuedFrame
+from secondlook.cloud.storage.requests import Request
+from secondlook.shared import metrics
+from secondlook.shared.logs import step
+
+_NANOSECONDS = 1_000_000_000
+_LONGEST_DELIVERY_SECONDS = 90 * 86_400.0
+TOMBSTONE_REASONS = frozenset(
+    {
+        "behind",
+        "dead-letter-limit",
+        "dead-letter-purged",
+        "disk-full",
+        "idle",
+        "key-dropped",
+        "reference-missing",
+        "restored",
+        "spool-age",
+        "spool-full",
+        "thinned",
+        "too-large",
+    }
+)
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.heard: dict[str, float] = {}  # by edge id, when anything was heard of it in this run
+        self.delivered: dict[str, float] = {}  # the same, of a frame or a tombstone
+        self._fresh: list[QueuedFrame] = []  # stored, and not committed yet
+        self._dropped: list[FrameTombstone] = []
+
+    def hears(self, session: Session, now: float) -> None:
+        """Something came; who only tries the link is not the camera host itself."""
+        if session.channel != PROBE_CHANNEL:
+            self.heard[session.edge_id] = now
+
+    def greeted(self, edge_id: str, now: float) -> None:
+        self.heard[edge_id] = now
+        self.delivered.setdefault(edge_id, now)
+
+    def stored(self, ledger: Ledger) -> None:
+        """The ledger has taken a batch, in a transaction that is not committed yet."""
+        self._fresh += ledger.fresh
+        self._dropped += ledger.fresh_tombstones
+
+    def rolled_back(self) -> None:
+        self._fresh, self._dropped = [], []
+
+    def committed(self, offsets: Mapping[str, float], *, now: float) -> None:
+        """What was stored since the last call is on disk: it is counted. ``offsets``: seconds that clocks lag."""
+        fresh, self._fresh = self._fresh, []
+        dropped, self._dropped = self._dropped, []
+        many: Counter[str] = Counter()
+        size: Counter[str] = Counter()
+        for frame in fresh:
+            edge_id, info = frame.edge_id, frame.info
+            many[edge_id] += 1
+            size[edge_id] += len(frame.payload)
+            captured = info.captured_ns / _NANOSECONDS + offsets.get(edge_id, 0.0)
+            if captured > now - _LONGEST_DELIVERY_SECONDS:  # else that clock is none
+                metrics.measure("delivery_seconds", now - captured, edge_id)
+            step("queued", edge_id, info.boot_id, info.seq)
+        for edge_id, frames in many.items():
+            metrics.count("frames_queued_total", edge_id, by=frames)
+            metrics.count("layer_bytes_total", edge_id, "base", "received", by=size[edge_id])
+        for tombstone in dropped:
+            gone = tombstone.last_seq - tombstone.first_seq + 1
+            # Hosts may send any text, and a label that anybody can make up would grow without end.
+            reason = tombstone.reason if tombstone.reason in TOMBSTONE_REASONS else "other"
+            metrics.count("frames_dropped_total", tombstone.edge_id, reason, by=gone)
+
+    def enhancement(self, request: Request, layer: bytes) -> None:
+        """An enhancement has come, and is stored."""
+        metrics.count("layer_bytes_total", request.edge_id, "enhancement", "received", by=len(layer))
+        step("enhancement received", request.edge_id, request.boot_id, request.seq)

@@ -1,0 +1,1 @@
+"""Telling other systems what happens: webhooks and MQTT (docs/api.md)."""

@@ -1,0 +1,67 @@
+"""What a sink is told: which events, and as which messages. Without I/O."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+
+from secondlook.cloud import catalogue as cat
+from secondlook.cloud.catalogue.deliveries import CameraNote, Message
+from secondlook.cloud.catalogue.feed import Event, EventKind, Interest
+from secondlook.cloud.station.api import schema
+from secondlook.cloud.station.api.cameras import CAMERA, camera_json
+from secondlook.cloud.station.schema import instant
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a sink wants to hear of. Without `labels` every class, without `cameras` every camera host."""
+
+    kinds: frozenset[str]
+    cameras: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+    min_score: float = 0.0
+    once_per_object: bool = True
+
+    @property
+    def interest(self) -> Interest:
+        """What to read from the feed for it."""
+        kinds = frozenset(EventKind(kind) for kind in self.kinds if kind != CAMERA)
+        only = next(iter(self.cameras)) if len(self.cameras) == 1 else None
+        return Interest(kinds, only, self.labels or None, self.min_score)
+
+    def wants(self, event: Event) -> bool:
+        """Of an event that the feed gave for its interest."""
+        return not self.cameras or edge_of(event) in self.cameras
+
+
+def edge_of(event: Event) -> str:
+    """The camera host that an event is about."""
+    if event.frame is not None:
+        return event.frame.edge_id
+    assert isinstance(event.row, cat.Tombstone)
+    return event.row.edge_id
+
+
+def message_of(event: Event) -> Message:
+    data = schema.event_json(event)
+    return _message(f"{event.kind.value}.{event.what}", event.at_ns, data)
+
+
+def camera_message(camera: cat.Camera, note: CameraNote) -> Message:
+    return _message(f"{CAMERA}.{note.state}", note.since_ns, camera_json(camera, note))
+
+
+def pause_seconds(attempts: int, chance: float) -> float:
+    """Before a message is sent again that was sent so often: twice as long each time, up to a quarter of an hour.
+
+    `chance` in 0..1 spreads those that failed together.
+    """
+    return float(min(2.0 ** min(attempts, 20), 900.0) * (0.5 + chance / 2))
+
+
+def _message(kind: str, at_ns: int, data: str) -> Message:
+    at = json.dumps(instant(at_ns).isoformat().replace("+00:00", "Z"))
+    body = f'{{"type":{json.dumps(kind)},"timestamp":{at},"data":{data}}}'
+    return Message(str(uuid.uuid4()), kind, body)
