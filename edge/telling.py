@@ -81,7 +81,8 @@ class Telling:
     def _figures(
         self, status: Mapping[str, Any], waiting_bytes: int, now: float
     ) -> dict[str, dict[str, float | None]]:
-        up = status["link"] == "up"
+        # In a duty cycle the link is closed on purpose.
+        up = status["link"] == "up" or status["source"] == "asleep"
         if self._up_at is None or up or now < self._up_at:
             self._up_at = now
         if self._frame_at is None or status["last_frame"] != self._last_frame or now < self._frame_at:

@@ -106,7 +106,7 @@ class Uplink:
 
         Raises KeyRejected, SecretExposed.
         """
-        self._config = config
+        self._config, self._gateway = config, f"gateway {config.gateway}"
         self._identity = identity
         self._spool = spool
         self._finish = finish
@@ -274,23 +274,19 @@ class Uplink:
         """Follow what the monitors saw. False if the link was given up, to be opened again later."""
         assert self._bulk is not None and self._control is not None
         if self._refused is not None:
-            return self._lost(f"gateway {self._config.gateway} refuses this host: {self._refused}")
+            return self._lost(f"{self._gateway} refuses this host: {self._refused}")
         for connection in (self._bulk, self._control):
             if now >= self._greet.get(connection, math.inf):
                 self._greet_anew(connection)
             seen = connection.events()
             if seen & REFUSED:
-                return self._lost(
-                    f"gateway {self._config.gateway} does not accept this host's key{self._which}"
-                )
+                return self._lost(f"{self._gateway} does not accept this host's key{self._which}")
             if seen & DOWN and not connection.up and self._keys is not None:
                 self._broken += 1
-                return self._lost(
-                    f"the handshake with gateway {self._config.gateway} broke; where that goes on,"
-                    f" {self._config.server_public_key_file} may not be the gateway's key any more"
-                )
+                cure = f"{self._config.server_public_key_file} may not be the gateway's key any more"
+                return self._lost(f"the handshake with {self._gateway} broke; where that goes on, {cure}")
             if seen & DOWN:
-                return self._lost(f"connection to gateway {self._config.gateway} broke")
+                return self._lost(f"connection to {self._gateway} broke")
             if seen & UP:
                 connection.up = True
                 self._heard_at = now
@@ -300,7 +296,7 @@ class Uplink:
         # While nothing is connected there is nothing to lose: ZeroMQ keeps trying by itself.
         silent = now - max(self._heard_at, self._asked_at) > self._config.silence_seconds
         if silent and (self._bulk.up or self._control.up):
-            return self._lost(f"gateway {self._config.gateway} has gone silent")
+            return self._lost(f"{self._gateway} has gone silent")
         return True
 
     @property
@@ -414,7 +410,7 @@ class Uplink:
             self._refused = fault.text
             return
         if fault.code == "busy":
-            self._busy.met(f"gateway {self._config.gateway} takes no frames: {fault.text}", self._heard_at)
+            self._busy.met(f"{self._gateway} takes no frames: {fault.text}", self._heard_at)
             return
         if fault.code == "background-unknown":
             self._send_again(self._known.unknown())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from secondlook.edge.site import Given, Site, has_tables, one_camera, several_cameras
+from secondlook.main import main
 from secondlook.shared.config import read_tree
 from secondlook.shared.errors import ConfigError
 
@@ -132,3 +134,23 @@ def test_what_is_wrong_with_a_camera_is_one_line_that_names_it(
 def test_a_list_of_names_is_no_cameras(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"camera must be \[\[camera\]\] tables"):
         site(tmp_path, 'camera = ["a", "b"]')
+
+
+def test_the_operator_s_commands_know_a_file_of_several_cameras(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_text(TWO)
+    assert main(["config", "check", "--edge", str(file)]) == 0
+    assert [line.partition(": well")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"{file}: camera 1",
+        f"{file}: camera 2",
+    ]
+    assert main(["config", "show", "--edge", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["edge_id"]["value"] for one in told.values()] == ["north", "yard"]
+    main(["status", "--edge", str(file), "--json"])
+    assert [one["edge_id"] for one in json.loads(capsys.readouterr().out)["agents"]] == ["north", "yard"]
+    file.write_text(TWO.replace("weight = 3.0", "weigth = 3.0"))
+    assert main(["config", "check", "--edge", str(file)]) == 1
+    assert "camera 1: unknown setting weigth" in capsys.readouterr().out
