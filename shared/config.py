@@ -10,6 +10,7 @@ on the command line and in the environment it starts from the working folder.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import re
@@ -160,13 +161,13 @@ def problems(
     Arguments as of `load`.
     """
     try:
-        tree = read_tree(path) if tree is None else tree
+        given = read_tree(path) if tree is None else copy.deepcopy(dict(tree))
     except ConfigError as error:
         return [str(error)]
     layers = _Layers(dict(schema(cls)), {}, {}, told or f"{path}: ")
-    found = layers.unknown(dict(tree), "")
+    found = layers.unknown(given, "")  # which are taken out, so that what follows is about the rest
     try:
-        layers.take_file(tree, path.parent, "")
+        layers.take_file(given, path.parent, "")
         layers.take_environment(environment or {}, variables)
         layers.complete(path.parent)
         layers.build(cls)
