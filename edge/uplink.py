@@ -69,7 +69,6 @@ _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-_REST_SECONDS = 0.5
 _IDLE_TICK_SECONDS = 0.5  # where nothing is to be done before something arrives
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
@@ -155,7 +154,6 @@ class Uplink:
 
     @property
     def clock_offset_seconds(self) -> float | None:
-        """Gateway's clock minus ours; None until measured."""
         return self._clock.offset_seconds
 
     def start(self) -> None:
@@ -214,7 +212,7 @@ class Uplink:
                 self._mark_safe()
                 self.state = "down"
                 self._close()
-            self._stopping.wait(_REST_SECONDS)
+            self._stopping.wait(_IDLE_TICK_SECONDS)
             return
         if self._bulk is None or self._control is None:
             pause = self._open_at - time.monotonic()
@@ -308,12 +306,11 @@ class Uplink:
     @property
     def _has_work(self) -> bool:
         """Whether something may have to be done soon that no socket tells of."""
-        later = bool(self._news or self._uncompared or self._greet) or self._responder.has_requests
-        return self._is_busy or later or self._sender.next_read() is not None
+        later = self._news or self._uncompared or self._greet or self._responder.has_requests
+        return self._is_busy or bool(later) or self._sender.next_read() is not None
 
     @property
     def _is_busy(self) -> bool:
-        """Whether the gateway has something to answer, beside pings."""
         return self.state == "down" or self._sender.in_flight > 0 or self._responder.is_answering
 
     def _lost(self, why: str) -> bool:
@@ -553,7 +550,6 @@ class Uplink:
             control.send(self._hello(self._identity.boot_id, "control"))
             self._send_ping(control)  # the answer tells the gateway's clock
             self._control_hello_at = now + self._config.hello_seconds
-        # An idle link is asked seldom, for each ping costs some 400 bytes with all that lies around it.
         pause = self._config.ping_seconds if self._is_busy else self._config.idle_ping_seconds
         silent = now - max(self._heard_at, self._pinged_at) >= pause
         if silent or now - self._pinged_at >= max(pause, _CLOCK_AGAIN_SECONDS):
