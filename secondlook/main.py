@@ -37,11 +37,11 @@ _PROVIDERS: tuple[tuple[Callable[[Subparsers], None], str], ...] = (
 )
 
 GROUPS = {
-    "run": ("edge", "gateway", "worker", "refiner", "station", "retention", "demo"),
+    "run": ("edge", "gateway", "worker", "refiner", "station", "notify", "retention", "demo"),
     "look": ("encode", "decode", "inspect", "bench", "evaluate", "paper"),
     "make models": ("train", "export", "import-checkpoint", "models"),
-    "operate": ("status", "doctor", "audit", "backup", "restore", "config"),
-    "administer": ("keys", "users", "tokens", "queue", "catalogue", "completion"),
+    "operate": ("status", "doctor", "audit", "backup", "restore", "config", "pull"),
+    "administer": ("keys", "users", "tokens", "webhooks", "queue", "catalogue", "completion"),
 }
 
 
