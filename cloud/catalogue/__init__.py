@@ -77,7 +77,7 @@ from secondlook.cloud.catalogue.schema import (
     Verdict,
     VerdictKind,
 )
-from secondlook.cloud.catalogue.site import check_catalogue, site_secret
+from secondlook.cloud.catalogue.site import check_catalogue, site_secret, station_secret
 from secondlook.cloud.catalogue.store import Catalogue, note_export, open_catalogue
 from secondlook.cloud.catalogue.verdicts import (
     NewVerdict,
@@ -166,6 +166,7 @@ __all__ = [
     "sights",
     "site_secret",
     "skipped_reviews",
+    "station_secret",
     "store_frame",
     "store_tombstones",
     "undo_verdict",

@@ -31,7 +31,7 @@ from secondlook.cloud.catalogue.schema import (
     Verdict,
 )
 
-SAMPLING_SECRET = "double"  # names the site's secret by which frames are drawn
+SAMPLING_SECRET = "double"  # names the stations' secret by which frames are drawn
 
 
 @dataclass(frozen=True)

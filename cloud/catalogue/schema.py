@@ -298,6 +298,14 @@ class SiteSecret(Base):
     value: Mapped[str] = mapped_column(String(64))  # 32 bytes, in hex
 
 
+class StationSecret(Base):
+    """Random numbers that the stations of a site share: not those of workers, which no station may read."""
+
+    __tablename__ = "station_secrets"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(64))  # 32 bytes, in hex
+
+
 class Verdict(Base):
     """What a person said of a frame, or of one box in it. Undone verdicts stay, marked by ``undone_ns``."""
 

@@ -7,7 +7,14 @@ import secrets
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from secondlook.cloud.catalogue.schema import Frame, Review, ReviewState, SiteSecret, table_of
+from secondlook.cloud.catalogue.schema import (
+    Frame,
+    Review,
+    ReviewState,
+    SiteSecret,
+    StationSecret,
+    table_of,
+)
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.storage.sql import insert
 from secondlook.shared.errors import UnsupportedStore
@@ -17,8 +24,17 @@ AUDIT_SECRET = "audit"
 
 def site_secret(catalogue: Catalogue, name: str) -> bytes:
     """32 random bytes that all workers of this site share; made by the first that asks."""
-    table = table_of(SiteSecret)
-    wanted = select(SiteSecret.value).where(SiteSecret.name == name)
+    return _secret(catalogue, SiteSecret, name)
+
+
+def station_secret(catalogue: Catalogue, name: str) -> bytes:
+    """32 random bytes that all stations of this site share; made by the first that asks."""
+    return _secret(catalogue, StationSecret, name)
+
+
+def _secret(catalogue: Catalogue, kind: type[SiteSecret] | type[StationSecret], name: str) -> bytes:
+    table = table_of(kind)
+    wanted = select(kind.value).where(kind.name == name)
     with catalogue.reading() as session:
         known = session.scalars(wanted).one_or_none()
     if known is None:

@@ -25,7 +25,7 @@ from secondlook.cloud.catalogue import (
     Catalogue,
     Sampling,
     open_catalogue,
-    site_secret,
+    station_secret,
 )
 from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, NotifyConfig, SessionTimes
 from secondlook.cloud.decoding.base import BaseDecoder
@@ -149,7 +149,7 @@ def create_app(
         # Added last, so it comes first: what follows sees the client's own address and scheme.
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(trusted_proxies))
     parts = _Parts(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels), title, root_path, now_ns)
-    sampling = Sampling(double_share, known_share, site_secret(catalogue, SAMPLING_SECRET))
+    sampling = Sampling(double_share, known_share, station_secret(catalogue, SAMPLING_SECRET))
     _include_reviews(app, parts, sampling, learned_filter, doubt, claim_seconds)
     _include_frames(app, parts, silent_seconds)
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))

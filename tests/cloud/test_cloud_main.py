@@ -90,5 +90,8 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
     rows = [line.split()[1:] for line in capsys.readouterr().out.splitlines()]
     assert rows == [["edge", "revoked", "north"], ["worker", "active", "w1"]]
     assert main(["keys", "add", "far", str(folder / "hub.key"), "--registry", registry]) == 0
-    assert main(["keys", "new", "north", "--folder", str(folder), "--registry", registry]) == 1
+    assert main(["keys", "new", "hub", "--folder", str(folder), "--role", "gateway"]) == 1
     assert "exists already" in capsys.readouterr().err
+    kept = (folder / "north.key_secret").read_bytes()
+    assert main(["keys", "new", "north", "--folder", str(folder), "--registry", registry]) == 0
+    assert (folder / "north.key_secret").read_bytes() == kept  # the next pair has files of its own

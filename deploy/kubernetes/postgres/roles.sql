@@ -98,7 +98,7 @@ BEGIN
             ('secondlook_station', 'double_reviews', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_station', 'opinions', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_station', 'known_frames', 'SELECT, INSERT, DELETE'),
-            ('secondlook_station', 'site_secrets', 'SELECT, INSERT'),
+            ('secondlook_station', 'station_secrets', 'SELECT, INSERT'),
             ('secondlook_station', 'preferences', 'SELECT, INSERT, UPDATE'),
             ('secondlook_station', 'verdicts', 'SELECT, INSERT, UPDATE (undone_ns)'),
             ('secondlook_station', 'audit', 'SELECT, INSERT'),

@@ -35,6 +35,11 @@ def upgrade() -> None:
         sa.Column("since_ns", sa.BigInteger(), nullable=False),
         sa.Column("chosen_by", sa.String(128), nullable=False),
     )
+    op.create_table(
+        "station_secrets",
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("value", sa.String(64), nullable=False),
+    )
     op.add_column("verdicts", sa.Column("probe", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_index("verdicts_decided", "verdicts", ["decided_ns", "reviewer"])
     op.create_index("audit_times", "audit", ["at_ns"])
