@@ -64,7 +64,7 @@ def _damage(path: Path) -> str:
     try:
         with Image.open(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
         return str(error) or type(error).__name__
     return ""
 

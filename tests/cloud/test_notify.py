@@ -431,9 +431,9 @@ def test_each_sink_has_its_turns(catalogue: cat.Catalogue, receiver: Receiver, t
             catalogue, frame(seq, captured_ns=seq * HOUR), [box()], detector="t", reasons=[], now_ns=seq
         )
     wait_until(lambda: len(receiver.taken) == 5)
+    wait_until(lambda: deliveries.count_waiting(catalogue, "away", 100) == 5)
     stop.set()
     thread.join(20)
-    assert deliveries.count_waiting(catalogue, "away", 100) == 5
     assert deliveries.take_sender(catalogue, "notify", "another", lease_seconds=1, now_ns=time.time_ns())
     for hook in hooks:
         hook.close()

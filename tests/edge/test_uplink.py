@@ -329,7 +329,7 @@ def test_a_requested_enhancement_comes_in_chunks(edge: Edge, gateway: SmallGatew
     assert {(chunk.request_id, chunk.total, chunk.crc32) for chunk in chunks(memory)} == {
         (9, len(LARGE), zlib.crc32(LARGE))
     }
-    assert edge.uplink.enhancement_bytes_sent == len(LARGE)
+    wait_until(lambda: edge.uplink.enhancement_bytes_sent == len(LARGE))
 
 
 def test_at_most_four_chunks_go_unconfirmed(edge: Edge, gateway: SmallGateway, memory: Memory) -> None:
