@@ -31,6 +31,26 @@ def at_least(low: int, step: int = 1) -> Callable[[str], int]:
     return whole
 
 
+def pair(text: str) -> tuple[str, str]:
+    """NAME=CLASS, without spaces around either."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=CLASS")
+    return name, value
+
+
+def class_map_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Which classes the categories of an annotation file are."""
+    parser.add_argument(
+        "--class-map",
+        type=pair,
+        action="append",
+        default=[],
+        metavar="NAME=CLASS",
+        help="a category of the annotations, and the detector's class that it is; may repeat",
+    )
+
+
 def run_flags(parser: argparse.ArgumentParser, seed: int) -> None:
     """What every training run has beside its time."""
     parser.add_argument(

@@ -98,3 +98,13 @@ def test_the_commands_fail_when_nothing_matches(
     out, err = capsys.readouterr()
     assert out == ""
     assert "knows none of its categories: persons (did you mean person?)" in err
+
+
+def test_a_map_makes_categories_classes_and_several_may_be_one(tmp_path: Path) -> None:
+    categories = [{"id": 7, "name": "lorry"}, {"id": 8, "name": "van"}, {"id": 9, "name": "person"}]
+    path = annotations(tmp_path, categories, (7, 8, 9))
+    truth = load_truth(path, {"lorry": "car", "van": "car"})
+    assert category_ids(truth, CLASSES) == {"car": 7, "person": 9}
+    assert len(truth.getAnnIds(catIds=[7])) == 2
+    with pytest.raises(ConfigError, match=r"has no category lorri \(did you mean lorry\?\)"):
+        load_truth(path, {"lorri": "car"})

@@ -200,7 +200,7 @@ def titles_of(given: Sequence[str | Path]) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    truth = load_truth(args.annotations)
+    truth = load_truth(args.annotations, dict(args.class_map))
     specs = args.detector or ["builtin"]
     detectors = {
         title: load_detector(s, threads=args.threads, min_score=LOWEST_SCORE)

@@ -7,7 +7,7 @@ import difflib
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ _GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_IDS = dict(zip((id_ for id_ in range(1, 91) if id_ not in _GAPS), COCO_CLASSES, strict=True))
 
 
-def load_truth(path: Path) -> Any:
+def load_truth(path: Path, class_map: Mapping[str, str] | None = None) -> Any:
     """A COCO instances file as pycocotools has it; categories without a name get the one that COCO gives their id.
 
-    Raises ConfigError for what is no such file.
+    `class_map`: by name of a category, the detector's class that it is; several may be one class. Raises ConfigError
+    for what is no such file, and for a category of the map that is not in it.
     """
     from pycocotools.coco import COCO
 
@@ -30,6 +31,7 @@ def load_truth(path: Path) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(str(path))
             _name_categories(truth)
+            _map_categories(truth, path, class_map or {})
             truth.createIndex()
         if not truth.imgs:
             raise ConfigError(f"{path} lists no images")
@@ -54,6 +56,23 @@ def _name_categories(truth: Any) -> None:
             known = COCO_IDS.get(category["id"]) if are_cocos else None
             category["name"] = known or f"number {category['id']}"
     truth.dataset["categories"] = categories
+
+
+def _map_categories(truth: Any, path: Path, class_map: Mapping[str, str]) -> None:
+    """Give categories the names of classes; those that are one class by now become one category."""
+    names = {category["name"] for category in truth.dataset["categories"]}
+    for name in class_map:
+        if name not in names:
+            raise ConfigError(f"--class-map: {path} has no category {_with_hint(name, sorted(names))}")
+    kept: dict[str, Any] = {}
+    ids: dict[Any, Any] = {}
+    for category in truth.dataset["categories"]:
+        category["name"] = class_map.get(category["name"], category["name"])
+        ids[category["id"]] = kept.setdefault(category["name"], category)["id"]
+    if class_map:
+        truth.dataset["categories"] = list(kept.values())
+        for one in truth.dataset.get("annotations", []):
+            one["category_id"] = ids.get(one["category_id"], one["category_id"])
 
 
 def category_ids(truth: Any, classes: Sequence[str]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.shared.settings import model_argument
-from secondlook.training.flagtypes import at_least, positive, run_flags
+from secondlook.training.flagtypes import at_least, class_map_flag, positive, run_flags
 
 
 def _train_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,7 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--images", type=Path, help="annotated pictures that judge it, none of --data")
     group.add_argument("--annotations", type=Path, help="their COCO instances file")
+    class_map_flag(group)
     group.add_argument("--out", type=Path, help="the model folder to write where it is better")
     group.add_argument(
         "--labels",
@@ -88,6 +89,7 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of the annotated images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances file")
+    class_map_flag(parser)
     parser.add_argument("--detector", type=model_argument, default="builtin", help="as for the worker")
     parser.add_argument("--against", type=model_argument, help="a second detector, judged beside it")
     parser.add_argument("--codec", type=model_argument, help="also judge on base layers of this codec model")
@@ -99,6 +101,7 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
 def _base_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of the annotated images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO instances file")
+    class_map_flag(parser)
     repeated: dict[str, Any] = {"type": model_argument, "action": "append", "default": []}
     parser.add_argument("--detector", **repeated, help="as for the worker; may repeat")
     parser.add_argument("--model", **repeated, help="codec name or folder; may repeat")

@@ -145,7 +145,7 @@ def _median(work: Callable[[], object], runs: int) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    truth = load_truth(args.annotations)
+    truth = load_truth(args.annotations, dict(args.class_map))
     specs = [args.detector, *([args.against] if args.against else [])]
     detectors = {spec: load_detector(spec, threads=1, min_score=LOWEST_SCORE) for spec in specs}
     # What is judged side by side is judged on the same classes.

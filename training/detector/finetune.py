@@ -239,7 +239,7 @@ def _original(entry: dict[str, Any], folder: Path, seen: U8Image) -> U8Image:
 
 def judge(before: str, after: Path, args: argparse.Namespace) -> Judgement:
     """AP of two detectors on the annotated pictures, and on their base layers."""
-    truth = load_truth(args.annotations)
+    truth = load_truth(args.annotations, dict(args.class_map))
     pairs = []
     for change in (lambda image: image, BaseLayer(args.codec, args.base_quality, QUALITY)):
         figures = []
