@@ -50,7 +50,7 @@ check: setup ## lint, types and import contracts
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
-unit: setup ## the tests that start nothing, in JOBS processes: about a minute
+unit: setup ## the tests that start nothing, in JOBS processes: minutes
 	$(BIN)/python -m pytest -m "not slow and not chaos and not process" $(PARALLEL) $(ARGS)
 
 test: check ## check, then every test but those marked slow or chaos; JOBS=4 in four processes, on a machine that has them
