@@ -43,16 +43,17 @@ def open_features(detector: Path) -> FeatureDistance:
 
     Raises DetectorError, ModelNotFound, and ConfigError for a graph that cannot be run here.
     """
-    return FolderDistance(detector) if detector.is_dir() else YoloxDistance(detector)
+    return FeatureDistance(FolderMaps(detector) if detector.is_dir() else YoloxMaps(detector))
 
 
 class FeatureDistance(nn.Module):
     """Squared error of the feature maps over their variance, mean of the maps: 0 for equal pictures, about 2 for
     unrelated ones."""
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Maps of RGB float[B,3,H,W] in 0..1, H and W multiples of 32."""
-        raise NotImplementedError
+    def __init__(self, features: nn.Module) -> None:
+        """`features`: RGB float[B,3,H,W] in 0..1, H and W multiples of 32 -> a list of maps."""
+        super().__init__()
+        self.features = features
 
     def forward(self, x: Tensor, x_hat: Tensor, side: int | None = None) -> Tensor:
         """Distance float[B]; both pictures are scaled to `side` first, as a detector's letterbox would do."""
@@ -67,8 +68,8 @@ class FeatureDistance(nn.Module):
         return total / len(wanted)
 
 
-class FolderDistance(FeatureDistance):
-    """By the last convolutions at 1/8, 1/16 and 1/32 of a detector of `models add`, at any size of picture."""
+class FolderMaps(nn.Module):
+    """Of the last convolutions at 1/8, 1/16 and 1/32 of a detector of `models add`, at any size of picture."""
 
     STRIDES = (8, 16, 32)
 
@@ -87,14 +88,14 @@ class FolderDistance(FeatureDistance):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         ordered = x.flip(1) if self._intake.bgr else x
         scaled = (255 * ordered - self.mean) / self.deviation
         return self.net.values(scaled.permute(0, 2, 3, 1) if self._channels_last else scaled, self._maps)
 
 
-class YoloxDistance(FeatureDistance):
-    """By five maps of a YOLOX-nano export."""
+class YoloxMaps(nn.Module):
+    """Five maps of a YOLOX-nano export, at 1/8 to 1/32."""
 
     def __init__(self, path: Path) -> None:
         """`path`: the YOLOX-nano export. Raises DetectorError if it is another file."""
@@ -113,7 +114,7 @@ class YoloxDistance(FeatureDistance):
             if isinstance(module, OnnxResize):
                 setattr(self.net, name, Doubled())
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/8 to 1/32 of RGB float[B,3,H,W] in 0..1, H and W multiples of 32."""
         bgr = x.flip(1) * 255
         corners = [bgr[:, :, top::2, left::2] for left in (0, 1) for top in (0, 1)]
