@@ -406,10 +406,10 @@ def run_station(args: argparse.Namespace) -> int:
     from secondlook.cloud.config import LOOPBACK_NAMES, parse_origin
     from secondlook.cloud.station.app import create_app
     from secondlook.cloud.station.server import Certificate, check_certificate, serve
+    from secondlook.shared.alerts import open_alerts
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import STALL_SECONDS, HealthConfig, serve_health
     from secondlook.shared.watchdog import Watchdog
-    from secondlook.shared.webhook import Webhook
 
     config = _load(args, _STATION_FLAGS, "station")
     station, certificate = config.station, None
@@ -448,7 +448,7 @@ def run_station(args: argparse.Namespace) -> int:
             "open %s://%s:%d/", "http" if certificate is None else "https", host, port
         )
         _stop_event()
-        alert = None if config.watch.webhook is None else Webhook(config.watch.webhook, "station")
+        alert = open_alerts(config.watch, "station")
         # Its health is on its own port; here are its metrics.
         with (
             serve_health(HealthConfig(), watchdog, telling=config.metrics),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.shared import metrics
+from secondlook.shared.alerts import open_alerts
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.watch import Watch
-from secondlook.shared.webhook import Webhook
 
 # The log hears of these where they happen: at each ping, and when the link goes and comes.
 _SILENT = frozenset({"clock-off", "link-down"})
@@ -32,7 +32,7 @@ class Telling:
 
     def __init__(self, config: WatchConfig, camera: str, data_dir: Path, spool_bytes: int) -> None:
         """`camera` is the edge id, `spool_bytes` what the spool may hold at most."""
-        alert = None if config.webhook is None else Webhook(config.webhook, "edge")
+        alert = open_alerts(config, "edge")
         self._watch = Watch(config, silent=_SILENT, alert=alert)
         self._camera = camera
         self._data_dir = str(data_dir)

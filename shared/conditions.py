@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from secondlook.shared.errors import ConfigError
@@ -34,6 +35,9 @@ class WatchConfig(Settings):
     unrefined_seconds: Seconds = 300.0  # the oldest review may wait for a refiner so long
     # posted to as JSON when a condition begins and when it ends, http:// or https://; nothing is posted without it
     webhook: str | None = None
+    webhook_secret_file: Path | None = (
+        None  # whsec_ and base64, for its owner's eyes alone: signs what is posted
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,6 +31,7 @@ from secondlook.cloud.gateway.presence import Presence
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.address import is_ipv6, is_loopback
+from secondlook.shared.alerts import open_alerts
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import TRANSIENT_ERRORS, ConfigError, KeyRejected, PortBusy
 from secondlook.shared.keepalive import IDLE_SECONDS, set_keepalive
@@ -39,7 +40,6 @@ from secondlook.shared.outage import LimitedLog
 from secondlook.shared.packet import MAX_MESSAGE_BYTES
 from secondlook.shared.sqlite import named_errors
 from secondlook.shared.watch import Watch
-from secondlook.shared.webhook import Webhook
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 _Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -105,7 +105,7 @@ class Gateway:
         )
         presence = Presence()
         # The clocks' lines are the intake's, at each ping.
-        alert = None if config.watch.webhook is None else Webhook(config.watch.webhook, "gateway")
+        alert = open_alerts(config.watch, "gateway")
         self._watch = Watch(config.watch, silent={"clock-off"}, alert=alert)
         self._figures = SiteFigures(stores, self._intake, presence, registry, config.data_dir, clock())
         self._strangers = LimitedLog(log, _STRANGER_SECONDS)
