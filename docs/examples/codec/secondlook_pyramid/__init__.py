@@ -88,7 +88,8 @@ class PyramidCodec:
         upper = read_layer(self._folder, enhancement, base=lower)
         symbols = _unpacked(upper, (upper.height, upper.width, 3))
         rest = symbols.astype(np.int32) * self._step(upper.quality)
-        return np.clip(self._decode_base(lower) + rest, 0, 255).astype(np.uint8)
+        picture: U8 = np.clip(self._decode_base(lower) + rest, 0, 255).astype(np.uint8)
+        return picture
 
     def _decode_base(self, base: Bitstream) -> U8:
         if base.reference is not None:
