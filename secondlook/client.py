@@ -22,18 +22,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.shared.errors import ConfigError, StationRefused, StationUnreachable
-from secondlook.shared.version import __version__
+from secondlook.shared.errors import StationUnreachable
+from secondlook.stationlink import FIRST_PAUSE, StationLink, check, given, wait
 
 Item = TypeVar("Item")
 Box: TypeAlias = tuple[float, float, float, float]
 U8Image: TypeAlias = npt.NDArray[np.uint8]
 
-_ATTEMPTS = 4  # of a request that may be sent again
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 15.0  # seconds between two attempts; each is twice the one before
+_LONGEST_PAUSE = 15.0  # seconds between two attempts to follow; each is twice the one before
 _SILENCE_SECONDS = 45.0  # a stream says something every 15 s, or is dead
 _KINDS = ("detection", "tombstone", "review", "verdict", "camera")
-_AGAIN = (429, 502, 503, 504)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +195,7 @@ class Pages(Generic[Item]):
             self.cursor = self._next
             if not self._more:
                 raise StopIteration
-            page = self._client._json(self._path, {**self._query, "after": self.cursor or None})
+            page = self._client._link.json(self._path, {**self._query, "after": self.cursor or None})
             self._next, self._more = page["next"], page["more"]
             self._waiting = iter([_made(self._kind, item) for item in page["items"]])
 
@@ -219,21 +217,9 @@ class Client:
     ) -> None:
         """`address`: as browsers reach it, with the folder of a proxy if there is one. `ca_file`: who signed its
         certificate, if that is nobody the system knows. Raises ConfigError."""
-        self._timeout_seconds = timeout_seconds
-        headers = {"user-agent": f"secondlook/{__version__}"}
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
-        try:
-            self._http = httpx.Client(
-                base_url=f"{address.rstrip('/')}/api/v1",
-                headers=headers,
-                timeout=timeout_seconds,
-                verify=True if ca_file is None else _trust(ca_file),
-            )
-        except (httpx.InvalidURL, OSError, ValueError) as error:
-            raise ConfigError(f"cannot use the station at {address!r}: {error}") from error
-        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
-            raise ConfigError(f"a station's address is http:// or https:// and a name, not {address!r}")
+        self._link = StationLink(
+            address, token, base="/api/v1", timeout_seconds=timeout_seconds, ca_file=ca_file
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -242,13 +228,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._link.close()
 
     # --- lists
 
     def cameras(self) -> list[Camera]:
         """All camera hosts."""
-        return [_made(Camera, item) for item in self._json("/cameras")["items"]]
+        return [_made(Camera, item) for item in self._link.json("/cameras")["items"]]
 
     def frames(
         self,
@@ -350,15 +336,15 @@ class Client:
 
     def frame(self, frame_id: int) -> Frame:
         """One frame with its detections."""
-        return _made(Frame, self._json(f"/frames/{int(frame_id)}"))
+        return _made(Frame, self._link.json(f"/frames/{int(frame_id)}"))
 
     def review(self, review_id: int) -> Review:
         """One review."""
-        return _made(Review, self._json(f"/reviews/{int(review_id)}"))
+        return _made(Review, self._link.json(f"/reviews/{int(review_id)}"))
 
     def pictures(self, frame_id: int) -> list[PictureFacts]:
         """The pictures that there are of a frame, with the hashes of their files."""
-        listed = self._json(f"/frames/{int(frame_id)}/pictures")["items"]
+        listed = self._link.json(f"/frames/{int(frame_id)}/pictures")["items"]
         return [_made(PictureFacts, item) for item in listed]
 
     def picture(self, frame_id: int, name: str = "base") -> U8Image:
@@ -370,7 +356,7 @@ class Client:
 
     def picture_file(self, frame_id: int, name: str = "base") -> bytes:
         """The file of a picture, WebP or PNG, checked against its hash. Raises StationUnreachable where it is cut."""
-        answer = self._request("GET", f"/frames/{int(frame_id)}/pictures/{name}")
+        answer = self._link.request("GET", f"/frames/{int(frame_id)}/pictures/{name}")
         told = answer.headers.get("x-content-sha256")
         if hashlib.sha256(answer.content).hexdigest() != told:
             raise StationUnreachable(f"the picture {name} of frame {frame_id} came damaged")
@@ -404,12 +390,16 @@ class Client:
             "reviewer": reviewer,
             "idempotency_key": uuid.uuid4().hex,
         }
-        return _made(Verdict, self._request("POST", f"/reviews/{int(review_id)}/verdicts", body=body).json())
+        return _made(
+            Verdict, self._link.request("POST", f"/reviews/{int(review_id)}/verdicts", body=body).json()
+        )
 
     def undo_verdict(self, verdict_id: int, *, reviewer: str | None = None) -> Verdict:
         """Take back a verdict of one's own."""
         body = {"reviewer": reviewer}
-        return _made(Verdict, self._request("POST", f"/verdicts/{int(verdict_id)}/undo", body=body).json())
+        return _made(
+            Verdict, self._link.request("POST", f"/verdicts/{int(verdict_id)}/undo", body=body).json()
+        )
 
     # --- following
 
@@ -431,12 +421,12 @@ class Client:
         station, which comes every 15 s at the latest. Raises StationRefused where the station says no.
         """
         query = {"kind": list(kinds), "camera": camera, "label": list(labels), "min_score": min_score}
-        pause, cursor = _FIRST_PAUSE, after
+        pause, cursor = FIRST_PAUSE, after
         states: dict[str, str] = {}  # a stream that begins again tells of each camera again
         while stop is None or not stop.is_set():
             try:
-                for name, place, data in self._stream(_given({**query, "after": cursor})):
-                    pause, cursor = _FIRST_PAUSE, place
+                for name, place, data in self._stream(given({**query, "after": cursor})):
+                    pause, cursor = FIRST_PAUSE, place
                     if stop is not None and stop.is_set():
                         return
                     if name not in _KINDS:
@@ -449,17 +439,17 @@ class Client:
                     yield event
             except StationUnreachable:
                 pass
-            _wait(random.uniform(pause / 2, pause), stop)
+            wait(random.uniform(pause / 2, pause), stop)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _stream(self, query: dict[str, Any]) -> Iterator[tuple[str, str, bytes]]:
         """Name, id and data of each event until the stream ends; one that was cut in the middle is left out."""
-        timeout = httpx.Timeout(self._timeout_seconds, read=_SILENCE_SECONDS)
+        timeout = httpx.Timeout(self._link.timeout_seconds, read=_SILENCE_SECONDS)
         try:
-            with self._http.stream("GET", "/events", params=query, timeout=timeout) as answer:
+            with self._link.http.stream("GET", "/events", params=query, timeout=timeout) as answer:
                 if answer.status_code != 200:
                     answer.read()
-                    _check(answer)
+                    check(answer)
                 held = b""
                 for part in answer.iter_raw():
                     *whole, held = (held + part).split(b"\n\n")
@@ -467,7 +457,7 @@ class Client:
                         fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
                         yield fields[b"event"].decode(), fields[b"id"].decode(), fields[b"data"]
         except httpx.TransportError as error:
-            raise StationUnreachable(f"{self._http.base_url}: {_words(error)}") from error
+            raise self._link.unreached(error) from error
 
     # --- requests
 
@@ -492,67 +482,9 @@ class Client:
         }
         return Pages(self, path, kind, {**query, **common})
 
-    def _json(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self._request("GET", path, query=query).json()
-
-    def _request(
-        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
-    ) -> httpx.Response:
-        pause = _FIRST_PAUSE
-        for attempt in range(_ATTEMPTS):
-            try:
-                answer = self._http.request(method, path, params=_given(query or {}), json=body)
-                _check(answer)
-                return answer
-            except httpx.TransportError as error:
-                gone = StationUnreachable(f"{self._http.base_url}: {_words(error)}")
-                gone.__cause__ = error
-            except StationUnreachable as error:
-                gone = error
-            if attempt == _ATTEMPTS - 1:
-                raise gone
-            _wait(max(random.uniform(pause / 2, pause), gone.wait_seconds), None)
-            pause *= 2
-        raise AssertionError
-
-
-def _check(answer: httpx.Response) -> None:
-    """Raises StationUnreachable for what may be otherwise in a moment, StationRefused for any other refusal."""
-    if answer.is_success:
-        return
-    try:
-        detail = str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = answer.reason_phrase
-    if answer.status_code in _AGAIN:
-        again = answer.headers.get("retry-after", "")
-        raise StationUnreachable(
-            f"the station answered {answer.status_code}: {detail}",
-            wait_seconds=min(float(again) if again.isdecimal() else 0.0, 60.0),
-        )
-    raise StationRefused(answer.status_code, detail)
-
 
 def _made(kind: type[Item], data: object) -> Item:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise StationUnreachable(f"the station's answer is not understood: {error}") from error
-
-
-def _given(query: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in query.items() if value is not None and value != []}
-
-
-def _wait(seconds: float, stop: threading.Event | None) -> None:
-    (stop or threading.Event()).wait(seconds)
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _trust(ca_file: str | Path) -> Any:
-    import ssl
-
-    return ssl.create_default_context(cafile=str(ca_file))

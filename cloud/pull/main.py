@@ -42,18 +42,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run_pull)
 
 
+_ANSWER_SECONDS = 60.0  # a page of changes is worked out by the station
+
+
 def run_pull(args: argparse.Namespace) -> int:
     """Fetch, and print what was done as JSON. Returns 0."""
     from secondlook.cloud.pull.folder import PullFolder
     from secondlook.cloud.pull.run import pull, verify
-    from secondlook.cloud.pull.station import Station
+    from secondlook.stationlink import StationLink
 
     since = None if args.since is None else parse_since(args.since, datetime.now(UTC))
-    station = Station(args.station, _token(args.token_file), args.ca_file)
-    folder = PullFolder(args.out, station.address, since)
-    done = pull(station, folder)
-    if args.verify:
-        verify(station, folder, done)
+    link = StationLink(
+        args.station, _token(args.token_file), timeout_seconds=_ANSWER_SECONDS, ca_file=args.ca_file
+    )
+    with link as station:
+        folder = PullFolder(args.out, station.address, since)
+        done = pull(station, folder)
+        if args.verify:
+            verify(station, folder, done)
     if done.gone:
         print(f"{done.gone} pictures are gone from the station", file=sys.stderr)
     print(json.dumps({**vars(done), "kept": len(folder.frames)}))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secondlook.cloud.pull.folder import PullFolder, suffix_of
-from secondlook.shared.errors import RequestRefused, StoreCorrupt
+from secondlook.shared.errors import StationRefused, StoreCorrupt
 
 _PAGE = 200
+_GONE = (404, 409, 410)  # what a station answers for a picture that it has no more
 _ATTEMPTS = 3  # at a picture whose hash is wrong
 
 
@@ -35,7 +36,7 @@ class Pulled:
 def pull(station: Answers, folder: PullFolder) -> Pulled:
     """Fetch what changed since the folder was here last.
 
-    Raises RequestRefused, StationUnreachable, StoreCorrupt where a picture never has the hash that was judged.
+    Raises StationRefused, StationUnreachable, StoreCorrupt where a picture never has the hash that was judged.
     """
     done = Pulled()
     query: dict[str, Any] = {"limit": _PAGE}
@@ -99,7 +100,9 @@ def _fetch(
     for attempt in range(_ATTEMPTS):
         try:
             data = station.data(f"/api/reviews/{review_id}/images/{version}")
-        except RequestRefused:
+        except StationRefused as refusal:
+            if refusal.status not in _GONE:
+                raise
             done.gone += 1
             return False
         try:

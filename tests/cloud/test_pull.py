@@ -15,10 +15,10 @@ import pytest
 from secondlook.cloud.pull.folder import PullFolder
 from secondlook.cloud.pull.main import parse_since
 from secondlook.cloud.pull.run import pull, verify
-from secondlook.cloud.pull.station import Station
 from secondlook.cloud.station.app import create_app
 from secondlook.main import main
-from secondlook.shared.errors import ConfigError, RequestRefused, StationUnreachable, StoreCorrupt
+from secondlook.shared.errors import ConfigError, StationRefused, StationUnreachable, StoreCorrupt
+from secondlook.stationlink import StationLink
 from tests.cloud.station.people import add_people, as_user
 from tests.cloud.station.seed import SECOND, START, Scene, drawn_scene, seed
 from tests.cloud.station.server import serving
@@ -29,14 +29,16 @@ class Site:
 
     def __init__(self, address: str, client: httpx.Client, folder: Path) -> None:
         self.address, self.client, self.folder = address, client, folder
+        self.links: list[StationLink] = []
 
     def say(self, review_id: int, verdict: str, **parts: Any) -> None:
         digest = self.client.get(f"/api/reviews/{review_id}/images/refined").headers["x-content-sha256"]
         body = {"reviewer": "Ann", "verdict": verdict, "shown_sha256": digest, **parts}
         assert self.client.post(f"/api/reviews/{review_id}/verdicts", json=body).status_code == 200
 
-    def station(self) -> Station:
-        return Station(self.address, sleep=lambda _seconds: None)
+    def station(self) -> StationLink:
+        self.links.append(StationLink(self.address, sleep=lambda _seconds: None))
+        return self.links[-1]
 
     def pull(self, since: str | None = None) -> tuple[dict[str, int], list[dict[str, Any]]]:
         """What a run did, and the lines of the folder."""
@@ -59,7 +61,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
     seeded = seed(tmp_path / "site", ["ready"] * 5, scenes)
     app = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url, now_ns=clock)
     with serving(app) as address, httpx.Client(base_url=address, timeout=20) as client:
-        yield Site(address, client, tmp_path / "out")
+        site = Site(address, client, tmp_path / "out")
+        yield site
+        for link in site.links:
+            link.close()
 
 
 def test_what_was_decided_comes_with_its_picture(site: Site) -> None:
@@ -111,7 +116,7 @@ def test_since(site: Site) -> None:
 class Cut:
     """A station whose line breaks after so many answers."""
 
-    def __init__(self, station: Station, answers: int) -> None:
+    def __init__(self, station: StationLink, answers: int) -> None:
         self._station, self._left = station, answers
 
     def json(self, path: str, query: dict[str, Any]) -> Any:
@@ -156,6 +161,19 @@ def test_a_picture_that_is_not_the_one_that_was_judged_is_refused(site: Site) ->
     assert done.pictures == 1 and hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
 
 
+def test_a_token_that_ends_meanwhile_makes_no_picture_gone(site: Site) -> None:
+    site.say(1, "confirm")
+
+    class Ended(Cut):
+        def data(self, path: str) -> bytes:
+            raise StationRefused(401, "log in first")
+
+    with pytest.raises(StationRefused, match="log in first"):
+        pull(Ended(site.station(), 99), PullFolder(site.folder, site.address))
+    done, lines = site.pull()
+    assert (done["pictures"], done["gone"]) == (1, 0) and lines[0]["file_name"]
+
+
 def test_a_folder_is_of_one_station(site: Site, tmp_path: Path) -> None:
     site.pull()
     with pytest.raises(ConfigError, match="holds frames of"):
@@ -165,16 +183,18 @@ def test_a_folder_is_of_one_station(site: Site, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not empty"):
         PullFolder(tmp_path / "full", site.address)
     for wrong in ("review.example.org", "ftp://x", "https://x/?a=1"):
-        with pytest.raises(ConfigError, match="is no station"):
-            Station(wrong)
+        with pytest.raises(ConfigError, match="a station's address is"):
+            StationLink(wrong)
 
 
 def test_refusals_and_absence(site: Site, unused_port: int) -> None:
-    with pytest.raises(RequestRefused, match=r"/api/nothing: 404"):
+    with pytest.raises(StationRefused, match=r"refused \(404\)"):
         site.station().json("/api/nothing", {})
     waits: list[float] = []
-    away = Station(f"http://127.0.0.1:{unused_port}", sleep=waits.append)
-    with pytest.raises(StationUnreachable, match="is not reached"):
+    with (
+        StationLink(f"http://127.0.0.1:{unused_port}", sleep=waits.append) as away,
+        pytest.raises(StationUnreachable, match=f"127.0.0.1:{unused_port}"),
+    ):
         away.data("/")
     assert len(waits) == 3
 
@@ -196,7 +216,7 @@ def test_the_command_with_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[
         rolf.post("/api/reviews/1/verdicts", json={"verdict": "confirm", "shown_sha256": shown})
         out = tmp_path / "out"
         assert main(["pull", address, "--out", str(out)]) == 1
-        assert "401 log in first" in capsys.readouterr().err
+        assert "refused (401): log in first" in capsys.readouterr().err
         secret = tmp_path / "token"
         secret.write_text(token["token"] + "\n")
         secret.chmod(0o600)
