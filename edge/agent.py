@@ -25,22 +25,22 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from secondlook.edge.camera import Camera, Frame
+from secondlook.edge.coding.encode import choose_encoder
+from secondlook.edge.coding.originals import EnhancementCoder
+from secondlook.edge.coding.regions import Regions
+from secondlook.edge.coding.still import StillGate
 from secondlook.edge.config import EdgeConfig
-from secondlook.edge.encode import choose_encoder
-from secondlook.edge.feed import FeedCamera
-from secondlook.edge.hostlink import HostLink
-from secondlook.edge.originals import EnhancementCoder
-from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer, Pacing
-from secondlook.edge.place import Taken, place_keeper
-from secondlook.edge.rate import RateControl
-from secondlook.edge.regions import Regions
-from secondlook.edge.shutter import Frames, Shutter
+from secondlook.edge.link.hostlink import HostLink
+from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
+from secondlook.edge.link.rate import RateControl
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.source.camera import Camera, Frame
+from secondlook.edge.source.feed import FeedCamera
+from secondlook.edge.source.place import Taken, place_keeper
+from secondlook.edge.source.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
-from secondlook.edge.still import StillGate
 from secondlook.edge.telling import Telling
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared import metrics
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically

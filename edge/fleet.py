@@ -20,7 +20,7 @@ from typing import Literal
 from secondlook.edge.agent import Agent, Surroundings
 from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import CodecConfig, EdgeConfig
-from secondlook.edge.hostlink import HostLink
+from secondlook.edge.link.hostlink import HostLink
 from secondlook.edge.site import Site
 from secondlook.shared.errors import SecondlookError, StorageError
 from secondlook.shared.faults import unforeseen_named

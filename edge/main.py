@@ -175,8 +175,8 @@ def _register_snapshot(actions: argparse._SubParsersAction[argparse.ArgumentPars
 
 def run_snapshot(args: argparse.Namespace) -> int:
     """Write a picture with the polygons. Returns 0."""
-    from secondlook.edge.regions import Regions
-    from secondlook.edge.snapshot import check_ending, first_frame, write
+    from secondlook.edge.coding.regions import Regions
+    from secondlook.edge.coding.snapshot import check_ending, first_frame, write
 
     check_ending(args.out)
     config = _only_camera(_site(args), args)
@@ -278,8 +278,8 @@ def _only_camera(site: Site, args: argparse.Namespace) -> EdgeConfig:
 
 def _site(args: argparse.Namespace, *, credentials: bool = True) -> Site:
     """The settings of a command line, with the credentials of the sources. Raises ConfigError, SecretExposed."""
-    from secondlook.edge.credentials import CURE
     from secondlook.edge.site import read_site
+    from secondlook.edge.source.credentials import CURE
     from secondlook.shared.redact import refuse_on_command_line
 
     refuse_on_command_line("--source", getattr(args, "source.address"), CURE)

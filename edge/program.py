@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from secondlook.edge.agent import Agent as EdgeAgent
 from secondlook.edge.agent import Surroundings
 from secondlook.edge.config import EdgeConfig
-from secondlook.edge.feed import Feed, FeedCamera
+from secondlook.edge.source.feed import Feed, FeedCamera
 from secondlook.shared.codec import load_codec
 from secondlook.shared.config import load, schema
 from secondlook.shared.errors import ConfigError, SecondlookError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.edge.config import EdgeConfig
-from secondlook.edge.credentials import with_credentials
+from secondlook.edge.source.credentials import with_credentials
 from secondlook.shared.config import EDGE_VARIABLES, load, read_tree, variable
 from secondlook.shared.errors import ConfigError
 

@@ -454,7 +454,7 @@ class SourceConformance:
 
     def test_frames_come_in_order(self) -> None:
         from secondlook.edge.config import SourceConfig
-        from secondlook.edge.sources import open_source
+        from secondlook.edge.source.sources import open_source
         from secondlook.shared.settings import SourceAddress
 
         shots = list(itertools.islice(open_source(SourceConfig(SourceAddress(self.address))), self.frames))

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secondlook.edge.sources import SourceFrame
+    from secondlook.edge.source.sources import SourceFrame
     from secondlook.shared.bitstream import Bitstream, Codec, Layer, check_frame, parse
     from secondlook.shared.detection import Detection, Detector
     from secondlook.shared.errors import (
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from secondlook.shared.peers import Peer
 
 _HOMES = {
-    "edge.sources": ("SourceFrame",),
+    "edge.source.sources": ("SourceFrame",),
     "shared.bitstream": ("Bitstream", "Codec", "Layer", "check_frame", "parse"),
     "shared.detection": ("Detection", "Detector"),
     "shared.errors": (

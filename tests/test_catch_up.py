@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.packet import FrameInfo
 from tests.chaos.proxy import Proxy, Weather
 from tests.cloud.test_crash import free_port, gateway_process

@@ -22,7 +22,7 @@ from secondlook.conformance import (
     SourceConformance,
     picture,
 )
-from secondlook.edge.sources import SourceFrame
+from secondlook.edge.source.sources import SourceFrame
 from secondlook.shared import peers, plugins
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError

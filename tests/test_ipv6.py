@@ -13,9 +13,9 @@ import pytest
 from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.address import is_ipv6
 from secondlook.shared.packet import FrameInfo
 from secondlook.shared.settings import Endpoint

@@ -15,9 +15,9 @@ from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.packet import FrameInfo
 from tests.cloud.helpers import running, settings, wait_until
 
@@ -117,7 +117,7 @@ def test_an_agent_with_the_key_of_another_keeps_nobody_busy(
         time.sleep(6.0)
         busy = time.process_time() - busy
         # Pauses of 0.5, 1, 2 and 4 s at most: a handful of attempts. The agent tells a cause once an outage.
-        told = [record for record in caplog.records if record.name == "secondlook.edge.uplink"]
+        told = [record for record in caplog.records if record.name == "secondlook.edge.link.uplink"]
         heard = [record for record in caplog.records if record.name == "secondlook.cloud.gateway.intake"]
         assert len(told) == 1
         assert all("refuses this host: this key does not belong to yard" in one.getMessage() for one in told)

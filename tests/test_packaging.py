@@ -169,7 +169,7 @@ def test_the_wheel_runs_by_itself(built: tuple[Path, str], tmp_path: Path) -> No
         f"assert Path(secondlook.__file__).is_relative_to({str(tmp_path)!r}), secondlook.__file__\n"
         "from secondlook.cloud.workers.detectors import load_detector\n"
         "from secondlook.cloud.workers.postfilter import load_postfilter\n"
-        "from secondlook.edge.sources import demo_shots; from secondlook.shared.codec import load_codec\n"
+        "from secondlook.edge.source.sources import demo_shots; from secondlook.shared.codec import load_codec\n"
         "image = next(demo_shots(5.0)).image\n"
         "codec = load_codec(threads=1)\n"
         "base = codec.decode_base(codec.encode(image, base_quality=16, quality=40).layers.base)\n"

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from secondlook.cloud import catalogue as cat
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding.encode import choose_encoder
 from secondlook.edge.config import CodecConfig, SourceConfig, SpoolConfig
-from secondlook.edge.encode import choose_encoder
+from secondlook.edge.source.camera import Frame
 from secondlook.edge.spool import Spool, Spoolable
 from secondlook.edge.spooled import PassedOver
 from secondlook.shared.codec import load_codec

@@ -21,10 +21,10 @@ from secondlook.cloud.gateway.server import Gateway
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.workers.broker_client import BrokerClient
-from secondlook.edge.camera import Camera
 from secondlook.edge.config import EdgeConfig
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.source.camera import Camera
 from secondlook.edge.spool import Spool
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.config import EDGE_VARIABLES, VARIABLES, Setting, load, schema, variable
 from secondlook.shared.errors import ConfigError, SecondlookError
 from secondlook.shared.settings import Endpoint, bounds, is_path, item_type, number_type, plain

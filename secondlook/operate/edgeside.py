@@ -116,8 +116,8 @@ def _check_spool(name: str, folder: Path) -> Iterator[Finding]:
 
 
 def _check_camera(name: str, config: EdgeConfig) -> Finding:
-    from secondlook.edge.snapshot import first_frame
-    from secondlook.edge.sources import shown as shown_address
+    from secondlook.edge.coding.snapshot import first_frame
+    from secondlook.edge.source.sources import shown as shown_address
 
     began = time.monotonic()
     try:
@@ -133,7 +133,7 @@ def _check_camera(name: str, config: EdgeConfig) -> Finding:
 
 
 def _check_link(name: str, config: EdgeConfig, *, with_rate: bool) -> Iterator[Finding]:
-    from secondlook.edge.probe import probe_link
+    from secondlook.edge.link.probe import probe_link
 
     try:
         link = probe_link(config, with_rate=with_rate)

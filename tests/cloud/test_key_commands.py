@@ -17,8 +17,8 @@ from secondlook.cloud.config import BrokerConfig, CloudConfig
 from secondlook.cloud.gateway.keys import Registry, Role
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import LinkConfig, SpoolConfig
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.main import main
 from secondlook.shared import packet as p
 from secondlook.shared.errors import GatewayUnreachable

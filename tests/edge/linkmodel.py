@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from secondlook.edge.config import RateConfig
-from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
-from secondlook.edge.rate import RateControl
+from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer
+from secondlook.edge.link.rate import RateControl
 
 FPS = 5
 GROUP = 250

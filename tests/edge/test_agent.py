@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 
 from secondlook.edge.agent import Agent
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
-from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.source.camera import Frame
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secondlook.edge.background import Background, BackgroundRules, Renewed
+from secondlook.edge.coding.background import Background, BackgroundRules, Renewed
 from secondlook.shared.errors import ConfigError
 from tests.pictures import photo
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.edge import capture
 from secondlook.edge.agent import Agent
-from secondlook.edge.camera import Camera
 from secondlook.edge.config import EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
+from secondlook.edge.source import capture
+from secondlook.edge.source.camera import Camera
 from secondlook.shared.errors import ConfigError, SourceStalled
 from secondlook.shared.watchdog import Watchdog
 from tests.edge.gateway import Memory, SmallGateway, wait_until
@@ -142,7 +142,7 @@ def test_sigterm_to_the_whole_group_is_a_clean_end(tmp_path: Path, moment: float
     with RtspCamera() as source:
         code = (
             "import logging, random, signal, sys, threading, time\n"
-            "from secondlook.edge.camera import Camera\nfrom secondlook.edge.config import SourceConfig\n"
+            "from secondlook.edge.source.camera import Camera\nfrom secondlook.edge.config import SourceConfig\n"
             "if __name__ == '__main__':\n"
             "    logging.basicConfig(level=logging.INFO)\n    stop = threading.Event()\n"
             "    signal.signal(signal.SIGTERM, lambda *_: stop.set())\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.credentials import VARIABLE, with_credentials
+from secondlook.edge.source.credentials import VARIABLE, with_credentials
 from secondlook.main import main
 from secondlook.shared.errors import ConfigError, SecretExposed
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from secondlook.edge.demo_scene import _CAR_LENGTH, _LANES, HEIGHT, WIDTH, Scene, cars_of
+from secondlook.edge.source.demo_scene import _CAR_LENGTH, _LANES, HEIGHT, WIDTH, Scene, cars_of
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secondlook.edge import encode
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding import encode
+from secondlook.edge.coding.encode import VideoFrameEncoder, choose_encoder
 from secondlook.edge.config import CodecConfig, SourceConfig
-from secondlook.edge.encode import VideoFrameEncoder, choose_encoder
+from secondlook.edge.source.camera import Frame
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.video import GroupDecoder

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from secondlook.edge.enhance import Responder
+from secondlook.edge.link.enhance import Responder
 from secondlook.shared.packet import MAX_CHUNK_BYTES, ChunkCredit, EnhancementRequest, Refusal
 
 BOOT = "a" * 32

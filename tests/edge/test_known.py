@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from secondlook.edge import known
-from secondlook.edge.known import KnownBackgrounds
+from secondlook.edge.link import known
+from secondlook.edge.link.known import KnownBackgrounds
 from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared import packet as p
 from secondlook.shared.video import VideoEncoder, VideoSettings

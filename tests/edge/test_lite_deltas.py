@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding.encode import FrameEncoder
+from secondlook.edge.coding.noise import NoiseMeter
 from secondlook.edge.config import CodecConfig
-from secondlook.edge.encode import FrameEncoder
-from secondlook.edge.noise import NoiseMeter
+from secondlook.edge.source.camera import Frame
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
 from tests.pictures import photo, psnr

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secondlook.edge import originals
+from secondlook.edge.coding import originals
+from secondlook.edge.coding.encode import choose_encoder
+from secondlook.edge.coding.originals import EnhancementCoder
 from secondlook.edge.config import CodecConfig, SourceConfig
-from secondlook.edge.encode import choose_encoder
-from secondlook.edge.originals import EnhancementCoder
 from secondlook.shared import packet as p
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import MalformedBitstream

@@ -43,14 +43,16 @@ def test_lengths_of_time(seconds: float, text: str) -> None:
 def test_the_agent_logs_an_outage_in_two_lines(
     tmp_path: Path, memory_of_gateway: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "secondlook.edge.uplink")
+    caplog.set_level(logging.INFO, "secondlook.edge.link.uplink")
     first = SmallGateway(memory_of_gateway)
     address, port = first.address, first.port
     first.stop()
     edge = Edge(tmp_path, replace(QUICK, gateway=address))
 
     def lines() -> list[str]:
-        return [record.getMessage() for record in caplog.records if record.name == "secondlook.edge.uplink"]
+        return [
+            record.getMessage() for record in caplog.records if record.name == "secondlook.edge.link.uplink"
+        ]
 
     wait_until(lambda: len(lines()) == 1)
     second = SmallGateway(memory_of_gateway, port)

@@ -21,7 +21,7 @@ import pytest
 
 from secondlook.edge.agent import Agent
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
-from secondlook.edge.place import PlaceKeeper, Taken
+from secondlook.edge.source.place import PlaceKeeper, Taken
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from tests.edge.gateway import Memory, SmallGateway, wait_until

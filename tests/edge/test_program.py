@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import secondlook
-from secondlook.edge.feed import FeedCamera, as_frame
+from secondlook.edge.source.feed import FeedCamera, as_frame
 from secondlook.shared.errors import ConfigError, SourceTooLarge, SourceUnreadable
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.test_agent import PlainCodec

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from secondlook.edge.agent import Agent
+from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, RateConfig, SourceConfig, SpoolConfig
-from secondlook.edge.encode import FrameEncoder
-from secondlook.edge.enhance import Responder
-from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer
-from secondlook.edge.rate import RateControl
+from secondlook.edge.link.enhance import Responder
+from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer
+from secondlook.edge.link.rate import RateControl
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.packet import ChunkCredit, EnhancementRequest, FrameInfo
 from tests.edge.gateway import Memory, SmallGateway, wait_until

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from secondlook.edge.agent import Agent
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding.originals import picture
+from secondlook.edge.coding.regions import IGNORED, MARGIN, MASKED, Regions
 from secondlook.edge.config import CodecConfig, EdgeConfig, RegionsConfig, SourceConfig
-from secondlook.edge.originals import picture
 from secondlook.edge.polygons import Polygon, fill
-from secondlook.edge.regions import IGNORED, MARGIN, MASKED, Regions
+from secondlook.edge.source.camera import Frame
 from secondlook.main import main
 from secondlook.shared.codec import load_codec
 from secondlook.shared.config import EDGE_VARIABLES, load

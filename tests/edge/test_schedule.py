@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from secondlook.edge import pause
 from secondlook.edge.agent import Agent
-from secondlook.edge.budget import day_of, month_of
 from secondlook.edge.config import DutyConfig, ScheduleConfig
 from secondlook.edge.hours import Hours, within_hours
-from secondlook.edge.schedule import OFF_HOURS, PAUSED, RUNNING, DutyCycle, Phase, rest
+from secondlook.edge.link.budget import day_of, month_of
+from secondlook.edge.source.schedule import OFF_HOURS, PAUSED, RUNNING, DutyCycle, Phase, rest
 from secondlook.shared.errors import ConfigError
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.test_agent import PlainCodec, config, status

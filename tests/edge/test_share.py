@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondlook.edge.config import UplinkConfig
-from secondlook.edge.hostlink import Clocks, HostLink
-from secondlook.edge.pacing import OVERHEAD_BYTES
-from secondlook.edge.share import FairShare, max_min
+from secondlook.edge.link.hostlink import Clocks, HostLink
+from secondlook.edge.link.pacing import OVERHEAD_BYTES
+from secondlook.edge.link.share import FairShare, max_min
 from secondlook.shared.errors import ConfigError
 
 WEIGHTS = st.floats(0.01, 1000)

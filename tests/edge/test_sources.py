@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from secondlook.edge import sources
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.camera import Camera, Frame
-from secondlook.edge.capture import Captured
 from secondlook.edge.config import SourceConfig, parse_size
-from secondlook.edge.sources import SourceFrame, demo_shots, fit, is_live, open_source, pick, shown
+from secondlook.edge.source import sources
+from secondlook.edge.source.camera import Camera, Frame
+from secondlook.edge.source.capture import Captured
+from secondlook.edge.source.sources import SourceFrame, demo_shots, fit, is_live, open_source, pick, shown
 from secondlook.shared.errors import ConfigError, SourceEmpty, SourceNotFound, SourceStalled, SourceUnreadable
 from tests.edge.servers import http_server, mjpeg, write_video
 

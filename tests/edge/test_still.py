@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from secondlook.edge.agent import Agent
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding.encode import FrameEncoder, choose_encoder
+from secondlook.edge.coding.still import StillGate
 from secondlook.edge.config import CodecConfig, EdgeConfig, IdleConfig, LinkConfig, SourceConfig, SpoolConfig
-from secondlook.edge.encode import FrameEncoder, choose_encoder
+from secondlook.edge.source.camera import Frame
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedOver, SpooledFrame
-from secondlook.edge.still import StillGate
 from secondlook.shared.codec import load_codec
 from secondlook.shared.videobits import GroupHead, parse_base
 from tests.edge.gateway import Memory, SmallGateway

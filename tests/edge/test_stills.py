@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.sources import SourceFrame, open_shots
-from secondlook.edge.stills import natural_key
+from secondlook.edge.source.sources import SourceFrame, open_shots
+from secondlook.edge.source.stills import natural_key
 from secondlook.main import main
 from secondlook.shared import pictures
 from secondlook.shared.errors import SourceEmpty, SourceError, SourceTooLarge, SourceUnreadable

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.sources import SourceFrame, open_shots
-from secondlook.edge.streams import FileClock, silence
+from secondlook.edge.source.sources import SourceFrame, open_shots
+from secondlook.edge.source.streams import FileClock, silence
 from secondlook.shared.errors import (
     SourceError,
     SourceHostUnknown,
@@ -255,7 +255,7 @@ def test_a_login_with_any_character_is_passed_on_and_never_told() -> None:
 
 def test_frames_beyond_the_limit_name_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = write_video(tmp_path / "film.mp4", 3)
-    monkeypatch.setattr("secondlook.edge.sources.MAX_PIXELS", 1000)
+    monkeypatch.setattr("secondlook.edge.source.sources.MAX_PIXELS", 1000)
     with pytest.raises(SourceTooLarge, match=r"64x48 pixels.*source\.resize"):
         take(film)
     assert len(take(film, resize="32")[0]) == 3

@@ -16,10 +16,10 @@ import zmq
 import zmq.auth
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.keys import load_keys
+from secondlook.edge.link.keys import load_keys
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe, SpooledFrame
-from secondlook.edge.uplink import AgentIdentity, Uplink
 from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, KeyRejected, SecretExposed
 from secondlook.shared.link import Received

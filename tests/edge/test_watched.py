@@ -17,9 +17,9 @@ from PIL import Image
 
 from secondlook.edge.agent import Agent
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.place import Taken, WatchKeeper
-from secondlook.edge.sources import SourceFrame, open_source, turned
-from secondlook.edge.watched import Identity, identities, watched_pictures
+from secondlook.edge.source.place import Taken, WatchKeeper
+from secondlook.edge.source.sources import SourceFrame, open_source, turned
+from secondlook.edge.source.watched import Identity, identities, watched_pictures
 from secondlook.shared.errors import ConfigError, SourceNotFound
 from secondlook.shared.pictures import Picture
 from tests.edge.gateway import Memory, SmallGateway, wait_until

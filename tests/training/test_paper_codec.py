@@ -19,9 +19,9 @@ pytest.importorskip("compressai", reason="training is not installed")
 # ruff: noqa: E402 - what follows needs torch
 from safetensors.torch import load_file, save_file
 
-from secondlook.edge.camera import Frame
+from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig
-from secondlook.edge.encode import FrameEncoder
+from secondlook.edge.source.camera import Frame
 from secondlook.main import main
 from secondlook.shared import plugins
 from secondlook.shared.bitstream import Codec, parse

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from secondlook.edge.background import Background
+from secondlook.edge.coding.background import Background
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.layers import Key

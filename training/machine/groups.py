@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secondlook.edge.background import Background
+from secondlook.edge.coding.background import Background
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.files import write_atomically
 from secondlook.shared.video import SOFTWARE, GroupEncoder, VideoEncoder, VideoSettings

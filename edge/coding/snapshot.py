@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 
-from secondlook.edge.camera import Camera, Frame
+from secondlook.edge.coding.regions import Regions
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.regions import Regions
-from secondlook.edge.sources import shown
+from secondlook.edge.source.camera import Camera, Frame
+from secondlook.edge.source.sources import shown
 from secondlook.shared.errors import ConfigError, SourceEmpty, SourceStalled
 from secondlook.shared.files import write_atomically
 

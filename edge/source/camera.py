@@ -23,11 +23,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.edge import capture
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.capture import Alive, Captured, Ended, Opened, Told
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.sources import is_live, shown
+from secondlook.edge.source import capture
+from secondlook.edge.source.capture import Alive, Captured, Ended, Opened, Told
+from secondlook.edge.source.sources import is_live, shown
 from secondlook.shared import errors
 from secondlook.shared.errors import SourceError, SourceStalled, SourceUnreadable
 
@@ -117,7 +117,7 @@ class Camera:
         # Not fork: the agent has threads and sockets that a copy of it must not share.
         context: Any = multiprocessing.get_context(self._method)
         if self._method == "forkserver":
-            context.set_forkserver_preload(["secondlook.edge.capture"])
+            context.set_forkserver_preload(["secondlook.edge.source.capture"])
         self._pipe, far_end = context.Pipe(duplex=False)
         arguments = (far_end, self._config, self._after)
         self._process = context.Process(target=capture.run, args=arguments, daemon=True)

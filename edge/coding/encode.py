@@ -8,13 +8,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, TypedDict
 
-from secondlook.edge import originals
-from secondlook.edge.background import Background, Renewed
+from secondlook.edge.coding import originals
+from secondlook.edge.coding.background import Background, Renewed
+from secondlook.edge.coding.noise import NoiseMeter
+from secondlook.edge.coding.originals import EnhancementCoder
+from secondlook.edge.coding.regions import Regions
 from secondlook.edge.config import CodecConfig, RegionsConfig, SourceConfig
-from secondlook.edge.noise import NoiseMeter
-from secondlook.edge.originals import EnhancementCoder
-from secondlook.edge.regions import Regions
-from secondlook.edge.sources import is_moving
+from secondlook.edge.source.sources import is_moving
 from secondlook.edge.spooled import PassedOver, PassedReason, SpooledFrame
 from secondlook.shared.layers import Layers
 from secondlook.shared.packet import FrameInfo
@@ -22,7 +22,7 @@ from secondlook.shared.video import VideoEncoder, VideoSettings
 from secondlook.shared.videobits import MAX_PIXELS, GroupHead
 
 if TYPE_CHECKING:
-    from secondlook.edge.camera import Frame
+    from secondlook.edge.source.camera import Frame
     from secondlook.shared.layers import Encoded, Key, LayeredCodec, U8Image
 
 log = logging.getLogger(__name__)

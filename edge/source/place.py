@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.sources import is_live, local_path, shown
-from secondlook.edge.watched import Identity
+from secondlook.edge.source.sources import is_live, local_path, shown
+from secondlook.edge.source.watched import Identity
 from secondlook.shared.errors import DiskFull
 from secondlook.shared.files import PRIVATE_FILE, storage_error, write_atomically
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from secondlook.edge.stills import natural_key, printable, read_still
+from secondlook.edge.source.stills import natural_key, printable, read_still
 from secondlook.shared.errors import SourceError
 from secondlook.shared.pictures import Picture, suffixes
 

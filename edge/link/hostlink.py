@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondlook.edge.budget import Budget, Spent
 from secondlook.edge.config import UplinkConfig
-from secondlook.edge.pacing import OVERHEAD_BYTES, Pacer, Pacing
-from secondlook.edge.share import FairShare
+from secondlook.edge.link.budget import Budget, Spent
+from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
+from secondlook.edge.link.share import FairShare
 from secondlook.shared.errors import StorageError
 from secondlook.shared.files import write_atomically
 

@@ -24,14 +24,14 @@ from typing import Literal, TypeAlias
 import zmq
 
 from secondlook.edge.backoff import Backoff
-from secondlook.edge.clock import GatewayClock
 from secondlook.edge.config import LinkConfig
-from secondlook.edge.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
-from secondlook.edge.enhance import Layer, Responder
-from secondlook.edge.keys import load_keys
-from secondlook.edge.known import KnownBackgrounds
+from secondlook.edge.link.clock import GatewayClock
+from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
+from secondlook.edge.link.enhance import Layer, Responder
+from secondlook.edge.link.keys import load_keys
+from secondlook.edge.link.known import KnownBackgrounds
+from secondlook.edge.link.pacing import HELLO_BYTES, OVERHEAD_BYTES, PING_BYTES, Pacing
 from secondlook.edge.outage import LinkOutage
-from secondlook.edge.pacing import HELLO_BYTES, OVERHEAD_BYTES, PING_BYTES, Pacing
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe
 from secondlook.shared.errors import (

@@ -8,7 +8,7 @@ import zmq
 import zmq.utils.monitor
 
 from secondlook.edge.config import LinkConfig
-from secondlook.edge.keys import Keys
+from secondlook.edge.link.keys import Keys
 from secondlook.shared.address import is_ipv6
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.keepalive import IDLE_SECONDS, set_keepalive

@@ -19,7 +19,7 @@ import av.video.stream
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.edge.causes import Peer, cause, lost
+from secondlook.edge.source.causes import Peer, cause, lost
 from secondlook.shared.errors import (
     SourceEmpty,
     SourceError,

@@ -23,12 +23,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.edge import streams
 from secondlook.edge.config import SourceConfig, parse_size
-from secondlook.edge.demo_scene import Scene
-from secondlook.edge.stills import folder_pictures, printable
-from secondlook.edge.streams import Reports, Timed, Times, open_file, open_network
-from secondlook.edge.watched import identities, watched_pictures
+from secondlook.edge.source import streams
+from secondlook.edge.source.demo_scene import Scene
+from secondlook.edge.source.stills import folder_pictures, printable
+from secondlook.edge.source.streams import Reports, Timed, Times, open_file, open_network
+from secondlook.edge.source.watched import identities, watched_pictures
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.errors import (
     SecondlookError,

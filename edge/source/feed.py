@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from secondlook.edge.camera import Frame, SourceState
+from secondlook.edge.source.camera import Frame, SourceState
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.errors import (
     ConfigError,

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 
 import cv2
 
-from secondlook.edge import streams
 from secondlook.edge.config import SourceConfig
-from secondlook.edge.sources import SourceFrame, open_shots
+from secondlook.edge.source import streams
+from secondlook.edge.source.sources import SourceFrame, open_shots
 from secondlook.shared.errors import SourceError
 
 _LIVE_FRAMES = 2

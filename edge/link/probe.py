@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import zmq
 
 from secondlook.edge.config import EdgeConfig
-from secondlook.edge.connection import DOWN, REFUSED, UP, Connection
-from secondlook.edge.keys import load_keys
+from secondlook.edge.link.connection import DOWN, REFUSED, UP, Connection
+from secondlook.edge.link.keys import load_keys
 from secondlook.shared.errors import GatewayUnreachable, KeyRejected, LinkError, PacketError
 from secondlook.shared.packet import (
     MAX_CHUNK_BYTES,

@@ -13,8 +13,8 @@ import math
 from collections import deque
 
 from secondlook.edge.config import RateConfig
+from secondlook.edge.link.pacing import OVERHEAD_BYTES
 from secondlook.edge.outage import duration
-from secondlook.edge.pacing import OVERHEAD_BYTES
 
 _DOUBLING = 12.0  # levels of quality that double a frame's bytes at most; what is wrong with it is learned
 _MEMORY_SECONDS = 8.0  # over which the bytes of frames are averaged

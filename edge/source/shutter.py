@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from secondlook.edge.camera import Frame, SourceState
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.hours import Hours, within_hours
 from secondlook.edge.pause import is_paused
-from secondlook.edge.schedule import RUNNING, DutyCycle, Rest, Why, rest
+from secondlook.edge.source.camera import Frame, SourceState
+from secondlook.edge.source.schedule import RUNNING, DutyCycle, Rest, Why, rest
 
 _LOOK_SECONDS = 0.5  # between two looks at pause and hours
 _REST_SECONDS = 0.5  # of waiting at once while nothing is captured

@@ -1,0 +1,1 @@
+"""Where frames come from: addresses, the capture process, files and folders, hours and pauses."""
