@@ -53,6 +53,7 @@ class Browser:
         os.close(answers_in)
         self._rest = b""
         self._number = 0
+        self._loads = 0  # pages that were loaded to their end
         self.dialogs: list[str] = []  # kinds of those that opened; each is accepted
         self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -71,9 +72,7 @@ class Browser:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = self._send(method, **params)
         while (answer := self._next()).get("id") != number:
-            if answer.get("method") == "Page.javascriptDialogOpening":
-                self.dialogs.append(answer["params"]["type"])
-                self._send("Page.handleJavaScriptDialog", accept=True)
+            pass
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         result: dict[str, Any] = answer["result"]
@@ -93,6 +92,20 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
+
+    def reload(self) -> None:
+        """Load the page again, to the end: before that, a question would be answered by the old page or by none."""
+        loads = self._loads
+        self.call("Page.reload")
+        while self._loads == loads:
+            self._next()
+
+    def drawn(self, script: str) -> Any:
+        """The value of a JavaScript expression once all that was set before is drawn, not only noted."""
+        return self.run(
+            "new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))"
+            f".then(() => ({script}))"
+        )
 
     def wait_for(self, script: str, seconds: float = 15.0) -> None:
         """Wait until a JavaScript expression is true."""
@@ -126,6 +139,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def _next(self) -> dict[str, Any]:
+        """The next answer or event; what events ask for is done."""
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._answers], [], [], ANSWER_SECONDS)
             data = os.read(self._answers, 1 << 20) if ready else b""
@@ -134,6 +148,11 @@ class Browser:
             self._rest += data
         text, _, self._rest = self._rest.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
+        if message.get("method") == "Page.javascriptDialogOpening":
+            self.dialogs.append(message["params"]["type"])
+            self._send("Page.handleJavaScriptDialog", accept=True)
+        elif message.get("method") == "Page.loadEventFired":
+            self._loads += 1
         return message
 
 

@@ -39,8 +39,7 @@ def test_a_frame_has_an_address_that_a_reload_keeps(open_page: Callable[..., Pag
     browser.wait_for("location.pathname === '/reviews/1'")
     browser.press("j")
     browser.wait_for("location.pathname === '/reviews/2'")
-    browser.call("Page.reload")
-    browser.wait_for("document.readyState === 'complete'")
+    browser.reload()
     page.expect(2)
     browser.press("h")
     browser.wait_for(
@@ -91,8 +90,8 @@ def test_light_and_dark(open_page: Callable[..., Page]) -> None:
         "[...document.querySelectorAll('#theme button')].find((b) => b.textContent === 'light').click()"
     )
     assert browser.run(GROUND) == seen["light"]
-    browser.call("Page.reload")
-    browser.wait_for(f"document.readyState === 'complete' && {GROUND} === '{seen['light']}'")
+    browser.reload()
+    browser.wait_for(f"{GROUND} === '{seen['light']}'")
     browser.run("localStorage.removeItem('secondlook.theme')")
     browser.call("Emulation.setEmulatedMedia", features=[])
 

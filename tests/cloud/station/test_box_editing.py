@@ -20,7 +20,7 @@ SCENE = drawn_scene(0)  # a person at 20, 60, 90, 150; a car at 210, 40, 290, 12
 
 def box_on_page(browser: Browser) -> list[float]:
     """Left, top, right, bottom of the chosen box in the window."""
-    found: list[float] = browser.run(
+    found: list[float] = browser.drawn(
         "(({left, top, right, bottom}) => [left, top, right, bottom])"
         "(document.querySelector('.box.selected .line').getBoundingClientRect())"
     )

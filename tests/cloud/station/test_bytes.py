@@ -48,8 +48,7 @@ def test_on_a_slow_line_base_pictures_come_when_they_are_asked_for(open_page: Ca
     slow = {"offline": False, "latency": 900, "downloadThroughput": 190_000, "uploadThroughput": 190_000}
     browser.call("Network.emulateNetworkConditions", **slow)
     try:
-        browser.call("Page.reload")
-        browser.wait_for("document.readyState === 'complete'", 60)
+        browser.reload()
         browser.wait_for("document.getElementById('tag-right')?.textContent === 'Refined'", 60)
         browser.wait_for(f"{FETCHED}.some((name) => name.includes('reviews/2/'))", 60)
         assert not [name for name in browser.run(FETCHED) if "base" in name]

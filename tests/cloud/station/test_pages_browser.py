@@ -47,8 +47,7 @@ def test_difference_and_the_learned_filter(open_page: Callable[..., Page]) -> No
     browser.wait_for(
         "fetch('/api/preferences?reviewer=Ann').then(async (r) => (await r.json()).learned_filter === false)"
     )
-    browser.call("Page.reload")
-    browser.wait_for("document.readyState === 'complete'")
+    browser.reload()
     page.expect(1, "Enhanced")  # of this person, for good
     browser.press("a")
     page.expect_stored(1, [("confirm", None, None)])
