@@ -88,7 +88,7 @@ def store_frame(
                 stored_bytes=frame.base_bytes,
                 top_score=max((detection.score for detection in detections), default=None),
             )
-            row.detections = [_box(detection, detector, frame.info.captured_ns) for detection in detections]
+            row.detections = [_box(detection, detector, frame) for detection in detections]
             session.add(row)
             session.flush()
             link_objects(session, row, detections)
@@ -189,7 +189,7 @@ def _see_camera(session: Session, edge_id: str, camera: str, now_ns: int) -> Non
     )
 
 
-def _box(detection: Detection, detector: str, captured_ns: int) -> DetectedBox:
+def _box(detection: Detection, detector: str, frame: NewFrame) -> DetectedBox:
     x0, y0, x1, y1 = detection.box
     return DetectedBox(
         label=detection.label,
@@ -199,5 +199,6 @@ def _box(detection: Detection, detector: str, captured_ns: int) -> DetectedBox:
         x1=x1,
         y1=y1,
         detector=detector,
-        captured_ns=captured_ns,
+        captured_ns=frame.info.captured_ns,
+        edge_id=frame.edge_id,
     )

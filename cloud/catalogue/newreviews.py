@@ -83,12 +83,12 @@ def call_for_review(
     room = sampled or _make_room(session, frame, ranked[0].priority, budget, gave_way, now_ns)
     frame.retention = Retention.UNDECIDED if room else Retention.UNREVIEWED
     review = Review(
-        frame_id=frame.id,
         reason="; ".join(reason.reason for reason in ranked)[:_MOST_REASON],
         priority=ranked[0].priority,
         state=ReviewState.DUE if room else ReviewState.SKIPPED,
         created_ns=now_ns,
-        captured_ns=frame.captured_ns,
+        **_facts(frame),
+        top_score=frame.top_score,
         attempts=0,
     )
     review.reasons = [
@@ -97,6 +97,7 @@ def call_for_review(
             reason=reason.reason[:_MOST_REASON],
             priority=reason.priority,
             decisive=reason in decisive,
+            **_facts(frame),
         )
         for reason in ranked
     ]
@@ -137,16 +138,22 @@ def ask_for_review(catalogue: Catalogue, frame_id: int, *, actor: str, now_ns: i
             again = False
             reason = f"asked for by {actor}"
             review = Review(
-                frame_id=frame.id,
                 reason=reason,
                 priority=_ASKED_PRIORITY,
                 state=ReviewState.DUE,
                 created_ns=now_ns,
-                captured_ns=frame.captured_ns,
+                **_facts(frame),
+                top_score=frame.top_score,
                 attempts=0,
             )
             review.reasons = [
-                Reason(rule=Rule.OPERATOR.value, reason=reason, priority=_ASKED_PRIORITY, decisive=False)
+                Reason(
+                    rule=Rule.OPERATOR.value,
+                    reason=reason,
+                    priority=_ASKED_PRIORITY,
+                    decisive=False,
+                    **_facts(frame),
+                )
             ]
             frame.retention, frame.retention_ns = Retention.UNDECIDED, now_ns
             session.add(review)
@@ -157,6 +164,11 @@ def ask_for_review(catalogue: Catalogue, frame_id: int, *, actor: str, now_ns: i
     if again:
         retry_review(catalogue, id_, actor=actor, now_ns=now_ns)
     return id_
+
+
+def _facts(frame: Frame) -> dict[str, Any]:
+    """What a review and its reasons keep of their frame."""
+    return {"frame_id": frame.id, "captured_ns": frame.captured_ns, "edge_id": frame.edge_id}
 
 
 def skipped_reviews(catalogue: Catalogue) -> int:
@@ -190,18 +202,13 @@ def _called_near(session: Session, frame: Frame, reason: NewReview) -> bool:
     """Whether the same rule called for a review close by in time."""
     if reason.apart_ns == 0:
         return False
-    near = (
-        select(Reason.id)
-        .join(Review, Reason.review_id == Review.id)
-        .join(Frame, Review.frame_id == Frame.id)
-        .where(
-            Reason.rule == reason.rule.value,
-            Reason.decisive,
-            Frame.edge_id == frame.edge_id,
-            # Not beyond what the column's type can hold, whatever clock a camera host has.
-            Frame.captured_ns >= max(frame.captured_ns - reason.apart_ns + 1, 0),
-            Frame.captured_ns <= min(frame.captured_ns + reason.apart_ns - 1, _LATEST_NS),
-        )
+    near = select(Reason.id).where(
+        Reason.rule == reason.rule.value,
+        Reason.decisive,
+        Reason.edge_id == frame.edge_id,
+        # Not beyond what the column's type can hold, whatever clock a camera host has.
+        Reason.captured_ns >= max(frame.captured_ns - reason.apart_ns + 1, 0),
+        Reason.captured_ns <= min(frame.captured_ns + reason.apart_ns - 1, _LATEST_NS),
     )
     return session.scalars(near.limit(1)).first() is not None
 

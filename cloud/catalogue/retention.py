@@ -20,6 +20,7 @@ from secondlook.cloud.catalogue.schema import (
     DetectedBox,
     DoubleReview,
     Frame,
+    JudgedBox,
     KnownFrame,
     Opinion,
     Reason,
@@ -144,7 +145,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
             *(
                 delete(kind).where(kind.review_id.in_(select(Review.id).where(of_frames)))
-                for kind in (Claim, DoubleReview, Opinion, KnownFrame)
+                for kind in (Claim, DoubleReview, JudgedBox, Opinion, KnownFrame)
             ),
             delete(Reason).where(Reason.review_id.in_(select(Review.id).where(of_frames))),
             delete(Review).where(of_frames),

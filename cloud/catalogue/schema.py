@@ -28,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -172,8 +173,11 @@ class DetectedBox(Base):
     """One detection; the box is x0, y0, x1, y1 in pixels of the frame. Its index is its rank by id."""
 
     __tablename__ = "detections"
-    # Frames with a class in order of time, from the index alone.
-    __table_args__ = (Index("detections_found", "label", "captured_ns", "frame_id", "score"),)
+    # Frames with a class, or an object, in order of time, from the index alone.
+    __table_args__ = (
+        Index("detections_found", "label", "captured_ns", "frame_id", "score", "edge_id"),
+        Index("detections_of_object", "object_id", "captured_ns", "frame_id", "label", "score", "edge_id"),
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), index=True)
@@ -185,8 +189,9 @@ class DetectedBox(Base):
     y1: Mapped[float] = mapped_column(Float)
     detector: Mapped[str] = mapped_column(String(255))
     # What it is one sight of; NULL where the detector was too unsure to begin an object.
-    object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"), index=True)
+    object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"))
     captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # of its frame
+    edge_id: Mapped[str] = mapped_column(String(64), server_default="")  # of its frame
 
     frame: Mapped[Frame] = relationship(back_populates="detections")
     object: Mapped[SeenObject | None] = relationship()
@@ -223,7 +228,7 @@ class Review(Base):
     __tablename__ = "reviews"
     __table_args__ = (
         Index("reviews_order", "state", "priority", "created_ns"),
-        Index("reviews_captured", "captured_ns", "frame_id"),
+        Index("reviews_captured", "captured_ns", "id", "edge_id", "state"),
         _NEVER_REUSED,
     )
 
@@ -250,7 +255,10 @@ class Review(Base):
     not_before_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # one that is due is not leased earlier
     # Times its picture was worked on without an end: its worker failed, or is at it, or died.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
-    captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # of its frame
+    # Of its frame, so that lists of reviews are chosen and sorted without it.
+    captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))
+    edge_id: Mapped[str] = mapped_column(String(64), server_default="")
+    top_score: Mapped[float | None] = mapped_column(Float)
 
     frame: Mapped[Frame] = relationship(back_populates="review")
     # Those that speak of the frame; what people said of it as a known frame is in `Verdict.probe` rows.
@@ -277,7 +285,11 @@ class Reason(Base):
     """One of the reasons for a review."""
 
     __tablename__ = "review_reasons"
-    __table_args__ = (UniqueConstraint("review_id", "rule"),)
+    # Frames with a reason in order of time, from the index alone.
+    __table_args__ = (
+        UniqueConstraint("review_id", "rule"),
+        Index("reasons_found", "rule", "captured_ns", "frame_id", "edge_id"),
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"))
@@ -286,6 +298,10 @@ class Reason(Base):
     priority: Mapped[int]
     # Whether it called for the review by itself; else the same rule had called for one nearby in time.
     decisive: Mapped[bool]
+    # Of its frame.
+    frame_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))
+    edge_id: Mapped[str] = mapped_column(String(64), server_default="")
 
     review: Mapped[Review] = relationship(back_populates="reasons")
 
@@ -312,7 +328,25 @@ class Verdict(Base):
     __tablename__ = "verdicts"
     __table_args__ = (
         Index("verdicts_key", "reviewer", "idempotency_key", unique=True),
-        Index("verdicts_decided", "decided_ns", "reviewer"),
+        # What people did in a time, from the index alone.
+        Index("verdicts_decided", "decided_ns", "reviewer", "review_id", "undone_ns", "probe", "verdict"),
+        # Frames with a standing verdict of a kind in order of time, from the index alone.
+        Index(
+            "verdicts_found",
+            "verdict",
+            "captured_ns",
+            "frame_id",
+            "edge_id",
+            "probe",
+            sqlite_where=text("undone_ns IS NULL"),
+            postgresql_where=text("undone_ns IS NULL"),
+        ),
+        Index(
+            "verdicts_named",
+            "label",
+            sqlite_where=text("label IS NOT NULL"),
+            postgresql_where=text("label IS NOT NULL"),
+        ),
         _NEVER_REUSED,
     )
 
@@ -338,8 +372,32 @@ class Verdict(Base):
     conflicts_with: Mapped[int | None] = mapped_column(BigInteger)
     # Of a known frame, given by somebody who did not know: it says how its giver judges, and nothing of the frame.
     probe: Mapped[bool] = mapped_column(Boolean, server_default=false(), default=False)
+    # Of its frame.
+    frame_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))
+    edge_id: Mapped[str] = mapped_column(String(64), server_default="")
 
     review: Mapped[Review] = relationship(back_populates="verdicts")
+
+
+class JudgedBox(Base):
+    """What verdicts say of one box of a decided frame that is beyond dispute: all that the detector is measured by.
+
+    Of a box of the detector ``is_right`` says whether people found it right; boxes of which somebody was unsure have no
+    row. A row without score is an object that a person drew. ``judged`` keeps the rows with the verdicts.
+    """
+
+    __tablename__ = "judged_boxes"
+    # Counted by class, camera and score over a time, from the index alone.
+    __table_args__ = (Index("judged_boxes_decided", "decided_ns", "score", "is_right", "label", "edge_id"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"), index=True)
+    decided_ns: Mapped[int] = mapped_column(_Nanoseconds)  # of the verdict that says so
+    edge_id: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str] = mapped_column(String(64))  # the detector's class; of a drawn object, the person's
+    score: Mapped[float | None] = mapped_column(Float)
+    is_right: Mapped[bool | None] = mapped_column(Boolean)
 
 
 class Claim(Base):
@@ -424,7 +482,11 @@ class AuditEntry(Base):
     """Append-only: who did what to which subject, and when. Each entry's hash covers the one before."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("audit_times", "at_ns"),)
+    __table_args__ = (
+        Index("audit_times", "at_ns"),
+        Index("audit_actors", "actor", "id"),
+        Index("audit_people", "by_person", "id"),
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     at_ns: Mapped[int] = mapped_column(_Nanoseconds)
@@ -433,6 +495,8 @@ class AuditEntry(Base):
     subject: Mapped[str] = mapped_column(String(255), index=True)
     detail: Mapped[dict[str, Any]]
     sha256: Mapped[str] = mapped_column(String(64))  # ``audit_sha256``
+    # Whether a person did it; follows from actor and action, and is what lists of the trail are read by.
+    by_person: Mapped[bool] = mapped_column(Boolean, server_default=true(), default=True)
 
 
 class AuditHead(Base):

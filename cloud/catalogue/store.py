@@ -23,6 +23,18 @@ from secondlook.shared.errors import AuditBroken
 
 _WHAT = "catalogue"
 
+# What machines do to reviews and frames. A person may ask for a review, too; the policy asks for the others.
+_OF_MACHINES = frozenset(
+    {
+        "review created",
+        "review skipped",
+        "review refined",
+        "review expired",
+        "review failed",
+        "frames deleted",
+    }
+)
+
 
 class Catalogue:
     """The catalogue database at one SQLAlchemy URL. May be shared between threads, not between processes."""
@@ -76,6 +88,11 @@ def note_export(catalogue: Catalogue, actor: str, what: str, detail: dict[str, A
         )
 
 
+def is_by_person(actor: str, action: str) -> bool:
+    """Whether a line of the audit trail is of what a person did."""
+    return action not in _OF_MACHINES or (action == "review created" and actor != "policy")
+
+
 def append_audit(
     session: Session, *, at_ns: int, actor: str, action: str, subject: str, detail: dict[str, Any]
 ) -> None:
@@ -92,7 +109,15 @@ def append_audit(
     detail = json.loads(json.dumps(detail))
     sha256 = audit_sha256(head.sha256, at_ns, actor, action, subject, detail)
     session.add(
-        AuditEntry(at_ns=at_ns, actor=actor, action=action, subject=subject, detail=detail, sha256=sha256)
+        AuditEntry(
+            at_ns=at_ns,
+            actor=actor,
+            action=action,
+            subject=subject,
+            detail=detail,
+            sha256=sha256,
+            by_person=is_by_person(actor, action),
+        )
     )
     session.execute(
         update(AuditHead).where(AuditHead.id == 1).values(entries=AuditHead.entries + 1, sha256=sha256)

@@ -31,6 +31,7 @@ from secondlook.cloud.catalogue.blind import (
     note_probe,
     probes_of,
 )
+from secondlook.cloud.catalogue.judged import note_judged
 from secondlook.cloud.catalogue.opinions import BLIND
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
 from secondlook.cloud.catalogue.schema import (
@@ -267,6 +268,8 @@ def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampli
         raise ReviewConflict(f"review {review.id} is {before.value} and cannot be judged yet")
     other = None if probe else _unseen_decision(review, verdict)
     entry = _row(review.id, verdict, now_ns)
+    frame = review.frame
+    entry.frame_id, entry.captured_ns, entry.edge_id = frame.id, frame.captured_ns, frame.edge_id
     entry.conflicts_with = None if other is None else other.id
     entry.probe = probe
     if probe:
@@ -369,6 +372,7 @@ def _settle(session: Session, review: Review, reviewer: str, sampling: Sampling,
         kept = Retention.AUDIT if sampled else Retention.DECIDED
     # Also where the state stays: who looks at a decided frame again wants it kept from then on.
     review.frame.retention, review.frame.retention_ns = kept, now_ns
+    note_judged(session, review, contested=conflict_of(review.verdicts) is not None)
 
 
 def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> Verdict:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
-from sqlalchemy import Exists, Select, exists, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Exists, Select, exists, func, literal, select
+from sqlalchemy.orm import Session, aliased
 
 from secondlook.cloud.catalogue import (
     DetectedBox,
-    Frame,
     Opinion,
     OpinionKind,
     Reason,
@@ -20,6 +19,7 @@ from secondlook.cloud.catalogue import (
     Rule,
     Verdict,
 )
+from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.access import Viewer
 
@@ -33,6 +33,7 @@ STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
     "skipped": (ReviewState.SKIPPED,),
     "decided": (ReviewState.DECIDED,),
 }
+_FEW = 2000
 _DECIDABLE = (ReviewState.READY, ReviewState.EXPIRED)
 
 
@@ -51,10 +52,27 @@ class ReviewChoice:
     scores: tuple[float, float] = (0.0, 1.0)
     rule: Rule | None = None
     viewer: str = ""
+    # Whether few detections are of the class, and few reviews have the reason: then the list is made from these.
+    few_of_class: bool = False
+    few_of_reason: bool = False
+    # Whether the index of states is kept out: most reviews are decided, and it would have all of them sorted.
+    beside_states: bool = False
+
+    def weighed(self, session: Session) -> ReviewChoice:
+        """The same choice, with what is known of how much fits it."""
+        in_time = self.filter == "decided" and self.order in ("priority", "newest", "oldest")
+        return replace(
+            self,
+            # SQLite keeps no count of what is in which state; PostgreSQL does.
+            beside_states=in_time and session.get_bind().dialect.name == "sqlite",
+            few_of_class=self.label is not None and _are_few(session, DetectedBox.label == self.label),
+            few_of_reason=self.rule is not None and _are_few(session, Reason.rule == self.rule.value),
+        )
 
     def chosen(self, query: Select[Any]) -> Select[Any]:
         """``query``, which selects from reviews, for those that are chosen."""
-        query = query.where(Review.state.in_(STATES[self.filter]))
+        state = unindexed(Review.state) if self.beside_states else Review.state
+        query = query.where(state.in_(STATES[self.filter]))
         if self.viewer and self.filter != "decided":
             query = query.where(~given_by(self.viewer))
         return self.narrowed(query)
@@ -62,14 +80,23 @@ class ReviewChoice:
     def narrowed(self, query: Select[Any]) -> Select[Any]:
         """``query`` for those that are chosen, whatever their state."""
         if self.edge_id is not None:
-            frames = exists(Frame.id).where(Frame.id == Review.frame_id, Frame.edge_id == self.edge_id)
-            query = query.where(frames)
-        if self.label is not None or self.scores != (0.0, 1.0):
-            found = exists(DetectedBox.id).where(
+            query = query.where(Review.edge_id == self.edge_id)
+        if self.few_of_class:
+            found = select(DetectedBox.frame_id).where(
+                DetectedBox.label == self.label, DetectedBox.score.between(*self.scores)
+            )
+            query = query.where(Review.frame_id.in_(found))
+        elif self.label is not None or self.scores != (0.0, 1.0):
+            holds = exists(DetectedBox.id).where(
                 DetectedBox.frame_id == Review.frame_id, DetectedBox.score.between(*self.scores)
             )
-            query = query.where(found if self.label is None else found.where(DetectedBox.label == self.label))
-        if self.rule is not None:
+            # By the frame: the index of classes would be gone through for each.
+            of_class = unindexed(DetectedBox.label) == self.label
+            query = query.where(holds if self.label is None else holds.where(of_class))
+        if self.few_of_reason and self.rule is not None:
+            for_it = select(Reason.frame_id).where(Reason.rule == self.rule.value)
+            query = query.where(Review.frame_id.in_(for_it))
+        elif self.rule is not None:
             called = exists(Reason.id).where(Reason.review_id == Review.id, Reason.rule == self.rule.value)
             query = query.where(called)
         return query
@@ -92,10 +119,9 @@ class ReviewChoice:
             return query.order_by(by, Review.id.desc() if newest else Review.id)
         if self.order == "alike":
             # What one camera saw one after the other.
-            host = select(Frame.edge_id).where(Frame.id == Review.frame_id).scalar_subquery()
-            return query.order_by(host, Review.captured_ns, Review.id)
+            return query.order_by(Review.edge_id, Review.captured_ns, Review.id)
         # A frame without a box has no score and comes last either way.
-        score = select(Frame.top_score).where(Frame.id == Review.frame_id).scalar_subquery()
+        score = Review.top_score
         return query.order_by(
             score.is_(None), score.desc() if self.order == "surest" else score.asc(), Review.id
         )
@@ -119,6 +145,11 @@ class ReviewChoice:
 
 
 EVERY = ReviewChoice()
+
+
+def _are_few(session: Session, condition: ColumnElement[bool]) -> bool:
+    some = select(literal(1)).where(condition).limit(_FEW).subquery()
+    return (session.scalar(select(func.count()).select_from(some)) or 0) < _FEW
 
 
 def given_by(reviewer: str) -> Exists:

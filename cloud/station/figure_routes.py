@@ -21,7 +21,6 @@ def build_figure_router(
 ) -> APIRouter:
     """Routes below /api/figures; ``doubt``: the scores that the policy has reviewed now."""
     router = APIRouter(prefix="/api/figures", route_class=GuardedRoute)
-    reports = figures.DetectorReports(catalogue, doubt)
 
     @router.get("/day")
     def day(viewer: Viewer, since: Since = None) -> schema.Day:
@@ -39,6 +38,6 @@ def build_figure_router(
         """The detector's precision by class, camera and score, as verdicts have it, and the band of scores that would
         halve the review load and miss no object more. Of the last 90 days, unless `since` says otherwise."""
         since_ns = figures.since_of(since, now_ns(), _REPORT_DAYS)
-        return reports.get(since_ns)
+        return figures.detector_report(catalogue, since_ns=since_ns, doubt=doubt)
 
     return router

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import statistics
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import groupby, pairwise
-from operator import attrgetter
+from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Integer, case, cast, func, select, true
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
     Catalogue,
-    DetectedBox,
     DoubleReview,
     Frame,
+    JudgedBox,
     KnownFrame,
     Opinion,
     OpinionKind,
     Review,
-    ReviewState,
     Stage,
     Verdict,
-    VerdictKind,
     counting_verdicts,
     frame_opinion,
 )
 from secondlook.cloud.catalogue.opinions import same_opinion
 from secondlook.cloud.station import precision, schema
 from secondlook.cloud.station.agreement import Agreement, Item, Marks, agreement, agreements, items_of, marks
+from secondlook.cloud.station.precision import Judged
 from secondlook.shared.texts import class_key
 
 _NANOSECONDS = 1_000_000_000
@@ -43,8 +40,6 @@ _PAUSE_NS = 300 * _NANOSECONDS  # who has said nothing for so long was not at it
 _MOST_OPINIONS = 20_000
 _MOST_VERDICTS = 100_000
 _BATCH = 500
-_RIGHT = frozenset({VerdictKind.CONFIRM})
-_NAMED = frozenset({VerdictKind.WRONG_CLASS, VerdictKind.CORRECTED})
 
 
 def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
@@ -138,126 +133,48 @@ def detector_report(
     catalogue: Catalogue, *, since_ns: int, doubt: tuple[float, float]
 ) -> schema.DetectorReport:
     """Precision of the detector on what people judged since an instant; ``doubt``: scores that are reviewed now."""
+    low, high = doubt
+    since = JudgedBox.decided_ns >= since_ns
     with catalogue.reading() as session:
-        boxes, drawn = _judged_boxes(session, since_ns)
-    band = precision.halving_band(boxes, *doubt)
+        classes = precision.sorted_rows(_judged(session, JudgedBox.label, since))
+        cameras = precision.sorted_rows(_judged(session, JudgedBox.edge_id, since))
+        scores = _by_score(session, since)
+        doubted = _by_score(session, since, JudgedBox.score >= low, JudgedBox.score < high)
+        drawn = session.execute(
+            select(JudgedBox.label, func.count().label("times"))
+            .where(since, JudgedBox.score.is_(None))
+            .group_by(JudgedBox.label)
+            .order_by(func.count().desc(), JudgedBox.label)
+        ).all()
+    band = precision.halving_band(doubted, low, high)
     return schema.DetectorReport(
-        judged=len(boxes),
-        right=sum(box.right for box in boxes),
-        classes=[_precision(one) for one in precision.by_class(boxes)],
-        cameras=[_precision(one) for one in precision.by_camera(boxes)],
-        scores=[_precision(one) for one in precision.by_score(boxes)],
-        missed=[schema.Counted(name=name, count=count) for name, count in drawn.most_common()],
+        judged=sum(one.judged for one in scores.values()),
+        right=sum(one.right for one in scores.values()),
+        classes=[_precision(one) for one in classes],
+        cameras=[_precision(one) for one in cameras],
+        scores=[_precision(one) for one in precision.by_tenth(scores)],
+        missed=[schema.Counted(name=row.label, count=row.times) for row in drawn],
         doubt=doubt,
         band=None if band is None else schema.Band(**vars(band)),
     )
 
 
-class DetectorReports:
-    """Reports of the detector, each made once for as long as nobody judges anything: they read all verdicts."""
-
-    def __init__(self, catalogue: Catalogue, doubt: tuple[float, float]) -> None:
-        self._catalogue, self._doubt = catalogue, doubt
-        self._lock = threading.Lock()
-        self._made: tuple[object, schema.DetectorReport] | None = None
-
-    def get(self, since_ns: int) -> schema.DetectorReport:
-        """Of verdicts since an instant, to the hour."""
-        since_ns -= since_ns % _HOUR_NS
-        with self._lock:
-            key = (since_ns, self._verdicts())
-            if self._made is None or self._made[0] != key:
-                report = detector_report(self._catalogue, since_ns=since_ns, doubt=self._doubt)
-                self._made = key, report
-            return self._made[1]
-
-    def _verdicts(self) -> tuple[Any, ...]:
-        """Changes with every verdict and undo, and when a dispute is settled."""
-        with self._catalogue.reading() as session:
-            given = session.execute(select(func.max(Verdict.id), func.max(Verdict.undone_ns))).one()
-            double = session.scalar(select(func.max(DoubleReview.since_ns)))
-        return *given, double
+def _judged(session: Session, by: ColumnElement[Any], *wanted: ColumnElement[bool]) -> dict[Any, Judged]:
+    """How many boxes of the detector people judged, and found right, by something."""
+    right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0))
+    query = select(by.label("name"), func.count().label("judged"), right.label("right"))
+    rows = session.execute(query.where(*wanted, JudgedBox.score.is_not(None)).group_by("name"))
+    return {row.name: Judged(row.judged, row.right) for row in rows}
 
 
-def _judged_boxes(session: Session, since_ns: int) -> tuple[list[precision.JudgedBox], Counter[str]]:
-    """Boxes that people judged, and what they drew besides, by class. Reviews under dispute are left out."""
-    doubles = {
-        row.review_id: row
-        for row in session.execute(
-            select(DoubleReview.review_id, DoubleReview.counting, DoubleReview.since_ns)
-        )
-    }
-    given: dict[int, list[Any]] = {}
-    verdicts = (
-        select(
-            Verdict.id,
-            Verdict.review_id,
-            Verdict.reviewer,
-            Verdict.verdict,
-            Verdict.box_index,
-            Verdict.label,
-            Verdict.decided_ns,
-            Verdict.conflicts_with,
-        )
-        .join(Review, Review.id == Verdict.review_id)
-        .where(Verdict.decided_ns >= since_ns, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
-        .where(Review.state == ReviewState.DECIDED)
-    )
-    for row in session.execute(verdicts.order_by(Verdict.id)):
-        double = doubles.get(row.review_id)
-        aside = (
-            double is not None
-            and double.counting is not None
-            and row.reviewer != double.counting
-            and row.decided_ns <= double.since_ns
-        )
-        if not aside:
-            given.setdefault(row.review_id, []).append(row)
-    boxes: list[precision.JudgedBox] = []
-    drawn: Counter[str] = Counter()
-    settled = {number: rows for number, rows in given.items() if all(r.conflicts_with is None for r in rows)}
-    for rows in settled.values():
-        drawn.update(row.label for row in rows if row.verdict is VerdictKind.MISSED_OBJECT)
-    for number, found in _detections(session, settled):
-        whole, of_box = _last(settled[number])
-        for index, box in enumerate(found):
-            right = _is_right(of_box.get(index, whole), box.label, index in of_box)
-            if right is not None:
-                boxes.append(precision.JudgedBox(box.label, box.edge_id, box.score, right))
-    return boxes, drawn
-
-
-def _detections(session: Session, reviews: Mapping[int, object]) -> Iterator[tuple[int, list[Any]]]:
-    """Of each of these reviews that has any, the detections in their order."""
-    if not reviews:
-        return
-    query = (
-        select(Review.id.label("review_id"), DetectedBox.label, DetectedBox.score, Frame.edge_id)
-        .join(Frame, Frame.id == Review.frame_id)
-        .join(DetectedBox, DetectedBox.frame_id == Frame.id)
-        .where(Review.id.between(min(reviews), max(reviews)), Review.state == ReviewState.DECIDED)
-        .order_by(Review.id, DetectedBox.id)
-    )
-    rows = session.execute(query.execution_options(yield_per=5000))
-    for number, found in groupby(rows, key=attrgetter("review_id")):
-        if number in reviews:
-            yield number, list(found)
-
-
-def _last(rows: Sequence[Any]) -> tuple[Any, dict[int, Any]]:
-    whole = [r for r in rows if r.box_index is None and r.verdict is not VerdictKind.MISSED_OBJECT]
-    return (whole[-1] if whole else None), {r.box_index: r for r in rows if r.box_index is not None}
-
-
-def _is_right(verdict: Any, label: str, of_box: bool) -> bool | None:
-    """Whether people found a box right; None where they left it open."""
-    if verdict is None or verdict.verdict is VerdictKind.UNSURE:
-        return None
-    if verdict.verdict in _NAMED and of_box:
-        return class_key(verdict.label or "") == class_key(label)
-    if verdict.verdict is VerdictKind.REJECT:
-        return False
-    return True if verdict.verdict in _RIGHT else None
+def _by_score(session: Session, *wanted: ColumnElement[bool]) -> dict[int, Judged]:
+    """By hundredths of the score, rounded down."""
+    hundredths = JudgedBox.score * precision.STEP
+    if session.get_bind().dialect.name == "postgresql":
+        down: ColumnElement[Any] = func.floor(hundredths)
+    else:
+        down = cast(hundredths, Integer)  # towards zero; PostgreSQL's goes to the nearest
+    return {int(name): judged for name, judged in _judged(session, down, *wanted).items()}
 
 
 def _opinions(session: Session, kind: OpinionKind, since_ns: int) -> Iterator[tuple[Review, list[str]]]:

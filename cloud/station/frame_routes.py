@@ -14,6 +14,7 @@ from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import frames, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute
 from secondlook.cloud.station.frame_pictures import FramePictures
+from secondlook.cloud.station.search import FrameSearch, parse_cursor
 from secondlook.shared.errors import BitstreamError, FrameNotFound, ModelError
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -50,8 +51,9 @@ def _add_frames(
         before: Annotated[str | None, Query(max_length=64)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 60,
     ) -> schema.FramePage:
-        """All stored frames, the latest first; `before` is the `next` of the page before."""
-        search = frames.FrameSearch(
+        """All stored frames, the latest first; `before` is the `next` of the page before. Where few of many frames fit,
+        a page may be short, even empty, and still have a `next`: go on from there."""
+        search = FrameSearch(
             edge_id=camera,
             label=label,
             scores=(min_score, max_score),
@@ -60,7 +62,7 @@ def _add_frames(
             verdict=verdict,
             rule=reason,
             object_id=object,
-            before=frames.parse_cursor(before),
+            before=parse_cursor(before),
         )
         return frames.find_frames(catalogue, search, limit=limit)
 

@@ -1,40 +1,33 @@
 """All stored frames, page by page, and what is around one of them. Nothing here changes anything.
 
 A page goes on behind the last frame of the one before (its instant and number), so that the last page of a million
-frames costs what the first one does. Where a search is for a class, the index of detections leads; where it is for a
-verdict or a reason, that of reviews; else that of frames.
+frames costs what the first one does; ``search`` has how they are found.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Select, and_, exists, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
     Camera,
     Catalogue,
-    DetectedBox,
     Frame,
-    Reason,
     Retention,
     Review,
     ReviewState,
-    Rule,
     SeenObject,
     Tombstone,
-    Verdict,
-    VerdictKind,
     counting_verdicts,
     is_blind,
 )
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.queries import detection_facts
-from secondlook.shared.errors import ConfigError, FrameNotFound
+from secondlook.cloud.station.search import FrameSearch
+from secondlook.shared.errors import FrameNotFound
 
 _NANOSECONDS = 1_000_000_000
 _LATEST_NS = 2**63 - 1
@@ -45,45 +38,15 @@ _MOST_OBJECTS = 200  # of a timeline
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
 
 
-@dataclass(frozen=True)
-class FrameSearch:
-    """What frames are looked for; None: whatever it is. Instants in Unix nanoseconds.
-
-    ``before`` is where a page goes on: the instant and the number of the last frame of the one before.
-    """
-
-    edge_id: str | None = None
-    label: str | None = None
-    scores: tuple[float, float] = (0.0, 1.0)
-    since_ns: int = 0
-    until_ns: int = _LATEST_NS
-    verdict: VerdictKind | None = None
-    rule: Rule | None = None
-    object_id: int | None = None
-    before: tuple[int, int] | None = None
-
-
-def parse_cursor(text: str | None) -> tuple[int, int] | None:
-    """Raises ConfigError for what is no cursor."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,19})\.([0-9]{1,19})", text)
-    if match is None or max(map(int, match.groups())) > _LATEST_NS:
-        raise ConfigError(f"{text!r} is no place to go on from")
-    return int(match[1]), int(match[2])
-
-
 def find_frames(catalogue: Catalogue, search: FrameSearch, *, limit: int) -> schema.FramePage:
-    """Frames, the latest first, at most ``limit``."""
+    """Frames, the latest first, at most ``limit``. There may be more behind a page that is not full: see ``search``."""
     with catalogue.reading() as session:
-        found = session.execute(_search(search).limit(limit + 1)).all()
-        page = [row.id for row in found[:limit]]
+        page, end = search.page(session, limit)
         query = select(Frame).options(selectinload(Frame.detections), *_REVIEW).where(Frame.id.in_(page))
         frames = {frame.id: frame for frame in session.scalars(query)}
         names = _camera_names(session)
         rows = [_row(frames[id_], names) for id_ in page if id_ in frames]
-        last = found[limit - 1] if len(found) > limit else None
-        return schema.FramePage(frames=rows, next=None if last is None else f"{last.at}.{last.id}")
+        return schema.FramePage(frames=rows, next=None if end is None else f"{end[0]}.{end[1]}")
 
 
 def frame_detail(catalogue: Catalogue, frame_id: int) -> schema.FrameDetail:
@@ -141,22 +104,19 @@ def list_cameras(catalogue: Catalogue, *, now_ns: int) -> list[schema.CameraFact
 def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int) -> schema.Timeline:
     """What a camera host sent, slot by slot, and what is missing."""
     step = max((until_ns - since_ns) // _SLOTS, 1)
-    within = Frame.captured_ns.between(since_ns, until_ns - 1)
-    slot = (Frame.captured_ns - since_ns) / step
+    slot = (Frame.captured_ns - since_ns) // step
     with catalogue.reading() as session:
-        floor = func.floor(slot) if session.get_bind().dialect.name == "postgresql" else slot
         sent = session.execute(
             select(
-                floor.label("slot"), func.count().label("frames"), func.count(Frame.top_score).label("found")
+                slot.label("slot"), func.count().label("frames"), func.count(Frame.top_score).label("found")
             )
-            .where(Frame.edge_id == edge_id, within)
+            .where(Frame.edge_id == edge_id, Frame.captured_ns.between(since_ns, until_ns - 1))
             .group_by("slot")
         ).all()
         judged = session.execute(
             select(Review.captured_ns, Review.state, Review.id)
-            .join(Frame, Frame.id == Review.frame_id)
-            .where(Review.captured_ns.between(since_ns, until_ns - 1), Frame.edge_id == edge_id)
-            .order_by(Review.captured_ns)
+            .where(Review.captured_ns.between(since_ns, until_ns - 1), Review.edge_id == edge_id)
+            .order_by(Review.captured_ns, Review.id)
             .limit(500)
         ).all()
         dropped = session.scalars(
@@ -216,65 +176,6 @@ _REVIEW = (
 )
 
 
-def _search(search: FrameSearch) -> Select[Any]:
-    """The ``id`` and instant ``at`` of the frames found, in order."""
-    least, most = search.scores
-    scored = search.scores != (0.0, 1.0)
-    if search.object_id is not None or search.label is not None:
-        at, id_ = DetectedBox.captured_ns, DetectedBox.frame_id
-        # A frame may hold a class more than once, and is found once.
-        query = _numbered(id_, at).distinct()
-        if search.object_id is not None:
-            query = query.where(DetectedBox.object_id == search.object_id)
-        if search.label is not None:
-            query = query.where(DetectedBox.label == search.label)
-        if scored:
-            query = query.where(DetectedBox.score.between(least, most))
-    elif search.verdict is not None or search.rule is not None:
-        at, id_ = Review.captured_ns, Review.frame_id
-        query = _numbered(id_, at)
-    else:
-        at, id_ = Frame.captured_ns, Frame.id
-        query = _numbered(id_, at)
-        if search.edge_id is not None:
-            query = query.where(Frame.edge_id == search.edge_id)
-        if scored:
-            query = query.where(Frame.top_score.between(least, most))
-    query = _reviewed(query, search, id_)
-    if id_ is not Frame.id and search.edge_id is not None:
-        query = query.where(exists(Frame.id).where(Frame.id == id_, Frame.edge_id == search.edge_id))
-    if scored and id_ is Review.frame_id:
-        query = query.where(exists(Frame.id).where(Frame.id == id_, Frame.top_score.between(least, most)))
-    query = query.where(at >= search.since_ns, at <= search.until_ns)
-    if search.before is not None:
-        last_ns, last_id = search.before
-        # The first condition says where the index is entered.
-        query = query.where(at <= last_ns, or_(at < last_ns, id_ < last_id))
-    return query.order_by(at.desc(), id_.desc())
-
-
-def _numbered(id_: InstrumentedAttribute[int], at: InstrumentedAttribute[int]) -> Select[Any]:
-    return cast("Select[Any]", select(id_.label("id"), at.label("at")))
-
-
-def _reviewed(query: Select[Any], search: FrameSearch, id_: InstrumentedAttribute[int]) -> Select[Any]:
-    """Only frames with a verdict, or a reason for a review, of a kind."""
-    of_review = Review.id if id_ is Review.frame_id else None
-    conditions: list[tuple[type[Verdict] | type[Reason], Any, Any]] = []
-    if search.verdict is not None:
-        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
-        conditions.append((Verdict, Verdict.review_id, given))
-    if search.rule is not None:
-        conditions.append((Reason, Reason.review_id, Reason.rule == search.rule.value))
-    for kind, review_id, condition in conditions:
-        if of_review is not None:
-            query = query.where(exists(kind.id).where(review_id == Review.id, condition))
-        else:
-            found = exists(kind.id).where(review_id == Review.id, Review.frame_id == id_, condition)
-            query = query.where(found)
-    return query
-
-
 def _frame(session: Session, frame_id: int) -> Frame:
     query = select(Frame).options(selectinload(Frame.detections), *_REVIEW).where(Frame.id == frame_id)
     frame = session.scalars(query).one_or_none()
@@ -309,9 +210,8 @@ def _camera_names(session: Session) -> dict[str, str]:
 
 
 def _open_reviews(session: Session) -> dict[str, int]:
-    """How many each camera host has; from reviews to frames, for few of all frames have an open one."""
-    host = select(Frame.edge_id).where(Frame.id == Review.frame_id).scalar_subquery()
-    query = select(host.label("host"), func.count()).where(Review.state.in_(_OPEN)).group_by("host")
+    """How many each camera host has."""
+    query = select(Review.edge_id, func.count()).where(Review.state.in_(_OPEN)).group_by(Review.edge_id)
     return {row[0]: row[1] for row in session.execute(query)}
 
 
@@ -333,9 +233,9 @@ def _camera(session: Session, camera: Camera, waiting: int, now_ns: int) -> sche
     frames, size = lately[0], int(lately[1] or 0)
     span = max((until_ns - int(lately[2] or 0)) / _NANOSECONDS, 0.0)
     fetched = session.scalar(
-        select(func.sum(Review.enhancement_bytes))
-        .join(Frame, Frame.id == Review.frame_id)
-        .where(of_host, Review.captured_ns > until_ns - _RATE_SECONDS * _NANOSECONDS)
+        select(func.sum(Review.enhancement_bytes)).where(
+            Review.edge_id == camera.edge_id, Review.captured_ns > until_ns - _RATE_SECONDS * _NANOSECONDS
+        )
     )
     dropped = session.scalars(
         select(Tombstone)

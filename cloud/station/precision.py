@@ -6,21 +6,18 @@ where they rejected it or named another class. Boxes of which somebody was unsur
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-_STEP = 100  # scores are told to 1/100
+STEP = 100  # scores are told to 1/100
 
 
 @dataclass(frozen=True)
-class JudgedBox:
-    """A box of the detector of which people said whether it is ``right``."""
+class Judged:
+    """So many boxes of the detector that people judged, and found right."""
 
-    label: str
-    edge_id: str
-    score: float
-    right: bool
+    judged: int
+    right: int
 
 
 @dataclass(frozen=True)
@@ -53,54 +50,48 @@ class ReviewBand:
     wrong: int
 
 
-def by_class(boxes: Iterable[JudgedBox]) -> list[Precision]:
-    return _grouped((box.label, box) for box in boxes)
+def sorted_rows(counts: Mapping[str, Judged]) -> list[Precision]:
+    """The commonest first."""
+    rows = [Precision(name, one.judged, one.right) for name, one in counts.items()]
+    return sorted(rows, key=lambda one: (-one.judged, one.name))
 
 
-def by_camera(boxes: Iterable[JudgedBox]) -> list[Precision]:
-    return _grouped((box.edge_id, box) for box in boxes)
+def by_tenth(hundredths: Mapping[int, Judged]) -> list[Precision]:
+    """In tenths of the score, the lowest first, of what is counted by hundredths."""
+    tenths: dict[str, Judged] = {}
+    for at, one in hundredths.items():
+        name = f"{min(at // 10, 9) / 10:.1f}"
+        before = tenths.get(name, Judged(0, 0))
+        tenths[name] = Judged(before.judged + one.judged, before.right + one.right)
+    return sorted(sorted_rows(tenths), key=lambda row: row.name)
 
 
-def by_score(boxes: Iterable[JudgedBox]) -> list[Precision]:
-    """In tenths of the score, the lowest first."""
-    tenths = _grouped((f"{min(int(box.score * 10), 9) / 10:.1f}", box) for box in boxes)
-    return sorted(tenths, key=lambda one: one.name)
-
-
-def halving_band(boxes: Sequence[JudgedBox], low: float, high: float) -> ReviewBand | None:
+def halving_band(hundredths: Mapping[int, Judged], low: float, high: float) -> ReviewBand | None:
     """The band within [low, high) that halves the boxes to be looked at and misses no right one more; None without any.
 
-    Its lower end is where the first right box is: below, looking found nothing. Then its upper end comes down until
-    half of the boxes are left; those above it count as found, the wrong ones among them too.
+    ``hundredths`` counts the boxes within by hundredths of their score, rounded down. Its lower end is where the first
+    right box is: below, looking found nothing. Then its upper end comes down until half of the boxes are left; those
+    above it count as found, the wrong ones among them too.
     """
-    inside = sorted((box.score, box.right) for box in boxes if low <= box.score < high)
-    if not inside:
+    inside = sorted(hundredths.items())
+    load = sum(one.judged for _, one in inside)
+    if not load:
         return None
-    right = [score for score, is_right in inside if is_right]
-    start = math.floor(min(right) * _STEP) / _STEP if right else high
-    bottom = max(low, start)
-    kept = [entry for entry in inside if entry[0] >= bottom]
-    most = len(inside) // 2
-    top = high
-    if len(kept) > most:
-        top = max(bottom, math.floor(kept[most][0] * _STEP) / _STEP)
-    looked = [entry for entry in kept if entry[0] < top]
-    above = [entry for entry in kept if entry[0] >= top]
+    first = next((at for at, one in inside if one.right), None)
+    bottom = max(low, high if first is None else first / STEP)
+    kept = [] if first is None else [(at, one) for at, one in inside if at >= first]
+    top, looked, above = high, 0, [one for _, one in kept]
+    for at, one in kept:
+        if looked + one.judged > load // 2:
+            top = max(bottom, at / STEP)
+            break
+        looked, above = looked + one.judged, above[1:]
     return ReviewBand(
         low=bottom,
         high=top,
-        load=len(looked),
-        load_now=len(inside),
-        missed=sum(is_right for score, is_right in inside if score < bottom),
-        above=len(above),
-        wrong=sum(not is_right for _, is_right in above),
+        load=looked,
+        load_now=load,
+        missed=0,  # by where it begins
+        above=sum(one.judged for one in above),
+        wrong=sum(one.judged - one.right for one in above),
     )
-
-
-def _grouped(named: Iterable[tuple[str, JudgedBox]]) -> list[Precision]:
-    counts: dict[str, tuple[int, int]] = {}
-    for name, box in named:
-        judged, right = counts.get(name, (0, 0))
-        counts[name] = judged + 1, right + box.right
-    rows = [Precision(name, judged, right) for name, (judged, right) in counts.items()]
-    return sorted(rows, key=lambda one: (-one.judged, one.name))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, union_all
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import func, select, true, union_all
+from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from secondlook.cloud.catalogue import (
     AuditEntry,
@@ -32,6 +33,7 @@ from secondlook.cloud.catalogue import (
     sights,
     wanted_known,
 )
+from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.bursts import GAP_NS, MOST_ALIKE, BurstFrame, burst_around, burst_sizes
 from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice, given_by
@@ -43,14 +45,8 @@ _DAY_NS = 24 * 3600 * _NANOSECONDS
 _RATE_WINDOW_NS = 30 * 60 * _NANOSECONDS
 _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
-_MACHINES_ACTIONS = (
-    "review created",
-    "review skipped",
-    "review refined",
-    "review expired",
-    "review failed",
-    "frames deleted",
-)
+_MOST_COUNTED = 10_000  # of a list that is narrowed
+_COMMON_OF = 2000  # of so many reviews, and verdicts, of late the commonest classes are those
 _VERDICT_ACTIONS = ("verdict given", "verdict undone")
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
 
@@ -128,7 +124,11 @@ def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
 def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offset: int) -> schema.ReviewList:
     """The chosen reviews, in their order; a known frame that its viewer is to judge comes second."""
     with catalogue.reading() as session:
-        total = session.scalar(choice.chosen(select(func.count()).select_from(Review))) or 0
+        choice = choice.weighed(session)
+        counted = choice.chosen(select(Review.id))
+        if not choice.is_whole:
+            counted = counted.limit(_MOST_COUNTED)
+        total = session.scalar(select(func.count()).select_from(counted.subquery())) or 0
         query = choice.ordered(choice.chosen(select(Review).options(*_WITH_FRAME)))
         reviews = list(session.scalars(query.limit(limit).offset(offset)))
         if offset == 0 and choice.filter in ("open", "ready") and choice.is_whole:
@@ -166,10 +166,9 @@ def burst(catalogue: Catalogue, review_id: int, viewer: str) -> list[schema.Revi
         near = (
             select(Review)
             .options(*_WITH_FRAME)
-            .join(Frame, Frame.id == Review.frame_id)
             .where(
                 Review.captured_ns.between(middle.captured_ns - reach, middle.captured_ns + reach),
-                Frame.edge_id == middle.frame.edge_id,
+                Review.edge_id == middle.edge_id,
             )
         )
         found = session.scalars(near.order_by(Review.captured_ns, Review.id).limit(8 * MOST_ALIKE)).all()
@@ -229,18 +228,27 @@ def is_deleting(catalogue: Catalogue, review_id: int) -> bool:
 def named_classes(catalogue: Catalogue) -> tuple[set[str], set[str]]:
     """Every class that a detector has named, and every one that a reviewer has."""
     with catalogue.reading() as session:
-        detected = session.scalars(select(DetectedBox.label).distinct())
-        named = session.scalars(select(Verdict.label).where(Verdict.label.is_not(None)).distinct())
-        return set(detected), {label for label in named if label is not None}
+        return _values(session, DetectedBox.label), _values(session, Verdict.label)
+
+
+def _values(session: Session, column: InstrumentedAttribute[Any]) -> set[str]:
+    """The different values of a column: from one to the next by an index, for rows are many and values are few."""
+    there = column.is_not(None)
+    walk = select(func.min(column).label("value")).where(there).cte("walk", recursive=True)
+    following = select(func.min(column)).where(there, column > walk.c.value).scalar_subquery()
+    walk = walk.union_all(select(following).where(walk.c.value.is_not(None)))
+    return set(session.scalars(select(walk.c.value).where(walk.c.value.is_not(None))))
 
 
 def common_classes(catalogue: Catalogue, most: int) -> list[str]:
-    """The classes that detectors found most in frames under review, and reviewers named; the commonest first."""
-    found = select(DetectedBox.label, func.count().label("times")).join(
-        Review, Review.frame_id == DetectedBox.frame_id
-    )
-    named = select(Verdict.label, func.count().label("times")).where(Verdict.label.is_not(None))
-    both = union_all(found.group_by(DetectedBox.label), named.group_by(Verdict.label)).subquery()
+    """The classes that of late detectors found most in frames under review, or reviewers named; the commonest first."""
+    reviews = select(Review.frame_id).order_by(Review.id.desc()).limit(_COMMON_OF)
+    name = unindexed(DetectedBox.label).label("label")
+    found = select(name, func.count().label("times")).where(DetectedBox.frame_id.in_(reviews))
+    given = select(Verdict.label).where(Verdict.label.is_not(None))
+    verdicts = given.order_by(Verdict.id.desc()).limit(_COMMON_OF).subquery()
+    named = select(verdicts.c.label, func.count().label("times"))
+    both = union_all(found.group_by(name), named.group_by(verdicts.c.label)).subquery()
     times = func.sum(both.c.times)
     query = select(both.c.label).group_by(both.c.label).order_by(times.desc(), both.c.label).limit(most)
     with catalogue.reading() as session:
@@ -267,7 +275,7 @@ def history(
         if actor:
             query = query.where(AuditEntry.actor == actor)
         if people:
-            query = query.where(AuditEntry.action.not_in(_MACHINES_ACTIONS) | _asked_for())
+            query = query.where(AuditEntry.by_person == true())
         lines = session.scalars(query).all()
         page = lines[:limit]
         given = [_verdict_id(line) for line in page]
@@ -491,11 +499,6 @@ def _stamp(review: Review, sight: Sight | None) -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def _asked_for() -> ColumnElement[bool]:
-    """Reviews that a person asked for; the policy made the others."""
-    return and_(AuditEntry.action == "review created", AuditEntry.actor != "policy")
 
 
 def _review_id(line: AuditEntry) -> int | None:

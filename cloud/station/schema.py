@@ -88,7 +88,9 @@ class ReviewRow(BaseModel):
 
 
 class ReviewList(BaseModel):
-    total: int
+    total: int = Field(
+        description="How many there are; of one camera, class, score or reason, at most 10,000 are counted."
+    )
     reviews: list[ReviewRow]
 
 

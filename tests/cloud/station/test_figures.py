@@ -13,7 +13,7 @@ from secondlook.cloud.catalogue.opinions import DOUBT, NOTHING, FrameOpinion
 from secondlook.cloud.station.agreement import agreements, cohen_kappa, items_of, marks
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.station.bursts import BurstFrame, burst_around, burst_sizes
-from secondlook.cloud.station.precision import JudgedBox, by_class, by_score, halving_band
+from secondlook.cloud.station.precision import Judged, by_tenth, halving_band, sorted_rows
 from tests.cloud.station.people import add_people, as_user
 from tests.cloud.station.seed import SECOND, START, Scene, drawn_scene, seed
 from tests.cloud.station.server import client_of, serving
@@ -58,22 +58,27 @@ def test_marks_of_known_frames() -> None:
 
 
 def test_the_band_that_halves_the_work() -> None:
-    def box(score: float, right: bool) -> JudgedBox:
-        return JudgedBox("car", "gate", score, right)
-
     # Nothing right below 0.40, half right up to 0.50, all right above.
-    boxes = [box(0.30 + n / 100, False) for n in range(10)]
-    boxes += [box(0.40 + n / 100, n % 2 == 0) for n in range(10)]
-    boxes += [box(0.50 + n / 100, True) for n in range(5)] + [box(0.9, True), box(0.1, False)]
+    boxes = {30 + n: Judged(1, 0) for n in range(10)}
+    boxes |= {40 + n: Judged(1, int(n % 2 == 0)) for n in range(10)}
+    boxes |= {50 + n: Judged(1, 1) for n in range(5)}
     band = halving_band(boxes, 0.3, 0.55)
     assert band is not None and (band.load_now, band.missed) == (25, 0)
     assert (band.low, band.high) == (0.40, 0.52) and band.load == 12
     assert (band.above, band.wrong) == (3, 0)
-    assert halving_band([box(0.9, True)], 0.3, 0.55) is None
-    nothing = halving_band([box(0.4, False), box(0.41, False)], 0.3, 0.55)
+    assert halving_band({}, 0.3, 0.55) is None
+    nothing = halving_band({40: Judged(1, 0), 41: Judged(1, 0)}, 0.3, 0.55)
     assert nothing is not None and nothing.load == 0
-    assert [(row.name, row.judged) for row in by_score(boxes)][:2] == [("0.1", 1), ("0.3", 10)]
-    assert by_class(boxes)[0].precision == pytest.approx(11 / 27)
+    # The half lies within one hundredth, and below the present band's lower end.
+    one = halving_band({30: Judged(9, 4), 50: Judged(1, 0)}, 0.305, 0.55)
+    assert one is not None and (one.low, one.high, one.load, one.above, one.wrong) == (0.305, 0.305, 0, 10, 6)
+    # Fewer than half are left where the first right one comes late.
+    late = halving_band({30: Judged(8, 0), 50: Judged(2, 1)}, 0.3, 0.55)
+    assert late is not None and (late.low, late.high, late.load, late.above) == (0.5, 0.55, 2, 0)
+    rows = by_tenth({**boxes, 90: Judged(1, 1), 10: Judged(1, 0), 100: Judged(2, 2)})
+    assert [(row.name, row.judged) for row in rows][:2] == [("0.1", 1), ("0.3", 10)]
+    assert (rows[-1].name, rows[-1].judged, rows[-1].precision) == ("0.9", 3, 1.0)
+    assert [row.name for row in sorted_rows({"a": Judged(1, 0), "b": Judged(2, 0)})] == ["b", "a"]
 
 
 def test_bursts_end_where_the_scene_does() -> None:

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.catalogue.schema import table_of
 from secondlook.cloud.decoding.files import pixels
 from secondlook.cloud.station import frames
 from secondlook.cloud.station.app import create_app
+from secondlook.cloud.station.search import FrameSearch
 from secondlook.cloud.storage.blobs import base_key, open_blobs
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detection
 from secondlook.shared.packet import FrameInfo
+from tests.cloud.station.many import fill
 from tests.cloud.station.seed import BOOT, SECOND, START, drawn_scene
 from tests.cloud.station.server import client_of
 
@@ -150,7 +151,7 @@ def test_lists_of_a_million_frames_answer_at_once(tmp_path: Path) -> None:
     }
     took = {}
     for name, choice in choices.items():
-        search = frames.FrameSearch(**choice)
+        search = FrameSearch(**choice)
         times = []
         for _ in range(3):
             start = time.perf_counter()
@@ -160,48 +161,3 @@ def test_lists_of_a_million_frames_answer_at_once(tmp_path: Path) -> None:
     catalogue.close()
     print(took)
     assert max(took.values()) < LIST_MS, took
-
-
-def fill(catalogue: cat.Catalogue, count: int) -> None:
-    """So many frames of ten camera hosts, one in ten with a review and a verdict."""
-    frame = {
-        "boot_id": BOOT,
-        "width": 320,
-        "height": 192,
-        "base_blob": "b",
-        "base_bytes": 1,
-        "enhancement_bytes": 1,
-    }
-    box = {"x0": 1.0, "y0": 2.0, "x1": 30.0, "y1": 40.0, "detector": "tiny"}
-    with catalogue.writing() as session:
-        connection = session.connection()
-        hosts = [
-            {"edge_id": f"edge-{n}", "camera": "c", "first_seen_ns": 0, "last_seen_ns": 0} for n in range(10)
-        ]
-        connection.execute(table_of(cat.Camera).insert(), hosts)
-        for first in range(1, count + 1, 20_000):
-            rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-            for n in range(first, min(first + 20_000, count + 1)):
-                at, score = START + n * SECOND, n * 7919 % 9973 / 9974
-                times = {"captured_ns": at, "received_ns": at, "detected_ns": at}
-                own = {"id": n, "edge_id": f"edge-{n % 10}", "seq": n, "top_score": score}
-                rows[cat.Frame].append({**frame, **times, **own})
-                label = "fox" if n % 100_000 == 3 else ("car", "person")[n % 2]
-                rows[cat.DetectedBox].append(
-                    {**box, "frame_id": n, "label": label, "score": score, "captured_ns": at}
-                )
-                if n % 10 == 0:
-                    id_ = n // 10
-                    review = {"id": id_, "frame_id": n, "reason": "doubt", "priority": 1, "state": "decided"}
-                    rows[cat.Review].append({**review, "created_ns": at, "captured_ns": at})
-                    rule = "rule" if id_ == 5 else "audit" if id_ % 10 == 0 else "uncertain"
-                    reason = {"review_id": id_, "rule": rule, "reason": "r", "priority": 1, "decisive": True}
-                    rows[cat.Reason].append(reason)
-                    verdict = {"review_id": id_, "reviewer": "Ann", "note": "", "decided_ns": at}
-                    kind = "unsure" if id_ == 7 else "confirm"
-                    rows[cat.Verdict].append({**verdict, "verdict": kind, "shown_sha256": "0" * 64})
-            for kind, values in rows.items():
-                connection.execute(table_of(kind).insert(), values)
-
-
-KINDS = (cat.Frame, cat.DetectedBox, cat.Review, cat.Reason, cat.Verdict)
