@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, case, cast, func, select, true
+from sqlalchemy import ColumnElement, Integer, SQLColumnExpression, case, cast, func, select, true
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -159,11 +159,17 @@ def detector_report(
     )
 
 
-def _judged(session: Session, by: ColumnElement[Any], *wanted: ColumnElement[bool]) -> dict[Any, Judged]:
+def _judged(
+    session: Session, by: SQLColumnExpression[Any], *wanted: ColumnElement[bool]
+) -> dict[Any, Judged]:
     """How many boxes of the detector people judged, and found right, by something."""
-    right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0))
-    query = select(by.label("name"), func.count().label("judged"), right.label("right"))
-    rows = session.execute(query.where(*wanted, JudgedBox.score.is_not(None)).group_by("name"))
+    columns: list[SQLColumnExpression[Any]] = [
+        by.label("name"),
+        func.count().label("judged"),
+        func.sum(case((JudgedBox.is_right == true(), 1), else_=0)).label("right"),
+    ]
+    query = select(*columns).where(*wanted, JudgedBox.score.is_not(None))
+    rows = session.execute(query.group_by("name"))
     return {row.name: Judged(row.judged, row.right) for row in rows}
 
 

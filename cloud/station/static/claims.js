@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 
 const ANOTHER = "another reviewer";
+const MOST_ASKED = 100; // frames of which the answer is kept: more than there can be verdicts on their way
 const newTab = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export class Claims {
@@ -27,8 +28,14 @@ export class Claims {
   take(id, choice = null) {
     this.current = id;
     this.line = this.line.then(() => this.#take(id, choice));
-    this.asked.set(id, this.line);
+    this.#note(id, this.line);
     return this.line;
+  }
+
+  #note(id, answer) {
+    this.asked.delete(id);
+    this.asked.set(id, answer);
+    if (this.asked.size > MOST_ASKED) this.asked.delete(this.asked.keys().next().value);
   }
 
   async #take(id, choice) {
@@ -43,7 +50,7 @@ export class Claims {
       if (got === id) return { id, holder: null };
       if (this.current === id) {
         this.current = got; // the page goes there
-        if (got !== null) this.asked.set(got, Promise.resolve({ id: got, holder: null }));
+        if (got !== null) this.#note(got, Promise.resolve({ id: got, holder: null }));
       }
       return { id: got, holder: ANOTHER };
     } catch (error) {

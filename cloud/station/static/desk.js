@@ -25,7 +25,7 @@ export class Desk {
     this.listing = 0;
     this.handedOut = null; // the open frame, where nobody chose this very one
     this.outbox = new Outbox(({ reviewId, body }) => api.postVerdict(reviewId, body), {
-      stored: (entry, review) => this.#stored(entry, review),
+      stored: (entry, review) => store.batch(() => this.#stored(entry, review)),
       conflict: (entry, answer) => this.#conflict(entry, answer),
       refused: (entry, error) => void this.#refused(entry, error),
       loggedOut: () => on.loggedOut(),
@@ -327,6 +327,8 @@ export class Desk {
 
   async #look() {
     const slow = setTimeout(() => this.#connection("slow"), SLOW_MS);
+    const list = this.store.get().summary ? null : this.refreshList(); // the first time it is wanted in any case
+    list?.catch(() => null); // whoever waits for it hears of it
     try {
       const summary = await api.getSummary();
       clearTimeout(slow);
@@ -336,7 +338,7 @@ export class Desk {
       await this.on.answered();
       const { summary: before, currentId, review } = this.store.get();
       const missing = currentId !== null && !review; // it was opened while the station was away
-      if (was || missing || before?.revision !== summary.revision) await this.#catchUp();
+      if (was || missing || before?.revision !== summary.revision) await this.#catchUp(list ?? this.refreshList());
       this.store.set({ summary }); // only now: a list that failed is asked for again
       const now = this.store.get();
       if (now.holder !== null && holderOf(now, now.currentId) === null) void this.claim(); // it is free by now
@@ -351,8 +353,9 @@ export class Desk {
     if (this.store.get().connection !== connection) this.store.set({ connection });
   }
 
-  async #catchUp() {
-    await this.refreshList();
+  // `list`: a promise that the list is up to date.
+  async #catchUp(list) {
+    await list;
     const { rows, currentId } = this.store.get();
     if (currentId === null) {
       if (this.store.get().missing === null) await this.openFirst();

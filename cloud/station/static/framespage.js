@@ -38,18 +38,26 @@ export class FramesPage {
   async #load(before) {
     const turn = ++this.turn;
     const list = byId("frames");
-    if (before === null) list.replaceChildren(element("li", { className: "queue-empty", text: "Loading…" }));
+    const looking = element("li", { className: "queue-empty", text: "Loading…" });
+    if (before === null) list.replaceChildren();
+    list.append(looking);
+    byId("frames-more").hidden = true;
     try {
-      const page = await api.getFrames({ ...this.choice.values, limit: PAGE, ...(before ? { before } : {}) });
-      if (turn !== this.turn) return; // another search is on its way
-      const tiles = page.frames.map(frameTile);
-      if (before === null) list.replaceChildren(...tiles);
-      else list.append(...tiles);
-      if (!list.childElementCount) {
-        list.append(element("li", { className: "queue-empty", text: "No stored frame is like that." }));
-      }
-      this.next = page.next;
-      byId("frames-more").hidden = page.next === null;
+      // Where few of many frames fit, the station looks through a part of them at a time.
+      let found = 0;
+      let from = before;
+      do {
+        const page = await api.getFrames({ ...this.choice.values, limit: PAGE, ...(from ? { before: from } : {}) });
+        if (turn !== this.turn) return; // another search is on its way
+        looking.before(...page.frames.map(frameTile));
+        looking.textContent = "Looking further back…";
+        found += page.frames.length;
+        from = page.next;
+      } while (from !== null && found < PAGE);
+      looking.remove();
+      if (!list.childElementCount) list.append(element("li", { className: "queue-empty", text: "No stored frame is like that." }));
+      this.next = from;
+      byId("frames-more").hidden = from === null;
     } catch (error) {
       list.replaceChildren(element("li", { className: "queue-empty", text: `The frames did not come: ${error.message}` }));
     }

@@ -6,7 +6,9 @@ export const VERSIONS = ["base", "enhanced", "refined"];
 const RETRY_MS = 5000; // a picture that failed is not asked for again before
 
 export class ImageCache {
-  constructor(limit = 24) {
+  // `shown(bitmap)`: whether a picture is on the screen.
+  constructor(shown, limit = 24) {
+    this.shown = shown;
     this.limit = limit;
     this.took = null;
     this.entries = new Map(); // "id/version" -> { promise, picture|null, stamp }; oldest use first
@@ -61,9 +63,11 @@ export class ImageCache {
     return { version, sha256, bitmap: await createImageBitmap(blob) };
   }
 
-  // A dropped bitmap may still be on screen, so it is left to the garbage collector, not closed.
+  // The garbage collector does not see how large a bitmap is: one that nobody looks at is closed.
   #drop(key) {
+    const bitmap = this.entries.get(key).picture?.bitmap;
     this.entries.delete(key);
+    if (bitmap && !this.shown(bitmap)) bitmap.close();
   }
 
   #evict() {

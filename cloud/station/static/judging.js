@@ -182,11 +182,13 @@ export class Judging {
     const text = review ? this.notes.of(review.id) : "";
     // Before the verdict is taken, for the page moves on with it.
     if (review) this.notes.write(review.id, "");
-    if (!this.desk.decide(verdict, this.on.onScreen(), { note: text.trim(), ...parts })) {
-      if (review) this.notes.write(review.id, text);
-      return;
-    }
-    this.store.set({ draft: null });
-    if (parts.box_index !== null && this.store.get().currentId === review?.id) this.#next(parts.box_index);
+    this.store.batch(() => {
+      if (!this.desk.decide(verdict, this.on.onScreen(), { note: text.trim(), ...parts })) {
+        if (review) this.notes.write(review.id, text);
+        return;
+      }
+      this.store.set({ draft: null });
+      if (parts.box_index !== null && this.store.get().currentId === review?.id) this.#next(parts.box_index);
+    });
   }
 }

@@ -32,7 +32,7 @@ const CLICK_PIXELS = 4;
 
 const byId = (id) => document.getElementById(id);
 const store = createStore(initialState());
-const images = new ImageCache();
+const images = new ImageCache((bitmap) => [stage.picture, stage.left].includes(bitmap));
 const tell = (text, kind) => panels.toast(byId("toasts"), text, kind);
 const notes = new Notes();
 const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedOut, answered: foundLogin });
@@ -430,6 +430,7 @@ function showTab(page) {
   tabs.scrollLeft = Math.max(tab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - tab.offsetWidth) / 2, 0);
 }
 
+let factsOf; // the hash that the facts tell
 const claimsOf = ({ summary }) => JSON.stringify(summary?.claims ?? []);
 
 function render(state, before) {
@@ -438,10 +439,15 @@ function render(state, before) {
   renderStage(state);
   renderToolbars(state);
   if (review !== before.review || state === before) void strip.follow(review?.frame.id ?? null);
-  panels.renderFacts(byId("facts"), state, onScreen?.sha256);
-  panels.renderBoxList(byId("box-list"), state, (at) => judging.select(at));
-  const changed = ["rows", "currentId", "loaded"].some((name) => state[name] !== before[name]);
-  if (changed || state === before || claimsOf(state) !== claimsOf(before)) {
+  const changed = (...names) => state === before || names.some((name) => state[name] !== before[name]);
+  if (changed("review") || onScreen?.sha256 !== factsOf) {
+    factsOf = onScreen?.sha256;
+    panels.renderFacts(byId("facts"), state, factsOf);
+  }
+  if (changed("review", "selectedBox", "minScore")) {
+    panels.renderBoxList(byId("box-list"), state, (at) => judging.select(at));
+  }
+  if (changed("rows", "currentId", "loaded", "filter") || claimsOf(state) !== claimsOf(before)) {
     panels.renderQueue(byId("queue"), state, (id) => judging.mayLeave() && void desk.open(id));
   }
   panels.renderFilters(byId("filters"), state, (filter) => void desk.setFilter(filter));
@@ -500,24 +506,24 @@ async function start() {
   store.set({ page: routeOf()?.page ?? "review" }); // no other page is seen before it
   store.subscribe(({ reviewer }) => lookAs(reviewer));
   store.subscribe(render);
-  const me = await getMe();
+  const [me, station] = await Promise.all([getMe(), getStation()]);
   store.set({ role: me.role });
   if (me.name !== null) store.set({ user: me.name, reviewer: me.name, mayJudge: me.role !== "viewer" });
   showAccount(me);
-  const station = await getStation();
   document.title = station.title;
   byId("title").textContent = station.title;
   store.set({ title: station.title, labels: station.labels, common: station.common });
   panels.renderCommon(byId("common"), station.common, (number) => actions.class(number));
   if (me.name === null) store.set({ reviewer: storedReviewer() || (await askReviewer("")) });
-  const chosen = await getPreferences(store.get().reviewer);
+  const preferences = getPreferences(store.get().reviewer);
+  const others = await desk.outbox.load(me.name);
+  const chosen = await preferences;
   const learned = station.learned_filter && chosen.learned_filter;
   byId("learned").checked = learned;
   byId("learned").disabled = !station.learned_filter; // of the whole site
   store.set({ learned });
   byId("tab-people").hidden = me.role !== "admin";
   started = true;
-  const others = await desk.outbox.load(me.name);
   if (others.length) tell(`${others.length} unsaved verdicts of ${[...new Set(others)].join(", ")} wait here for their log-in`);
   await go(routeOf() ?? { page: "review", id: null }, location.search);
   await desk.follow();

@@ -66,24 +66,29 @@ export function renderFilters(container, state, choose) {
   }
 }
 
-function queueRow(row, state, choose) {
-  const current = state.currentId;
+function queueWords(row, state) {
   const holder = holderOf(state, row.id);
-  const button = element("button", { className: "row", "data-id": row.id });
-  if (row.id === current) button.setAttribute("aria-current", "true");
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
+  return {
+    state: row.state,
+    held: holder !== null,
+    what: row.burst > 1 ? `${labels} · ${row.burst} alike` : labels,
+    why: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason,
+    camera: row.camera || row.edge_id,
+    became: holder ? `${holder} has it` : row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at),
+  };
+}
+
+function queueRow(id, words, choose) {
+  const button = element("button", { className: "row", "data-id": id });
+  const state = STATE_WORDS[words.state];
   button.append(
-    element("span", { className: `dot is-${row.state}`, title: STATE_WORDS[row.state] }, element("span", { className: "hidden", text: STATE_WORDS[row.state] })),
-    element("span", { className: "row-main" }, element("b", { text: row.burst > 1 ? `${labels} · ${row.burst} alike` : labels }), element("span", { text: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason })),
-    element(
-      "span",
-      { className: "row-side" },
-      element("span", { text: row.camera || row.edge_id }),
-      element("span", { text: holder ? `${holder} has it` : row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at) }),
-    ),
+    element("span", { className: `dot is-${words.state}`, title: state }, element("span", { className: "hidden", text: state })),
+    element("span", { className: "row-main" }, element("b", { text: words.what }), element("span", { text: words.why })),
+    element("span", { className: "row-side" }, element("span", { text: words.camera }), element("span", { text: words.became })),
   );
-  button.classList.toggle("is-held", holder !== null);
-  button.addEventListener("click", () => choose(row.id));
+  button.classList.toggle("is-held", words.held);
+  button.addEventListener("click", () => choose(id));
   return element("li", {}, button);
 }
 
@@ -96,19 +101,46 @@ const EMPTY_LIST = {
   decided: "No verdict yet.",
 };
 
+const queues = new WeakMap(); // list -> what it shows: id -> { words, item }
+
+// Rows that say what they said before stay as they are: 200 of them are listed, and each verdict takes one away.
 export function renderQueue(list, state, choose) {
-  const focused = document.activeElement?.closest(".row")?.dataset.id;
   if (!state.rows.length) {
+    queues.delete(list);
     list.replaceChildren(element("li", { className: "queue-empty", text: state.loaded ? EMPTY_LIST[state.filter] : "Loading…" }));
     return;
   }
-  const rows = state.rows.map((row) => queueRow(row, state, choose));
-  if (state.total > state.rows.length) {
-    rows.push(element("li", { className: "queue-empty", text: `and ${state.total - state.rows.length} more` }));
+  const focused = document.activeElement?.closest(".row")?.dataset.id;
+  const before = queues.get(list);
+  const entries = new Map();
+  for (const row of state.rows) {
+    const words = queueWords(row, state);
+    const known = before?.get(row.id);
+    const same = known && Object.keys(words).every((name) => known.words[name] === words[name]);
+    entries.set(row.id, same ? known : { words, item: queueRow(row.id, words, choose) });
   }
-  list.replaceChildren(...rows);
-  if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
-  keepInSight(list, list.querySelector("[aria-current]"));
+  queues.set(list, entries);
+  const items = [...entries.values()].map(({ item }) => item);
+  if (state.total > state.rows.length) {
+    items.push(element("li", { className: "queue-empty", text: `and ${state.total - state.rows.length} more` }));
+  }
+  arrange(list, items);
+  const current = entries.get(state.currentId)?.item.firstElementChild ?? null;
+  for (const other of list.querySelectorAll("[aria-current]")) if (other !== current) other.removeAttribute("aria-current");
+  current?.setAttribute("aria-current", "true");
+  if (focused && document.activeElement?.dataset.id !== focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
+  keepInSight(list, current);
+}
+
+// Make these the children of a list, in this order, and touch none that is in its place.
+function arrange(list, items) {
+  const wanted = new Set(items);
+  for (const child of [...list.children]) if (!wanted.has(child)) child.remove();
+  let place = list.firstElementChild;
+  for (const item of items) {
+    if (item === place) place = place.nextElementSibling;
+    else list.insertBefore(item, place);
+  }
 }
 
 // Within its list alone: where the page scrolls, as on a phone, it stays where it is.

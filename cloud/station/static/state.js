@@ -23,13 +23,28 @@ export const STATE_WORDS = {
 
 export function createStore(initial) {
   let state = initial;
+  let batches = 0;
   const listeners = new Set();
+  const tell = (before) => {
+    for (const listener of listeners) listener(state, before);
+  };
   return {
     get: () => state,
     set(patch) {
       const before = state;
       state = { ...state, ...patch };
-      for (const listener of listeners) listener(state, before);
+      if (!batches) tell(before);
+    },
+    // What `work` changes, at once, is told once.
+    batch(work) {
+      const before = state;
+      batches += 1;
+      try {
+        return work();
+      } finally {
+        batches -= 1;
+        if (!batches && state !== before) tell(before);
+      }
     },
     subscribe(listener) {
       listeners.add(listener);

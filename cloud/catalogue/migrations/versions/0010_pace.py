@@ -70,10 +70,9 @@ def _add_facts() -> None:
 def _add(table: str, name: str, source: str, key: str) -> None:
     """A column like that of the row of ``source`` that ``key`` names."""
     if name == "edge_id":
-        column = sa.Column(name, sa.String(64), server_default="", nullable=False)
+        op.add_column(table, sa.Column(name, sa.String(64), server_default="", nullable=False))
     else:
-        column = sa.Column(name, sa.BigInteger(), server_default=sa.text("0"), nullable=False)
-    op.add_column(table, column)
+        op.add_column(table, sa.Column(name, sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     of_source = f"(SELECT {name} FROM {source} WHERE {source}.id = {table}.{key})"
     op.execute(f"UPDATE {table} SET {name} = coalesce({of_source}, {name})")
 
