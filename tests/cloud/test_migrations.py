@@ -22,6 +22,7 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.accounts import list_users
 from secondlook.cloud.catalogue import migrate
 from secondlook.cloud.catalogue.audit import verify_audit
+from secondlook.cloud.catalogue.judged import judged_boxes
 from secondlook.cloud.catalogue.schema import Base
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.main import main
@@ -116,6 +117,31 @@ def test_old_frames_get_their_class_and_since_when(engine: Engine) -> None:
         (5, "undecided", (start + 7) * second, 105),
         (7, "unreviewed", (start + 9) * second, 107),
     ]
+
+
+def test_old_verdicts_are_found_and_counted_like_new_ones(engine: Engine, old_url: str) -> None:
+    catalogue = cat.open_catalogue(old_url)
+    query = "SELECT review_id, label, score, is_right, decided_ns, edge_id FROM judged_boxes ORDER BY id"
+    kept = rows(engine, query)
+    assert [row[:4] for row in kept if row[0] == 3] == [(3, "cat", 0.5, False), (3, "dog", 0.9, False)]
+    with catalogue.reading() as session:
+        decided = (
+            select(cat.Review).where(cat.Review.state == cat.ReviewState.DECIDED).order_by(cat.Review.id)
+        )
+        made = [box for review in session.scalars(decided) for box in judged_boxes(review)]
+        as_made = [(b.review_id, b.label, b.score, b.is_right, b.decided_ns, b.edge_id) for b in made]
+        assert as_made == kept and any(score is None for _, _, score, *_ in as_made)
+        for kind in (cat.Verdict, cat.Reason, cat.Review, cat.DetectedBox):
+            found = session.scalars(select(kind)).all()
+            for row in found:
+                frame = session.get_one(cat.Frame, row.frame_id)
+                assert (row.captured_ns, row.edge_id) == (frame.captured_ns, frame.edge_id), kind
+            assert found, kind
+        for review in session.scalars(select(cat.Review)):
+            assert review.top_score == review.frame.top_score
+        people = session.scalars(select(cat.AuditEntry.id).where(cat.AuditEntry.by_person.is_(True)))
+        assert sorted(people) == [6, 8, 9, 10, 13, 14, 15, 16]
+    catalogue.close()
 
 
 def test_a_catalogue_whose_tables_were_made_in_part_gets_the_rest(engine: Engine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -127,12 +126,3 @@ class _Trail:
     def end(self, connection: Connection) -> None:
         head = text("UPDATE audit_head SET entries = :lines, sha256 = :sha256")
         connection.execute(head, {"lines": self.lines, "sha256": self.sha256})
-
-
-def lately(catalogue: cat.Catalogue, count: int) -> Iterator[int]:
-    """The numbers of the last reviews."""
-    with catalogue.reading() as session:
-        table = table_of(cat.Review)
-        yield from session.connection().scalars(
-            table.select().with_only_columns(table.c.id).order_by(table.c.id.desc()).limit(count)
-        )

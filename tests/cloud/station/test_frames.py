@@ -10,10 +10,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.decoding.files import pixels
-from secondlook.cloud.station import frames
+from secondlook.cloud.station import choice as choosing
+from secondlook.cloud.station import frames, queries, search
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.station.search import FrameSearch
 from secondlook.cloud.storage.blobs import base_key, open_blobs
@@ -126,6 +131,132 @@ def test_preferences_are_kept_for_each_person(client: httpx.Client) -> None:
     client.post("/api/preferences", json={"reviewer": "Ann", "learned_filter": False})
     assert client.get("/api/preferences", params={"reviewer": "Ann"}).json() == {"learned_filter": False}
     assert client.get("/api/preferences", params={"reviewer": "Bea"}).json() == {"learned_filter": True}
+
+
+KINDS = st.sampled_from([None, "confirm", "reject", "unsure"])
+SEARCHES = st.fixed_dictionaries(
+    {
+        "edge_id": st.sampled_from([None, "edge-1", "edge-2"]),
+        "label": st.sampled_from([None, "car", "person", "fox"]),
+        "scores": st.sampled_from([(0.0, 1.0), (0.5, 1.0), (0.2, 0.4)]),
+        "since_ns": st.sampled_from([0, START + 100 * SECOND]),
+        "until_ns": st.sampled_from([2**63 - 1, START + 300 * SECOND]),
+        "verdict": KINDS.map(lambda kind: None if kind is None else cat.VerdictKind(kind)),
+        "rule": st.sampled_from([None, cat.Rule.AUDIT, cat.Rule.UNCERTAIN, cat.Rule.OPERATOR]),
+    }
+)
+
+
+@pytest.fixture
+def filled(catalogue_url: str) -> Iterator[cat.Catalogue]:
+    catalogue = cat.open_catalogue(catalogue_url)
+    fill(catalogue, 400)
+    yield catalogue
+    catalogue.close()
+
+
+def test_pages_of_a_search_hold_what_fits_once_in_order(
+    filled: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few entries a page looks at, and whichever index it goes through."""
+    with filled.reading() as session:
+        stored = {frame.id: frame for frame in session.scalars(select(cat.Frame).options(*WHOLE))}
+        session.expunge_all()
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(choice=SEARCHES, most=st.sampled_from([7, 20_000]))
+    def check(choice: dict[str, Any], most: int) -> None:
+        monkeypatch.setattr(search, "_MOST_LOOKED", most)
+        expected = [id_ for id_, frame in sorted(stored.items(), reverse=True) if fits(frame, **choice)]
+        got: list[int] = []
+        before: tuple[int, int] | None = None
+        for _ in range(200):
+            page = frames.find_frames(filled, FrameSearch(**choice, before=before), limit=5)
+            got += [row.id for row in page.frames]
+            if page.next is None:
+                break
+            before = search.parse_cursor(page.next)
+        assert got == expected, choice
+
+    check()
+
+
+WHOLE = (
+    selectinload(cat.Frame.detections),
+    selectinload(cat.Frame.review).selectinload(cat.Review.verdicts),
+    selectinload(cat.Frame.review).selectinload(cat.Review.reasons),
+)
+
+
+def fits(frame: cat.Frame, **choice: Any) -> bool:
+    """Whether a frame is one that a search is for, by its rows."""
+    review = frame.review
+    verdicts = [] if review is None else review.verdicts
+    rules = [] if review is None else [reason.rule for reason in review.reasons]
+    low, high = choice["scores"]
+    found = [box for box in frame.detections if choice["label"] in (None, box.label)]
+    return (
+        choice["edge_id"] in (None, frame.edge_id)
+        and choice["since_ns"] <= frame.captured_ns <= choice["until_ns"]
+        and any(low <= box.score <= high for box in found)
+        and choice["verdict"] in (None, *(verdict.verdict for verdict in verdicts))
+        and choice["rule"] in (None, *rules)
+    )
+
+
+def test_history_of_people_and_of_one(filled: cat.Catalogue) -> None:
+    """Half of the trail is of machines; what they did is passed over by an index."""
+    entries = queries.history(filled, limit=500, before=None, people=True).entries
+    assert len(entries) == 44 and {entry.actor for entry in entries} == {"Ann", "Bea"}
+    assert len(queries.history(filled, limit=500, before=None).entries) == 124
+    of_bea = queries.history(filled, limit=3, before=None, actor="Bea")
+    assert [entry.actor for entry in of_bea.entries] == ["Bea"] * 3 and of_bea.next_before is not None
+
+
+def test_lists_of_reviews_by_class_camera_reason_and_score(filled: cat.Catalogue) -> None:
+    """Whether few or many fit, lists hold the same."""
+    with filled.reading() as session:
+        reviews = {row.id: row for row in session.scalars(select(cat.Review).options(*OF_REVIEW))}
+        session.expunge_all()
+    for few in (0, 10_000):
+        for choice in (
+            {"label": "car"},
+            {"label": "car", "scores": (0.5, 1.0)},
+            {"edge_id": "edge-0"},
+            {"edge_id": "edge-1"},
+            {"rule": cat.Rule.AUDIT},
+            {"rule": cat.Rule.AUDIT, "label": "car"},
+        ):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(choosing, "_FEW", few)
+                wanted = choosing.ReviewChoice("decided", "newest", **choice)  # type: ignore[arg-type]
+                page = queries.list_reviews(filled, wanted, limit=500, offset=0)
+            fitting = [id_ for id_, row in sorted(reviews.items(), reverse=True) if fits_review(row, choice)]
+            assert [row.id for row in page.reviews] == fitting and page.total == len(fitting), choice
+    surest = choosing.ReviewChoice("decided", "surest")
+    ids = [row.id for row in queries.list_reviews(filled, surest, limit=500, offset=0).reviews]
+    assert ids == sorted(reviews, key=lambda id_: (-(reviews[id_].frame.top_score or 0), id_))
+
+
+OF_REVIEW = (
+    selectinload(cat.Review.frame).selectinload(cat.Frame.detections),
+    selectinload(cat.Review.reasons),
+)
+
+
+def fits_review(review: cat.Review, choice: dict[str, Any]) -> bool:
+    low, high = choice.get("scores", (0.0, 1.0))
+    boxes = [b for b in review.frame.detections if choice.get("label") in (None, b.label)]
+    return (
+        choice.get("edge_id") in (None, review.frame.edge_id)
+        and any(low <= box.score <= high for box in boxes)
+        and choice.get("rule") in (None, *(reason.rule for reason in review.reasons))
+    )
+
+
+def test_classes_that_are_named(filled: cat.Catalogue) -> None:
+    assert queries.named_classes(filled) == ({"car", "fox", "person"}, set())
+    assert queries.common_classes(filled, 2) == ["car"]  # of those under review
 
 
 @pytest.mark.slow
