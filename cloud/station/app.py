@@ -14,7 +14,6 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -34,6 +33,7 @@ from secondlook.cloud.station.account_routes import build_account_router
 from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
 from secondlook.cloud.station.api.routes import build_api
+from secondlook.cloud.station.assets import Assets
 from secondlook.cloud.station.claim_routes import build_claim_router
 from secondlook.cloud.station.figure_routes import build_figure_router
 from secondlook.cloud.station.frame_pictures import FramePictures
@@ -156,7 +156,7 @@ def create_app(
     app.include_router(build_pages(app, root_path))
     app.include_router(build_health_router(beats, stall_seconds))
     # Pages without what they show: whoever reads them learns what is in this repository.
-    app.mount("/static", StaticFiles(directory=_STATIC))
+    app.add_route("/static/{name:path}", Assets(_STATIC).answer, include_in_schema=False)
     return app
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import mimetypes
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from starlette._utils import get_route_path
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
+_IMPORT = re.compile(r'^(?:import|export)[^;]*?from "\./([a-z]+\.js)";', re.MULTILINE)
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 
 
@@ -33,30 +33,37 @@ class _Asset:
         data = path.read_bytes()
         kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         digest = hashlib.sha256(data).hexdigest()[:32]
-        return cls(kind, data, gzip.compress(data, mtime=0), f'"{digest}"')
+        return cls(
+            kind, data, gzip.compress(data, mtime=0), f'W/"{digest}"'
+        )  # packed or not, it is the same file
 
 
 class Assets:
-    """ASGI application: the files of one folder, by name. They are read when it is made."""
+    """The files of one folder, by name; they are read when it is made."""
 
     def __init__(self, folder: Path) -> None:
         self._files = {path.name: _Asset.read(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "GET, HEAD"})
-        asset = self._files.get(get_route_path(scope).removeprefix("/"))
+    async def answer(self, request: Request) -> Response:
+        """To ``GET .../{name}``. Raises HTTPException where there is no such file."""
+        asset = self._files.get(request.path_params["name"])
         if asset is None:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        await _answer(asset, Headers(scope=scope))(scope, receive, send)
+        headers = {"etag": asset.etag, "vary": "accept-encoding"}
+        if request.headers.get("if-none-match") == asset.etag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(asset.data, headers=headers, media_type=asset.media_type)
+        packed = {**headers, "content-encoding": "gzip"}
+        return Response(asset.packed, headers=packed, media_type=asset.media_type)
 
 
-def _answer(asset: _Asset, asked: Headers) -> Response:
-    headers = {"etag": asset.etag, "vary": "accept-encoding"}
-    if asked.get("if-none-match") == asset.etag:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    if "gzip" not in asked.get("accept-encoding", ""):
-        return Response(asset.data, headers=headers, media_type=asset.media_type)
-    return Response(
-        asset.packed, headers={**headers, "content-encoding": "gzip"}, media_type=asset.media_type
-    )
+def modules_of(folder: Path, name: str) -> list[str]:
+    """A script and all that it imports, however far off, each once: a page that names them has them fetched at once."""
+    found, waiting = [name], [name]
+    while waiting:
+        text = (folder / waiting.pop()).read_text(encoding="utf-8")
+        new = [other for other in dict.fromkeys(_IMPORT.findall(text)) if other not in found]
+        found += new
+        waiting += new
+    return found

@@ -7,6 +7,7 @@ of that folder when they are read; scripts find it by themselves.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
@@ -14,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from secondlook.cloud.station.access import GuardedRoute
+from secondlook.cloud.station.assets import modules_of
 from secondlook.cloud.station.problems import suited
 
 PLACES = (
@@ -29,6 +31,7 @@ PLACES = (
     "/figures",
 )  # where the page itself is shown
 
+_SCRIPT = re.compile(r'<script type="module" src="/static/([a-z]+\.js)">')
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -37,6 +40,11 @@ class Document:
 
     def __init__(self, name: str, root_path: str) -> None:
         text = (_STATIC / name).read_text(encoding="utf-8")
+        named: dict[str, None] = {}
+        for script in _SCRIPT.findall(text):
+            named |= dict.fromkeys(modules_of(_STATIC, script))
+        links = "".join(f'<link rel="modulepreload" href="/static/{one}">\n  ' for one in named)
+        text = text.replace("<script", f"{links}<script", 1)
         for attribute in ("href", "src", "action"):
             text = text.replace(f'{attribute}="/', f'{attribute}="{root_path}/')
         self._data = text.encode()
