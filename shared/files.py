@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -110,6 +110,19 @@ def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> No
     write_all({path: data}, mode=mode)
 
 
+def write_parts_atomically(path: Path, parts: Iterable[bytes], *, mode: int = PRIVATE_FILE) -> None:
+    """Like ``write_atomically``, for what is too much to be held at once. Raises DiskFull or Unwritable."""
+    try:
+        temporary = _write_beside(path, parts, mode)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink()
+            raise
+    except OSError as cause:
+        raise storage_error(path, cause) from cause
+
+
 def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE) -> None:
     """Write several files, none before the bytes of all are safely on disk.
 
@@ -120,7 +133,7 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE) -> None:
     try:
         for path, data in files.items():
             try:
-                written[path] = _write_beside(path, data, mode)
+                written[path] = _write_beside(path, (data,), mode)
             except OSError as cause:
                 raise storage_error(path, cause) from cause
         for path in files:
@@ -139,13 +152,14 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+def _write_beside(path: Path, parts: Iterable[bytes], mode: int) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     with ExitStack() as undo:
         undo.callback(temporary.unlink, missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
         undo.pop_all()

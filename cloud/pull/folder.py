@@ -2,7 +2,7 @@
 
 Lines are added while frames come in, a later one for the same frame counts; at the end of a run the file is written
 anew with one line a frame. A run that is broken off is gone on with: nothing is fetched twice, and nothing is believed
-that does not have its hash.
+that does not have its hash. Of each frame no more than its name and the place of its line is held in memory.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from secondlook.shared.errors import ConfigError, StoreCorrupt
-from secondlook.shared.files import make_folder, write_atomically
+from secondlook.shared.files import PRIVATE_FILE, make_folder, write_atomically, write_parts_atomically
 
 _VERSION = 1
 _STATE, _FRAMES, _IMAGES = ".secondlook-pull.json", "frames.jsonl", "images"
@@ -50,8 +50,19 @@ class PullFolder:
         if not (path / _STATE).exists():
             self._write_place(Place(None, since))
         self.place = self._read_place()
-        self.frames = self._read_frames()
-        self._names = {line["review_id"]: name for name, line in self.frames.items()}
+        self._lines: dict[str, int] = {}  # name -> where its last line begins
+        self._names: dict[int, str] = {}  # review -> name
+        self._read_frames()
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return len(self._lines)
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        """Each frame as it stands, by name; none may be put or dropped meanwhile."""
+        with self._opened() as stream:
+            for name in sorted(self._lines):
+                yield _parsed(self._line_at(stream, name))
 
     def image_of(self, name: str, suffix: str) -> Path:
         return self.path / _IMAGES / (quote(name, safe="") + suffix)
@@ -74,16 +85,17 @@ class PullFolder:
         """A frame as it stands now."""
         if line["review_id"] in self._names and self._names[line["review_id"]] != name:
             self.drop(line["review_id"])
-        self.frames[name] = dict(line)
+        self._lines[name] = self._append({"name": name, **line})
         self._names[line["review_id"]] = name
-        self._append({"name": name, **line})
 
     def drop(self, review_id: int) -> bool:
         """A frame that is not decided any more, or gone; whether it was here."""
         name = self._names.pop(review_id, None)
         if name is None:
             return False
-        line = self.frames.pop(name)
+        with self._opened() as stream:
+            line = _parsed(self._line_at(stream, name))
+        del self._lines[name]
         self._append({"name": name, "review_id": review_id, "dropped": True})
         if line.get("file_name"):
             (self.path / line["file_name"]).unlink(missing_ok=True)
@@ -100,12 +112,25 @@ class PullFolder:
 
     def finish(self) -> None:
         """One line a frame, in order of their names."""
-        lines = (json.dumps({"name": name, **self.frames[name]}) + "\n" for name in sorted(self.frames))
-        write_atomically(self.path / _FRAMES, "".join(lines).encode())
+        (self.path / _FRAMES).touch(PRIVATE_FILE)
+        with self._opened() as stream:
+            names = sorted(self._lines)
+            write_parts_atomically(self.path / _FRAMES, (self._line_at(stream, name) for name in names))
+        self._read_frames()
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        with (self.path / _FRAMES).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+    def _opened(self) -> IO[bytes]:
+        return (self.path / _FRAMES).open("rb")
+
+    def _line_at(self, stream: IO[bytes], name: str) -> bytes:
+        stream.seek(self._lines[name])
+        return stream.readline()
+
+    def _append(self, line: Mapping[str, Any]) -> int:
+        """Where the line begins."""
+        with (self.path / _FRAMES).open("ab") as stream:
+            begin = stream.tell()
+            stream.write(json.dumps(line).encode() + b"\n")
+        return begin
 
     def _write_place(self, place: Place) -> None:
         state = {"version": _VERSION, "station": self._station, **vars(place)}
@@ -126,30 +151,41 @@ class PullFolder:
             raise ConfigError(f"{self.path} holds frames of {station}, not of {self._station}")
         return Place(after, since)
 
-    def _read_frames(self) -> dict[str, dict[str, Any]]:
+    def _read_frames(self) -> None:
+        """Where the line of each frame is. What the program wrote in part when it ended is cut off: it comes again."""
+        self._lines.clear()
+        self._names.clear()
         path = self.path / _FRAMES
-        frames: dict[str, dict[str, Any]] = {}
         if not path.exists():
-            return frames
-        lines = path.read_text(encoding="utf-8").split("\n")
-        for number, text in enumerate(lines):
-            if not text:
-                continue
-            try:
-                line = json.loads(text)
-                name = line.pop("name")
-            except (ValueError, KeyError, AttributeError) as error:
-                if number == len(lines) - 1:
-                    continue  # the program ended while it wrote this line, whose frame comes again
-                raise StoreCorrupt(f"line {number + 1} of {path} cannot be read") from error
-            if line.get("dropped"):
-                frames.pop(name, None)
-            else:
-                frames[name] = line
-        if lines and lines[-1]:  # what follows begins a line of its own
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write("\n")
-        return frames
+            return
+        begin = 0
+        with path.open("r+b") as stream:
+            for number, text in enumerate(stream, 1):
+                if not text.endswith(b"\n"):
+                    stream.truncate(begin)
+                    return
+                self._read_line(text, begin, f"line {number} of {path}")
+                begin += len(text)
+
+    def _read_line(self, text: bytes, begin: int, where: str) -> None:
+        """Raises StoreCorrupt."""
+        try:
+            line = json.loads(text)
+            name, review_id = str(line["name"]), int(line["review_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreCorrupt(f"{where} cannot be read") from error
+        if line.get("dropped"):
+            self._lines.pop(name, None)
+            self._names.pop(review_id, None)
+        else:
+            self._lines[name] = begin
+            self._names[review_id] = name
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(text)
+    del line["name"]
+    return line
 
 
 def suffix_of(file_name: str) -> str:

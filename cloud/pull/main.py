@@ -62,7 +62,7 @@ def run_pull(args: argparse.Namespace) -> int:
             verify(station, folder, done)
     if done.gone:
         print(f"{done.gone} pictures are gone from the station", file=sys.stderr)
-    print(json.dumps({**vars(done), "kept": len(folder.frames)}))
+    print(json.dumps({**vars(done), "kept": len(folder)}))
     return 0
 
 

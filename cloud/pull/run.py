@@ -58,7 +58,7 @@ def pull(station: Answers, folder: PullFolder) -> Pulled:
 
 def verify(station: Answers, folder: PullFolder, done: Pulled) -> None:
     """Hash every picture that should be here, and fetch those anew that are not whole."""
-    for line in list(folder.frames.values()):
+    for line in folder.frames():
         if line["file_name"] is None:
             continue
         path = folder.path / line["file_name"]
