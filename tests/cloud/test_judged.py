@@ -46,7 +46,7 @@ def rows(catalogue: cat.Catalogue) -> list[Row]:
     box = cat.JudgedBox
     query = select(box.review_id, box.label, box.score, box.is_right).order_by(box.review_id, box.id)
     with catalogue.reading() as session:
-        return [row._tuple() for row in session.execute(query)]
+        return [(row[0], row[1], row[2], row[3]) for row in session.execute(query)]
 
 
 def test_boxes_follow_verdicts_and_undos(catalogue: cat.Catalogue) -> None:

@@ -226,7 +226,7 @@ def test_foreign_keys_hold_again_after_a_migration(old_url: str) -> None:
 def test_numbers_of_deleted_rows_are_not_given_out_again(old_url: str, engine: Engine) -> None:
     catalogue = cat.open_catalogue(old_url)
     with catalogue.writing() as session:
-        for table in ("verdicts", "review_reasons", "reviews", "detections", "frames"):
+        for table in ("judged_boxes", "verdicts", "review_reasons", "reviews", "detections", "frames"):
             session.execute(text(f"DELETE FROM {table}"))
     new = cat.NewFrame("gate", "yard", 2, FrameInfo("cd" * 16, 0, 1, 8, 6, None, 2), "base/x/y/0.slk", 1)
     assert cat.store_frame(
