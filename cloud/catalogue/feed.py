@@ -186,6 +186,14 @@ def unindexed(column: InstrumentedAttribute[T]) -> ColumnElement[T]:
     return func.coalesce(column, column)
 
 
+def finds(query: Select[Any]) -> ColumnElement[bool]:
+    """Whether a query finds anything, asked anew for each row of the one around it.
+
+    EXISTS would say the same; PostgreSQL may make a join of that, and read a whole table for a page of sixty rows.
+    """
+    return query.limit(1).scalar_subquery().is_not(None)
+
+
 def behind(frame_id: int, box_id: int) -> Any:
     """Detections behind one place, in the order of their frames."""
     # The first condition says where the index is entered.

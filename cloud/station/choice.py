@@ -19,7 +19,7 @@ from secondlook.cloud.catalogue import (
     Rule,
     Verdict,
 )
-from secondlook.cloud.catalogue.feed import unindexed
+from secondlook.cloud.catalogue.feed import finds, unindexed
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.access import Viewer
 
@@ -87,18 +87,18 @@ class ReviewChoice:
             )
             query = query.where(Review.frame_id.in_(found))
         elif self.label is not None or self.scores != (0.0, 1.0):
-            holds = exists(DetectedBox.id).where(
+            holds = select(DetectedBox.id).where(
                 DetectedBox.frame_id == Review.frame_id, DetectedBox.score.between(*self.scores)
             )
             # By the frame: the index of classes would be gone through for each.
             of_class = unindexed(DetectedBox.label) == self.label
-            query = query.where(holds if self.label is None else holds.where(of_class))
+            query = query.where(finds(holds if self.label is None else holds.where(of_class)))
         if self.few_of_reason and self.rule is not None:
             for_it = select(Reason.frame_id).where(Reason.rule == self.rule.value)
             query = query.where(Review.frame_id.in_(for_it))
         elif self.rule is not None:
-            called = exists(Reason.id).where(Reason.review_id == Review.id, Reason.rule == self.rule.value)
-            query = query.where(called)
+            called = select(Reason.id).where(Reason.review_id == Review.id, Reason.rule == self.rule.value)
+            query = query.where(finds(called))
         return query
 
     def ordered(self, query: Select[Any]) -> Select[Any]:

@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from secondlook.cloud.catalogue import DetectedBox, Frame, Reason, Review, Rule, Verdict, VerdictKind
-from secondlook.cloud.catalogue.feed import unindexed
+from secondlook.cloud.catalogue.feed import finds, unindexed
 from secondlook.shared.errors import ConfigError
 
 Place = tuple[int, int]  # instant and number of a frame
@@ -153,16 +153,16 @@ class FrameSearch:
         of_review = (Review.frame_id == id_,)
         if self.verdict is not None and id_ is not Verdict.frame_id:
             given = self._of_verdict(self.verdict, unindexed(Verdict.verdict))
-            wanted.append(exists(Verdict.id).where(*of_review, Verdict.review_id == Review.id, *given))
+            wanted.append(finds(select(Verdict.id).where(*of_review, Verdict.review_id == Review.id, *given)))
         if self.rule is not None and id_ is not Reason.frame_id:
             called = self._of_reason(self.rule, unindexed(Reason.rule))
-            wanted.append(exists(Reason.id).where(*of_review, Reason.review_id == Review.id, *called))
+            wanted.append(finds(select(Reason.id).where(*of_review, Reason.review_id == Review.id, *called)))
         if self._in_detections and id_ is not DetectedBox.frame_id:
             found = self._of_detection(unindexed(DetectedBox.label), unindexed(DetectedBox.object_id))
-            wanted.append(exists(DetectedBox.id).where(DetectedBox.frame_id == id_, *found))
+            wanted.append(finds(select(DetectedBox.id).where(DetectedBox.frame_id == id_, *found)))
         if self._scored and not self._in_detections and id_ is not Frame.id:
             top = Frame.top_score.between(*self.scores)
-            wanted.append(exists(Frame.id).where(Frame.id == id_, top))
+            wanted.append(finds(select(Frame.id).where(Frame.id == id_, top)))
         return wanted
 
 
