@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,8 +16,8 @@ from typing import IO, Any
 
 from secondlook.cloud.catalogue import Review
 from secondlook.cloud.decoding.files import media_type
-from secondlook.cloud.station.archive import PART, Sink
 from secondlook.cloud.station.export import CocoClasses, FinalBox, final_boxes, image_facts, rejected_boxes
+from secondlook.cloud.station.zipstream import PART, ZipStream
 from secondlook.shared.texts import class_key
 
 
@@ -35,9 +34,10 @@ def feedback_parts(
     reviews: Iterable[Review], pictures: FeedbackPictures, *, description: str
 ) -> Iterator[bytes]:
     """The archive, made while it is sent. A frame whose base picture is gone is named in `left_out.txt`."""
-    sink, left_out, classes = Sink(), [], CocoClasses()
+    classes = CocoClasses()
     with (
-        zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive,
+        ZipStream() as archive,
+        tempfile.TemporaryFile() as left_out,
         tempfile.TemporaryFile("w+", encoding="utf-8") as images,
         tempfile.TemporaryFile("w+", encoding="utf-8") as annotations,
     ):
@@ -47,29 +47,36 @@ def feedback_parts(
             name = f"{frame.edge_id}_{frame.boot_id}_{frame.seq:08d}"
             seen = pictures.seen(review)
             if seen is None:
-                left_out.append(f"{name}: its base picture is gone\n")
+                left_out.write(f"{name}: its base picture is gone\n".encode())
                 continue
             facts = _image(review, name, seen)
-            archive.writestr(facts["file_name"], seen)
+            archive.add(facts["file_name"], seen)
             number = _write_annotations(review, classes, annotations, number)
             for kind, data in (("original", pictures.original(review)), ("layer", pictures.layer(review))):
                 if data is None:
                     facts[f"{kind}_file_name"] = None
                 else:
-                    archive.writestr(facts[f"{kind}_file_name"], data)
+                    archive.add(facts[f"{kind}_file_name"], data)
             images.write(json.dumps(facts) + "\n")
-            if sink.size >= PART:
-                yield sink.take()
-        with archive.open("labels.json", "w") as file:
-            info = json.dumps({"description": description, "version": "1"})
-            file.write(f'{{"info": {info},\n"images": ['.encode())
-            _copy_lines(images, file)
-            file.write(b'\n],\n"annotations": [')
-            _copy_lines(annotations, file)
-            file.write(f'\n],\n"categories": {json.dumps(classes.categories())}}}\n'.encode())
-        if left_out:
-            archive.writestr("left_out.txt", "".join(left_out))
-    yield sink.take()
+            if archive.size >= PART:
+                yield archive.take()
+        with tempfile.TemporaryFile() as labels:
+            _write_labels(labels, images, annotations, classes, description)
+            yield from archive.copied("labels.json", labels)
+        if left_out.tell():
+            yield from archive.copied("left_out.txt", left_out)
+        yield from archive.ended()
+
+
+def _write_labels(
+    file: IO[bytes], images: IO[str], annotations: IO[str], classes: CocoClasses, description: str
+) -> None:
+    info = json.dumps({"description": description, "version": "1"})
+    file.write(f'{{"info": {info},\n"images": ['.encode())
+    _copy_lines(images, file)
+    file.write(b'\n],\n"annotations": [')
+    _copy_lines(annotations, file)
+    file.write(f'\n],\n"categories": {json.dumps(classes.categories())}}}\n'.encode())
 
 
 def outcome_of(box: FinalBox) -> str:
