@@ -37,8 +37,8 @@ _KINDS = (
 )
 
 
-def fill(catalogue: cat.Catalogue, count: int) -> None:
-    """So many frames of ten camera hosts, one in ten with a review and a verdict, a second apart.
+def fill(catalogue: cat.Catalogue, count: int, every: int = 10) -> None:
+    """So many frames of ten camera hosts, one in ``every`` with a review and a verdict, a second apart.
 
     Every tenth decided frame was judged by two persons, who mostly agree. The audit trail has a line for what machines
     did with each review, and for each verdict.
@@ -54,7 +54,7 @@ def fill(catalogue: cat.Catalogue, count: int) -> None:
         for first in range(1, count + 1, _ROWS):
             rows: Rows = {kind: [] for kind in _KINDS}
             for n in range(first, min(first + _ROWS, count + 1)):
-                _add_frame(rows, n, trail)
+                _add_frame(rows, n, every, trail)
             for kind, values in rows.items():
                 if values:
                     connection.execute(table_of(kind).insert(), values)
@@ -72,19 +72,19 @@ def score_of(n: int) -> float:
     return n * 7919 % 9973 / 9974
 
 
-def _add_frame(rows: Rows, n: int, trail: _Trail) -> None:
+def _add_frame(rows: Rows, n: int, every: int, trail: _Trail) -> None:
     at, edge_id, score, label = START + n * SECOND, f"edge-{n % HOSTS}", score_of(n), label_of(n)
     times = {"captured_ns": at, "received_ns": at, "detected_ns": at}
     rows[cat.Frame].append({**_FRAME, **times, "id": n, "edge_id": edge_id, "seq": n, "top_score": score})
     seen = {"captured_ns": at, "edge_id": edge_id}
     box = {"frame_id": n, "label": label, "score": score, "detector": "tiny"}
     rows[cat.DetectedBox].append({**_BOX, **box, **seen})
-    if n % 10 == 0:
-        _add_review(rows, n, {"frame_id": n, **seen}, label, score, trail)
+    if n % every == 0:
+        _add_review(rows, n // every, {"frame_id": n, **seen}, label, score, trail)
 
 
-def _add_review(rows: Rows, n: int, seen: dict[str, Any], label: str, score: float, trail: _Trail) -> None:
-    id_, at = n // 10, START + n * SECOND
+def _add_review(rows: Rows, id_: int, seen: dict[str, Any], label: str, score: float, trail: _Trail) -> None:
+    at = seen["captured_ns"]
     review = {"id": id_, "reason": "doubt", "priority": 1, "state": "decided", "created_ns": at}
     rows[cat.Review].append({**review, **seen, "top_score": score})
     rule = "rule" if id_ == 5 else "audit" if id_ % 10 == 0 else "uncertain"
