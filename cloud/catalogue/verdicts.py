@@ -31,6 +31,7 @@ from secondlook.cloud.catalogue.blind import (
     note_probe,
     probes_of,
 )
+from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.catalogue.judged import note_judged
 from secondlook.cloud.catalogue.opinions import BLIND
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
@@ -376,7 +377,8 @@ def _settle(session: Session, review: Review, reviewer: str, sampling: Sampling,
 
 
 def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> Verdict:
-    query = select(Verdict).where(Verdict.reviewer == reviewer, Verdict.undone_ns.is_(None))
+    # From the last one back: by the index of reviewers, all of theirs would be sorted.
+    query = select(Verdict).where(unindexed(Verdict.reviewer) == reviewer, Verdict.undone_ns.is_(None))
     if verdict_id is not None:
         query = query.where(Verdict.id == verdict_id)
     # Locked, so that two windows of one reviewer cannot undo the same verdict twice.

@@ -26,6 +26,7 @@ from secondlook.cloud.catalogue import (
     counting_verdicts,
     frame_opinion,
 )
+from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.catalogue.opinions import same_opinion
 from secondlook.cloud.station import precision, schema
 from secondlook.cloud.station.agreement import Agreement, Item, Marks, agreement, agreements, items_of, marks
@@ -37,7 +38,7 @@ _HOUR_NS = 3600 * _NANOSECONDS
 _DAY_NS = 24 * _HOUR_NS
 _DAYS = 14
 _PAUSE_NS = 300 * _NANOSECONDS  # who has said nothing for so long was not at it
-_MOST_OPINIONS = 20_000
+_MOST_OPINIONS = 10_000
 _MOST_VERDICTS = 100_000
 _BATCH = 500
 
@@ -46,7 +47,7 @@ def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
     """What a person did since ``since_ns``, hour by hour, on the days before, and what others did."""
     given = (
         select(Verdict.review_id, Verdict.decided_ns, Verdict.verdict, Verdict.undone_ns)
-        .where(Verdict.reviewer == reviewer, Verdict.decided_ns >= since_ns)
+        .where(unindexed(Verdict.reviewer) == reviewer, Verdict.decided_ns >= since_ns)
         .order_by(Verdict.decided_ns)
         .limit(_MOST_VERDICTS)
     )
@@ -133,54 +134,57 @@ def detector_report(
     catalogue: Catalogue, *, since_ns: int, doubt: tuple[float, float]
 ) -> schema.DetectorReport:
     """Precision of the detector on what people judged since an instant; ``doubt``: scores that are reviewed now."""
-    low, high = doubt
     since = JudgedBox.decided_ns >= since_ns
+    classes: Tally = {}
+    cameras: Tally = {}
+    scores: dict[int, Judged] = {}
+    drawn: Counter[str] = Counter()
     with catalogue.reading() as session:
-        classes = precision.sorted_rows(_judged(session, JudgedBox.label, since))
-        cameras = precision.sorted_rows(_judged(session, JudgedBox.edge_id, since))
-        scores = _by_score(session, since)
-        doubted = _by_score(session, since, JudgedBox.score >= low, JudgedBox.score < high)
-        drawn = session.execute(
-            select(JudgedBox.label, func.count().label("times"))
-            .where(since, JudgedBox.score.is_(None))
-            .group_by(JudgedBox.label)
-            .order_by(func.count().desc(), JudgedBox.label)
-        ).all()
-    band = precision.halving_band(doubted, low, high)
+        for label, edge_id, at, one in _counted(session, since):
+            if at is None:
+                drawn[label] += one.judged
+                continue
+            classes[label] = classes.get(label, _NONE).plus(one)
+            cameras[edge_id] = cameras.get(edge_id, _NONE).plus(one)
+            scores[at] = scores.get(at, _NONE).plus(one)
+        doubted: dict[int, Judged] = {}
+        for _, _, at, one in _counted(
+            session, since, JudgedBox.score >= doubt[0], JudgedBox.score < doubt[1]
+        ):
+            if at is not None:
+                doubted[at] = doubted.get(at, _NONE).plus(one)
+    band = precision.halving_band(doubted, *doubt)
     return schema.DetectorReport(
         judged=sum(one.judged for one in scores.values()),
         right=sum(one.right for one in scores.values()),
-        classes=[_precision(one) for one in classes],
-        cameras=[_precision(one) for one in cameras],
+        classes=[_precision(one) for one in precision.sorted_rows(classes)],
+        cameras=[_precision(one) for one in precision.sorted_rows(cameras)],
         scores=[_precision(one) for one in precision.by_tenth(scores)],
-        missed=[schema.Counted(name=row.label, count=row.times) for row in drawn],
+        missed=[
+            schema.Counted(name=name, count=count)
+            for name, count in sorted(drawn.items(), key=lambda one: (-one[1], one[0]))
+        ],
         doubt=doubt,
         band=None if band is None else schema.Band(**vars(band)),
     )
 
 
-def _judged(
-    session: Session, by: SQLColumnExpression[Any], *wanted: ColumnElement[bool]
-) -> dict[Any, Judged]:
-    """How many boxes of the detector people judged, and found right, by something."""
-    columns: list[SQLColumnExpression[Any]] = [
-        by.label("name"),
-        func.count().label("judged"),
-        func.sum(case((JudgedBox.is_right == true(), 1), else_=0)).label("right"),
-    ]
-    query = select(*columns).where(*wanted, JudgedBox.score.is_not(None))
-    rows = session.execute(query.group_by("name"))
-    return {row.name: Judged(row.judged, row.right) for row in rows}
+Tally = dict[str, Judged]
+_NONE = Judged(0, 0)
 
 
-def _by_score(session: Session, *wanted: ColumnElement[bool]) -> dict[int, Judged]:
-    """By hundredths of the score, rounded down."""
+def _counted(session: Session, *wanted: ColumnElement[bool]) -> Iterator[tuple[str, str, int | None, Judged]]:
+    """Class, camera host, hundredths of the score (None: drawn by a person), and how many boxes there are of these."""
     hundredths = JudgedBox.score * precision.STEP
     if session.get_bind().dialect.name == "postgresql":
-        down: ColumnElement[Any] = func.floor(hundredths)
+        at: ColumnElement[Any] = func.floor(hundredths)
     else:
-        down = cast(hundredths, Integer)  # towards zero; PostgreSQL's goes to the nearest
-    return {int(name): judged for name, judged in _judged(session, down, *wanted).items()}
+        at = cast(hundredths, Integer)  # towards zero; PostgreSQL's goes to the nearest
+    columns: list[SQLColumnExpression[Any]] = [JudgedBox.label, JudgedBox.edge_id, at.label("at")]
+    right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0))
+    query = select(*columns, func.count(), right).where(*wanted).group_by(*columns[:2], "at")
+    for label, edge_id, score, judged, found_right in session.execute(query):
+        yield label, edge_id, None if score is None else int(score), Judged(judged, found_right)
 
 
 def _opinions(session: Session, kind: OpinionKind, since_ns: int) -> Iterator[tuple[Review, list[str]]]:
@@ -229,7 +233,7 @@ def _hours(rows: Sequence[Any], since_ns: int) -> list[int]:
 
 def _frames_of_day(session: Session, reviewer: str, since_ns: int) -> int:
     query = select(func.count(Verdict.review_id.distinct())).where(
-        Verdict.reviewer == reviewer,
+        unindexed(Verdict.reviewer) == reviewer,
         Verdict.decided_ns.between(since_ns, since_ns + _DAY_NS - 1),
         Verdict.undone_ns.is_(None),
     )

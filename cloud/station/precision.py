@@ -19,6 +19,9 @@ class Judged:
     judged: int
     right: int
 
+    def plus(self, other: Judged) -> Judged:
+        return Judged(self.judged + other.judged, self.right + other.right)
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -61,8 +64,7 @@ def by_tenth(hundredths: Mapping[int, Judged]) -> list[Precision]:
     tenths: dict[str, Judged] = {}
     for at, one in hundredths.items():
         name = f"{min(at // 10, 9) / 10:.1f}"
-        before = tenths.get(name, Judged(0, 0))
-        tenths[name] = Judged(before.judged + one.judged, before.right + one.right)
+        tenths[name] = tenths.get(name, Judged(0, 0)).plus(one)
     return sorted(sorted_rows(tenths), key=lambda row: row.name)
 
 

@@ -61,9 +61,10 @@ class FrameSearch:
         query, end = self._listed(through), None
         if further:
             end = session.execute(query.offset(_MOST_LOOKED - 1).limit(1)).one_or_none()
-            query = query.where(*further)
             if end is not None:
-                query = query.where(through.at >= end.at, or_(through.at > end.at, through.id >= end.id))
+                behind = or_(through.at > end.at, through.id >= end.id)
+                query = self._listed(through, since_ns=end.at).where(behind)
+            query = query.where(*further)
         found = session.execute(query.limit(limit + 1)).all()
         page = [row.id for row in found[:limit]]
         last = found[limit - 1] if len(found) > limit else end
@@ -131,19 +132,21 @@ class FrameSearch:
             wanted.append(DetectedBox.score.between(*self.scores))
         return tuple(wanted)
 
-    def _listed(self, through: _Entries) -> Select[Any]:
+    def _listed(self, through: _Entries, since_ns: int | None = None) -> Select[Any]:
         """The ``id`` and instant ``at`` of frames, in order."""
         id_, at = through.id, through.at
+        # One bound at either end, which says where the index is entered and left.
+        first = self.since_ns if since_ns is None else since_ns
+        last = self.until_ns if self.before is None else min(self.until_ns, self.before[0])
         query = cast("Select[Any]", select(id_.label("id"), at.label("at")))
-        query = query.where(*through.conditions, at >= self.since_ns, at <= self.until_ns)
+        query = query.where(*through.conditions, at >= first, at <= last)
         if id_ is not Frame.id:
             query = query.distinct()  # a frame may hold a class, or have a verdict, more than once
         if self.edge_id is not None:
             query = query.where(through.edge_id == self.edge_id)
         if self.before is not None:
             last_ns, last_id = self.before
-            # The first condition says where the index is entered.
-            query = query.where(at <= last_ns, or_(at < last_ns, id_ < last_id))
+            query = query.where(or_(at < last_ns, id_ < last_id))
         return query.order_by(at.desc(), id_.desc())
 
     def _further(self, through: _Entries) -> list[ColumnElement[bool]]:
