@@ -239,6 +239,7 @@ def run_worker(args: argparse.Namespace) -> int:
             config.worker,
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
+            watch=config.watch,
         )
         worker.heartbeat = _reloading(
             args,
@@ -249,7 +250,16 @@ def run_worker(args: argparse.Namespace) -> int:
             lambda new: setattr(worker, "policy", new.policy),
         )
         watchdog.ready()
-        with told_of(config.broker, name, "worker", watchdog, lambda: worker.done, tell_providers()):
+        told = told_of(
+            config.broker,
+            name,
+            "worker",
+            watchdog,
+            lambda: worker.done,
+            tell_providers(),
+            shed=lambda: worker.shed,
+        )
+        with told:
             worker.run(stop)
         watchdog.stopping()
     catalogue.close()

@@ -31,9 +31,11 @@ from secondlook.edge.coding.regions import Regions
 from secondlook.edge.coding.still import StillGate
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.link.hostlink import HostLink
+from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
 from secondlook.edge.link.rate import RateControl
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.reports import Doing
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.source.camera import Camera, Frame
 from secondlook.edge.source.feed import FeedCamera
 from secondlook.edge.source.place import Taken, place_keeper
@@ -453,6 +455,8 @@ class Agent:
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._count(spool, self._status_at)
+            trouble = "" if camera.trouble is None else str(camera.trouble)
+            uplink.doing = Doing(camera.state, self._encoder.model, trouble)
             self._write_status(spool, uplink, camera)
 
     def _tell_progress(self, uplink: Uplink) -> None:

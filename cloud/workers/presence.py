@@ -35,8 +35,10 @@ def told_of(
     done: Callable[[], int],
     device: str,
     seconds: float = TELL_SECONDS,
+    shed: Callable[[], int] = lambda: 0,
 ) -> Iterator[None]:
-    """Tell of this process while the block lasts; ``done`` counts its frames or reviews."""
+    """Tell of this process while the block lasts; ``done`` counts its frames or reviews, ``shed`` those frames that
+    it does not look at while it cannot keep up."""
     stop = threading.Event()
 
     def run() -> None:
@@ -53,6 +55,7 @@ def told_of(
                         done=done(),
                         device=device,
                         leaves=leaves,
+                        shed=shed(),
                     )
                 except PacketMalformed as error:  # a gateway of an earlier version
                     log.info("the gateway does not want to know of workers: %s", error)
