@@ -448,6 +448,7 @@ def run_station(args: argparse.Namespace) -> int:
             login=station.login,
             api=station.api,
             silent_seconds=config.notify.silent_seconds,
+            stalled_seconds=config.watch.silent_seconds,
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),

@@ -40,10 +40,10 @@ class Turn:
 
     def line(self, rule: Rule) -> str:
         if self.began:
-            what = "the newest" if rule == "newest" else "one in every few of each camera"
+            which = "the newest" if rule == "newest" else "one in every few of each camera"
             return (
-                f"cannot keep up: frames wait for {self.age_seconds:.0f} s, and that does not shrink; {what} are looked "
-                f"at, the others stored without (worker.shed = {rule})"
+                f"cannot keep up: frames wait for {self.age_seconds:.0f} s, and that does not shrink; {which} are "
+                f"looked at, the others stored without (worker.shed = {rule})"
             )
         return (
             f"keeps up again after {self.seconds:.0f} s: {self.frames} frames were stored and not looked at"
