@@ -162,6 +162,14 @@ def _event(event: CameraEvent) -> schema.CameraEventFacts:
     )
 
 
+def _waiting_seconds(camera: Camera, state: CameraState, now_ns: int) -> float | None:
+    """For how long the oldest frame on a camera's host has waited, as far as the host could tell."""
+    if camera.oldest_ns is None or camera.reported_ns is None:
+        return None
+    until_ns = camera.reported_ns if state is CameraState.OFFLINE else now_ns
+    return max(until_ns - camera.oldest_ns, 0) / _NANOSECONDS
+
+
 def _at(instant_ns: int | None) -> datetime | None:
     return None if instant_ns is None else schema.instant(instant_ns)
 
@@ -195,12 +203,11 @@ def _camera(
     state, since_ns = state_of(signs_of(camera), now_ns=now_ns, silent_ns=silent_ns)
     return schema.CameraFacts(
         state=state,
-        state_since=schema.instant(since_ns),
+        state_seconds=max(now_ns - since_ns, 0) / _NANOSECONDS,
         source=camera.source,
         model=camera.model,
         waiting_frames=camera.waiting_frames,
-        oldest_waiting_at=_at(camera.oldest_ns),
-        reported_at=_at(camera.reported_ns),
+        oldest_waiting_seconds=_waiting_seconds(camera, state, now_ns),
         trouble=camera.trouble or None,
         last_trouble=camera.last_trouble,
         last_trouble_at=_at(camera.trouble_ns),

@@ -242,14 +242,15 @@ class CameraFacts(BaseModel):
     open_reviews: int
     last_dropped: Dropped | None
     state: CameraState
-    state_since: datetime
+    state_seconds: float = Field(description="For how long it has been so, as far as is known.")
     source: str | None = Field(
         description="The state of its source, as its host told; null where it did not."
     )
     model: str | None = Field(description="What makes its base layers.")
     waiting_frames: int | None = Field(description="On its host, for more than a moment; null: not told.")
-    oldest_waiting_at: datetime | None = Field(description="When the oldest of them was captured.")
-    reported_at: datetime | None = Field(description="When its host told these.")
+    oldest_waiting_seconds: float | None = Field(
+        description="For how long the oldest of them has waited; of a host that is offline, when it was heard last."
+    )
     trouble: str | None = Field(description="What is wrong with its source.")
     last_trouble: str | None
     last_trouble_at: datetime | None
