@@ -137,15 +137,15 @@ class Shedder:
 
     def _adapt(self, age: float) -> None:
         """The rule `every`: leave more while the wait does not shrink fast enough, fewer once it is short."""
-        if age <= self._fresh:
+        if age <= self._fresh / 2:
             self._step = max(1, self._step - 1)
-            return
-        if len(self._ages) < 2:
+        if age <= self._fresh or len(self._ages) < 2:
             return
         (before, earlier), (now, _) = self._ages[-2:]
-        wanted = max(0.5, age / _CATCH_UP_SECONDS) * (now - before)
-        if earlier - age < wanted:
-            self._step = min(self._step * 2, _LARGEST_STEP)
+        is_near = age <= 4 * self._fresh
+        wanted = 0.0 if is_near else (now - before) * max(0.5, age / _CATCH_UP_SECONDS)
+        if earlier - age <= wanted:
+            self._step = min(self._step + 1 if is_near else self._step * 2, _LARGEST_STEP)
 
     def _does_not_shrink(self, now: float) -> bool:
         """Whether the wait was tried for long enough, and is about what it was."""

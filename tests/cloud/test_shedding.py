@@ -82,8 +82,8 @@ class Line:
             if left:
                 self.shedder.note_left(left, self.now)
             self.left += left
-            for (name, age), look in zip(aged, looks, strict=True):
-                if look:
+            for (name, age), is_seen in zip(aged, looks, strict=True):
+                if is_seen:
                     self.now += self.look_seconds
                     self.looked.append((self.now, name, age))
             self.now += 0.02 if leased else 0.1
@@ -142,11 +142,11 @@ def test_every_nth_frame_of_each_camera_is_looked_at_by_who_falls_behind() -> No
     line.run(2000, CAMERAS)
     ((began_at, turn),) = line.turns
     assert turn.began
-    assert max(line.ages_since(began_at + 700)) < 40, "it is back near the present, and stays there"
+    assert max(line.ages_since(began_at + 700)) < 20, "it is back near the present, and stays there"
     for name, pause in CAMERAS.items():
         of_camera = [at - age for at, whose, age in line.looked if whose == name and at > began_at + 700]
         gaps = [later - earlier for earlier, later in pairwise(of_camera)]
-        assert max(gaps) <= 17 * pause, (name, max(gaps))  # no stretch of time is left out
+        assert max(gaps) <= 10 * pause, (name, max(gaps))  # no stretch of time is left out
     line.run(3500, {"gate": 2.0})
     assert [turn.began for _, turn in line.turns] == [True, False] and line.shedder.step == 1
 
@@ -164,8 +164,8 @@ def test_the_newest_of_all_that_wait_is_looked_at_however_old_it_is() -> None:
 
 def test_a_worker_whose_frames_take_minutes_finds_out_too() -> None:
     shedder = Shedder("newest", 60.0)
-    turns = [shedder.observe(200.0 * look, 200.0 * look) for look in range(1, 6)]
-    assert [turn is not None for turn in turns] == [False, False, True, False, False]
+    turns = [shedder.observe(200.0 * look, 200.0 * look) for look in range(1, 4)]
+    assert [turn is not None for turn in turns] == [False, False, True]
     assert shedder.is_shedding
 
 

@@ -100,7 +100,7 @@ class Card {
     fact("Model", camera.model || "not told");
     fact("Open reviews", String(camera.open_reviews));
     if (this.gaps !== null) fact("Gaps", this.gaps, this.gaps.startsWith("none") ? "" : "warning");
-    if (this.unseen) fact("Not looked at", `${this.unseen} frames of the last day: machines could not keep up`, "warning");
+    if (this.unseen) fact("Not looked at", `${this.unseen === 1 ? "1 frame" : `${this.unseen} frames`} of the last day: machines could not keep up`, "warning");
     const dropped = camera.last_dropped;
     fact("Dropped last", dropped ? `${dropped.frames} frames, ${when(dropped.at)}: ${dropped.reason}` : "nothing", dropped ? "warning" : "");
     fact("Last error", errorOf(camera), camera.trouble ? "warning" : "");

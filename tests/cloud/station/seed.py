@@ -149,3 +149,20 @@ def _packed(pixels: bytes, shape: tuple[int, ...], blur: float) -> bytes:
     image = np.frombuffer(pixels, np.uint8).reshape(shape)
     blurred = image if blur == 0 else cv2.GaussianBlur(image, (0, 0), blur)
     return lossless(np.ascontiguousarray(blurred, np.uint8))
+
+
+def add_ready(seeded: Seeded, review_id: int, at_ns: int) -> None:
+    """One more frame of gate-north with its review, as the workers would leave it; no other may be due."""
+    index, scene = 2 * review_id, drawn_scene(2 * review_id)
+    catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
+    _store(catalogue, blobs, index, scene, at_ns, priority=100 - index)
+    _work(catalogue, blobs, review_id, scene, "ready")
+    catalogue.close()
+
+
+def note_hosts(seeded: Seeded, now: float, **hosts: cat.SeenHost) -> None:
+    """What a worker brings from its gateway at ``now``; underscores in names stand for hyphens."""
+    catalogue = cat.open_catalogue(seeded.catalogue_url)
+    named = {name.replace("_", "-"): host for name, host in hosts.items()}
+    cat.note_hosts(catalogue, cat.SeenHosts(now, named), silent_seconds=60, settle_seconds=300)
+    catalogue.close()
