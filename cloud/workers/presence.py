@@ -43,9 +43,10 @@ def told_of(
 
     def run() -> None:
         brief = replace(config, timeout_seconds=min(config.timeout_seconds, _ANSWER_SECONDS))
+        tells_shed = True
         with BrokerClient(brief, name) as line:
             while True:
-                leaves = stop.is_set()
+                leaves, many = stop.is_set(), shed() if tells_shed else 0
                 try:
                     line.present(
                         role=role,
@@ -55,9 +56,12 @@ def told_of(
                         done=done(),
                         device=device,
                         leaves=leaves,
-                        shed=shed(),
+                        shed=many,
                     )
                 except PacketMalformed as error:  # a gateway of an earlier version
+                    if many:
+                        tells_shed = False
+                        continue
                     log.info("the gateway does not want to know of workers: %s", error)
                     return
                 except SecondlookError as error:  # it is away, and the loop that works says so
