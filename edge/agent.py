@@ -195,6 +195,7 @@ class Agent:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
             self._pacing = self._pacer()
             uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
+            uplink.doing = Doing(model=self._encoder.model)
             self._place.resume(spool.next_seq)
             camera = Shutter(config, lambda place: self._open_source(place, rng), stop.wait)
             uplink.start()
