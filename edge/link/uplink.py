@@ -202,6 +202,9 @@ class Uplink:
         if self._resting:
             if self._bulk is not None:
                 self._mark_safe()
+                if self._control is not None and self._control.up:
+                    self._send_report(self._control, time.monotonic(), leaves=True)
+                    self._stopping.wait(_TICK_SECONDS)  # for it to go
                 self.state = "down"
                 self._close()
             self._stopping.wait(_IDLE_TICK_SECONDS)
@@ -558,12 +561,12 @@ class Uplink:
                 control.send(refusal_or_none)
         self._send_chunks(control, now)
 
-    def _send_report(self, control: Connection, now: float) -> None:
+    def _send_report(self, control: Connection, now: float, *, leaves: bool = False) -> None:
         """Tell people how this host does, once the gateway has welcomed it and where there is news."""
-        if self._control_hello_at != math.inf or not self._reports.is_due(now):
+        if self._control_hello_at != math.inf or not (leaves or self._reports.is_due(now)):
             return
         waiting = self._spool.waiting_since()
-        report = self._reports.next(self.doing, waiting, now=now, now_ns=time.time_ns())
+        report = self._reports.next(self.doing, waiting, now=now, now_ns=time.time_ns(), leaves=leaves)
         if report is not None and control.send(report):
             self._reports.sent(report, now)
             if self._pacer is not None:
