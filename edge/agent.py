@@ -447,6 +447,8 @@ class Agent:
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
         self._tell_progress(uplink)
+        trouble = "" if camera.trouble is None else str(camera.trouble)
+        uplink.doing = Doing(camera.state, self._encoder.model, trouble)
         uplink.rest(camera.rest.link)
         if camera.is_delivering:
             camera.is_delivered = not self._batch and self._all_is_safe(spool)
@@ -456,8 +458,6 @@ class Agent:
         if time.monotonic() - self._status_at >= _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._count(spool, self._status_at)
-            trouble = "" if camera.trouble is None else str(camera.trouble)
-            uplink.doing = Doing(camera.state, self._encoder.model, trouble)
             self._write_status(spool, uplink, camera)
 
     def _tell_progress(self, uplink: Uplink) -> None:

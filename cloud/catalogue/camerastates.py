@@ -21,6 +21,7 @@ class CameraState(StrEnum):
     OFFLINE = "offline"  # its host is not heard
 
 
+_SLEEP_NS = 86_400_000_000_000  # a host that closed its link on purpose is missed after this
 _RESTING = frozenset({"paused", "off-hours", "asleep", "ended"})
 _WORSE = (CameraState.STALLED, CameraState.SILENT, CameraState.OFFLINE)  # in this order; others are well
 
@@ -42,7 +43,7 @@ def state_of(signs: Signs, *, now_ns: int, silent_ns: int) -> tuple[CameraState,
     if noted is None or heard is None or now_ns - noted > NOTED_NS:
         silent = now_ns - signs.stored_ns > silent_ns
         return (CameraState.SILENT if silent else CameraState.ONLINE), signs.stored_ns
-    if noted - heard > AWAY_NS:
+    if noted - heard > (_SLEEP_NS if signs.source == "asleep" else AWAY_NS):
         return CameraState.OFFLINE, heard
     delivered = signs.stored_ns if signs.delivered_ns is None else signs.delivered_ns
     if signs.source in _RESTING:

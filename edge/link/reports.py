@@ -54,12 +54,23 @@ class Reports:
         return True
 
     def next(
-        self, doing: Doing, waiting: tuple[int, int | None], *, now: float, now_ns: int
+        self,
+        doing: Doing,
+        waiting: tuple[int, int | None],
+        *,
+        now: float,
+        now_ns: int,
+        leaves: bool = False,
     ) -> Report | None:
-        """The report to send now, if any. `waiting`: frames that are not delivered, when the oldest was captured."""
+        """The report to send now, if any. `waiting`: frames that are not delivered, when the oldest was captured.
+
+        `leaves`: the connection is about to be closed on purpose, and news cannot wait.
+        """
         report = _report(doing, waiting, now_ns)
         told = self._told
-        if told is None:
+        if self._refused:
+            return None
+        if told is None or (leaves and _kind(report) != _kind(told)):
             return report
         pause = _APART_SECONDS
         if _kind(report) == _kind(told):

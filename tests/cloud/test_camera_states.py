@@ -33,6 +33,8 @@ def ago(seconds: float | None) -> int | None:
         (900, 3, 10, 900, "paused", RESTING, 900),
         (900, 3, 10, 900, "ended", RESTING, 900),
         (900, 3, 70, 900, "paused", OFFLINE, 70),  # it slept when it was last heard, and is away
+        (900, 3, 900, 900, "asleep", RESTING, 900),  # it closed its link on purpose
+        (90_000, 3, 90_000, 90_000, "asleep", OFFLINE, 90_000),
         (900, 3, 10, 900, "a word of a later version", STALLED, 900),
         (900, 61, 62, 63, "running", SIL, 900),  # what was told is too old
         (5, 61, 900, 900, "running", ONLINE, 5),

@@ -51,6 +51,34 @@ def test_a_host_tells_news_and_now_and_then_what_waits() -> None:
     )
 
 
+def test_who_closes_the_link_on_purpose_says_so_before() -> None:
+    reports, asleep = Reports(), Doing("asleep", "lite 1f0c", "")
+    first = reports.next(WELL, (0, None), now=0, now_ns=NOW_NS)
+    assert first is not None
+    reports.sent(first, 0)
+    assert reports.next(asleep, (0, None), now=1, now_ns=NOW_NS) is None
+    last = reports.next(asleep, (0, None), now=1, now_ns=NOW_NS, leaves=True)
+    assert last is not None and last.source == "asleep"
+    reports.sent(last, 1)
+    assert reports.next(asleep, (0, None), now=2, now_ns=NOW_NS, leaves=True) is None
+    assert reports.refused() and reports.next(WELL, (0, None), now=99, now_ns=NOW_NS, leaves=True) is None
+
+
+def test_a_link_that_rests_was_told_of(tmp_path: Path) -> None:
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    try:
+        wait_until(lambda: len(memory.reports) == 1)
+        edge.uplink.doing = Doing("asleep", "", "")
+        edge.uplink.rest(True)
+        wait_until(lambda: len(memory.reports) == 2 and edge.uplink.state == "down")
+        assert memory.reports[1].source == "asleep"
+    finally:
+        edge.stop()
+        gateway.stop()
+
+
 @pytest.mark.parametrize(
     ("doing", "told"),
     [
