@@ -130,13 +130,10 @@ def followed(session: Session, cameras: Iterable[Camera], *, now_ns: int) -> dic
     ]
     if not fresh:
         return {}
-    troubled = dict(
-        session.execute(
-            select(CameraEvent.edge_id, CameraEvent.began_ns).where(CameraEvent.ended_ns.is_(None))
-        )
-        .tuples()
-        .all()
+    rows = session.execute(
+        select(CameraEvent.edge_id, CameraEvent.began_ns).where(CameraEvent.ended_ns.is_(None))
     )
+    troubled = {row.edge_id: row.began_ns for row in rows}
     return {
         camera.edge_id: (camera.edge_id not in troubled, troubled.get(camera.edge_id, now_ns))
         for camera in fresh
