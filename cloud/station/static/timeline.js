@@ -32,7 +32,8 @@ export function drawTimeline(line) {
   const at = (iso) => ((Date.parse(iso) - Date.parse(line.since)) / (Date.parse(line.until) - Date.parse(line.since))) * width;
   slots.forEach((slot, x) => {
     const bar = (count, name) => {
-      const height = Math.max((count / most) * 26, count ? 2 : 0);
+      if (count === 0) return;
+      const height = Math.max((count / most) * 26, 2);
       drawing.append(svg("rect", { x: x * 4, y: 32 - height, width: 3, height, class: name }));
     };
     if (slot.frames === 0) drawing.append(svg("rect", { x: x * 4, y: 30, width: 3, height: 2, class: "gap" }));

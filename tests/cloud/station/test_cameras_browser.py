@@ -10,7 +10,7 @@ from typing import Any
 from secondlook.cloud import catalogue as cat
 from secondlook.shared.packet import FrameInfo
 from tests.cloud.station.pages import IN_BROWSER, Page
-from tests.cloud.station.seed import BOOT, SECOND, START, add_ready, note_hosts
+from tests.cloud.station.seed import BOOT, SECOND, START, add_frame, note_hosts
 
 pytestmark = IN_BROWSER
 
@@ -103,14 +103,14 @@ def test_a_camera_is_live_while_somebody_can_see_it(open_page: Callable[..., Pag
     assert "North gate, live" in page.text("camera-live")
     size = "[document.querySelector('#camera-live canvas').width, document.querySelector('#camera-live canvas').height]"
     assert browser.run(size) == [320, 192]
-    add_ready(page.seeded, 3, START + 60 * SECOND)
+    add_frame(page.seeded, 3, START + 60 * SECOND)
     browser.wait_for(f"{PICTURES} === 2")
     browser.wait_for("document.getElementById('camera-live').innerText.includes('pictures a second')")
     # Nothing is fetched while the tab is hidden, and the newest once it is back.
     hide(page, True)
     time.sleep(0.5)
     before = browser.run(FETCHED)
-    add_ready(page.seeded, 4, START + 90 * SECOND)
+    add_frame(page.seeded, 4, START + 90 * SECOND)
     time.sleep(2.0)
     assert browser.run(PICTURES) == 2 and browser.run(FETCHED) == before
     hide(page, False)
@@ -137,7 +137,7 @@ def test_live_pictures_end_with_the_page_and_leave_room_on_a_thin_line(
     browser.call("Network.emulateNetworkConditions", **slow)
     try:
         for review_id in range(3, 9):
-            add_ready(page.seeded, review_id, START + 30 * review_id * SECOND)
+            add_frame(page.seeded, review_id, START + 30 * review_id * SECOND)
         time.sleep(4.0)
         shown = browser.run(PICTURES)
         pictures = "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/base'))"
