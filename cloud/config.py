@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from secondlook.shared.address import is_loopback
@@ -190,6 +190,11 @@ class WorkerConfig(Settings):
     # of enhancements of frames that became reviews, fetched from a camera host while its link is idle, before a refiner
     # asks; 0 = none
     ahead_bytes_per_minute: Annotated[int, within(0, 1 << 40, "bytes")] = 4_000_000
+    # frames that have waited for so long, with no end in sight, are not all looked at: the others are stored without;
+    # 0 = every frame is. An hour: what a link or a worker was away for is looked at in full, if later
+    shed_after_seconds: Annotated[float, within(0, 7 * DAY_SECONDS, "seconds")] = 3600.0
+    # which frames are then looked at: newest, or every, of each camera one in as many as must be
+    shed: Literal["newest", "every"] = "newest"
 
     def __post_init__(self) -> None:
         super().__post_init__()

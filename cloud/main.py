@@ -239,6 +239,7 @@ def run_worker(args: argparse.Namespace) -> int:
             config.worker,
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
+            watch=config.watch,
         )
         worker.heartbeat = _reloading(
             args,
@@ -249,7 +250,16 @@ def run_worker(args: argparse.Namespace) -> int:
             lambda new: setattr(worker, "policy", new.policy),
         )
         watchdog.ready()
-        with told_of(config.broker, name, "worker", watchdog, lambda: worker.done, tell_providers()):
+        told = told_of(
+            config.broker,
+            name,
+            "worker",
+            watchdog,
+            lambda: worker.done,
+            tell_providers(),
+            shed=lambda: worker.shed,
+        )
+        with told:
             worker.run(stop)
         watchdog.stopping()
     catalogue.close()
@@ -438,6 +448,7 @@ def run_station(args: argparse.Namespace) -> int:
             login=station.login,
             api=station.api,
             silent_seconds=config.notify.silent_seconds,
+            stalled_seconds=config.watch.silent_seconds,
             origins=tuple(map(parse_origin, station.origins)),
             root_path=station.root_path,
             instance=station.instance(port),

@@ -31,9 +31,11 @@ from secondlook.edge.coding.regions import Regions
 from secondlook.edge.coding.still import StillGate
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.link.hostlink import HostLink
+from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
 from secondlook.edge.link.rate import RateControl
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.reports import Doing
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.source.camera import Camera, Frame
 from secondlook.edge.source.feed import FeedCamera
 from secondlook.edge.source.place import Taken, place_keeper
@@ -193,6 +195,7 @@ class Agent:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
             self._pacing = self._pacer()
             uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
+            uplink.doing = Doing(model=self._encoder.model)
             self._place.resume(spool.next_seq)
             camera = Shutter(config, lambda place: self._open_source(place, rng), stop.wait)
             uplink.start()
@@ -444,6 +447,8 @@ class Agent:
         if not uplink.is_alive():
             raise LinkError("the uplink thread died, see the messages above")
         self._tell_progress(uplink)
+        trouble = "" if camera.trouble is None else str(camera.trouble)
+        uplink.doing = Doing(camera.state, self._encoder.model, trouble)
         uplink.rest(camera.rest.link)
         if camera.is_delivering:
             camera.is_delivered = not self._batch and self._all_is_safe(spool)

@@ -162,6 +162,19 @@ class Spool:
         """Undelivered frames, and the bytes of their base layers."""
         return self._waiting
 
+    def waiting_since(self) -> tuple[int, int | None]:
+        """Undelivered frames, and when the oldest of them was captured, in Unix nanoseconds."""
+        with self._lock:
+            frames = self._waiting[0]
+            return frames, self._oldest_waiting() if frames else None
+
+    def _oldest_waiting(self) -> int | None:
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT captured_ns FROM frames WHERE safe = 0 ORDER BY boot, seq LIMIT 1"
+            ).fetchone()
+        return None if row is None else int(row[0])
+
     def dropped(self) -> dict[str, int]:
         """Frames that went under tombstones since this start, by reason; those that were passed over among them."""
         with self._lock:
@@ -496,10 +509,8 @@ class Spool:
                 "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM tombstones"
             ).fetchone()
             (undelivered,) = db.execute("SELECT count(*) FROM frames WHERE safe = 0").fetchone()
-            oldest = db.execute(
-                "SELECT captured_ns FROM frames WHERE safe = 0 ORDER BY boot, seq LIMIT 1"
-            ).fetchone()
-        return SpoolCounts(boots, frames, undelivered, untold, None if oldest is None else oldest[0])
+            oldest = self._oldest_waiting()
+        return SpoolCounts(boots, frames, undelivered, untold, oldest)
 
     def bounds(self, boot_id: str) -> tuple[int, int]:
         """(oldest, next) of a boot: the first sequence not confirmed, and the one it gives next."""

@@ -41,6 +41,13 @@ class Camera:
     first_seen_at: datetime
     last_seen_at: datetime
     clock_offset_seconds: float | None
+    heard_at: datetime | None = None
+    source: str | None = None
+    model: str | None = None
+    trouble: str | None = None
+    waiting_frames: int | None = None
+    oldest_waiting_at: datetime | None = None
+    reported_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,7 @@ class Frame:
     enhancement_bytes: int
     review_id: int | None
     detections: tuple[FrameDetection, ...]
+    unseen: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ class WatchConfig(Settings):
     clock_seconds: Seconds = 2.0  # clocks of camera host and gateway may differ by so much
     # less is free on the disk of the data folder
     low_disk_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 768 << 20
+    # a camera that is well again for less than this is not over it: its coming and going makes one event
+    settle_seconds: Seconds = 300.0
     # of policy.max_open_reviews wait for a person
     reviews_share: Annotated[float, within(0.01, 1, "")] = 0.8
     unrefined_seconds: Seconds = 300.0  # the oldest review may wait for a refiner so long
@@ -173,6 +175,15 @@ def _of_the_site(config: WatchConfig) -> tuple[Condition, ...]:
             10.0,
             "{subject} is away: nothing was heard of it for {value}",
             "is the process up (systemctl status), and can it reach the gateway? Its key may have ended",
+        ),
+        Condition(
+            "worker-behind",
+            "warning",
+            1.0,
+            0.0,
+            "{subject} cannot keep up: {value} frames were stored and not looked at",
+            "start more workers, have cameras send less (source.fps, [idle]), or take a faster worker.detector",
+            unit="count",
         ),
         Condition(
             "reviews-waiting",

@@ -66,6 +66,13 @@ METRICS = (
     Described("frames_queued_total", "counter", ("camera",), "gateway", "new frames that entered the queue"),
     Described("frames_detected_total", "counter", ("camera",), "worker", "frames that a machine looked at"),
     Described(
+        "frames_shed_total",
+        "counter",
+        ("camera",),
+        "worker",
+        "frames that were stored and not looked at, because the worker could not keep up",
+    ),
+    Described(
         "frames_failed_total",
         "counter",
         ("camera",),

@@ -139,6 +139,8 @@ Seq: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
 MaybeSeq: TypeAlias = Annotated[int | None, Whole(0, MAX_SEQ, optional=True)]
 Cumulative: TypeAlias = Annotated[int, Whole(-1, MAX_SEQ)]
 Nanoseconds: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
+MaybeNanoseconds: TypeAlias = Annotated[int | None, Whole(0, MAX_NS, optional=True)]
+FrameCount: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
 Side: TypeAlias = Annotated[int, Whole(1, MAX_SIDE)]
 ByteCount: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
 EnhancementBytes: TypeAlias = Annotated[int, Whole(1, MAX_ENHANCEMENT_BYTES)]
@@ -393,9 +395,21 @@ class LeanFrame(Packet):
         return cls(FrameInfo(**members), background, payload)
 
 
+@dataclass(frozen=True)
+class Report(Packet):
+    """Edge → gateway: how the camera host does, for people to see. Nothing else depends on it."""
+
+    KIND: ClassVar[int] = 14
+    waiting: FrameCount  # captured frames that are not delivered; 0 while none has waited for long
+    oldest_ns: MaybeNanoseconds  # when the oldest of them was captured, by the camera host's clock
+    source: Code  # the state of its source: running, reconnecting, ended, paused, ...
+    model: Text  # what makes its base layers
+    trouble: Text  # what is wrong with its source; empty where nothing is
+
+
 _ALL = (
     *(Hello, Welcome, BaseFrame, Ack, Tombstone, EnhancementRequest),
-    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame),
+    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report),
 )
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.identity import AgentIdentity
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared.packet import FrameInfo

@@ -13,7 +13,8 @@ import pytest
 from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.identity import AgentIdentity
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared.address import is_ipv6

@@ -15,7 +15,8 @@ from secondlook.cloud.storage.database import EmbeddedDatabase, open_database
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.identity import AgentIdentity
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared.packet import FrameInfo

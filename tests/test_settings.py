@@ -22,7 +22,8 @@ from secondlook.cloud.station.app import create_app
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import EdgeConfig
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.identity import AgentIdentity
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.source.camera import Camera
 from secondlook.edge.spool import Spool
 from secondlook.shared.config import EDGE_VARIABLES, VARIABLES, Setting, load, schema, variable

@@ -46,6 +46,7 @@ class Agreement:
     received: int | None = None  # frames by the ledger; None where it was not to be had
     queued: int | None = None  # waiting, leased or dead; None where no gateway answered
     frames: int = 0
+    unseen: int = 0  # those of them that no machine looked at
     deleted: int = 0  # frames, by the entries of retention in the audit trail
     tombstones: int = 0
     tombstoned: int = 0  # frames
@@ -100,6 +101,8 @@ def look(
 def _count(catalogue: Catalogue, found: Agreement) -> None:
     with catalogue.reading() as session:
         found.frames = session.scalar(select(func.count()).select_from(Frame)) or 0
+        unseen = select(func.count()).select_from(Frame).where(Frame.unseen.is_not(None))
+        found.unseen = session.scalar(unseen) or 0
         found.cameras = session.scalar(select(func.count(Frame.edge_id.distinct()))) or 0
         rows = session.execute(
             select(

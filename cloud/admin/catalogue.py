@@ -99,10 +99,11 @@ def _lines(found: Agreement) -> list[str]:
     reasons = ", ".join(f"{many} {reason}" for reason, many in sorted(found.by_reason.items()))
     reviews = ", ".join(f"{many} {state}" for state, many in sorted(found.reviews.items()))
     received = "no ledger was read" if found.received is None else f"{found.received} received"
+    unseen = f" ({found.unseen} not looked at)" if found.unseen else ""
     queued = "" if found.queued is None else f", {found.queued} in the queue"
     return [
         f"cameras     {found.cameras}, in {found.boots} starts",
-        f"frames      {received}, {found.frames} filed, {found.deleted} deleted by retention{queued}",
+        f"frames      {received}, {found.frames} filed{unseen}, {found.deleted} deleted by retention{queued}",
         f"tombstones  {found.tombstones}, over {found.tombstoned} frames{f': {reasons}' if reasons else ''}",
         f"reviews     {reviews or 'none'}; {found.verdicts} verdicts, {found.conflicts} in conflict with another's",
         f"blobs       {found.blobs}, {found.blob_bytes / 1e6:.1f} MB",

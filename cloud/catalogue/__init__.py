@@ -26,13 +26,16 @@ from secondlook.cloud.catalogue.claims import (
 )
 from secondlook.cloud.catalogue.deliveries import DeliveryRow
 from secondlook.cloud.catalogue.frames import (
+    BEHIND,
     FrameTombstone,
     NewFrame,
     frame_is_stored,
     note_clocks,
     store_frame,
     store_tombstones,
+    store_unseen,
 )
+from secondlook.cloud.catalogue.hosts import SeenHost, SeenHosts, note_hosts
 from secondlook.cloud.catalogue.known import set_known
 from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, ask_for_review, skipped_reviews
 from secondlook.cloud.catalogue.preferences import preferences_of, set_preferences
@@ -59,6 +62,7 @@ from secondlook.cloud.catalogue.schema import (
     AuditEntry,
     AuditHead,
     Camera,
+    CameraEvent,
     Claim,
     DetectedBox,
     DoubleReview,
@@ -91,6 +95,7 @@ from secondlook.cloud.catalogue.verdicts import (
 )
 
 __all__ = [
+    "BEHIND",
     "CAMERA_AWAY",
     "MAX_ATTEMPTS",
     "NO_SAMPLING",
@@ -98,6 +103,7 @@ __all__ = [
     "AuditEntry",
     "AuditHead",
     "Camera",
+    "CameraEvent",
     "Catalogue",
     "Claim",
     "Claimant",
@@ -123,6 +129,8 @@ __all__ = [
     "ReviewState",
     "Rule",
     "Sampling",
+    "SeenHost",
+    "SeenHosts",
     "SeenObject",
     "Sight",
     "Stage",
@@ -152,6 +160,7 @@ __all__ = [
     "mark_ready",
     "note_clocks",
     "note_export",
+    "note_hosts",
     "open_catalogue",
     "park_review",
     "preferences_of",
@@ -171,6 +180,7 @@ __all__ = [
     "station_secret",
     "store_frame",
     "store_tombstones",
+    "store_unseen",
     "undo_verdict",
     "wake_reviews",
     "wanted_known",

@@ -25,10 +25,12 @@ from secondlook.shared.detection import Detection
 from secondlook.shared.link import parts_beside
 from secondlook.shared.packet import FrameInfo
 
+BEHIND = "behind"  # why a frame was stored without a look: the worker could not keep up
+
 
 @dataclass(frozen=True)
 class NewFrame:
-    """A frame that a machine has looked at."""
+    """A frame that has come, with what is kept of it."""
 
     edge_id: str
     camera: str
@@ -76,18 +78,8 @@ def store_frame(
             if _find_frame(session, frame.edge_id, frame.info.boot_id, frame.info.seq) is not None:
                 return False
             _see_camera(session, frame.edge_id, frame.camera, now_ns)
-            row = Frame(
-                **vars(frame.info),
-                edge_id=frame.edge_id,
-                received_ns=frame.received_ns,
-                detected_ns=now_ns,
-                base_blob=frame.base_blob,
-                base_bytes=frame.base_bytes,
-                retention=Retention.UNREVIEWED,
-                retention_ns=now_ns,
-                stored_bytes=frame.base_bytes,
-                top_score=max((detection.score for detection in detections), default=None),
-            )
+            row = _row(frame, now_ns)
+            row.top_score = max((detection.score for detection in detections), default=None)
             row.detections = [_box(detection, detector, frame) for detection in detections]
             session.add(row)
             session.flush()
@@ -100,6 +92,41 @@ def store_frame(
             return False
         raise
     return True
+
+
+def store_unseen(catalogue: Catalogue, frames: Sequence[NewFrame], why: str, *, now_ns: int) -> int:
+    """Store frames that no machine looked at, all or nothing; returns how many were new.
+
+    One that is there already stays as it is. Tombstones over them are cut, as `store_frame` does.
+    """
+    try:
+        return _store_unseen(catalogue, frames, why, now_ns=now_ns)
+    except IntegrityError:
+        # A database that lets two writers in: another worker stored one of these after our look.
+        if len(frames) > 1:
+            return sum(store_unseen(catalogue, [frame], why, now_ns=now_ns) for frame in frames)
+        (frame,) = frames
+        if frame_is_stored(catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
+            return 0
+        raise
+
+
+def _store_unseen(catalogue: Catalogue, frames: Sequence[NewFrame], why: str, *, now_ns: int) -> int:
+    new = 0
+    with catalogue.writing() as session:
+        for name in sorted({(frame.edge_id, frame.info.boot_id) for frame in frames}):
+            _hold_boot(session, *name)
+        for edge_id, camera in sorted({frame.edge_id: frame.camera for frame in frames}.items()):
+            _see_camera(session, edge_id, camera, now_ns)
+        for frame in frames:
+            if _find_frame(session, frame.edge_id, frame.info.boot_id, frame.info.seq) is None:
+                row = _row(frame, now_ns)
+                row.unseen = why
+                session.add(row)
+                session.flush()
+                _cut_tombstones(session, row)
+                new += 1
+    return new
 
 
 def store_tombstones(catalogue: Catalogue, dropped: Sequence[FrameTombstone]) -> int:
@@ -167,6 +194,20 @@ def _cut_tombstones(session: Session, frame: Frame) -> None:
     )
     for row in cut.all():
         _add_tombstones(session, FrameTombstone(**row._mapping), [frame.seq])
+
+
+def _row(frame: NewFrame, now_ns: int) -> Frame:
+    return Frame(
+        **vars(frame.info),
+        edge_id=frame.edge_id,
+        received_ns=frame.received_ns,
+        detected_ns=now_ns,
+        base_blob=frame.base_blob,
+        base_bytes=frame.base_bytes,
+        retention=Retention.UNREVIEWED,
+        retention_ns=now_ns,
+        stored_bytes=frame.base_bytes,
+    )
 
 
 def _find_frame(session: Session, edge_id: str, boot_id: str, seq: int) -> int | None:

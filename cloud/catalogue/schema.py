@@ -101,10 +101,38 @@ class Camera(Base):
     last_seen_ns: Mapped[int] = mapped_column(_Nanoseconds)
     # The gateway's clock minus the camera host's, as measured last; NULL until then.
     clock_offset_seconds: Mapped[float | None] = mapped_column(Float)
+    # What a gateway told of the host last, by its clock, and when that was; NULL until then (``catalogue.hosts``).
+    noted_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+    heard_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+    delivered_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # a frame or a tombstone
+    # What the host itself told, and when.
+    reported_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+    waiting_frames: Mapped[int | None] = mapped_column(BigInteger)  # not delivered
+    oldest_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # when the oldest of them was captured
+    source: Mapped[str | None] = mapped_column(String(64))  # the state of its source
+    model: Mapped[str | None] = mapped_column(String(255))  # what makes its base layers
+    trouble: Mapped[str | None] = mapped_column(String(255))  # with its source; empty without any
+    last_trouble: Mapped[str | None] = mapped_column(String(255))  # the same, kept when it is over
+    trouble_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # when that was told last
+
+
+class CameraEvent(Base):
+    """A time in which a camera did not do well; ``catalogue.camerastates`` says what begins and ends one."""
+
+    __tablename__ = "camera_events"
+    __table_args__ = (Index("camera_events_of_host", "edge_id", "id"), _NEVER_REUSED)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    edge_id: Mapped[str] = mapped_column(String(64))
+    what: Mapped[str] = mapped_column(String(16))  # ``CameraState``, the worst of it
+    began_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    well_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # since when it does well again
+    ended_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # the same, once that has lasted
+    times: Mapped[int] = mapped_column(Integer)  # it went so often
 
 
 class Frame(Base):
-    """A frame whose base layer was decoded and searched by a machine."""
+    """A frame whose base layer was decoded and searched by a machine, or stored without that (``unseen``)."""
 
     __tablename__ = "frames"
     __table_args__ = (
@@ -145,6 +173,7 @@ class Frame(Base):
     retention_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))  # since when it is so
     stored_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of all its blobs, about
     top_score: Mapped[float | None] = mapped_column(Float)  # of its surest detection; NULL without any
+    unseen: Mapped[str | None] = mapped_column(String(32))  # why no machine looked at it; NULL: one did
 
     detections: Mapped[list[DetectedBox]] = relationship(order_by="DetectedBox.id", back_populates="frame")
     review: Mapped[Review | None] = relationship(back_populates="frame")

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.gateway.presence import Presence, Present
+from secondlook.cloud.gateway.tally import HostReport
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
@@ -41,6 +42,7 @@ _MAX_ARGUMENTS = 16
 _MAX_ASKED = 10_000
 _COMPLAINT_SECONDS = 1.0
 _LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
+_NANOSECONDS = 1_000_000_000
 _NO_NUL = r"\A[^\0]*\Z"
 
 log = logging.getLogger(__name__)
@@ -123,6 +125,7 @@ class _Present(_Call, frozen=True):
     done: Annotated[int, Meta(ge=0, le=MAX_SEQ)]
     device: Annotated[str, Meta(max_length=32, pattern=_NO_NUL)]
     leaves: bool = False
+    shed: Annotated[int, Meta(ge=0, le=MAX_SEQ)] = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class Broker:
     conditions: Callable[[float], list[dict[str, Any]]] = lambda now: []
     heard: Callable[[], Mapping[str, float]] = dict  # by edge id, when anything was heard
     delivered: Callable[[], Mapping[str, float]] = dict  # by edge id, when a frame or tombstone came
+    reported: Callable[[], Mapping[str, HostReport]] = dict  # by edge id, what it said of itself last
     _asked: set[tuple[str, str, int]] = field(default_factory=set)  # for frames once more
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
@@ -181,7 +185,16 @@ class Broker:
     def lease(self, call: _Lease, caller: str, now: float) -> list[dict[str, Any]]:
         worker = _name(caller, call.worker)
         leased = self.queue.lease(call.n, ttl_seconds=call.ttl_seconds, worker=worker, now=now)
-        return [{"id": item.id, "attempts": item.attempts, "frame": item.frame.values()} for item in leased]
+        return [
+            {
+                "id": item.id,
+                "attempts": item.attempts,
+                "frame": item.frame.values(),
+                # By the clock that says when it came: a worker's own may be another.
+                "age_seconds": max(0.0, now - item.frame.received_ns / _NANOSECONDS),
+            }
+            for item in leased
+        ]
 
     def ack(self, call: _Acknowledged, caller: str, now: float) -> None:
         self.queue.ack(call.ids, worker=_name(caller, call.worker))
@@ -270,6 +283,19 @@ class Broker:
             if edge.clock_offset_seconds is not None
         }
 
+    def hosts(self, call: _Call, caller: str, now: float) -> dict[str, Any]:
+        """How camera hosts do, as far as this gateway knows. Instants are Unix seconds by its clock."""
+        heard, delivered, reported = self.heard(), self.delivered(), self.reported()
+        rows = {}
+        for edge in self.ledger.edges():
+            told = reported.get(edge.edge_id)
+            rows[edge.edge_id] = {
+                "heard_at": heard.get(edge.edge_id, edge.last_seen_ns / _NANOSECONDS),
+                "delivered_at": delivered.get(edge.edge_id),
+                "report": None if told is None else asdict(told),
+            }
+        return {"now": now, "hosts": rows}
+
     def present(self, call: _Present, caller: str, now: float) -> None:
         """A worker or refiner is there, and does so well; or it leaves."""
         name = _name(caller, call.worker)
@@ -277,13 +303,22 @@ class Broker:
             self.presence.leave(name)
             return
         told = Present(
-            name, call.role, call.host, now, now, call.age_seconds, call.waits, call.done, call.device
+            name,
+            call.role,
+            call.host,
+            now,
+            now,
+            call.age_seconds,
+            call.waits,
+            call.done,
+            call.device,
+            call.shed,
         )
         self.presence.tell(told)
 
     def stats(self, call: _Call, caller: str, now: float) -> dict[str, Any]:
         connected, offsets = self.connected(), self.clock_offsets()
-        heard, delivered = self.heard(), self.delivered()
+        heard, delivered, reported = self.heard(), self.delivered(), self.reported()
         return {
             "now": now,
             "workers": self.presence.as_rows(now),
@@ -302,6 +337,7 @@ class Broker:
                     "clock_offset_seconds": offsets.get(edge.edge_id, edge.clock_offset_seconds),
                     "heard_at": heard.get(edge.edge_id),
                     "delivered_at": delivered.get(edge.edge_id),
+                    "report": asdict(reported[edge.edge_id]) if edge.edge_id in reported else None,
                 }
                 for edge in self.ledger.edges()
             ],
@@ -329,6 +365,7 @@ _OPERATIONS: dict[str, tuple[type[_Call], Callable[..., object]]] = {
     "dead_requeue": (_OfItems, Broker.dead_requeue),
     "dead_purge": (_OfItems, Broker.dead_purge),
     "clocks": (_Call, Broker.clocks),
+    "hosts": (_Call, Broker.hosts),
     "present": (_Present, Broker.present),
     "stats": (_Call, Broker.stats),
 }

@@ -62,6 +62,7 @@ class SiteFigures:
             "queue-old": {"queue": queue.oldest_age(now)},
             "frames-dead": {"queue": float(queue.dead_count)},
             "worker-away": self._presence.silences(now),
+            "worker-behind": self._presence.shedding(now),
             "disk-low": {str(self._data_dir): self._free_bytes()},
         }
         self._measure(figures, now)

@@ -18,7 +18,7 @@ from secondlook.cloud.gateway.backgrounds import Backgrounds
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
-from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Peer, Session, Sessions
+from secondlook.cloud.gateway.sessions import CHANNEL_OF, PROBE_CHANNEL, Peer, Session, Sessions
 from secondlook.cloud.gateway.tally import Tally
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
@@ -51,6 +51,7 @@ from secondlook.shared.packet import (
     Ping,
     Pong,
     Refusal,
+    Report,
     Tombstone,
     Welcome,
     parse,
@@ -63,14 +64,6 @@ Outgoing = tuple[Peer, Packet]
 _RATES = RateLimits()
 _QUEUE_FULL = "queue full"
 _NANOSECONDS = 1_000_000_000
-_CHANNEL_OF: dict[type[Packet], str] = {
-    BaseFrame: "bulk",
-    LeanFrame: "bulk",
-    Tombstone: "bulk",
-    Chunk: "control",
-    Refusal: "control",
-    Ping: "control",
-}
 
 
 class Intake:
@@ -333,7 +326,7 @@ class Intake:
             return [Fault("hello-first", "this connection has not said hello")]
         session.heard_at = now
         self.tally.hears(session, now)
-        channel = _CHANNEL_OF.get(type(packet))
+        channel = CHANNEL_OF.get(type(packet))
         if channel != session.channel and (channel, session.channel) != ("control", PROBE_CHANNEL):
             name = type(packet).__name__
             return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
@@ -345,6 +338,9 @@ class Intake:
             return self._chunk(session, packet, now)
         if isinstance(packet, Refusal):
             return self._refusal(session, packet, now)
+        if isinstance(packet, Report):
+            self.tally.reports(session, packet, now)
+            return []
         if isinstance(packet, Ping):
             self._compare_clocks(session, packet, now)
         return [Pong(int(now * _NANOSECONDS))]

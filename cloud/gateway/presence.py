@@ -27,6 +27,7 @@ class Present:
     waits: str
     done: int  # frames or reviews since it started
     device: str
+    shed: int = 0  # frames that it has not looked at, while it cannot keep up; else 0
 
     def silence(self, now: float) -> float:
         """Seconds without a sign of progress."""
@@ -62,6 +63,10 @@ class Presence:
     def silences(self, now: float) -> dict[str, float | None]:
         """Seconds without progress, by what people call it: "worker host-17"."""
         return {f"{one.role} {one.name}": one.silence(now) for one in self.all(now)}
+
+    def shedding(self, now: float) -> dict[str, float | None]:
+        """Frames that workers do not look at because they cannot keep up, by what people call the worker."""
+        return {f"{one.role} {one.name}": float(one.shed) for one in self.all(now) if one.role == "worker"}
 
     def heard(self, now: float) -> dict[str, int]:
         """How many of each role are there."""

@@ -121,6 +121,7 @@ class Gateway:
             self._watch.told,
             lambda: self._intake.tally.heard,
             lambda: self._intake.tally.delivered,
+            lambda: self._intake.tally.reported,
         )
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from secondlook.cloud.gateway.keys import Registry, Role
-from secondlook.shared.packet import Fault
+from secondlook.shared.packet import (
+    BaseFrame,
+    Chunk,
+    Fault,
+    LeanFrame,
+    Packet,
+    Ping,
+    Refusal,
+    Report,
+    Tombstone,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +30,15 @@ _CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be n
 _CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
 
 Peer = bytes
+CHANNEL_OF: dict[type[Packet], str] = {
+    BaseFrame: "bulk",
+    LeanFrame: "bulk",
+    Tombstone: "bulk",
+    Chunk: "control",
+    Refusal: "control",
+    Ping: "control",
+    Report: "control",
+}
 PROBE_CHANNEL = "probe"  # of a connection that only tries the link: it may ping, and no request is sent on it
 
 

@@ -6,6 +6,7 @@ Instants are Unix seconds handed in as ``now``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Session
 from secondlook.cloud.storage.ledger import FrameTombstone, Ledger
@@ -13,6 +14,7 @@ from secondlook.cloud.storage.queue import QueuedFrame
 from secondlook.cloud.storage.requests import Request
 from secondlook.shared import metrics
 from secondlook.shared.logs import step
+from secondlook.shared.packet import Report
 
 _NANOSECONDS = 1_000_000_000
 _LONGEST_DELIVERY_SECONDS = 90 * 86_400.0
@@ -34,8 +36,21 @@ TOMBSTONE_REASONS = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class HostReport:
+    """What a camera host said of itself last. Instants are Unix seconds by the gateway's clock."""
+
+    at: float
+    waiting: int
+    oldest_at: float | None  # when the oldest waiting frame was captured, its clock corrected
+    source: str
+    model: str
+    trouble: str
+
+
 class Tally:
     def __init__(self) -> None:
+        self.reported: dict[str, HostReport] = {}  # by edge id
         self.heard: dict[str, float] = {}  # by edge id, when anything was heard of it in this run
         self.delivered: dict[str, float] = {}  # the same, of a frame or a tombstone
         self._fresh: list[QueuedFrame] = []  # stored, and not committed yet
@@ -45,6 +60,17 @@ class Tally:
         """Something came; who only tries the link is not the camera host itself."""
         if session.channel != PROBE_CHANNEL:
             self.heard[session.edge_id] = now
+
+    def reports(self, session: Session, report: Report, now: float) -> None:
+        """A camera host says how it does."""
+        if session.channel == PROBE_CHANNEL:
+            return
+        oldest = None
+        if report.oldest_ns is not None:
+            oldest = min(now, report.oldest_ns / _NANOSECONDS + (session.clock_offset_seconds or 0.0))
+        self.reported[session.edge_id] = HostReport(
+            now, report.waiting, oldest, report.source, report.model, report.trouble
+        )
 
     def greeted(self, edge_id: str, now: float) -> None:
         self.heard[edge_id] = now

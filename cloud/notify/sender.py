@@ -19,6 +19,7 @@ from sqlalchemy import exists, or_, select
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import deliveries
 from secondlook.cloud.catalogue.feed import Cursor, Event, look, newest
+from secondlook.cloud.catalogue.hosts import followed
 from secondlook.cloud.config import NotifyConfig
 from secondlook.cloud.notify.messages import camera_message, message_of, pause_seconds
 from secondlook.cloud.notify.sinks import Sink
@@ -106,9 +107,16 @@ class Turns:
         wanted = self._sink.wanted
         with self._catalogue.reading() as session:
             rows = {row.edge_id: row for row in session.scalars(select(cat.Camera))}
+            by_events = followed(session, rows.values(), now_ns=now_ns)
         known = [row for name, row in rows.items() if not wanted.cameras or name in wanted.cameras]
         noted = deliveries.cameras_noted(self._catalogue, self._sink.name)
-        changed = camera_changes(known, noted, silent_seconds=self._config.silent_seconds, now_ns=now_ns)
+        changed = camera_changes(
+            known,
+            noted,
+            silent_seconds=self._config.silent_seconds,
+            now_ns=now_ns,
+            followed=by_events,
+        )
         told = [camera_message(rows[name], note) for name, note in changed.items()]
         return changed, told
 

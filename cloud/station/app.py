@@ -34,6 +34,7 @@ from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
 from secondlook.cloud.station.api.routes import build_api
 from secondlook.cloud.station.assets import Assets
+from secondlook.cloud.station.camera_routes import build_camera_router
 from secondlook.cloud.station.claim_routes import build_claim_router
 from secondlook.cloud.station.figure_routes import build_figure_router
 from secondlook.cloud.station.frame_pictures import FramePictures
@@ -46,6 +47,7 @@ from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
 from secondlook.cloud.storage.blobs import Blobs, open_blobs
 from secondlook.shared.codec import load_codec
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import (
     AccountConflict,
     AccountNotFound,
@@ -69,6 +71,7 @@ from secondlook.shared.watchdog import Watchdog
 _STATIC = Path(__file__).parent / "static"
 CLAIM_SECONDS = 120.0
 SILENT_SECONDS = NotifyConfig().silent_seconds
+STALLED_SECONDS = WatchConfig().silent_seconds
 MAX_PIXELS = 36_000_000
 _SESSION = SessionTimes()
 _LOGIN = LoginLimits()
@@ -111,6 +114,7 @@ def create_app(
     login: LoginLimits = _LOGIN,
     api: ApiLimits = _API,
     silent_seconds: float = SILENT_SECONDS,
+    stalled_seconds: float = STALLED_SECONDS,
     origins: Sequence[str] = (),
     root_path: str = "",
     instance: str = "",
@@ -129,6 +133,7 @@ def create_app(
     when the first one is looked at. ``claim_seconds``: a frame whose page is heard of no more is free for others after
     this. ``double_share`` of the frames are judged by a second person, ``known_share`` of a reviewer's are known ones.
     ``doubt``: scores that the policy has reviewed. ``learned_filter``: whether pages show what the learned filter made.
+    ``stalled_seconds``: a camera that is there and has delivered nothing for so long is shown as stalled.
     ``watchdog`` hears the heartbeat; without one for ``stall_seconds`` the station says that it hangs.
 
     Raises ConfigError when it is exposed and there is no user, and what ``open_catalogue`` and ``open_blobs`` raise.
@@ -151,7 +156,7 @@ def create_app(
     parts = _Parts(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels), title, root_path, now_ns)
     sampling = Sampling(double_share, known_share, station_secret(catalogue, SAMPLING_SECRET))
     _include_reviews(app, parts, sampling, learned_filter, doubt, claim_seconds)
-    _include_frames(app, parts, silent_seconds)
+    _include_frames(app, parts, silent_seconds, stalled_seconds)
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))
     app.include_router(build_health_router(beats, stall_seconds))
@@ -204,10 +209,13 @@ def _include_reviews(
         app.include_router(router)
 
 
-def _include_frames(app: FastAPI, parts: _Parts, silent_seconds: float) -> None:
+def _include_frames(app: FastAPI, parts: _Parts, silent_seconds: float, stalled_seconds: float) -> None:
     """All stored frames: for the pages, and for programs."""
     layers = LayerPictures(parts.catalogue, parts.blobs, parts.pictures)
     app.include_router(build_frame_router(parts.catalogue, parts.pictures, now_ns=parts.now_ns))
+    app.include_router(
+        build_camera_router(parts.catalogue, silent_seconds=stalled_seconds, now_ns=parts.now_ns)
+    )
     app.include_router(build_api(parts.catalogue, layers, silent_seconds=silent_seconds, now_ns=parts.now_ns))
 
 

@@ -1,4 +1,4 @@
-"""The part of the station's API that is about all frames, and about cameras."""
+"""The part of the station's API that is about all frames."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Instant = Annotated[datetime | None, Query(description="ISO 8601; without an offset, UTC.")]
 
 _NEIGHBOUR_SECONDS = 1.0
-_DAY_NS = 86_400 * 1_000_000_000
 
 
 def build_frame_router(
     catalogue: Catalogue, pictures: FramePictures, *, now_ns: Callable[[], int]
 ) -> APIRouter:
-    """Routes below /api/frames and /api/cameras; ``now_ns`` tells the time in Unix nanoseconds."""
+    """Routes below /api/frames; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
     _add_frames(router, catalogue, pictures, now_ns=now_ns)
-    _add_cameras(router, catalogue, now_ns=now_ns)
     return router
 
 
@@ -93,25 +91,6 @@ def _add_frames(
         return queries.review_detail(
             catalogue, ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns()), actor
         )
-
-
-def _add_cameras(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], int]) -> None:
-    @router.get("/cameras")
-    def cameras() -> list[schema.CameraFacts]:
-        """Every camera host: its last frame, its rates over the last ten minutes of frames, what it dropped last."""
-        return frames.list_cameras(catalogue, now_ns=now_ns())
-
-    @router.get("/cameras/{edge_id}/timeline")
-    def timeline(
-        edge_id: Annotated[str, Path(max_length=64)], since: Instant = None, until: Instant = None
-    ) -> schema.Timeline:
-        """How many frames came and in how many something was found, in 96 slots; reviews; objects; what was dropped.
-
-        Without `since` and `until`, the last 24 hours.
-        """
-        last = max(schema.nanoseconds(until, now_ns()), 1)
-        first = schema.nanoseconds(since, max(last - _DAY_NS, 0))
-        return frames.timeline(catalogue, edge_id, since_ns=min(first, last - 1), until_ns=last)
 
 
 def _picture(made: Callable[[int], bytes], frame_id: int) -> Response:

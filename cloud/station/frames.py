@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -19,8 +19,6 @@ from secondlook.cloud.catalogue import (
     Retention,
     Review,
     ReviewState,
-    SeenObject,
-    Tombstone,
     counting_verdicts,
     is_blind,
 )
@@ -91,85 +89,6 @@ def get_frame(catalogue: Catalogue, frame_id: int) -> Frame:
         return frame
 
 
-def list_cameras(catalogue: Catalogue, *, now_ns: int) -> list[schema.CameraFacts]:
-    """Every camera host, with how it does."""
-    with catalogue.reading() as session:
-        waiting = _open_reviews(session)
-        return [
-            _camera(session, camera, waiting.get(camera.edge_id, 0), now_ns)
-            for camera in session.scalars(select(Camera).order_by(Camera.edge_id))
-        ]
-
-
-def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int) -> schema.Timeline:
-    """What a camera host sent, slot by slot, and what is missing."""
-    step = max((until_ns - since_ns) // _SLOTS, 1)
-    slot = (Frame.captured_ns - since_ns) // step
-    with catalogue.reading() as session:
-        sent = session.execute(
-            select(
-                slot.label("slot"), func.count().label("frames"), func.count(Frame.top_score).label("found")
-            )
-            .where(Frame.edge_id == edge_id, Frame.captured_ns.between(since_ns, until_ns - 1))
-            .group_by("slot")
-        ).all()
-        judged = session.execute(
-            select(Review.captured_ns, Review.state, Review.id)
-            .where(Review.captured_ns.between(since_ns, until_ns - 1), Review.edge_id == edge_id)
-            .order_by(Review.captured_ns, Review.id)
-            .limit(500)
-        ).all()
-        dropped = session.scalars(
-            select(Tombstone)
-            .where(Tombstone.edge_id == edge_id, Tombstone.received_ns.between(since_ns, until_ns))
-            .order_by(Tombstone.received_ns.desc())
-            .limit(200)
-        ).all()
-        slots = [schema.Slot(frames=0, found=0) for _ in range(_SLOTS)]
-        for row in sent:
-            at = min(int(row.slot), _SLOTS - 1)
-            slots[at] = schema.Slot(frames=slots[at].frames + row.frames, found=slots[at].found + row.found)
-        return schema.Timeline(
-            objects=_objects(session, edge_id, since_ns, until_ns),
-            since=schema.instant(since_ns),
-            until=schema.instant(until_ns),
-            slots=slots,
-            reviews=[
-                schema.TimelineReview(id=row.id, at=schema.instant(row.captured_ns), state=row.state)
-                for row in judged
-            ],
-            dropped=[
-                schema.Dropped(
-                    at=schema.instant(one.received_ns),
-                    frames=one.last_seq - one.first_seq + 1,
-                    reason=one.reason,
-                )
-                for one in dropped
-            ],
-        )
-
-
-def _objects(session: Session, edge_id: str, since_ns: int, until_ns: int) -> list[schema.TimelineObject]:
-    query = (
-        select(SeenObject)
-        .where(SeenObject.edge_id == edge_id, SeenObject.last_ns >= since_ns, SeenObject.first_ns < until_ns)
-        .order_by((SeenObject.last_ns - SeenObject.first_ns).desc(), SeenObject.id)
-        .limit(_MOST_OBJECTS)
-    )
-    seen = sorted(session.scalars(query), key=lambda one: (one.first_ns, one.id))
-    return [
-        schema.TimelineObject(
-            id=one.id,
-            label=one.label,
-            score=one.score,
-            first=schema.instant(one.first_ns),
-            last=schema.instant(one.last_ns),
-            frames=one.frames,
-        )
-        for one in seen
-    ]
-
-
 _REVIEW = (
     selectinload(Frame.review).selectinload(Review.verdicts),
     selectinload(Frame.review).selectinload(Review.double),
@@ -201,66 +120,10 @@ def _row(frame: Frame, names: dict[str, str]) -> schema.FrameRow:
         state=None if review is None else review.state,
         reason=None if review is None else review.reason,
         verdict=standing[-1].verdict if standing else None,
+        unseen=frame.unseen,
     )
 
 
 def _camera_names(session: Session) -> dict[str, str]:
     rows: Sequence[Any] = session.execute(select(Camera.edge_id, Camera.camera)).all()
     return {row.edge_id: row.camera for row in rows}
-
-
-def _open_reviews(session: Session) -> dict[str, int]:
-    """How many each camera host has."""
-    query = select(Review.edge_id, func.count()).where(Review.state.in_(_OPEN)).group_by(Review.edge_id)
-    return {row[0]: row[1] for row in session.execute(query)}
-
-
-def _camera(session: Session, camera: Camera, waiting: int, now_ns: int) -> schema.CameraFacts:
-    of_host = Frame.edge_id == camera.edge_id
-    last = session.execute(
-        select(Frame.id, Frame.captured_ns)
-        .where(of_host)
-        .order_by(Frame.captured_ns.desc(), Frame.id.desc())
-        .limit(1)
-    ).one_or_none()
-    # By the camera's own clock, which frames are ordered by.
-    until_ns = 0 if last is None else last.captured_ns
-    lately = session.execute(
-        select(func.count(), func.sum(Frame.base_bytes), func.min(Frame.captured_ns)).where(
-            of_host, Frame.captured_ns > until_ns - _RATE_SECONDS * _NANOSECONDS
-        )
-    ).one()
-    frames, size = lately[0], int(lately[1] or 0)
-    span = max((until_ns - int(lately[2] or 0)) / _NANOSECONDS, 0.0)
-    fetched = session.scalar(
-        select(func.sum(Review.enhancement_bytes)).where(
-            Review.edge_id == camera.edge_id, Review.captured_ns > until_ns - _RATE_SECONDS * _NANOSECONDS
-        )
-    )
-    dropped = session.scalars(
-        select(Tombstone)
-        .where(Tombstone.edge_id == camera.edge_id)
-        .order_by(Tombstone.received_ns.desc())
-        .limit(1)
-    ).first()
-    known = frames > 1 and span > 0
-    return schema.CameraFacts(
-        edge_id=camera.edge_id,
-        camera=camera.camera,
-        first_seen=schema.instant(camera.first_seen_ns),
-        last_seen=schema.instant(camera.last_seen_ns),
-        silent_seconds=max(now_ns - camera.last_seen_ns, 0) / _NANOSECONDS,
-        clock_offset_seconds=camera.clock_offset_seconds,
-        last_frame=None if last is None else last.id,
-        frames_per_second=(frames - 1) / span if known else None,
-        base_bits_per_second=size * 8 / span if known else None,
-        fetched_bits_per_second=int(fetched or 0) * 8 / span if known else None,
-        open_reviews=waiting,
-        last_dropped=None
-        if dropped is None
-        else schema.Dropped(
-            at=schema.instant(dropped.received_ns),
-            frames=dropped.last_seq - dropped.first_seq + 1,
-            reason=dropped.reason,
-        ),
-    )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator,
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import NewVerdict, ReviewState, Stage, VerdictKind
+from secondlook.cloud.catalogue.camerastates import CameraState
 from secondlook.cloud.catalogue.claims import TAB_PATTERN
 from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
@@ -180,6 +181,7 @@ class FrameRow(BaseModel):
     state: ReviewState | None
     reason: str | None
     verdict: VerdictKind | None = Field(description="The last one that stands.")
+    unseen: str | None = Field(description="Why no machine looked at it; null: one did.")
 
 
 class FramePage(BaseModel):
@@ -210,6 +212,24 @@ class Dropped(BaseModel):
     reason: str
 
 
+class CameraEventFacts(BaseModel):
+    """A time in which a camera did not do well. One that comes and goes makes one."""
+
+    what: CameraState = Field(description="The worst of it.")
+    began_at: datetime
+    ended_at: datetime | None = Field(
+        description="When it did well again, once that has lasted; null before."
+    )
+    times: int = Field(description="How often it went, and came back too soon to be over it.")
+
+
+class NewestFrame(BaseModel):
+    """The frame of a camera that was captured last; null where none is stored."""
+
+    id: int | None
+    captured_at: datetime | None = Field(description="By the clock of the camera host.")
+
+
 class CameraFacts(BaseModel):
     edge_id: str
     camera: str
@@ -223,11 +243,26 @@ class CameraFacts(BaseModel):
     fetched_bits_per_second: float | None = Field(description="Of enhancements, likewise.")
     open_reviews: int
     last_dropped: Dropped | None
+    state: CameraState
+    state_seconds: float = Field(description="For how long it has been so, as far as is known.")
+    source: str | None = Field(
+        description="The state of its source, as its host told; null where it did not."
+    )
+    model: str | None = Field(description="What makes its base layers.")
+    waiting_frames: int | None = Field(description="On its host, for more than a moment; null: not told.")
+    oldest_waiting_seconds: float | None = Field(
+        description="For how long the oldest of them has waited; of a host that is offline, when it was heard last."
+    )
+    trouble: str | None = Field(description="What is wrong with its source.")
+    last_trouble: str | None
+    last_trouble_at: datetime | None
+    events: list[CameraEventFacts] = Field(description="The last ones, the latest first.")
 
 
 class Slot(BaseModel):
     frames: int
     found: int = Field(description="Those of them with a detection.")
+    unseen: int = Field(description="Those of them that no machine looked at.")
 
 
 class TimelineReview(BaseModel):

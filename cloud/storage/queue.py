@@ -48,6 +48,9 @@ class Leased:
     id: int
     attempts: int
     frame: QueuedFrame
+    age_seconds: float | None = (
+        None  # since the gateway received it, by its clock; None where nobody has told
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import msgpack
 import zmq
 
+from secondlook.cloud.catalogue.hosts import SeenHost, SeenHosts
 from secondlook.cloud.config import BrokerConfig
 from secondlook.cloud.storage.ledger import FrameTombstone
 from secondlook.cloud.storage.queue import Dead, Leased, QueuedFrame
@@ -82,7 +83,12 @@ class BrokerClient:
     def lease(self, n: int, ttl_seconds: float) -> list[Leased]:
         rows = self._call("lease", n=n, ttl_seconds=ttl_seconds, worker=self._worker)
         try:
-            return [Leased(row["id"], row["attempts"], QueuedFrame.of_values(row["frame"])) for row in rows]
+            return [
+                Leased(
+                    row["id"], row["attempts"], QueuedFrame.of_values(row["frame"]), row.get("age_seconds")
+                )
+                for row in rows
+            ]
         except (TypeError, ValueError, KeyError) as error:
             raise PacketMalformed("the gateway leased something that is no frame") from error
 
@@ -130,6 +136,16 @@ class BrokerClient:
         """Seconds by which the gateway's clock is ahead of each camera host's, where that was measured."""
         return {str(edge_id): float(offset) for edge_id, offset in self._call("clocks").items()}
 
+    def hosts(self) -> SeenHosts:
+        """How camera hosts do, as far as the gateway knows."""
+        told = self._call("hosts")
+        try:
+            return SeenHosts(
+                float(told["now"]), {str(name): _host(row) for name, row in told["hosts"].items()}
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise PacketMalformed("the gateway's answer tells of no hosts") from error
+
     def edges_connected(self) -> set[str]:
         """Camera hosts that take requests from this gateway."""
         return {str(edge_id) for edge_id in self._call("edges_connected")}
@@ -160,8 +176,10 @@ class BrokerClient:
         done: int,
         device: str,
         leaves: bool = False,
+        shed: int = 0,
     ) -> None:
-        """Say that this worker or refiner is there, or that it leaves."""
+        """Say that this worker or refiner is there, or that it leaves; ``shed``: frames that it has not looked at."""
+        more = {"shed": shed} if shed else {}  # which a gateway of an earlier version would not take
         self._call(
             "present",
             worker=self._worker,
@@ -172,6 +190,7 @@ class BrokerClient:
             done=done,
             device=device[:32],
             leaves=leaves,
+            **more,
         )
 
     def stats(self) -> dict[str, Any]:
@@ -234,6 +253,25 @@ class BrokerClient:
         return GatewayUnreachable(
             f"no answer from the gateway at {self._config.address} in {self._config.timeout_seconds:g} s{key}"
         )
+
+
+def _host(row: Any) -> SeenHost:
+    report = row["report"]
+    said = {} if report is None else report
+    return SeenHost(
+        heard_at=float(row["heard_at"]),
+        delivered_at=_instant(row["delivered_at"]),
+        reported_at=_instant(said.get("at")),
+        waiting=int(said.get("waiting", 0)),
+        oldest_at=_instant(said.get("oldest_at")),
+        source=str(said.get("source", "")),
+        model=str(said.get("model", "")),
+        trouble=str(said.get("trouble", "")),
+    )
+
+
+def _instant(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _open(message: bytes) -> list[Any]:

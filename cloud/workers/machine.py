@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondlook.cloud.catalogue import (
+    BEHIND,
     Catalogue,
     FrameTombstone,
     NewFrame,
@@ -26,11 +27,13 @@ from secondlook.cloud.catalogue import (
     check_catalogue,
     frame_is_stored,
     note_clocks,
+    note_hosts,
     review_is_due,
     site_secret,
     skipped_reviews,
     store_frame,
     store_tombstones,
+    store_unseen,
 )
 from secondlook.cloud.catalogue.site import AUDIT_SECRET
 from secondlook.cloud.config import PolicyConfig, WorkerConfig
@@ -42,7 +45,9 @@ from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.fetchahead import FetchAhead
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
+from secondlook.cloud.workers.shedding import Shedder
 from secondlook.shared import metrics
+from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
@@ -63,7 +68,7 @@ from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.logs import about, step
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.tiles import told_of_tiles
-from secondlook.shared.videobits import is_of_group
+from secondlook.shared.videobits import is_of_group, parse_base
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +84,7 @@ _CLOCKS_SECONDS = 10.0
 _AHEAD_SECONDS = 120.0  # a request ahead of its time is given up after this
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 _NANOSECONDS = 1_000_000_000
+_LEFT_AT_ONCE = 64  # frames leased at a time while all are left, which is what a gateway gives at most
 ASK_AT = 3  # the attempt at which what a frame needs is asked for: seconds after the first
 REFERENCE_MISSING = "reference-missing"  # reason of a tombstone
 
@@ -98,6 +104,7 @@ class MachineWorker:
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
     waits: Callable[[str | None], None] = lambda _why: None
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         self.done = 0  # frames since the start
@@ -110,6 +117,12 @@ class MachineWorker:
         self._outage, self._complaints = Outage(log), LimitedLog(log, _BATCH_FAILED_SECONDS)
         self._groups = GroupDecoders(self.blobs, self.config.max_pixels)
         self._ahead = FetchAhead(self.config.ahead_bytes_per_minute)
+        self._shedder = Shedder(self.config.shed, self.config.shed_after_seconds)
+
+    @property
+    def shed(self) -> int:
+        """Frames that were not looked at since this worker cannot keep up; 0 while it can."""
+        return max(1, self._shedder.left) if self._shedder.is_shedding else 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. Waits while the gateway is away or a disk is full.
@@ -155,8 +168,9 @@ class MachineWorker:
                 self._fetch_ahead(item.frame)
         # What has been in other hands may be why they let go of it: it is looked at alone, behind the others.
         fresh = [item for item in leased if item.attempts == 1]
+        looked_at = self._shed(fresh, hold, drained=len(leased) < self._next_batch)
         try:
-            self._work(fresh, hold)
+            self._work(looked_at, hold)
             for item in leased:
                 if item.attempts > 1:
                     self._work([item], hold)
@@ -166,7 +180,56 @@ class MachineWorker:
         if leased:
             pixels = max(item.frame.info.width * item.frame.info.height for item in leased)
             self._next_batch = max(1, min(self.config.batch, self.config.batch_pixels // pixels))
+            if fresh and not looked_at:
+                self._next_batch = _LEFT_AT_ONCE
         return len(leased)
+
+    def _shed(self, fresh: Sequence[Leased], hold: _Hold, *, drained: bool) -> list[Leased]:
+        """Where this worker cannot keep up, store and acknowledge what it does not look at; returns the others."""
+        ages = [item.age_seconds for item in fresh if item.age_seconds is not None]
+        if len(ages) < len(fresh):
+            return list(fresh)  # a gateway of an earlier version tells no ages
+        now = self.clock()
+        turn = self._shedder.observe(max(ages, default=0.0), now)
+        if turn is not None:
+            log.log(logging.WARNING if turn.began else logging.INFO, "%s", turn.line(self.config.shed))
+        aged = [(item.frame.edge_id, age) for item, age in zip(fresh, ages, strict=True)]
+        looks = self._shedder.choose(aged, drained=drained)
+        kept = [looks or self._must_be_seen(item.frame) for item, looks in zip(fresh, looks, strict=True)]
+        left = [item for item, is_kept in zip(fresh, kept, strict=True) if not is_kept]
+        if left:
+            frames = [_new_frame(item.frame) for item in left]
+            store_unseen(self.catalogue, frames, BEHIND, now_ns=int(now * _NANOSECONDS))
+            self._shedder.note_left(len(left), now)
+            self.broker.ack([item.id for item in left])
+            for item in left:
+                hold.ids.remove(item.id)
+                metrics.count("frames_shed_total", item.frame.edge_id)
+                step("not looked at", item.frame.edge_id, item.frame.info.boot_id, item.frame.info.seq)
+            self.heartbeat()
+        return [item for item, is_kept in zip(fresh, kept, strict=True) if is_kept]
+
+    def _must_be_seen(self, frame: QueuedFrame) -> bool:
+        """Whether a frame is looked at by a worker, however far that is behind.
+
+        The samples that are drawn whatever a frame shows must not depend on load; and what may be broken, or lacks
+        another frame, is for those to find out who decode it: what is stored can be decoded later.
+        """
+        if chosen_anyway(self.policy, _identity(frame), secret=self._secret):
+            return True
+        info = frame.info
+        try:
+            check_pixels(info.width, info.height, self.config.max_pixels)
+            check_layer(frame.payload, self.config.max_pixels, announced=(info.width, info.height))
+            in_group = is_of_group(frame.payload)
+            if in_group:
+                parse_base(frame.payload)
+        except BitstreamError:
+            return True
+        if info.key_seq is None:
+            return False
+        needed = info.seq - 1 if in_group else info.key_seq
+        return not self.blobs.exists(base_key(frame.edge_id, info.boot_id, needed))
 
     def _work(self, leased: Sequence[Leased], hold: _Hold) -> None:
         """Decode the frames of a batch, look at all of them at once, file and acknowledge each.
@@ -290,14 +353,7 @@ class MachineWorker:
         wishes = wish_for_review(self.policy, identity, found, secret=self._secret, size=size)
         store_frame(
             self.catalogue,
-            NewFrame(
-                edge_id=frame.edge_id,
-                camera=frame.camera,
-                received_ns=frame.received_ns,
-                info=frame.info,
-                base_blob=_blob(frame),
-                base_bytes=len(frame.payload),
-            ),
+            _new_frame(frame),
             found,
             detector=self.detector.name,
             reasons=[_new_review(wish) for wish in wishes],
@@ -422,6 +478,23 @@ class MachineWorker:
         except PacketMalformed:  # a gateway of an earlier version, which does not know the question
             return
         note_clocks(self.catalogue, offsets)
+        self._copy_hosts()
+
+    def _copy_hosts(self) -> None:
+        """Bring what the gateway knows of the camera hosts into the catalogue, and say which cameras went and came."""
+        try:
+            seen = self.broker.hosts()
+        except PacketMalformed:  # a gateway of an earlier version
+            return
+        changes = note_hosts(
+            self.catalogue,
+            seen,
+            silent_seconds=self.watch.silent_seconds,
+            settle_seconds=self.watch.settle_seconds,
+        )
+        for change in changes:
+            level = logging.WARNING if change.began else logging.INFO
+            log.log(level, "%s", change.line(int(seen.now * _NANOSECONDS)))
 
 
 def retry_delay(attempts: int) -> float:
@@ -435,6 +508,17 @@ def retry_delay(attempts: int) -> float:
 
 def _blob(frame: QueuedFrame) -> str:
     return base_key(frame.edge_id, frame.info.boot_id, frame.info.seq)
+
+
+def _new_frame(frame: QueuedFrame) -> NewFrame:
+    return NewFrame(
+        edge_id=frame.edge_id,
+        camera=frame.camera,
+        received_ns=frame.received_ns,
+        info=frame.info,
+        base_blob=_blob(frame),
+        base_bytes=len(frame.payload),
+    )
 
 
 def _identity(frame: QueuedFrame) -> FrameIdentity:

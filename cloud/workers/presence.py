@@ -35,15 +35,18 @@ def told_of(
     done: Callable[[], int],
     device: str,
     seconds: float = TELL_SECONDS,
+    shed: Callable[[], int] = lambda: 0,
 ) -> Iterator[None]:
-    """Tell of this process while the block lasts; ``done`` counts its frames or reviews."""
+    """Tell of this process while the block lasts; ``done`` counts its frames or reviews, ``shed`` those frames that
+    it does not look at while it cannot keep up."""
     stop = threading.Event()
 
     def run() -> None:
         brief = replace(config, timeout_seconds=min(config.timeout_seconds, _ANSWER_SECONDS))
+        tells_shed = True
         with BrokerClient(brief, name) as line:
             while True:
-                leaves = stop.is_set()
+                leaves, many = stop.is_set(), shed() if tells_shed else 0
                 try:
                     line.present(
                         role=role,
@@ -53,8 +56,12 @@ def told_of(
                         done=done(),
                         device=device,
                         leaves=leaves,
+                        shed=many,
                     )
                 except PacketMalformed as error:  # a gateway of an earlier version
+                    if many:
+                        tells_shed = False
+                        continue
                     log.info("the gateway does not want to know of workers: %s", error)
                     return
                 except SecondlookError as error:  # it is away, and the loop that works says so

@@ -64,6 +64,11 @@ class FrameEncoder:
         self.base_quality = config.base_quality
         self.next_seq = 0
 
+    @property
+    def model(self) -> str:
+        """What makes the base layers, for people."""
+        return f"{self._codec.name} {self._codec.model_hash.hex()[:16]}"
+
     def encode(self, frame: Frame) -> SpooledFrame:
         """Both layers of a frame, under the next sequence number.
 
@@ -198,6 +203,10 @@ class VideoFrameEncoder(FrameEncoder):
     @property
     def has_deltas(self) -> bool:
         return self._config.group_frames > 1
+
+    @property
+    def model(self) -> str:
+        return f"video by {self._config.encoder}"
 
     def end_group(self) -> None:
         self._video.end_group()

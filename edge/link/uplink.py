@@ -18,7 +18,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import zmq
@@ -28,9 +27,11 @@ from secondlook.edge.config import LinkConfig
 from secondlook.edge.link.clock import GatewayClock
 from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.link.enhance import Layer, Responder
+from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.keys import load_keys
 from secondlook.edge.link.known import KnownBackgrounds
 from secondlook.edge.link.pacing import HELLO_BYTES, OVERHEAD_BYTES, PING_BYTES, Pacing
+from secondlook.edge.link.reports import Doing, Reports
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe
@@ -54,7 +55,6 @@ from secondlook.shared.packet import (
     ChunkCredit,
     EnhancementRequest,
     Fault,
-    Hello,
     LeanFrame,
     Packet,
     Ping,
@@ -62,7 +62,6 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
-from secondlook.shared.version import __version__
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
@@ -77,15 +76,6 @@ _NEWS_KEPT = 64  # acknowledgements, while the disk is full
 _GREET_SECONDS = 1.0  # between two greetings of a gateway that says it does not know us
 _REFUSALS = frozenset({"wrong-edge", "too-many-connections"})  # of a whole connection
 _CLOCK_AGAIN_SECONDS = 60.0  # between two comparisons of the clocks on a busy link
-
-
-@dataclass(frozen=True)
-class AgentIdentity:
-    """Who says hello."""
-
-    edge_id: str
-    boot_id: str
-    camera: str
 
 
 class Uplink:
@@ -117,6 +107,8 @@ class Uplink:
         self._pacer = pacer
         self._known = KnownBackgrounds()
         self._responder = Responder(config.max_requests)
+        self._reports = Reports()
+        self.doing = Doing()  # what people are told; its owner keeps it up to date
         self._bulk: Connection | None = None
         self._control: Connection | None = None
         self._boots: list[str] = []  # to greet: those with anything undelivered, and the present one
@@ -210,6 +202,9 @@ class Uplink:
         if self._resting:
             if self._bulk is not None:
                 self._mark_safe()
+                if self._control is not None and self._control.up:
+                    self._send_report(self._control, time.monotonic(), leaves=True)
+                    self._stopping.wait(_TICK_SECONDS)  # for it to go
                 self.state = "down"
                 self._close()
             self._stopping.wait(_IDLE_TICK_SECONDS)
@@ -337,6 +332,7 @@ class Uplink:
             self._list_boots()
         else:
             self._responder.connected()
+            self._reports.connected()
             self._control_hello_at = 0.0
 
     def _list_boots(self) -> None:
@@ -412,6 +408,8 @@ class Uplink:
         if fault.code == "background-unknown":
             self._send_again(self._known.unknown())
             return
+        if fault.code == "rejected" and connection is self._control and self._reports.refused():
+            return  # it is of an earlier version
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
         if fault.code == "rejected" and connection is self._bulk:
             self._send_again(self._known.refused())
@@ -490,7 +488,7 @@ class Uplink:
         if bulk is None or not bulk.up:
             return
         for boot_id in self._sender.hellos(self._boots, now):
-            bulk.send(self._hello(boot_id, "bulk"))
+            bulk.send(self._identity.hello(self._spool, boot_id, "bulk"))
             if self._pacer is not None:
                 self._pacer.spoke(HELLO_BYTES)
         if self._pacer is not None and not self._pacer.is_open:
@@ -547,13 +545,14 @@ class Uplink:
         if control is None or not control.up:
             return
         if now >= self._control_hello_at:
-            control.send(self._hello(self._identity.boot_id, "control"))
+            control.send(self._identity.hello(self._spool, self._identity.boot_id, "control"))
             self._send_ping(control)  # the answer tells the gateway's clock
             self._control_hello_at = now + self._config.hello_seconds
         pause = self._config.ping_seconds if self._is_busy else self._config.idle_ping_seconds
         silent = now - max(self._heard_at, self._pinged_at) >= pause
         if silent or now - self._pinged_at >= max(pause, _CLOCK_AGAIN_SECONDS):
             self._send_ping(control)
+        self._send_report(control, now)
         for refusal in self._responder.expire(time.time_ns() + self._clock.offset_ns):
             control.send(refusal)
         while (request := self._responder.next_load()) is not None:
@@ -561,6 +560,17 @@ class Uplink:
             if refusal_or_none is not None:
                 control.send(refusal_or_none)
         self._send_chunks(control, now)
+
+    def _send_report(self, control: Connection, now: float, *, leaves: bool = False) -> None:
+        """Tell people how this host does, once the gateway has welcomed it and where there is news."""
+        if self._control_hello_at != math.inf or not (leaves or self._reports.is_due(now)):
+            return
+        waiting = self._spool.waiting_since()
+        report = self._reports.next(self.doing, waiting, now=now, now_ns=time.time_ns(), leaves=leaves)
+        if report is not None and control.send(report):
+            self._reports.sent(report, now)
+            if self._pacer is not None:
+                self._pacer.spoke(PING_BYTES)
 
     def _send_chunks(self, control: Connection, now: float) -> None:
         while self._responder.is_answering:
@@ -587,9 +597,3 @@ class Uplink:
         text = f"frame {request.seq} of boot {request.boot_id} has no enhancement: {why}"
         self._complaints.warning("enhancement", text, time.monotonic())
         return "expired"
-
-    def _hello(self, boot_id: str, channel: str) -> Hello:
-        oldest, following = self._spool.bounds(boot_id)
-        identity = self._identity
-        software = f"secondlook {__version__}"
-        return Hello(identity.edge_id, boot_id, channel, identity.camera, following, oldest, software)

@@ -199,7 +199,7 @@ def _cameras(status: Mapping[str, Any]) -> list[str]:
     gateway = status["gateway"]
     if gateway is None:
         return []
-    rows = [("cameras", "name", "link", "heard", "frame", "clock", "software")]
+    rows = [("cameras", "name", "link", "heard", "frame", "waits there", "clock", "software")]
     for one in gateway["edges"]:
         rows.append(
             (
@@ -208,6 +208,7 @@ def _cameras(status: Mapping[str, Any]) -> list[str]:
                 "+".join(one["channels"]) or "away",
                 _ago(one.get("heard_at"), gateway["now"]),
                 _ago(one.get("delivered_at"), gateway["now"]),
+                _spooled(one.get("report"), gateway["now"]),
                 "?" if one["clock_offset_seconds"] is None else f"{one['clock_offset_seconds']:+.1f} s",
                 one["software"],
             )
@@ -286,6 +287,15 @@ def _rest(status: Mapping[str, Any]) -> list[str]:
     if "retention_seconds_ago" in status:
         out.append(f"retention  ran {shown(status['retention_seconds_ago'], 'seconds')} ago")
     return out
+
+
+def _spooled(report: Mapping[str, Any] | None, now: float) -> str:
+    """How old the oldest frame on a camera host is that is not delivered, and how many there are, as it told."""
+    if report is None:
+        return "?"
+    if report["oldest_at"] is None:
+        return "-"
+    return f"{shown(max(0.0, now - report['oldest_at']), 'seconds')}, {report['waiting']}"
 
 
 def _ago(instant: float | None, now: float) -> str:

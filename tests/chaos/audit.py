@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from secondlook.cloud.catalogue import (
     Catalogue,
@@ -70,10 +70,19 @@ def _captured(edge: str, folder: Path, found: Audit) -> list[Identity]:
 
 
 def _detected(catalogue: Catalogue, edges: set[str]) -> Counter[Identity]:
-    """How often each frame was detected: the detector of the run finds one box a frame."""
+    """How often each frame was detected: the detector of the run finds one box a frame.
+
+    One that was stored without a look, for its worker could not keep up, is accounted for, too; with a box it would
+    count twice.
+    """
     with catalogue.reading() as session:
         rows = session.execute(
-            select(Frame.edge_id, Frame.boot_id, Frame.seq, func.count(DetectedBox.id))
+            select(
+                Frame.edge_id,
+                Frame.boot_id,
+                Frame.seq,
+                func.count(DetectedBox.id) + case((Frame.unseen.is_not(None), 1), else_=0),
+            )
             .outerjoin(DetectedBox)
             .where(Frame.edge_id.in_(edges))
             .group_by(Frame.id)

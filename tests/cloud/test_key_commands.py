@@ -17,7 +17,8 @@ from secondlook.cloud.config import BrokerConfig, CloudConfig
 from secondlook.cloud.gateway.keys import Registry, Role
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.identity import AgentIdentity
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.spool import Spool
 from secondlook.main import main
 from secondlook.shared import packet as p

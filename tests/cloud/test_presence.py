@@ -6,9 +6,12 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from secondlook.cloud.gateway.presence import Presence, Present
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.presence import told_of
+from secondlook.shared.errors import PacketMalformed
 from secondlook.shared.watchdog import Watchdog
 from tests.cloud.helpers import running, settings, wait_until
 
@@ -51,6 +54,34 @@ def test_another_on_its_host_takes_its_place_but_not_that_of_one_that_lives() ->
     presence.leave("a-2")
     presence.leave("nobody")
     assert names(presence, 120.0) == ["a-9", "a-3", "b-1"]
+
+
+def test_a_worker_that_leaves_frames_is_told_of_and_an_older_gateway_hears_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path)
+    with (
+        running(config) as gateway,
+        BrokerClient(replace(config.broker, address=gateway.broker_address), "t") as line,
+    ):
+        broker = replace(config.broker, address=gateway.broker_address)
+
+        def rows() -> list[tuple[str, int]]:
+            return [(one["name"], one["shed"]) for one in line.stats()["workers"]]
+
+        with told_of(broker, "w-1", "worker", Watchdog(), lambda: 3, "cpu", 0.05, lambda: 12):
+            wait_until(lambda: rows() == [("w-1", 12)])
+        assert rows() == []
+        call = BrokerClient._call
+
+        def older(self: BrokerClient, op: str, **arguments: object) -> object:
+            if "shed" in arguments:
+                raise PacketMalformed("present: Object contains unknown field `shed`")
+            return call(self, op, **arguments)
+
+        monkeypatch.setattr(BrokerClient, "_call", older)
+        with told_of(broker, "w-2", "worker", Watchdog(), lambda: 3, "cpu", 0.05, lambda: 12):
+            wait_until(lambda: rows() == [("w-2", 0)])
 
 
 def test_there_is_a_limit_to_how_many_are_kept() -> None:

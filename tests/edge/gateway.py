@@ -26,6 +26,7 @@ class Memory:
     tombstones: list[p.Tombstone] = field(default_factory=list)
     hellos: list[p.Hello] = field(default_factory=list)
     control: list[p.Packet] = field(default_factory=list)
+    reports: list[p.Report] = field(default_factory=list)
 
 
 class SmallGateway:
@@ -51,7 +52,7 @@ class SmallGateway:
         self.answers_chunks = answers_chunks
         self.forgets_tombstones = forgets_tombstones
         self.fault = fault
-        self.is_old = is_old  # takes no lean frames
+        self.is_old = is_old  # takes no lean frames, and no reports
         self.clock_ahead_ns = int(clock_ahead_seconds * 1e9)
         self.faults_sent = 0
         self._context = zmq.Context()
@@ -132,6 +133,9 @@ class SmallGateway:
             return [p.Fault("hello-first", "say hello")]
         if isinstance(packet, p.LeanFrame) and self.is_old:
             return [p.Fault("rejected", "packet kind 13 is not known")]
+        if isinstance(packet, p.Report):
+            memory.reports.append(packet)
+            return [p.Fault("rejected", "packet kind 14 is not known")] if self.is_old else []
         if isinstance(packet, p.LeanFrame) and packet.background not in memory.backgrounds:
             return [p.Fault("background-unknown", "no")]
         if isinstance(packet, p.BaseFrame | p.LeanFrame):

@@ -39,6 +39,7 @@ class PlainCodec:
     """Both layers are the frame, deflated; a delta is marked as such."""
 
     name = "plain"
+    model_hash = b"plain123"
 
     def encode(
         self, image: np.ndarray, *, base_quality: int, quality: int, sequence: int = 0, key: Key | None = None
@@ -96,6 +97,22 @@ def status(tmp_path: Path) -> dict[str, object]:
     found = json.loads((tmp_path / "edge" / "status.json").read_text())
     assert isinstance(found, dict)
     return found
+
+
+def test_the_gateway_hears_what_the_agent_does(tmp_path: Path, folder: Path) -> None:
+    memory = Memory()
+    gateway = SmallGateway(memory)
+    stop = threading.Event()
+    agent = Agent(config(tmp_path, folder, gateway.address), PlainCodec())
+    thread = threading.Thread(target=agent.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: bool(memory.reports), 60)
+    finally:
+        stop.set()
+        thread.join()
+        gateway.stop()
+    assert memory.reports[0].model == "plain 706c61696e313233" and memory.reports[0].trouble == ""
 
 
 def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> None:

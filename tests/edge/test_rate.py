@@ -15,9 +15,10 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, RateConfig, SourceConfig, SpoolConfig
 from secondlook.edge.link.enhance import Responder
+from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer
 from secondlook.edge.link.rate import RateControl
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared.errors import ConfigError

@@ -70,6 +70,17 @@ GOLDEN: list[tuple[p.Packet, str, bytes]] = [
         b"base",
     ),
 ]
+GOLDEN += [
+    (
+        p.Report(3, _NS, "reconnecting", "lite 1f0c22d9a4b38e67", "timed out"),
+        (
+            "97010e03cf17979cfe362a0000ac7265636f6e6e656374696e67b56c697465203166306332326439613462333865363"
+            "7a974696d6564206f7574"
+        ),
+        b"",
+    ),
+    (p.Report(0, None, "running", "", ""), "97010e00c0a772756e6e696e67a0a0", b""),
+]
 _IDS = [f"{type(packet).__name__}-{number}" for number, (packet, _, _) in enumerate(GOLDEN)]
 
 
@@ -91,7 +102,7 @@ def test_golden_bytes(packet: p.Packet, header: str, payload: bytes) -> None:
 
 def test_every_kind_has_a_golden_and_its_own_id() -> None:
     assert {type(packet) for packet, _, _ in GOLDEN} == set(p.KINDS.values())
-    assert sorted(p.KINDS) == list(range(1, 14))
+    assert sorted(p.KINDS) == list(range(1, 15))
 
 
 @pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
@@ -134,8 +145,8 @@ def test_wrong_version_is_unsupported() -> None:
 
 
 def test_unknown_kind_is_unsupported() -> None:
-    with pytest.raises(UnsupportedPacket, match="kind 14"):
-        p.parse(_edited(p.Ping(1), kind=14))
+    with pytest.raises(UnsupportedPacket, match="kind 15"):
+        p.parse(_edited(p.Ping(1), kind=15))
 
 
 def test_payload_that_fails_its_crc_is_corrupt() -> None:

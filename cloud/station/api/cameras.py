@@ -22,15 +22,24 @@ def camera_changes(
     *,
     silent_seconds: float,
     now_ns: int,
+    followed: Mapping[str, tuple[bool, int]] | None = None,
 ) -> dict[str, CameraNote]:
     """The camera hosts whose state is another one than was told last, or that nobody was told of yet.
 
-    One is silent when nothing of it was stored for so long. It is told of at most once in as long, however often it
-    comes and goes.
+    Of those that are `followed` (`catalogue.hosts.followed`) their events say how they do: one that comes and goes is
+    told of once. Any other one is silent when nothing of it was stored for so long, and told of once in as long.
     """
     longest_ns = int(silent_seconds * _NANOSECONDS)
     changed = {}
     for camera in cameras:
+        by_events = (followed or {}).get(camera.edge_id)
+        if by_events is not None:
+            is_well, since_ns = by_events
+            note = CameraNote("online" if is_well else "silent", since_ns)
+            before = noted.get(camera.edge_id)
+            if before is None or before.state != note.state:
+                changed[camera.edge_id] = note
+            continue
         state = "silent" if now_ns - camera.last_seen_ns > longest_ns else "online"
         known = noted.get(camera.edge_id)
         if known is None or (known.state != state and now_ns - known.since_ns >= longest_ns):

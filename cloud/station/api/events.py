@@ -23,6 +23,7 @@ from sqlalchemy import select
 from secondlook.cloud.catalogue import Camera, Catalogue
 from secondlook.cloud.catalogue.deliveries import CameraNote
 from secondlook.cloud.catalogue.feed import START, Cursor, EventKind, Interest, look, newest
+from secondlook.cloud.catalogue.hosts import followed
 from secondlook.cloud.station.api import schema
 from secondlook.cloud.station.api.cameras import CAMERA, camera_changes, camera_json
 from secondlook.cloud.station.api.queries import CameraName, Least
@@ -108,8 +109,14 @@ class CameraWatch:
             query = query.where(Camera.edge_id == self._edge_id)
         with self._catalogue.reading() as session:
             rows = {row.edge_id: row for row in session.scalars(query.order_by(Camera.edge_id))}
+            now_ns = self._now_ns()
+            by_events = followed(session, rows.values(), now_ns=now_ns)
         changed = camera_changes(
-            rows.values(), self._noted, silent_seconds=self._silent_seconds, now_ns=self._now_ns()
+            rows.values(),
+            self._noted,
+            silent_seconds=self._silent_seconds,
+            now_ns=now_ns,
+            followed=by_events,
         )
         self._noted.update(changed)
         return [camera_json(rows[name], note) for name, note in changed.items()]

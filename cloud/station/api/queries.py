@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.feed import WINDOW, unindexed
 from secondlook.cloud.catalogue.horizon import LATEST, horizon
+from secondlook.cloud.catalogue.hosts import MOST_EVENTS, last_events
 from secondlook.cloud.station.api import schema
 from secondlook.cloud.station.schema import nanoseconds
 from secondlook.shared.errors import ConfigError, FrameNotFound, ReviewNotFound
@@ -123,6 +124,13 @@ def camera(catalogue: cat.Catalogue, edge_id: str) -> schema.Camera:
         if row is None:
             raise FrameNotFound(f"there is no camera {edge_id}")
         return schema.camera_facts(row)
+
+
+def camera_events(catalogue: cat.Catalogue, edge_id: str) -> list[schema.CameraTrouble]:
+    """Raises FrameNotFound where nothing was ever seen of the camera."""
+    camera(catalogue, edge_id)
+    with catalogue.reading() as session:
+        return [schema.trouble_facts(row) for row in last_events(session, edge_id, MOST_EVENTS)]
 
 
 def list_frames(

@@ -170,6 +170,14 @@ def _add_single(router: APIRouter, catalogue: Catalogue) -> None:
         """One camera host."""
         return queries.camera(catalogue, edge_id)
 
+    @router.get("/cameras/{edge_id}/events", operation_id="listCameraEvents", responses=_MISSING)
+    def camera_events(
+        edge_id: Annotated[str, Path(max_length=64, examples=["gate-north"])],
+    ) -> schema.Page[schema.CameraTrouble]:
+        """When a camera was stalled or offline, the latest first, in one page."""
+        found = queries.camera_events(catalogue, edge_id)
+        return schema.Page[schema.CameraTrouble](items=found, next="", more=False)
+
     @router.get("/frames/{frame_id}", operation_id="getFrame", responses=_MISSING)
     def frame(frame_id: Id) -> schema.Frame:
         """One frame with its detections."""

@@ -36,6 +36,30 @@ class Camera(BaseModel):
         description="The gateway's clock minus the camera host's; null until it was measured.",
         examples=[0.012],
     )
+    heard_at: datetime | None = Field(description="When a gateway heard of it last.", examples=[_AT])
+    source: str | None = Field(
+        description="The state of its source, as its host told; null where it did not.", examples=["running"]
+    )
+    model: str | None = Field(description="What makes its base layers.", examples=["lite 1f0c22d9a4b38e67"])
+    trouble: str | None = Field(description="What is wrong with its source.", examples=[None])
+    waiting_frames: int | None = Field(
+        description="On its host, not delivered; null: not told.", examples=[0]
+    )
+    oldest_waiting_at: datetime | None = Field(
+        description="When the oldest of them was captured.", examples=[None]
+    )
+    reported_at: datetime | None = Field(description="When its host told the last five.", examples=[_AT])
+
+
+class CameraTrouble(BaseModel):
+    """A time in which a camera did not do well. One that comes and goes makes one."""
+
+    what: Literal["stalled", "silent", "offline"] = Field(description="The worst of it.")
+    began_at: Instant
+    ended_at: datetime | None = Field(
+        description="When it did well again, once that has lasted; null before.", examples=[_AT]
+    )
+    times: int = Field(description="How often it went, and came back too soon to be over it.", examples=[1])
 
 
 class FrameDetection(BaseModel):
@@ -68,6 +92,9 @@ class Frame(BaseModel):
     base_bytes: int = Field(examples=[2911])
     enhancement_bytes: int = Field(description="Waiting on the camera host.", examples=[21400])
     review_id: int | None = Field(examples=[12])
+    unseen: str | None = Field(
+        description="Why no machine looked at it, as `behind`; null: one did.", examples=[None]
+    )
     detections: list[FrameDetection]
 
 
@@ -193,6 +220,22 @@ def camera_facts(row: cat.Camera) -> Camera:
         first_seen_at=instant(row.first_seen_ns),
         last_seen_at=instant(row.last_seen_ns),
         clock_offset_seconds=row.clock_offset_seconds,
+        heard_at=_instant(row.heard_ns),
+        source=row.source,
+        model=row.model,
+        trouble=row.trouble or None,
+        waiting_frames=row.waiting_frames,
+        oldest_waiting_at=_instant(row.oldest_ns),
+        reported_at=_instant(row.reported_ns),
+    )
+
+
+def trouble_facts(row: cat.CameraEvent) -> CameraTrouble:
+    return CameraTrouble(
+        what=row.what,  # type: ignore[arg-type]
+        began_at=instant(row.began_ns),
+        ended_at=_instant(row.ended_ns),
+        times=row.times,
     )
 
 
@@ -211,6 +254,7 @@ def frame_facts(row: cat.Frame) -> Frame:
         base_bytes=row.base_bytes,
         enhancement_bytes=row.enhancement_bytes,
         review_id=None if row.review is None else row.review.id,
+        unseen=row.unseen,
         detections=[FrameDetection(**_found(box)) for box in row.detections],
     )
 

@@ -44,7 +44,8 @@ function headers(more = {}) {
 }
 
 async function request(path, options, most = ANSWER_MS) {
-  const response = await fetch(BASE + path, { ...options, signal: AbortSignal.timeout(most) });
+  const signals = [AbortSignal.timeout(most), ...(options.signal ? [options.signal] : [])];
+  const response = await fetch(BASE + path, { ...options, signal: AbortSignal.any(signals) });
   if (response.status === 401) loggedOut();
   if (!response.ok) throw await failure(response);
   return response;
@@ -115,6 +116,19 @@ export const getNeighbours = (id) => getJson(`api/frames/${id}/neighbours`);
 export const askForReview = (id, reviewer) => postJson(`api/frames/${id}/review`, { reviewer });
 export const getCameras = () => getJson("api/cameras");
 export const getTimeline = (edgeId) => getJson(`api/cameras/${encodeURIComponent(edgeId)}/timeline`);
+
+
+// The newest frame of a camera: at once where it is not `after`, else when it comes, at most so many seconds later.
+export async function getNewest(edgeId, after, seconds, signal) {
+  const path = `api/cameras/${encodeURIComponent(edgeId)}/newest?${new URLSearchParams({ after, seconds })}`;
+  return (await request(path, { headers: headers(), signal }, ANSWER_MS + seconds * 1000)).json();
+}
+
+export async function getLivePicture(frameId, signal) {
+  const response = await request(`api/frames/${frameId}/base`, { headers: headers({ accept: "image/*" }), signal }, PICTURE_MS);
+  const blob = await response.blob();
+  return { bitmap: await createImageBitmap(blob), bytes: blob.size };
+}
 
 export const getPreferences = (reviewer) => getJson(`api/preferences?${new URLSearchParams({ reviewer })}`);
 export const setPreferences = (reviewer, chosen) => postJson("api/preferences", { reviewer, ...chosen });

@@ -1,130 +1,180 @@
-// Every camera: its last picture, how it does, and the last day as a line.
+// Every camera: its last picture, how it does, when it did not, and the last day as a line; one of them large, live.
 
 import * as api from "./api.js";
 import { BASE } from "./base.js";
-import { styleOf } from "./boxmodel.js";
+import { LiveView } from "./cameralive.js";
 import { thumbnail } from "./listing.js";
 import { duration, element, when } from "./panels.js";
+import { drawTimeline, gapsOf, objectList, unseenOf } from "./timeline.js";
 
-const QUIET_SECONDS = 120; // a camera that has sent nothing for so long stands out
-const LANE = 6; // height of an object's line
-const MOST_LANES = 8;
-const MOST_LISTED = 6;
-const MOST_TOLD = 200; // by the station
-const SVG = "http://www.w3.org/2000/svg";
+const REFRESH_MS = 10_000;
+const LINES_MS = 300_000; // between two looks at the last day
+const CLOCK_SECONDS = 2;
+const ORDER = ["offline", "silent", "stalled", "online", "resting"]; // what wants a person first
+const RESTING = { paused: "paused", "off-hours": "out of its hours", asleep: "asleep", ended: "its source has ended" };
+const WORDS = { offline: "offline", silent: "silent", stalled: "stalled: connected, and no frame" };
+const byId = (id) => document.getElementById(id);
 
 const rate = (bits) =>
   bits === null ? "–" : bits < 1000 ? `${Math.round(bits)} bit/s` : bits < 1e6 ? `${(bits / 1000).toFixed(1)} kbit/s` : `${(bits / 1e6).toFixed(2)} Mbit/s`;
 
-function svg(name, attributes) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
+const isWell = ({ state }) => state === "online" || state === "resting";
+
+function stateOf(camera) {
+  if (camera.state === "online") return "sending";
+  if (camera.state === "resting") return RESTING[camera.source] ?? "resting";
+  return `${WORDS[camera.state]} for ${duration(camera.state_seconds)}`;
 }
 
-// Frames as bars (those with a detection in front), reviews as dots below them, what was dropped as marks above.
-function drawTimeline(line) {
-  const { slots, reviews, dropped, objects } = line;
-  const most = Math.max(1, ...slots.map((slot) => slot.frames));
-  const width = slots.length * 4;
-  const lanes = lanesOf(objects);
-  const drawing = svg("svg", { viewBox: `0 0 ${width} ${40 + lanes.length * LANE}`, class: "timeline", role: "img", preserveAspectRatio: "none" });
-  drawing.style.height = `${54 + lanes.length * 5}px`;
-  const sent = slots.reduce((sum, slot) => sum + slot.frames, 0);
-  const empty = slots.filter((slot) => slot.frames === 0).length;
-  const lost = dropped.reduce((sum, one) => sum + one.frames, 0);
-  drawing.setAttribute("aria-label", `Last day: ${sent} frames, ${empty} of ${slots.length} quarters of an hour without any, ${lost} dropped, ${reviews.length} reviews, ${countsOf(objects) || "no objects"}`);
-  const at = (iso) => ((Date.parse(iso) - Date.parse(line.since)) / (Date.parse(line.until) - Date.parse(line.since))) * width;
-  slots.forEach((slot, x) => {
-    const bar = (count, name) => {
-      const height = Math.max((count / most) * 26, count ? 2 : 0);
-      drawing.append(svg("rect", { x: x * 4, y: 32 - height, width: 3, height, class: name }));
-    };
-    if (slot.frames === 0) drawing.append(svg("rect", { x: x * 4, y: 30, width: 3, height: 2, class: "gap" }));
-    bar(slot.frames, "sent");
-    bar(slot.found, "found");
-  });
-  for (const review of reviews) drawing.append(svg("rect", { x: at(review.at) - 1, y: 34, width: 3, height: 5, class: `review is-${review.state}` }));
-  for (const one of dropped) drawing.append(svg("rect", { x: at(one.at) - 1, y: 0, width: 3, height: 4, class: "dropped" }));
-  lanes.forEach((lane, row) => {
-    for (const one of lane) {
-      const x = Math.max(at(one.first), 0);
-      const bar = svg("rect", { x, y: 42 + row * LANE, width: Math.max(Math.min(at(one.last), width) - x, 2), height: LANE - 1.5, class: "object", fill: styleOf(one.label).colour });
-      const title = svg("title", {});
-      title.textContent = `${one.label}, object ${one.id}: ${when(one.first)} to ${when(one.last)}, in ${one.frames} frames`;
-      bar.append(title);
-      drawing.append(bar);
+// What waits on the host: how old the oldest frame is, and how many there are.
+function spoolOf(camera) {
+  if (camera.waiting_frames === null) return "not told";
+  if (!camera.waiting_frames || camera.oldest_waiting_seconds === null) return "nothing waits";
+  const frames = camera.waiting_frames === 1 ? "1 frame" : `${camera.waiting_frames} frames`;
+  const text = `${duration(camera.oldest_waiting_seconds)}, ${frames}`;
+  return camera.state === "offline" ? `${text} when it was heard last` : text;
+}
+
+function clockOf({ clock_offset_seconds: offset }) {
+  if (offset === null) return "–";
+  return Math.abs(offset) <= CLOCK_SECONDS ? "right" : `off by ${duration(Math.abs(offset))}`;
+}
+
+function errorOf(camera) {
+  if (camera.trouble) return camera.trouble;
+  return camera.last_trouble ? `${camera.last_trouble} (${when(camera.last_trouble_at)}, over)` : "none";
+}
+
+function eventLine({ what, began_at, ended_at, times }) {
+  const often = times > 1 ? `, ${times} times` : "";
+  const text = ended_at
+    ? `${what} for ${duration((Date.parse(ended_at) - Date.parse(began_at)) / 1000)}${often}, over`
+    : `${what} since then${often}`;
+  const at = element("time", { datetime: began_at, title: began_at, text: when(began_at) });
+  return element("li", { className: ended_at ? "" : "warning" }, at, ` ${text}`);
+}
+
+class Card {
+  constructor(edgeId) {
+    this.edgeId = edgeId;
+    this.node = element("li", { className: "camera", "data-camera": edgeId });
+    this.head = element("h3");
+    this.picture = element("span", { className: "thumb" });
+    this.facts = element("dl", { className: "pairs" });
+    this.events = element("div", { className: "camera-events" });
+    this.line = element("div", { className: "camera-line" });
+    this.frameId = null;
+    this.gaps = null; // until the last day has come
+    const query = `camera=${encodeURIComponent(edgeId)}`;
+    const links = element("p", { className: "links" }, element("a", { href: `${BASE}cameras?live=${encodeURIComponent(edgeId)}`, "data-link": "", text: "Live" }), element("a", { href: `${BASE}frames?${query}`, "data-link": "", text: "Its frames" }));
+    this.node.append(this.picture, element("div", {}, this.head, element("p", { className: "soft", text: edgeId }), this.facts, links), this.events, this.line);
+  }
+
+  update(camera) {
+    this.camera = camera;
+    this.node.className = `camera is-${camera.state}`;
+    this.head.replaceChildren(camera.camera || camera.edge_id, " ");
+    if (!isWell(camera)) this.head.append(element("span", { className: "badge", text: camera.state }));
+    if (camera.last_frame !== this.frameId) {
+      this.frameId = camera.last_frame;
+      const picture = camera.last_frame === null ? element("span", { className: "thumb" }) : thumbnail(camera.last_frame);
+      this.picture.replaceWith(picture);
+      this.picture = picture;
     }
-  });
-  return drawing;
-}
-
-// Objects in rows, such that those of a row are never in view together.
-function lanesOf(objects) {
-  const lanes = [];
-  for (const one of objects) {
-    const free = lanes.find((lane) => Date.parse(lane.at(-1).last) < Date.parse(one.first));
-    if (free) free.push(one);
-    else if (lanes.length < MOST_LANES) lanes.push([one]);
-  }
-  return lanes;
-}
-
-// "3 car, 1 person"
-function countsOf(objects) {
-  const counts = new Map();
-  for (const { label } of objects) counts.set(label, (counts.get(label) ?? 0) + 1);
-  return [...counts].map(([label, count]) => `${count} ${label}`).join(", ");
-}
-
-// What was in view, those seen longest first; each leads to its frames.
-function objectList({ objects }) {
-  const longest = objects.toSorted((one, other) => Date.parse(other.last) - Date.parse(other.first) - Date.parse(one.last) + Date.parse(one.first));
-  const items = longest.slice(0, MOST_LISTED).map((one) => {
-    const swatch = element("span", { className: "swatch" });
-    swatch.style.background = styleOf(one.label).colour;
-    const words = one.frames === 1 ? `${one.label}, once` : `${one.label}, ${duration((Date.parse(one.last) - Date.parse(one.first)) / 1000)}`;
-    return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}` }, swatch, words));
-  });
-  if (!items.length) return element("p", { className: "soft", text: "No object in view in the last day." });
-  const heading = element("p", { className: "soft", text: `Objects of the last day: ${countsOf(objects)}${objects.length === MOST_TOLD ? " and more" : ""}` });
-  return element("div", { className: "objects" }, heading, element("ul", { className: "object-list" }, ...items));
-}
-
-export class CamerasPage {
-  constructor(container) {
-    this.container = container;
+    this.#listFacts();
+    const { events } = camera;
+    this.events.replaceChildren(...(events.length ? [element("p", { className: "soft", text: "Last events" }), element("ul", {}, ...events.map(eventLine))] : []));
   }
 
-  async show() {
-    try {
-      const cameras = await api.getCameras();
-      this.container.replaceChildren(...cameras.map((camera) => this.#card(camera)));
-      if (!cameras.length) this.container.append(element("li", { className: "queue-empty", text: "No camera has sent a frame yet." }));
-    } catch (error) {
-      this.container.replaceChildren(element("li", { className: "queue-empty", text: `The cameras did not come: ${error.message}` }));
-    }
-  }
-
-  #card(camera) {
-    const quiet = camera.silent_seconds > QUIET_SECONDS;
-    const card = element("li", { className: `camera ${quiet ? "is-quiet" : ""}` });
-    const picture = camera.last_frame === null ? element("span", { className: "thumb" }) : thumbnail(camera.last_frame);
-    const list = element("dl", { className: "pairs" });
-    const fact = (term, text, className = "") => list.append(element("dt", { text: term }), element("dd", { text, className }));
-    fact("State", quiet ? `silent for ${duration(camera.silent_seconds)}` : "sending", quiet ? "warning" : "state is-ready");
+  #listFacts() {
+    const { camera } = this;
+    const nodes = [];
+    const fact = (term, text, className = "") => nodes.push(element("dt", { text: term }), element("dd", { text, className }));
+    fact("State", stateOf(camera), isWell(camera) ? "state is-ready" : "warning");
     fact("Last seen", when(camera.last_seen));
     fact("Frames", camera.frames_per_second === null ? "–" : `${camera.frames_per_second.toFixed(2)} a second`);
     fact("Base layers", rate(camera.base_bits_per_second));
     fact("Full quality", rate(camera.fetched_bits_per_second));
-    const offset = camera.clock_offset_seconds;
-    fact("Clock", offset === null ? "–" : Math.abs(offset) <= 2 ? "right" : `off by ${duration(Math.abs(offset))}`, offset !== null && Math.abs(offset) > 2 ? "warning" : "");
+    fact("Waiting there", spoolOf(camera), camera.waiting_frames ? "warning" : "");
+    fact("Clock", clockOf(camera), Math.abs(camera.clock_offset_seconds ?? 0) > CLOCK_SECONDS ? "warning" : "");
+    fact("Model", camera.model || "not told");
     fact("Open reviews", String(camera.open_reviews));
+    if (this.gaps !== null) fact("Gaps", this.gaps, this.gaps.startsWith("none") ? "" : "warning");
+    if (this.unseen) fact("Not looked at", `${this.unseen === 1 ? "1 frame" : `${this.unseen} frames`} of the last day: machines could not keep up`, "warning");
     const dropped = camera.last_dropped;
     fact("Dropped last", dropped ? `${dropped.frames} frames, ${when(dropped.at)}: ${dropped.reason}` : "nothing", dropped ? "warning" : "");
-    const frames = element("a", { href: `${BASE}frames?camera=${encodeURIComponent(camera.edge_id)}`, "data-link": "", text: "Its frames" });
-    card.append(picture, element("div", {}, element("h3", { text: camera.camera || camera.edge_id }), element("p", { className: "soft", text: camera.edge_id }), list, frames));
-    api.getTimeline(camera.edge_id).then((line) => card.append(drawTimeline(line), objectList(line)), () => null);
-    return card;
+    fact("Last error", errorOf(camera), camera.trouble ? "warning" : "");
+    this.facts.replaceChildren(...nodes);
+  }
+
+  showDay(line) {
+    this.gaps = gapsOf(line);
+    this.unseen = unseenOf(line);
+    this.line.replaceChildren(drawTimeline(line), objectList(line));
+    this.#listFacts();
+  }
+}
+
+export class CamerasPage {
+  constructor() {
+    this.list = byId("cameras");
+    this.cards = new Map(); // by edge id
+    this.live = new LiveView(byId("camera-live"));
+    this.timer = null;
+    this.linesAt = 0;
+    document.addEventListener("visibilitychange", () => void (this.timer !== null && !document.hidden && this.#refresh()));
+  }
+
+  async show(search) {
+    this.linesAt = 0;
+    this.timer ??= setInterval(() => void (document.hidden || this.#refresh()), REFRESH_MS);
+    await this.#refresh();
+    const wanted = new URLSearchParams(search).get("live");
+    const card = wanted === null ? null : this.cards.get(wanted);
+    if (card) this.live.show(wanted, card.camera.camera || wanted);
+    else this.live.close();
+    if (card) this.live.box.scrollIntoView({ block: "nearest" });
+  }
+
+  // Another page is shown.
+  leave() {
+    clearInterval(this.timer);
+    this.timer = null;
+    this.live.close();
+  }
+
+  async #refresh() {
+    let cameras;
+    try {
+      cameras = await api.getCameras();
+    } catch (error) {
+      byId("cameras-state").textContent = `The cameras did not come: ${error.message}`;
+      return;
+    }
+    const ordered = cameras.toSorted((one, other) => ORDER.indexOf(one.state) - ORDER.indexOf(other.state) || one.edge_id.localeCompare(other.edge_id));
+    for (const camera of ordered) {
+      if (!this.cards.has(camera.edge_id)) this.cards.set(camera.edge_id, new Card(camera.edge_id));
+      this.cards.get(camera.edge_id).update(camera);
+    }
+    const nodes = ordered.map((camera) => this.cards.get(camera.edge_id).node);
+    const shown = [...this.list.children];
+    // Only where the order is another one: a link that has the focus keeps it.
+    if (nodes.length !== shown.length || nodes.some((node, at) => node !== shown[at])) this.list.replaceChildren(...nodes);
+    this.#sumUp(ordered);
+    if (Date.now() - this.linesAt >= LINES_MS) {
+      this.linesAt = Date.now();
+      for (const { edge_id } of ordered) {
+        api.getTimeline(edge_id).then((line) => this.cards.get(edge_id).showDay(line), () => null);
+      }
+    }
+  }
+
+  #sumUp(cameras) {
+    if (!cameras.length) {
+      byId("cameras-state").textContent = "No camera has sent a frame yet.";
+      return;
+    }
+    const counts = ORDER.map((state) => [state, cameras.filter((one) => one.state === state).length]).filter(([, many]) => many);
+    byId("cameras-state").textContent = counts.map(([state, many]) => `${many} ${state}`).join(", ");
   }
 }

@@ -102,7 +102,7 @@ export class FramesPage {
     const fact = (term, text) => list.append(element("dt", { text: term }), element("dd", { text }));
     fact("Camera", frame.camera || frame.edge_id);
     fact("Captured", when(frame.captured_at));
-    fact("Found", boxesOf({ ...frame, verdicts: [] }).map(captionOf).join(", ") || "nothing");
+    fact("Found", boxesOf({ ...frame, verdicts: [] }).map(captionOf).join(", ") || (frame.unseen ? "not looked at: machines could not keep up" : "nothing"));
     for (const object of frame.detections.flatMap((one) => (one.object ? [one.object] : []))) {
       const link = element("a", { href: `${BASE}frames?object=${object.id}`, "data-link": "", text: `${object.label}: ${objectWords(object)}` });
       list.append(element("dt", { text: "Object" }), element("dd", {}, link));

@@ -15,7 +15,7 @@ export function thumbnail(frameId, className = "thumb") {
   return box;
 }
 
-export const whatIsIn = (row) => (row.labels.length ? row.labels.join(", ") : "no box");
+export const whatIsIn = (row) => (row.labels.length ? row.labels.join(", ") : row.unseen ? "not looked at" : "no box");
 
 export const whatBecame = (row) =>
   row.verdict ? VERDICT_WORDS[row.verdict] : row.state ? STATE_WORDS[row.state] : "not reviewed";

@@ -238,12 +238,13 @@ const framesPage = new FramesPage(onPages);
 const shown = {
   grid: (_id, search) => gridPage.show(search),
   frames: (id, search) => framesPage.show(id, search),
-  cameras: () => new CamerasPage(byId("cameras")).show(),
+  cameras: (_id, search) => camerasPage.show(search),
   history: (_id, search) => historyPage.show(search),
   figures: (_id, search) => figuresPage.show(search),
   people: () => peoplePage.show(),
 };
 const gridPage = new GridPage(desk.claims, onPages);
+const camerasPage = new CamerasPage();
 const figuresPage = new FiguresPage(onPages);
 const historyPage = new HistoryPage(onPages);
 const peoplePage = new PeoplePage(tell);
@@ -252,6 +253,7 @@ const peoplePage = new PeoplePage(tell);
 async function go({ page, id }, search = "") {
   if (page === "review" && id !== null && id !== store.get().currentId) void desk.open(id);
   store.set({ page });
+  if (page !== "cameras") camerasPage.leave();
   showRoute({ page, id: page === "review" ? (id ?? store.get().currentId) : id }, search);
   if (page === "review") stageElement.focus();
   else await shown[page](id, search).catch((error) => tell(error.message, "error"));

@@ -56,6 +56,7 @@ BEGIN
             -- Who decodes and detects: files frames, and the reviews that they call for; skips others for them, unless
             -- somebody has judged those.
             ('secondlook_worker', 'cameras', 'SELECT, INSERT, UPDATE'),
+            ('secondlook_worker', 'camera_events', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_worker', 'frames', 'SELECT, INSERT, UPDATE (retention, retention_ns)'),
             ('secondlook_worker', 'detections', 'SELECT, INSERT, UPDATE (object_id)'),
             ('secondlook_worker', 'objects', 'SELECT, INSERT, UPDATE'),
@@ -88,6 +89,7 @@ BEGIN
             ('secondlook_retention', 'audit_head', 'SELECT, UPDATE'),
             -- What people see: verdicts are undone by a mark, users stay under their names, and the audit trail grows.
             ('secondlook_station', 'cameras', 'SELECT'),
+            ('secondlook_station', 'camera_events', 'SELECT'),
             ('secondlook_station', 'frames', 'SELECT, UPDATE (retention, retention_ns)'),
             ('secondlook_station', 'detections', 'SELECT'),
             ('secondlook_station', 'objects', 'SELECT'),

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.decoding.files import lossless
 from secondlook.cloud.storage.blobs import Blobs, base_key, enhancement_key, image_key, open_blobs
+from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detection
+from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.packet import FrameInfo
 
 BOOT = "ab" * 16
@@ -149,3 +151,30 @@ def _packed(pixels: bytes, shape: tuple[int, ...], blur: float) -> bytes:
     image = np.frombuffer(pixels, np.uint8).reshape(shape)
     blurred = image if blur == 0 else cv2.GaussianBlur(image, (0, 0), blur)
     return lossless(np.ascontiguousarray(blurred, np.uint8))
+
+
+@lru_cache(maxsize=1)
+def _codec() -> LayeredCodec:
+    return load_codec(threads=1)
+
+
+def add_frame(seeded: Seeded, seq: int, at_ns: int) -> None:
+    """One more frame of gate-north, with a base layer that decodes, and nothing found in it."""
+    image = drawn_scene(seq).image
+    base = _codec().encode(image, base_quality=20, quality=45).layers.base
+    catalogue, blobs = cat.open_catalogue(seeded.catalogue_url), open_blobs(seeded.blobs_url)
+    info = FrameInfo(BOOT, seq, at_ns, image.shape[1], image.shape[0], None, 900)
+    frame = cat.NewFrame(
+        "gate-north", "North gate", at_ns, info, base_key("gate-north", BOOT, seq), len(base)
+    )
+    blobs.put(frame.base_blob, base)
+    cat.store_frame(catalogue, frame, [], detector="builtin", reasons=[], now_ns=at_ns)
+    catalogue.close()
+
+
+def note_hosts(seeded: Seeded, now: float, **hosts: cat.SeenHost) -> None:
+    """What a worker brings from its gateway at ``now``; underscores in names stand for hyphens."""
+    catalogue = cat.open_catalogue(seeded.catalogue_url)
+    named = {name.replace("_", "-"): host for name, host in hosts.items()}
+    cat.note_hosts(catalogue, cat.SeenHosts(now, named), silent_seconds=60, settle_seconds=300)
+    catalogue.close()
