@@ -19,6 +19,7 @@ from secondlook.cloud.catalogue import (
     ReviewState,
     Rule,
     Verdict,
+    handed_elsewhere,
 )
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.access import Viewer
@@ -113,8 +114,10 @@ class ReviewChoice:
         return {name: value for name, value in asked.items() if value is not None}
 
     def to_judge(self, limit: int) -> Select[Any]:
-        """The numbers of those that can be judged now, in order."""
+        """The numbers of those that can be judged now, in order, without those that wait for somebody else."""
         ready = self.chosen(select(Review.id)).where(Review.state.in_(_DECIDABLE))
+        if self.viewer:
+            ready = ready.where(~handed_elsewhere(self.viewer))
         return self.ordered(ready).limit(limit)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from secondlook.cloud.catalogue import (
+    ANYBODY,
     Camera,
     Catalogue,
     DetectedBox,
@@ -262,7 +263,7 @@ def _reviewed(query: Select[Any], search: FrameSearch, id_: InstrumentedAttribut
     of_review = Review.id if id_ is Review.frame_id else None
     conditions: list[tuple[type[Verdict] | type[Reason], Any, Any]] = []
     if search.verdict is not None:
-        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
+        given = and_(Verdict.verdict == search.verdict, Verdict.undone_ns.is_(None), ANYBODY.heard())
         conditions.append((Verdict, Verdict.review_id, given))
     if search.rule is not None:
         conditions.append((Reason, Reason.review_id, Reason.rule == search.rule.value))

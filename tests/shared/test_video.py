@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,9 @@ from secondlook.shared.errors import (
     SymbolMismatch,
 )
 from secondlook.shared.video import (
+    SOFTWARE,
     GroupDecoder,
+    GroupEncoder,
     VideoEncoder,
     VideoSettings,
     decode_group,
@@ -324,3 +327,13 @@ def test_encoders_that_have_one_quantiser_take_the_setting_and_code_as_before(en
         for quality in (None, 40)
     ]
     assert made[0].background == made[1].background
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's encoders may make themselves real-time threads")
+def test_no_encoder_makes_this_process_a_real_time_one() -> None:
+    """SVT-AV1 does, left alone: every process that is started afterwards would inherit it."""
+    group = GroupEncoder(SOFTWARE["svtav1"], GROUND, 0, base_quality=20)
+    group.encode(GROUND)
+    policies = {os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")}
+    group.close()
+    assert policies == {os.SCHED_OTHER}

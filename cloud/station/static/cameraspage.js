@@ -4,7 +4,8 @@ import * as api from "./api.js";
 import { BASE } from "./base.js";
 import { styleOf } from "./boxmodel.js";
 import { thumbnail } from "./listing.js";
-import { duration, element, when } from "./panels.js";
+import { element } from "./panels.js";
+import { duration, timeNode, utc, when } from "./times.js";
 
 const QUIET_SECONDS = 120; // a camera that has sent nothing for so long stands out
 const LANE = 6; // height of an object's line
@@ -51,7 +52,7 @@ function drawTimeline(line) {
       const x = Math.max(at(one.first), 0);
       const bar = svg("rect", { x, y: 42 + row * LANE, width: Math.max(Math.min(at(one.last), width) - x, 2), height: LANE - 1.5, class: "object", fill: styleOf(one.label).colour });
       const title = svg("title", {});
-      title.textContent = `${one.label}, object ${one.id}: ${when(one.first)} to ${when(one.last)}, in ${one.frames} frames`;
+      title.textContent = `${one.label}, object ${one.id}: ${when(one.first)} to ${when(one.last)}, in ${one.frames} frames\n${utc(one.first)} to ${utc(one.last)}`;
       bar.append(title);
       drawing.append(bar);
     }
@@ -84,7 +85,7 @@ function objectList({ objects }) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = styleOf(one.label).colour;
     const words = one.frames === 1 ? `${one.label}, once` : `${one.label}, ${duration((Date.parse(one.last) - Date.parse(one.first)) / 1000)}`;
-    return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}` }, swatch, words));
+    return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}\n${utc(one.first)}` }, swatch, words));
   });
   if (!items.length) return element("p", { className: "soft", text: "No object in view in the last day." });
   const heading = element("p", { className: "soft", text: `Objects of the last day: ${countsOf(objects)}${objects.length === MOST_TOLD ? " and more" : ""}` });
@@ -111,9 +112,9 @@ export class CamerasPage {
     const card = element("li", { className: `camera ${quiet ? "is-quiet" : ""}` });
     const picture = camera.last_frame === null ? element("span", { className: "thumb" }) : thumbnail(camera.last_frame);
     const list = element("dl", { className: "pairs" });
-    const fact = (term, text, className = "") => list.append(element("dt", { text: term }), element("dd", { text, className }));
+    const fact = (term, said, className = "") => list.append(element("dt", { text: term }), element("dd", { className }, ...[said].flat()));
     fact("State", quiet ? `silent for ${duration(camera.silent_seconds)}` : "sending", quiet ? "warning" : "state is-ready");
-    fact("Last seen", when(camera.last_seen));
+    fact("Last seen", timeNode(camera.last_seen));
     fact("Frames", camera.frames_per_second === null ? "–" : `${camera.frames_per_second.toFixed(2)} a second`);
     fact("Base layers", rate(camera.base_bits_per_second));
     fact("Full quality", rate(camera.fetched_bits_per_second));
@@ -121,7 +122,7 @@ export class CamerasPage {
     fact("Clock", offset === null ? "–" : Math.abs(offset) <= 2 ? "right" : `off by ${duration(Math.abs(offset))}`, offset !== null && Math.abs(offset) > 2 ? "warning" : "");
     fact("Open reviews", String(camera.open_reviews));
     const dropped = camera.last_dropped;
-    fact("Dropped last", dropped ? `${dropped.frames} frames, ${when(dropped.at)}: ${dropped.reason}` : "nothing", dropped ? "warning" : "");
+    fact("Dropped last", dropped ? [`${dropped.frames} frames, `, timeNode(dropped.at), `: ${dropped.reason}`] : "nothing", dropped ? "warning" : "");
     const frames = element("a", { href: `${BASE}frames?camera=${encodeURIComponent(camera.edge_id)}`, "data-link": "", text: "Its frames" });
     card.append(picture, element("div", {}, element("h3", { text: camera.camera || camera.edge_id }), element("p", { className: "soft", text: camera.edge_id }), list, frames));
     api.getTimeline(camera.edge_id).then((line) => card.append(drawTimeline(line), objectList(line)), () => null);
