@@ -76,7 +76,7 @@ def site(tmp_path: Path, catalogue_url: str) -> Iterator[Site]:
     add_people(seeded.catalogue_url)
     catalogue = cat.open_catalogue(seeded.catalogue_url)
     for name in PEOPLE[1:]:
-        add_user(catalogue, name, Role.REVIEWER, f"{name} has a word to say", actor="t", now_ns=START)
+        add_user(catalogue, name, Role.REVIEWER, "they have a word to say", actor="t", now_ns=START)
     made: dict[str, Any] = {"expires_ns": None, "actor": "t", "now_ns": START}
     tokens = {
         name: create_token(catalogue, name, label="x", role=Role.REVIEWER, **made)[1] for name in PEOPLE

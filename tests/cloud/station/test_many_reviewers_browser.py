@@ -117,7 +117,7 @@ def two_and_a_closed_tab(site: Site, seconds: float) -> None:
 
 @pytest.mark.timeout(240)
 def test_two_reviewers_and_a_closed_tab(tmp_path: Path, stack: ExitStack) -> None:
-    two_and_a_closed_tab(Site(tmp_path, stack, 40), seconds=120)
+    two_and_a_closed_tab(Site(tmp_path, stack, 30), seconds=120)
 
 
 @pytest.mark.slow
