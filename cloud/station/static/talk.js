@@ -82,7 +82,10 @@ export class Talk {
     const text = review ? this.drafts.of(review.id).trim() : "";
     if (!text || this.sending) return;
     this.sending = true;
-    if (await this.#change((name) => api.giveComment(review.id, name, text))) this.drafts.write(review.id, "");
+    if (await this.#change((name) => api.giveComment(review.id, name, text))) {
+      this.drafts.write(review.id, "");
+      this.on.focus();
+    }
     this.sending = false;
     this.store.set({});
   }

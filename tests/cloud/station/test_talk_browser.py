@@ -40,13 +40,14 @@ def test_comments_stand_beside_the_frame(open_page: Callable[..., Page]) -> None
     assert not page.browser.run("document.getElementById('talk').open")
     write_comment(page, "<i>a dog?</i>")
     page.browser.wait_for(f"{COMMENTS}.includes('<i>a dog?</i>') && {COMMENTS}.includes('rolf')")
-    assert page.browser.run("document.getElementById('comment').value") == ""
+    page.browser.wait_for(f"document.getElementById('comment').value === '' && {FOCUS} === 'stage'")
     page.browser.wait_for(f"{QUEUE}.includes('1 comment')")
     with as_user(page.address, "ada") as ada:
         ada.post("/api/reviews/1/comments", json={"text": "a fox"})
     page.browser.wait_for(f"{COMMENTS}.includes('a fox')")  # by itself
     # What is being written stays with its frame, also over a reload.
     page.browser.press("t")
+    page.browser.wait_for(f"{FOCUS} === 'comment'")
     page.browser.type("half a thou")
     page.browser.press("Escape")
     page.browser.press("j")
@@ -87,6 +88,7 @@ def test_a_frame_is_handed_to_a_colleague_and_its_claim_with_it(
         wait_for_claims(page, [(1, "Bea"), (3, "Ann")])
         # Ann may look at it, and cannot judge it.
         page.browser.wait_for(f"{QUEUE}.includes('Bea has it') || {QUEUE}.includes('for Bea')")
+        page.browser.press("k")
         page.browser.press("k")
         page.browser.wait_for(f"({CURRENT}) === '1' && {NOTICE}.includes('Ann handed this frame to Bea')")
         page.browser.press("a")

@@ -80,6 +80,7 @@ def test_a_time_is_of_the_viewers_zone_and_its_title_of_utc(page: Page) -> None:
     page.browser.run("document.getElementById('frame-facts').open = true")
     assert page.browser.run(f"{captured}.querySelector('time').title") == "2026-09-21T14:13:20Z"
     assert "19:43:20" in page.browser.run(f"{captured}.innerText")
+    page.browser.wait_for("document.querySelectorAll('#comments time').length === 1")
     said = page.browser.run("document.querySelector('#comments time').title")
     assert said == "2026-09-21T15:13:20Z"
     page.browser.call("Page.navigate", url=f"{page.address}/frames?since=2026-09-21T00:00")
