@@ -1,44 +1,34 @@
-"""Keeping libraries from making this process a real-time one.
-
-SVT-AV1 sets itself to the highest real-time priority where it may, as root may: the thread that opens an encoder, and
-with it all threads and processes that are started from there on. Any of them that is busy then starves the machine.
-"""
+"""The scheduling of this process's threads, kept from libraries that change it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_TASKS = Path("/proc/self/task")
+_THREADS = Path("/proc/self/task")
 
 
-@contextmanager
+@contextlib.contextmanager
 def kept_scheduling() -> Iterator[None]:
-    """Threads are scheduled afterwards as they were before; new ones as the calling one."""
-    if not hasattr(os, "sched_getscheduler") or not _TASKS.is_dir():
+    """Undo what a call does to the scheduling of its caller and of the threads that it starts.
+
+    Run by root, SVT-AV1 puts both under SCHED_FIFO at the highest priority, as it is opened: every process that such
+    a caller starts later has that too, and nothing else on the host runs while one of them has work.
+    """
+    if not hasattr(os, "sched_setscheduler"):
         yield
         return
-    own, before = _scheduling(0), _of_all()
+    before, policy, param = _threads(), os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
     finally:
-        for thread, now in _of_all().items():
-            wanted = before.get(thread, own)
-            if now != wanted:
-                with suppress(OSError):  # it has ended, or may not be changed
-                    os.sched_setscheduler(thread, wanted[0], os.sched_param(wanted[1]))
+        for thread in {0, *(_threads() - before)}:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                if os.sched_getscheduler(thread) != policy:
+                    os.sched_setscheduler(thread, policy, param)
 
 
-def _of_all() -> dict[int, tuple[int, int]]:
-    found = {}
-    for task in _TASKS.iterdir():
-        with suppress(OSError):
-            found[int(task.name)] = _scheduling(int(task.name))
-    return found
-
-
-def _scheduling(thread: int) -> tuple[int, int]:
-    """Policy and priority."""
-    return os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+def _threads() -> set[int]:
+    return {int(entry.name) for entry in _THREADS.iterdir()} if _THREADS.is_dir() else set()
