@@ -439,7 +439,7 @@ class RetentionConfig(Settings):
     batch_frames: Annotated[int, within(1, 5000, "frames")] = 500
 
 
-_EVENTS = ("detection", "verdict", "review", "tombstone", "camera")
+_EVENTS = ("detection", "verdict", "review", "comment", "tombstone", "camera")
 
 
 def _check_events(events: tuple[str, ...]) -> None:
@@ -455,7 +455,7 @@ class WebhookConfig(Settings):
     name: str  # what its messages are kept under: another name begins anew
     url: str  # https://, or http:// on a network of one's own
     secret_file: Path  # whsec_ and base64, for its owner's eyes alone
-    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review and tombstone
+    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review, comment, tombstone
     cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
     labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
     min_score: Score = 0.5  # detections of this score or a higher one
@@ -491,7 +491,7 @@ class MqttConfig(Settings):
     password_file: Path | None = None  # the user's; for its owner's eyes alone
     topic: str = "secondlook"  # all topics begin so
     discovery_topic: str = "homeassistant"  # where Home Assistant learns of cameras; empty: nowhere
-    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review and tombstone
+    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review, comment, tombstone
     cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
     labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
     min_score: Score = 0.5  # detections of this score or a higher one

@@ -31,7 +31,7 @@ U8Image: TypeAlias = npt.NDArray[np.uint8]
 
 _LONGEST_PAUSE = 15.0  # seconds between two attempts to follow; each is twice the one before
 _SILENCE_SECONDS = 45.0  # a stream says something every 15 s, or is dead
-_KINDS = ("detection", "tombstone", "review", "verdict", "camera")
+_KINDS = ("detection", "tombstone", "review", "verdict", "comment", "camera")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +118,24 @@ class Review:
     postfilter: str | None
     codec_model: str | None
     why_expired: str | None
+    handed_to: str | None = None
+    handed_by: str | None = None
+    handed_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comment:
+    """What a person wrote beside a frame. `text` is None once it was deleted, or while one is not to know it."""
+
+    id: int
+    review_id: int
+    frame_id: int
+    camera: str
+    captured_at: datetime
+    author: str
+    text: str | None
+    written_at: datetime
+    deleted_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +181,8 @@ class PictureFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened. `what`: stored; created, skipped, refined, ... of a review; given, undone of a verdict;
-    online, silent of a camera.
+    """Something that happened. `what`: stored; created, skipped, refined, handed, ... of a review; given, undone of a
+    verdict; given, deleted of a comment; online, silent of a camera.
 
     `cursor` goes on behind it: keep it, and give it to `Client.follow` as `after`.
     """
@@ -177,6 +195,7 @@ class Event:
     tombstone: Tombstone | None = None
     review: Review | None = None
     verdict: Verdict | None = None
+    comment: Comment | None = None
     camera: Camera | None = None
 
 
@@ -302,11 +321,12 @@ class Client:
         until: datetime | None = None,
         label: str | None = None,
         state: str | None = None,
+        handed_to: str | None = None,
         newest_first: bool = False,
         after: str | None = None,
     ) -> Pages[Review]:
         """Frames that people are to see; `state`: due, leased, ready, expired, skipped or decided."""
-        query = {"label": label, "state": state}
+        query = {"label": label, "state": state, "handed_to": handed_to}
         return self._pages("/reviews", Review, query, camera, since, until, newest_first, after)
 
     def verdicts(
@@ -339,6 +359,21 @@ class Client:
         """Frames that were dropped, and why; here `since` and `until` are of when the gateway heard of it."""
         query = {"reason": reason}
         return self._pages("/tombstones", Tombstone, query, camera, since, until, newest_first, after)
+
+    def comments(
+        self,
+        *,
+        camera: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        author: str | None = None,
+        review_id: int | None = None,
+        newest_first: bool = False,
+        after: str | None = None,
+    ) -> Pages[Comment]:
+        """What people wrote beside frames."""
+        query = {"author": author, "review": review_id}
+        return self._pages("/comments", Comment, query, camera, since, until, newest_first, after)
 
     # --- single things
 
@@ -409,6 +444,29 @@ class Client:
             Verdict, self._link.request("POST", f"/verdicts/{int(verdict_id)}/undo", body=body).json()
         )
 
+    def give_comment(self, review_id: int, text: str, *, reviewer: str | None = None) -> Comment:
+        """Write something beside a frame. One's last words on it, sent again, count once."""
+        body = {"text": text, "reviewer": reviewer}
+        return _made(
+            Comment, self._link.request("POST", f"/reviews/{int(review_id)}/comments", body=body).json()
+        )
+
+    def delete_comment(self, comment_id: int, *, reviewer: str | None = None) -> Comment:
+        """Take the text of a comment of one's own away."""
+        body = {"reviewer": reviewer}
+        return _made(
+            Comment, self._link.request("POST", f"/comments/{int(comment_id)}/delete", body=body).json()
+        )
+
+    def hand_over(
+        self, review_id: int, to: str | None, *, comment: str = "", reviewer: str | None = None
+    ) -> Review:
+        """Have one colleague judge a frame, or, without one, whoever comes first."""
+        body = {"to": to, "comment": comment, "reviewer": reviewer}
+        return _made(
+            Review, self._link.request("POST", f"/reviews/{int(review_id)}/handover", body=body).json()
+        )
+
     # --- following
 
     def follow(
@@ -423,8 +481,8 @@ class Client:
     ) -> Iterator[Event]:
         """What happens, each event once, for ever: where the way breaks it goes on from the event before.
 
-        `kinds`: detection, tombstone, review, verdict (none named: these), and camera, which tells of each camera as it
-        is and then of its changes, and goes by no cursor; `labels` and `min_score` narrow detections.
+        `kinds`: detection, tombstone, review, verdict, comment (none named: these), and camera, which tells of each
+        camera as it is and then of its changes, and goes by no cursor; `labels` and `min_score` narrow detections.
         `after`: "now", "start" or the `cursor` of an event. `stop` ends it within a moment after the next sign of the
         station, which comes every 15 s at the latest. Raises StationRefused where the station says no.
         """

@@ -306,6 +306,10 @@ class FrameNotFound(ReviewError):
     pass
 
 
+class CommentNotFound(ReviewError):
+    pass
+
+
 class ReviewGone(ReviewNotFound):
     pass
 

@@ -25,16 +25,22 @@ class Scope(StrEnum):
     READ = "read"
     REVIEW = "review"
     ADMIN = "admin"
+    UNSETTLED = "unsettled"  # hears of verdicts on frames that others have yet to judge; never had without being named
 
 
 # A role's own rights, and the scope that a token needs for them.
 SCOPES = {Role.VIEWER: Scope.READ, Role.REVIEWER: Scope.REVIEW, Role.ADMIN: Scope.ADMIN}
-ALL_SCOPES = frozenset(Scope)
+ALL_SCOPES = frozenset(SCOPES.values())
 
 
 def scopes_of(role: Role) -> frozenset[Scope]:
-    """All that a role's tokens can be for."""
+    """What a role's tokens are for, where nothing else is said."""
     return frozenset(scope for lesser, scope in SCOPES.items() if role.includes(lesser))
+
+
+def reach_of(role: Role) -> frozenset[Scope]:
+    """All that a role's tokens can be for."""
+    return scopes_of(role) | ({Scope.UNSETTLED} if role is Role.ADMIN else frozenset())
 
 
 @dataclass(frozen=True)

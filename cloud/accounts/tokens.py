@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 
-from secondlook.cloud.accounts.roles import Principal, Role, Scope, scopes_of
+from secondlook.cloud.accounts.roles import Principal, Role, Scope, reach_of, scopes_of
 from secondlook.cloud.accounts.schema import ApiToken, User
 from secondlook.cloud.accounts.sessions import sha256
 from secondlook.cloud.accounts.users import present
@@ -47,7 +47,7 @@ def create_token(
     Raises AccountNotFound, AccountConflict for a role above the user's, or a scope that the role does not reach.
     """
     token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    beyond = sorted(set(scopes) - scopes_of(role))
+    beyond = sorted(set(scopes) - reach_of(role))
     if beyond:
         raise AccountConflict(f"the role {role.value} does not reach the scope {beyond[0].value}")
     with catalogue.writing() as session:
@@ -134,4 +134,4 @@ def revoke_token(catalogue: Catalogue, id_: int, *, actor: str, now_ns: int, use
 
 def _scopes(stored: str, role: Role) -> frozenset[Scope]:
     named = frozenset(map(Scope, filter(None, stored.split(","))))
-    return named & scopes_of(role) if named else scopes_of(role)
+    return named & reach_of(role) if named else scopes_of(role)

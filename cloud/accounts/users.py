@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from secondlook.cloud.accounts.passwords import check_password, hash_password
 from secondlook.cloud.accounts.roles import Role
 from secondlook.cloud.accounts.schema import User, UserSession
+from secondlook.cloud.catalogue import Handover
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
 from secondlook.shared.errors import AccountConflict, AccountNotFound, ConfigError
 
@@ -66,19 +67,25 @@ def set_password(catalogue: Catalogue, name: str, password: str, *, actor: str, 
 
 
 def set_role(catalogue: Catalogue, name: str, role: Role, *, actor: str, now_ns: int) -> None:
-    """Takes effect with the user's next request. Raises AccountNotFound."""
+    """Takes effect with the user's next request; who judges no more, is handed no frames. Raises AccountNotFound."""
     with catalogue.writing() as session:
         user = present(session, name)
         detail = {"role_before": user.role.value, "role": role.value}
         user.role = role
+        if not role.includes(Role.REVIEWER):
+            _give_back(session, name)
         _audit(session, now_ns, actor, "role changed", name, detail)
 
 
 def remove_user(catalogue: Catalogue, name: str, *, actor: str, now_ns: int) -> None:
-    """Ends the user's sessions and tokens; the name is not given out again. Raises AccountNotFound."""
+    """Ends the user's sessions and tokens; the name is not given out again, and frames handed to it are everybody's.
+
+    Raises AccountNotFound.
+    """
     with catalogue.writing() as session:
         user = present(session, name)
         user.removed_ns, user.password_hash = now_ns, ""
+        _give_back(session, name)
         end_sessions_of(session, name)
         _audit(session, now_ns, actor, "user removed", name, {})
 
@@ -93,6 +100,10 @@ def present(session: Session, name: str) -> User:
 
 def end_sessions_of(session: Session, name: str) -> None:
     session.execute(delete(UserSession).where(UserSession.user == name))
+
+
+def _give_back(session: Session, name: str) -> None:
+    session.execute(delete(Handover).where(Handover.colleague == name))
 
 
 def _audit(session: Session, now_ns: int, actor: str, action: str, name: str, detail: dict[str, str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from secondlook.cloud.catalogue.blind import (
+    ANYBODY,
     NO_SAMPLING,
     SAMPLING_SECRET,
+    Audience,
     Sampling,
     Sight,
     blind_reviews,
@@ -20,10 +22,12 @@ from secondlook.cloud.catalogue.claims import (
     claim_first,
     claim_review,
     free_claim,
+    let_go,
     list_claims,
     release_claim,
     renew_claim,
 )
+from secondlook.cloud.catalogue.comments import MAX_COMMENT_LENGTH, delete_comment, give_comment
 from secondlook.cloud.catalogue.deliveries import DeliveryRow
 from secondlook.cloud.catalogue.frames import (
     BEHIND,
@@ -35,6 +39,7 @@ from secondlook.cloud.catalogue.frames import (
     store_tombstones,
     store_unseen,
 )
+from secondlook.cloud.catalogue.handover import hand_over, handed_elsewhere, handed_to
 from secondlook.cloud.catalogue.hosts import SeenHost, SeenHosts, note_hosts
 from secondlook.cloud.catalogue.known import set_known
 from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, ask_for_review, skipped_reviews
@@ -64,9 +69,11 @@ from secondlook.cloud.catalogue.schema import (
     Camera,
     CameraEvent,
     Claim,
+    Comment,
     DetectedBox,
     DoubleReview,
     Frame,
+    Handover,
     JudgedBox,
     KnownFrame,
     Opinion,
@@ -95,11 +102,14 @@ from secondlook.cloud.catalogue.verdicts import (
 )
 
 __all__ = [
+    "ANYBODY",
     "BEHIND",
     "CAMERA_AWAY",
     "MAX_ATTEMPTS",
+    "MAX_COMMENT_LENGTH",
     "NO_SAMPLING",
     "SAMPLING_SECRET",
+    "Audience",
     "AuditEntry",
     "AuditHead",
     "Camera",
@@ -108,11 +118,13 @@ __all__ = [
     "Claim",
     "Claimant",
     "ClaimedReview",
+    "Comment",
     "DeliveryRow",
     "DetectedBox",
     "DoubleReview",
     "Frame",
     "FrameTombstone",
+    "Handover",
     "JudgedBox",
     "KnownFrame",
     "LeasedReview",
@@ -146,15 +158,21 @@ __all__ = [
     "claim_review",
     "conflict_of",
     "counting_verdicts",
+    "delete_comment",
     "extend_review_lease",
     "fail_review",
     "find_repeated",
     "frame_is_stored",
     "frame_opinion",
     "free_claim",
+    "give_comment",
+    "hand_over",
+    "handed_elsewhere",
+    "handed_to",
     "is_blind",
     "is_decided",
     "lease_due_review",
+    "let_go",
     "list_claims",
     "mark_expired",
     "mark_ready",

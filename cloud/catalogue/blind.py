@@ -1,8 +1,8 @@
 """Frames that are judged without knowing what others said: double review of a sample, and known frames.
 
 A frame is drawn for double review when one person has decided it. It then waits, like any other that can be judged, for
-a second person; two who differ send it to a third, whose opinion counts (``opinions``). Until that is done nobody is
-shown another's verdict on it.
+a second person; two who differ send it to a third, whose opinion counts (``opinions``). Until that is done its verdicts
+are withheld (``Verdict.withheld``), from the first one on a box on: nobody is told another's, on whichever way.
 
 Known frames are decided ones that an admin chose. They are mixed in with a reviewer's work; what is said of them is
 kept apart (``Verdict.probe``) and changes nothing.
@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, true
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.opinions import BLIND, FrameOpinion, opinion_of, progress_of
@@ -63,6 +63,28 @@ NO_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
+class Audience:
+    """Whom verdicts are told: a ``person`` hears their own, ``unsettled`` a program that judges nothing hears all."""
+
+    person: str = ""
+    unsettled: bool = False
+
+    def hears(self, verdict: Verdict) -> bool:
+        own = self.unsettled or (bool(self.person) and verdict.reviewer == self.person)
+        return own or not (verdict.withheld or verdict.probe)
+
+    def heard(self) -> ColumnElement[bool]:
+        """The same as a condition on verdicts."""
+        if self.unsettled:
+            return true()
+        told = and_(Verdict.withheld.is_(False), Verdict.probe.is_(False))
+        return or_(told, Verdict.reviewer == self.person) if self.person else told
+
+
+ANYBODY = Audience()
+
+
+@dataclass(frozen=True)
 class Sight:
     """A review as a person is to see it."""
 
@@ -73,19 +95,12 @@ class Sight:
 def sights(session: Session, reviews: Sequence[Review], reviewer: str) -> dict[int, Sight]:
     """How these reviews look to a person, by number; those that look as they are left out."""
     numbers = [review.id for review in reviews]
-    blind = set(
-        session.scalars(
-            select(DoubleReview.review_id).where(
-                DoubleReview.review_id.in_(numbers), DoubleReview.stage.in_(BLIND)
-            )
-        )
-    )
     wanted: set[int] = set(session.scalars(_wanted(reviewer).where(Opinion.review_id.in_(numbers))))
     found = {}
     for review in reviews:
         if review.id in wanted:
             found[review.id] = Sight(state_to_judge(review), probes_of(session, review.id, reviewer))
-        elif review.id in blind:
+        elif is_blind(review):
             own = [entry for entry in review.verdicts if entry.reviewer == reviewer]
             found[review.id] = Sight(review.state, own)
     return found
@@ -93,15 +108,13 @@ def sights(session: Session, reviews: Sequence[Review], reviewer: str) -> dict[i
 
 def blind_reviews(session: Session, numbers: Collection[int]) -> set[int]:
     """Those of these reviews of which nobody is told what others said."""
-    query = select(DoubleReview.review_id).where(
-        DoubleReview.review_id.in_(numbers), DoubleReview.stage.in_(BLIND)
-    )
+    query = select(Verdict.review_id).where(Verdict.review_id.in_(numbers), Verdict.withheld.is_(True))
     return set(session.scalars(query))
 
 
 def is_blind(review: Review) -> bool:
     """Whether people judge it without being told what others said."""
-    return review.double is not None and review.double.stage in BLIND
+    return any(entry.withheld for entry in review.verdicts)
 
 
 def wanted_known(session: Session, reviewer: str) -> list[int]:
@@ -188,6 +201,26 @@ def _advance(session: Session, review: Review, double: DoubleReview, now_ns: int
     return double
 
 
+def withholds(review: Review, double: DoubleReview | None, sampling: Sampling) -> bool:
+    """Whether what is said of a frame is to be kept from those who may still have to judge it."""
+    if double is not None:
+        return double.stage in BLIND
+    return review.state is not ReviewState.DECIDED and sampling.draws_double(review.id)
+
+
+def tell_or_withhold(review: Review, withheld: bool) -> list[Verdict]:
+    """Withhold a frame's verdicts, or, once it is decided, none of them any more; those that can be told now."""
+    told = []
+    for entry in review.verdicts:
+        if withheld:
+            entry.withheld = True
+        elif review.state is ReviewState.DECIDED and entry.withheld:
+            entry.withheld = False
+            if entry.undone_ns is None:
+                told.append(entry)
+    return told
+
+
 def note_probe(session: Session, review: Review, reviewer: str, *, complete: bool, now_ns: int) -> None:
     """A person has said something of a known frame, or taken it back."""
     row = session.get_one(Opinion, (review.id, reviewer))
@@ -212,11 +245,15 @@ def mix_in_known(session: Session, reviewer: str, *, now_ns: int) -> int | None:
 
 
 def counting_verdicts(review: Review) -> list[Verdict]:
-    """Of a frame that several judged blindly, the verdicts of the one whose opinion counts, and later ones."""
+    """Of a frame that several judged blindly, the verdicts of the one whose opinion counts, and later ones.
+
+    None while they judge it.
+    """
+    told = [entry for entry in review.verdicts if not entry.withheld]
     double = review.double
     if double is None or double.counting is None:
-        return list(review.verdicts)
-    return [entry for entry in review.verdicts if not _set_aside(entry, double)]
+        return told
+    return [entry for entry in told if not _set_aside(entry, double)]
 
 
 def _set_aside(entry: Verdict, double: DoubleReview) -> bool:

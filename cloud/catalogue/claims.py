@@ -2,7 +2,8 @@
 
 A claim holds until an instant that the page moves on while it shows the frame; a page that dies leaves one that runs
 out. A tab has one claim at a time. Claims are no locks: a verdict is stored whoever has the claim, for what a person
-said while the station was away must not be lost.
+said while the station was away must not be lost. A frame that was handed to somebody is nobody else's to claim
+(``handover``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sqlalchemy import and_, case, delete, or_, select
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.blind import is_wanted
+from secondlook.cloud.catalogue.handover import holder_by_name
 from secondlook.cloud.catalogue.reviews import audit_review
 from secondlook.cloud.catalogue.schema import Claim, Review, ReviewState, table_of
 from secondlook.cloud.catalogue.store import Catalogue
@@ -54,7 +56,8 @@ def claim_review(
 ) -> ClaimedReview:
     """Take a frame, or hold it for longer; what the tab held before is free again, except `keep`.
 
-    Raises ReviewNotFound, ClaimHeld while another person has it, ReviewConflict when it is decided, or not ready.
+    Raises ReviewNotFound, ClaimHeld while another person has it, or it was handed to one, ReviewConflict when it is
+    decided, or not ready.
     """
     with catalogue.writing() as session:
         review = session.get(Review, review_id, with_for_update=True)
@@ -62,6 +65,11 @@ def claim_review(
             raise ReviewNotFound(f"there is no review {review_id}")
         if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
             raise ReviewConflict(f"review {review_id} is {review.state.value}: nothing is to be judged in it")
+        handed = holder_by_name(session, review_id, claimant.reviewer)
+        if handed is not None:
+            raise ClaimHeld(
+                f"{handed.giver} handed this frame to {handed.colleague}", holder=handed.colleague
+            )
         claimed = _take(session, review_id, claimant, lease_seconds, now_ns)
         if claimed is None:
             holder = session.get_one(Claim, review_id).holder
@@ -79,7 +87,8 @@ def claim_first(
     lease_seconds: float,
     now_ns: int,
 ) -> ClaimedReview | None:
-    """Take the first of these frames that is to be judged and that nobody else has; None when there is none.
+    """Take the first of these frames that is to be judged and that nobody else has; None when there is none, and the
+    tab then holds nothing but `keep`.
 
     Those in `keep` are not handed out: the tab has judged them, and their verdicts are on their way.
     """
@@ -92,11 +101,20 @@ def claim_first(
                 continue
             if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
                 continue
+            if holder_by_name(session, review_id, claimant.reviewer) is not None:
+                continue
             claimed = _take(session, review_id, claimant, lease_seconds, now_ns)
             if claimed is not None:
                 _let_go_of_others(session, claimant, {review_id, *keep})
                 return claimed
+        _let_go_of_others(session, claimant, keep)
     return None
+
+
+def let_go(catalogue: Catalogue, claimant: Claimant, *, keep: Collection[int] = ()) -> None:
+    """Free what a tab holds, except `keep`: it went to a frame that it did not get."""
+    with catalogue.writing() as session:
+        _let_go_of_others(session, claimant, keep)
 
 
 def renew_claim(

@@ -6,7 +6,8 @@ one), tombstones, and the audit trail, which tells of reviews and verdicts. Each
 trail needs none, for its entries are added one transaction after the other. Between the tables there is no order: a
 review may be told of before the detections of its frame.
 
-What retention has deleted is not told of again.
+What retention has deleted is not told of again. A verdict on a frame that several judge without knowing of each other
+is told of at once to its giver and to programs that may know (`blind.Audience`), to others once its frame is decided.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
+from secondlook.cloud.catalogue.blind import ANYBODY, Audience, blind_reviews
 from secondlook.cloud.catalogue.horizon import LATEST, horizon
 from secondlook.cloud.catalogue.schema import (
     AuditEntry,
+    Comment,
     DetectedBox,
     Frame,
     Retention,
@@ -45,7 +48,10 @@ class EventKind(StrEnum):
     TOMBSTONE = "tombstone"
     REVIEW = "review"
     VERDICT = "verdict"
+    COMMENT = "comment"
 
+
+_WITHHELD_TILL_NOW = "verdict told"
 
 # What the audit trail calls it -> the kind, and what happened to it.
 _TOLD: dict[str, tuple[EventKind, str]] = {
@@ -55,8 +61,12 @@ _TOLD: dict[str, tuple[EventKind, str]] = {
     "review expired": (EventKind.REVIEW, "expired"),
     "review failed": (EventKind.REVIEW, "failed"),
     "review retried": (EventKind.REVIEW, "retried"),
+    "review handed over": (EventKind.REVIEW, "handed"),
     "verdict given": (EventKind.VERDICT, "given"),
+    _WITHHELD_TILL_NOW: (EventKind.VERDICT, "given"),
     "verdict undone": (EventKind.VERDICT, "undone"),
+    "comment given": (EventKind.COMMENT, "given"),
+    "comment deleted": (EventKind.COMMENT, "deleted"),
 }
 
 
@@ -86,12 +96,16 @@ START = Cursor()
 
 @dataclass(frozen=True)
 class Interest:
-    """Which events are wanted; None: whatever it is. `labels` and `min_score` narrow detections alone."""
+    """Which events are wanted; None: whatever it is. `labels` and `min_score` narrow detections alone.
+
+    `audience`: who is to hear of them.
+    """
 
     kinds: frozenset[EventKind] = frozenset(EventKind)
     edge_id: str | None = None
     labels: frozenset[str] | None = None
     min_score: float = 0.0
+    audience: Audience = ANYBODY
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,9 @@ class Event:
     what: str  # created, refined, given, ...; "stored" for detections and tombstones
     at_ns: int
     frame: Frame | None  # None for a tombstone
-    row: DetectedBox | Tombstone | Review | Verdict
+    row: DetectedBox | Tombstone | Review | Verdict | Comment
     cursor: Cursor
+    is_blind: bool = False  # of a comment: its frame is judged by people who are not to know of it
 
 
 @dataclass(frozen=True)
@@ -240,32 +255,64 @@ def _entries(session: Session, after: Cursor, interest: Interest, limit: int) ->
         .limit(limit)
     )
     entries = session.execute(query).all()
-    reviews, verdicts = _told_of(session, entries)
+    rows = _told_of(session, entries)
+    blind = blind_reviews(session, rows.reviews) if rows.comments else set()
     events = []
     for entry in entries:
         after = replace(after, entry=entry.id)
         kind, what = _TOLD[entry.action]
-        review = reviews.get(_number(entry.subject))
+        review = rows.reviews.get(_number(entry.subject))
         if review is None or interest.edge_id not in (None, review.frame.edge_id):
             continue
-        row = review if kind is EventKind.REVIEW else verdicts.get(entry.detail.get("verdict_id"))
-        if row is not None:
-            events.append(Event(kind, what, entry.at_ns, review.frame, row, after))
+        row = rows.of(kind, review, entry.detail)
+        if row is None or (isinstance(row, Verdict) and not _hears(interest.audience, entry, row)):
+            continue
+        hidden = review.id in blind
+        events.append(Event(kind, what, entry.at_ns, review.frame, row, after, hidden))
     if len(entries) == limit:
         return events, after, True
     return events, replace(after, entry=last), last < top
 
 
-def _told_of(
-    session: Session, entries: Sequence[Row[Any]]
-) -> tuple[dict[int, Review], dict[int | None, Verdict]]:
-    """The reviews and verdicts that entries of the audit trail are about, by number."""
+def _hears(audience: Audience, entry: Row[Any], verdict: Verdict) -> bool:
+    """Each verdict comes once, with the entry of its giving or with that by which it is withheld no more."""
+    at_once = audience.unsettled or verdict.reviewer == audience.person
+    if entry.action == _WITHHELD_TILL_NOW:
+        return not at_once and audience.hears(verdict)
+    if at_once:
+        return True
+    if entry.detail.get("withheld") or verdict.probe:
+        return False
+    return entry.action == "verdict undone" or audience.hears(verdict)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What entries of the audit trail are about, by number."""
+
+    reviews: dict[int, Review]
+    verdicts: dict[int | None, Verdict]
+    comments: dict[int | None, Comment]
+
+    def of(
+        self, kind: EventKind, review: Review, detail: dict[str, Any]
+    ) -> Review | Verdict | Comment | None:
+        if kind is EventKind.REVIEW:
+            return review
+        if kind is EventKind.COMMENT:
+            return self.comments.get(detail.get("comment_id"))
+        return self.verdicts.get(detail.get("verdict_id"))
+
+
+def _told_of(session: Session, entries: Sequence[Row[Any]]) -> _Rows:
     numbers = {_number(entry.subject) for entry in entries}
-    query = select(Review).options(selectinload(Review.frame)).where(Review.id.in_(numbers))
-    reviews = {review.id: review for review in session.scalars(query)}
+    query = select(Review).options(selectinload(Review.frame), selectinload(Review.handover))
+    reviews = {review.id: review for review in session.scalars(query.where(Review.id.in_(numbers)))}
     given = {number for entry in entries if (number := entry.detail.get("verdict_id")) is not None}
-    of = select(Verdict).where(Verdict.id.in_(given))
-    return reviews, {verdict.id: verdict for verdict in session.scalars(of)}
+    verdicts = session.scalars(select(Verdict).where(Verdict.id.in_(given))) if given else ()
+    said = {number for entry in entries if (number := entry.detail.get("comment_id")) is not None}
+    comments = session.scalars(select(Comment).where(Comment.id.in_(said))) if said else ()
+    return _Rows(reviews, {row.id: row for row in verdicts}, {row.id: row for row in comments})
 
 
 def _number(subject: str) -> int:

@@ -23,7 +23,14 @@ LATEST = 2**63 - 1
 
 # Tables that are read by number, and the tag of their locks. An advisory lock of PostgreSQL has 64 bits: the tag has
 # the upper 16, the number the others.
-_TAGS = {"frames": 0x5E11, "reviews": 0x5E12, "verdicts": 0x5E13, "tombstones": 0x5E14, "objects": 0x5E15}
+_TAGS = {
+    "frames": 0x5E11,
+    "reviews": 0x5E12,
+    "verdicts": 0x5E13,
+    "tombstones": 0x5E14,
+    "objects": 0x5E15,
+    "comments": 0x5E16,
+}
 _NUMBER_BITS = 48
 
 _ANNOUNCE = text(

@@ -17,9 +17,11 @@ from sqlalchemy.orm import Session, aliased
 from secondlook.cloud.catalogue.objects import objects_in, remove_unseen
 from secondlook.cloud.catalogue.schema import (
     Claim,
+    Comment,
     DetectedBox,
     DoubleReview,
     Frame,
+    Handover,
     JudgedBox,
     KnownFrame,
     Opinion,
@@ -145,7 +147,7 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
             delete(Verdict).where(Verdict.review_id.in_(select(Review.id).where(of_frames))),
             *(
                 delete(kind).where(kind.review_id.in_(select(Review.id).where(of_frames)))
-                for kind in (Claim, DoubleReview, JudgedBox, Opinion, KnownFrame)
+                for kind in (Claim, Comment, DoubleReview, Handover, JudgedBox, KnownFrame, Opinion)
             ),
             delete(Reason).where(Reason.review_id.in_(select(Review.id).where(of_frames))),
             delete(Review).where(of_frames),

@@ -297,6 +297,8 @@ class Review(Base):
         back_populates="review",
     )
     double: Mapped[DoubleReview | None] = relationship(lazy="select")
+    comments: Mapped[list[Comment]] = relationship(order_by="Comment.id", back_populates="review")
+    handover: Mapped[Handover | None] = relationship(lazy="select")
     reasons: Mapped[list[Reason]] = relationship(order_by="Reason.id", back_populates="review")
 
 
@@ -367,6 +369,7 @@ class Verdict(Base):
             "frame_id",
             "edge_id",
             "probe",
+            "withheld",
             sqlite_where=text("undone_ns IS NULL"),
             postgresql_where=text("undone_ns IS NULL"),
         ),
@@ -405,6 +408,8 @@ class Verdict(Base):
     frame_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     captured_ns: Mapped[int] = mapped_column(_Nanoseconds, server_default=text("0"))
     edge_id: Mapped[str] = mapped_column(String(64), server_default="")
+    # Others may still have to judge the frame without knowing of it (``blind``).
+    withheld: Mapped[bool] = mapped_column(Boolean, server_default=false(), default=False)
 
     review: Mapped[Review] = relationship(back_populates="verdicts")
 
@@ -427,6 +432,35 @@ class JudgedBox(Base):
     label: Mapped[str] = mapped_column(String(64))  # the detector's class; of a drawn object, the person's
     score: Mapped[float | None] = mapped_column(Float)
     is_right: Mapped[bool | None] = mapped_column(Boolean)
+
+
+class Comment(Base):
+    """What a person wrote beside a frame, for others. Whoever deletes one takes its text away; its row stays."""
+
+    __tablename__ = "comments"
+    __table_args__ = (_NEVER_REUSED,)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    review_id: Mapped[int] = mapped_column(ForeignKey("reviews.id"), index=True)
+    author: Mapped[str] = mapped_column(String(128))
+    text: Mapped[str] = mapped_column(String(2000))  # empty once it is deleted
+    written_ns: Mapped[int] = mapped_column(_Nanoseconds)
+    deleted_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
+
+    review: Mapped[Review] = relationship(back_populates="comments")
+
+
+class Handover(Base):
+    """To whom a frame was handed that waits to be judged. It ends with that person's verdict, or goes back."""
+
+    __tablename__ = "handovers"
+
+    review_id: Mapped[int] = mapped_column(
+        _Id, ForeignKey("reviews.id"), primary_key=True, autoincrement=False
+    )
+    colleague: Mapped[str] = mapped_column(String(128), index=True)
+    giver: Mapped[str] = mapped_column(String(128))
+    since_ns: Mapped[int] = mapped_column(_Nanoseconds)
 
 
 class Claim(Base):

@@ -32,6 +32,7 @@ _OF_MACHINES = frozenset(
         "review expired",
         "review failed",
         "frames deleted",
+        "verdict told",
     }
 )
 

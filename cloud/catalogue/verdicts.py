@@ -30,6 +30,8 @@ from secondlook.cloud.catalogue.blind import (
     note_opinion,
     note_probe,
     probes_of,
+    tell_or_withhold,
+    withholds,
 )
 from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.catalogue.judged import note_judged
@@ -37,6 +39,7 @@ from secondlook.cloud.catalogue.opinions import BLIND
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
 from secondlook.cloud.catalogue.schema import (
     Claim,
+    Handover,
     Retention,
     Review,
     ReviewState,
@@ -194,21 +197,25 @@ def undo_verdict(
     with catalogue.writing() as session:
         entry = _standing_verdict(session, reviewer, verdict_id)
         review = get_review(session, entry.review_id)
-        before = review.state
+        before, secret = review.state, entry.withheld
         entry.undone_ns = now_ns
+        told: list[Verdict] = []
         if entry.probe:
             note_probe(
                 session, review, reviewer, complete=_is_complete(session, review, reviewer), now_ns=now_ns
             )
         else:
-            _settle(session, review, reviewer, NO_SAMPLING, now_ns)
-        detail = {
+            told = _settle(session, review, reviewer, NO_SAMPLING, now_ns)
+        detail: dict[str, object] = {
             "verdict_id": entry.id,
             "verdict": entry.verdict.value,
             "state_before": before.value,
             "state_after": review.state.value,
         }
+        if secret:
+            detail["withheld"] = True
         audit_review(session, now_ns, reviewer, "verdict undone", review.id, detail)
+        _note_told(session, review, told, now_ns)
         return UndoneVerdict(entry.id, review.id)
 
 
@@ -278,9 +285,11 @@ def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampli
     else:
         review.verdicts.append(entry)
     session.flush()
-    if _file(session, review, entry, sampling, now_ns):
-        session.execute(delete(Claim).where(Claim.review_id == review.id))
-    detail = {
+    done, told = _file(session, review, entry, sampling, now_ns)
+    if done:
+        for kind in (Claim, Handover):
+            session.execute(delete(kind).where(kind.review_id == review.id))
+    detail: dict[str, object] = {
         "verdict_id": entry.id,
         "verdict": verdict.kind.value,
         "box_index": verdict.box_index,
@@ -295,21 +304,34 @@ def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampli
     }
     if other is not None:
         detail["conflicts_with"] = other.id
+    if entry.withheld:
+        detail["withheld"] = True
     audit_review(session, now_ns, verdict.reviewer, "verdict given", review.id, detail)
+    _note_told(session, review, told, now_ns)
     return entry
 
 
-def _file(session: Session, review: Review, entry: Verdict, sampling: Sampling, now_ns: int) -> bool:
-    """What follows from a new verdict; whether its giver is done with the frame."""
+def _note_told(session: Session, review: Review, told: Sequence[Verdict], now_ns: int) -> None:
+    """Who follows what happens hears now of verdicts that were withheld when they were given."""
+    for entry in told:
+        detail = {"verdict_id": entry.id, "verdict": entry.verdict.value}
+        audit_review(session, now_ns, "station", "verdict told", review.id, detail)
+
+
+def _file(
+    session: Session, review: Review, entry: Verdict, sampling: Sampling, now_ns: int
+) -> tuple[bool, list[Verdict]]:
+    """What follows from a new verdict: whether its giver is done with the frame, and which others may be told of."""
+    told: list[Verdict] = []
     complete = _is_complete(session, review, entry.reviewer)
     if entry.probe:
         note_probe(session, review, entry.reviewer, complete=complete, now_ns=now_ns)
     else:
-        _settle(session, review, entry.reviewer, sampling, now_ns)
+        told = _settle(session, review, entry.reviewer, sampling, now_ns)
     done = complete or review.state is ReviewState.DECIDED
     if done and sampling.draws_known(entry.id):
         mix_in_known(session, entry.reviewer, now_ns=now_ns)
-    return done
+    return done, told
 
 
 def _is_complete(session: Session, review: Review, reviewer: str) -> bool:
@@ -347,10 +369,12 @@ def _answer(entry: Verdict, other: Verdict | None) -> int:
     )
 
 
-def _settle(session: Session, review: Review, reviewer: str, sampling: Sampling, now_ns: int) -> None:
+def _settle(
+    session: Session, review: Review, reviewer: str, sampling: Sampling, now_ns: int
+) -> list[Verdict]:
     """Move a review to the state its standing verdicts give it, and its frame to the class that goes with it.
 
-    ``reviewer``: whose verdicts changed.
+    ``reviewer``: whose verdicts changed. Gives the verdicts that were withheld, and are not any more.
     """
     complete = is_decided(
         len(review.frame.detections), [entry for entry in review.verdicts if entry.reviewer == reviewer]
@@ -374,6 +398,7 @@ def _settle(session: Session, review: Review, reviewer: str, sampling: Sampling,
     # Also where the state stays: who looks at a decided frame again wants it kept from then on.
     review.frame.retention, review.frame.retention_ns = kept, now_ns
     note_judged(session, review, contested=conflict_of(review.verdicts) is not None)
+    return tell_or_withhold(review, withholds(review, double, sampling))
 
 
 def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> Verdict:

@@ -17,9 +17,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
-from secondlook.cloud.accounts import Principal, Role, any_users, find_session, find_token
+from secondlook.cloud.accounts import Principal, Role, Scope, any_users, find_session, find_token
 from secondlook.cloud.accounts.roles import LOCAL, SCOPES
-from secondlook.cloud.catalogue import Catalogue
+from secondlook.cloud.catalogue import Audience, Catalogue
 from secondlook.cloud.config import SessionTimes
 from secondlook.cloud.station.problems import suited
 from secondlook.cloud.station.security import READING, is_tls
@@ -75,6 +75,10 @@ RIGHTS: dict[str, Role | None] = {
     "POST /api/claims/{review_id}/renew": Role.REVIEWER,
     "POST /api/claims/{review_id}/release": Role.REVIEWER,
     "POST /api/claims/{review_id}/free": Role.ADMIN,
+    "GET /api/colleagues": Role.REVIEWER,
+    "POST /api/reviews/{review_id}/comments": Role.REVIEWER,
+    "POST /api/comments/{comment_id}/delete": Role.REVIEWER,
+    "POST /api/reviews/{review_id}/handover": Role.REVIEWER,
     "GET /api/history": Role.VIEWER,
     "GET /api/export/coco.json": Role.VIEWER,
     "GET /api/export/verdicts.jsonl": Role.VIEWER,
@@ -82,6 +86,7 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/export/frames.zip": Role.VIEWER,
     "GET /api/export/feedback.zip": Role.VIEWER,
     "GET /api/export/objects.jsonl": Role.VIEWER,
+    "GET /api/export/comments.jsonl": Role.VIEWER,
     "GET /api/export/changes": Role.VIEWER,
     "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
@@ -107,9 +112,14 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/v1/verdicts": Role.VIEWER,
     "GET /api/v1/verdicts/{verdict_id}": Role.VIEWER,
     "GET /api/v1/tombstones": Role.VIEWER,
+    "GET /api/v1/comments": Role.VIEWER,
+    "GET /api/v1/comments/{comment_id}": Role.VIEWER,
     "GET /api/v1/events": Role.VIEWER,
     "POST /api/v1/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/v1/verdicts/{verdict_id}/undo": Role.REVIEWER,
+    "POST /api/v1/reviews/{review_id}/comments": Role.REVIEWER,
+    "POST /api/v1/comments/{comment_id}/delete": Role.REVIEWER,
+    "POST /api/v1/reviews/{review_id}/handover": Role.REVIEWER,
     "POST /api/v1/frames/{frame_id}/review": Role.REVIEWER,
 }
 
@@ -259,3 +269,15 @@ def _viewer(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "")
 
 # Under which name somebody looks: that of the log-in, or, where there is none, ``reviewer``.
 Viewer = Annotated[str, Depends(_viewer)]
+
+
+def audience_of(caller: Principal) -> Audience:
+    """Which verdicts somebody may hear of. Whoever could judge a frame hears of their own alone, an admin too."""
+    return Audience(caller.name or "", caller.via == "token" and Scope.UNSETTLED in caller.scopes)
+
+
+def _hearer(caller: Caller) -> Audience:
+    return audience_of(caller)
+
+
+Hearer = Annotated[Audience, Depends(_hearer)]

@@ -45,12 +45,14 @@ from secondlook.cloud.station.problems import suited
 from secondlook.cloud.station.result_routes import build_result_router
 from secondlook.cloud.station.routes import build_router
 from secondlook.cloud.station.security import Guard
+from secondlook.cloud.station.talk_routes import build_talk_router
 from secondlook.cloud.storage.blobs import Blobs, open_blobs
 from secondlook.shared.codec import load_codec
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import (
     AccountConflict,
     AccountNotFound,
+    CommentNotFound,
     ConfigError,
     FrameNotFound,
     KeyReused,
@@ -82,6 +84,7 @@ _STATUS: Sequence[tuple[type[SecondlookError], HTTPStatus]] = (
     (ReviewGone, HTTPStatus.GONE),
     (ReviewNotFound, HTTPStatus.NOT_FOUND),
     (FrameNotFound, HTTPStatus.NOT_FOUND),
+    (CommentNotFound, HTTPStatus.NOT_FOUND),
     (ReviewConflict, HTTPStatus.CONFLICT),
     (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LoginRefused, HTTPStatus.UNAUTHORIZED),
@@ -205,7 +208,8 @@ def _include_reviews(
     )
     figures = build_figure_router(catalogue, doubt, now_ns=parts.now_ns)
     claims = build_claim_router(catalogue, claim_seconds, now_ns=parts.now_ns)
-    for router in (reviews, results, figures, claims):
+    talk = build_talk_router(catalogue, now_ns=parts.now_ns)
+    for router in (reviews, results, figures, claims, talk):
         app.include_router(router)
 
 

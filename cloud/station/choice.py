@@ -18,6 +18,7 @@ from secondlook.cloud.catalogue import (
     ReviewState,
     Rule,
     Verdict,
+    handed_elsewhere,
 )
 from secondlook.cloud.catalogue.feed import finds, unindexed
 from secondlook.cloud.station import schema
@@ -139,8 +140,10 @@ class ReviewChoice:
         return {name: value for name, value in asked.items() if value is not None}
 
     def to_judge(self, limit: int) -> Select[Any]:
-        """The numbers of those that can be judged now, in order."""
+        """The numbers of those that can be judged now, in order, without those that wait for somebody else."""
         ready = self.chosen(select(Review.id)).where(Review.state.in_(_DECIDABLE))
+        if self.viewer:
+            ready = ready.where(~handed_elsewhere(self.viewer))
         return self.ordered(ready).limit(limit)
 
 

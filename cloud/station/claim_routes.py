@@ -17,6 +17,7 @@ from secondlook.cloud.catalogue import (
     claim_first,
     claim_review,
     free_claim,
+    let_go,
     release_claim,
     renew_claim,
 )
@@ -60,10 +61,10 @@ def _add_taking(
             except ReviewConflict as error:
                 refusal = error
         if not body.or_next:
+            let_go(catalogue, claimant, keep=body.keep)
             return _refused(refusal)
         candidates = queries.review_ids(catalogue, replace(chosen, viewer=claimant.reviewer), _CANDIDATES)
         first = claim_first(catalogue, candidates, claimant, **lease)
-
         return None if first is None else _answer(first)
 
 

@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from secondlook.cloud.catalogue import (
+    Audience,
     DetectedBox,
     Review,
     ReviewState,
@@ -161,13 +162,14 @@ def _joined(lines: IO[str]) -> Iterator[str]:
         separator = ",\n"
 
 
-def verdict_lines(reviews: Iterable[Review]) -> Iterator[str]:
-    """One JSON object a line for every verdict ever given, undone ones included."""
+def verdict_lines(reviews: Iterable[Review], audience: Audience) -> Iterator[str]:
+    """One JSON object a line for every verdict ever given that ``audience`` may know, undone ones included."""
     for batch in _batches(reviews):
         yield "".join(
             json.dumps(_verdict_line(review, verdict)) + "\n"
             for review in batch
             for verdict in review.verdicts
+            if audience.hears(verdict)
         )
 
 

@@ -29,6 +29,7 @@ from secondlook.cloud.catalogue import (
     blind_reviews,
     conflict_of,
     counting_verdicts,
+    handed_to,
     list_claims,
     sights,
     wanted_known,
@@ -37,6 +38,7 @@ from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.bursts import GAP_NS, MOST_ALIKE, BurstFrame, burst_around, burst_sizes
 from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice, given_by
+from secondlook.cloud.station.talk import Talk, comments_of, talks, texts_of
 from secondlook.cloud.storage.blobs import thumb_key
 from secondlook.shared.errors import ReviewNotFound
 
@@ -49,6 +51,7 @@ _MOST_COUNTED = 10_000  # of a list that is narrowed
 _COMMON_OF = 2000  # of so many reviews, and verdicts, of late the commonest classes are those
 _VERDICT_ACTIONS = ("verdict given", "verdict undone")
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
+_NO_TALK = Talk()
 
 _WITH_FRAME = (
     selectinload(Review.frame).selectinload(Frame.detections).selectinload(DetectedBox.object),
@@ -91,6 +94,7 @@ def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Su
         ).one()
         decisions = _decision_times(session, since_ns=now_ns - _RATE_WINDOW_NS)
         decided = _decided_since(session, now_ns - _DAY_NS)
+        handed = session.scalar(select(func.count()).select_from(handed_to(viewer).subquery())) or 0
     filters = {name: sum(counts.get(s, 0) for s in states) for name, states in STATES.items()}
     rate = decisions_per_hour(decisions, now_ns=now_ns)
     return schema.Summary(
@@ -98,6 +102,7 @@ def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Su
         filters=filters,
         remaining=filters["open"],
         pending=filters["pending"],
+        handed=handed,
         decided_last_day=decided,
         rate_per_hour=rate,
         eta_seconds=None if rate is None else filters["open"] / rate * 3600,
@@ -122,15 +127,17 @@ def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
 
 
 def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offset: int) -> schema.ReviewList:
-    """The chosen reviews, in their order; a known frame that its viewer is to judge comes second."""
+    """The chosen reviews, in their order: first those that were handed to their viewer.
+
+    A known frame that the viewer is to judge comes second.
+    """
     with catalogue.reading() as session:
         choice = choice.weighed(session)
         counted = choice.chosen(select(Review.id))
         if not choice.is_whole:
             counted = counted.limit(_MOST_COUNTED)
         total = session.scalar(select(func.count()).select_from(counted.subquery())) or 0
-        query = choice.ordered(choice.chosen(select(Review).options(*_WITH_FRAME)))
-        reviews = list(session.scalars(query.limit(limit).offset(offset)))
+        reviews = _listed(session, choice, limit, offset)
         if offset == 0 and choice.filter in ("open", "ready") and choice.is_whole:
             known = wanted_known(session, choice.viewer) if choice.viewer else []
             mixed = session.scalars(select(Review).options(*_WITH_FRAME).where(Review.id.in_(known))).all()
@@ -141,14 +148,46 @@ def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offs
         to_judge = [review for review in reviews if review.state in (ReviewState.READY, ReviewState.EXPIRED)]
         sizes = burst_sizes([burst_frame(review) for review in to_judge])
         alike = dict(zip((review.id for review in to_judge), sizes, strict=True))
-        rows = [_row(review, names, seen.get(review.id), alike.get(review.id, 1)) for review in reviews]
+        beside = talks(session, [review.id for review in reviews], seen, choice.viewer)
+        rows = [
+            _row(
+                review,
+                names,
+                seen.get(review.id),
+                alike.get(review.id, 1),
+                beside.get(review.id, _NO_TALK),
+            )
+            for review in reviews
+        ]
         return schema.ReviewList(total=total, reviews=rows)
 
 
+def _listed(session: Session, choice: ReviewChoice, limit: int, offset: int) -> list[Review]:
+    """A page of a list. What was handed to its viewer is at most as much as `MAX_HANDED`, and comes before the rest."""
+    mine: list[int] = []
+    if choice.viewer and choice.filter != "decided":
+        handed = select(Review.id).where(Review.id.in_(handed_to(choice.viewer)))
+        mine = list(session.scalars(choice.ordered(choice.chosen(handed))))
+    query = choice.ordered(choice.chosen(select(Review).options(*_WITH_FRAME)))
+    page = mine[offset : offset + limit]
+    found = session.scalars(select(Review).options(*_WITH_FRAME).where(Review.id.in_(page))) if page else ()
+    first = {review.id: review for review in found}
+    if mine:
+        query = query.where(Review.id.not_in(mine))
+    rest = query.limit(limit - len(page)).offset(max(offset - len(mine), 0))
+    return [*(first[number] for number in page if number in first), *session.scalars(rest)]
+
+
 def review_ids(catalogue: Catalogue, choice: ReviewChoice, limit: int) -> list[int]:
-    """Numbers of the chosen reviews that can be judged now, in order, known frames after the first."""
+    """Numbers of the chosen reviews that can be judged now, in order, those handed to the viewer first, known frames
+    after the first."""
     with catalogue.reading() as session:
         numbers = list(session.scalars(choice.to_judge(limit)))
+        if choice.viewer:
+            handed = set(session.scalars(handed_to(choice.viewer)))
+            mine = choice.to_judge(limit).where(Review.id.in_(handed))
+            first = list(session.scalars(mine)) if handed else []
+            numbers = [*first, *(number for number in numbers if number not in handed)]
         if choice.viewer and choice.is_whole:
             numbers[1:1] = wanted_known(session, choice.viewer)
         return numbers
@@ -178,7 +217,11 @@ def burst(catalogue: Catalogue, review_id: int, viewer: str) -> list[schema.Revi
         open_now = (ReviewState.READY, ReviewState.EXPIRED)
         reviews = [r for r in found if r.id in chosen - given and r.state in open_now]
         seen = sights(session, reviews, viewer)
-        return [_row(review, names, seen.get(review.id), len(reviews)) for review in reviews]
+        beside = talks(session, [review.id for review in reviews], seen, viewer)
+        return [
+            _row(review, names, seen.get(review.id), len(reviews), beside.get(review.id, _NO_TALK))
+            for review in reviews
+        ]
 
 
 def burst_frame(review: Review) -> BurstFrame:
@@ -197,7 +240,11 @@ def review_detail(catalogue: Catalogue, review_id: int, viewer: str = "") -> sch
             raise ReviewNotFound(f"there is no review {review_id}")
         sight = sights(session, [review], viewer).get(review_id)
         known = session.get(KnownFrame, review_id) is not None and sight is None
-        return _detail(review, session.get(Camera, review.frame.edge_id), sight, known=known)
+        hidden = [] if sight is None else [review_id]
+        beside = talks(session, [review_id], hidden, viewer).get(review_id, _NO_TALK)
+        written = comments_of(review, viewer, hidden=sight is not None)
+        camera = session.get(Camera, review.frame.edge_id)
+        return _detail(review, camera, sight, beside, written, known=known)
 
 
 def image_key(catalogue: Catalogue, review_id: int, version: schema.ImageVersion) -> str | None:
@@ -288,6 +335,7 @@ def history(
         of_review = select(Review.id, Review.frame_id).where(Review.id.in_([n for n in numbers if n]))
         frames: dict[int, int] = {row.id: row.frame_id for row in session.execute(of_review)}
         blind = blind_reviews(session, frames) | set(wanted_known(session, viewer) if viewer else ())
+        written = texts_of(session, [i for line in page if (i := _comment_id(line))], blind, viewer)
     entries = [
         schema.HistoryEntry(
             id=line.id,
@@ -302,6 +350,7 @@ def history(
             review_id=number if number in frames else None,
             frame_id=None if number is None else frames.get(number),
             standing=verdict_id in standing,
+            comment=written.get(_comment_id(line) or 0),
         )
         for line, verdict_id, number in zip(page, given, numbers, strict=True)
     ]
@@ -365,7 +414,9 @@ def _cameras(session: Session) -> dict[str, Camera]:
     return {camera.edge_id: camera for camera in session.scalars(select(Camera))}
 
 
-def _row(review: Review, cameras: dict[str, str], sight: Sight | None, burst: int) -> schema.ReviewRow:
+def _row(
+    review: Review, cameras: dict[str, str], sight: Sight | None, burst: int, talk: Talk
+) -> schema.ReviewRow:
     surest_first = sorted(review.frame.detections, key=lambda box: -box.score)
     verdicts = counting_verdicts(review) if sight is None else sight.verdicts
     standing = [verdict for verdict in verdicts if verdict.undone_ns is None]
@@ -373,7 +424,7 @@ def _row(review: Review, cameras: dict[str, str], sight: Sight | None, burst: in
         id=review.id,
         frame_id=review.frame_id,
         captured_at=schema.instant(review.frame.captured_ns),
-        stamp=_stamp(review, sight),
+        stamp=_stamp(review, sight, talk),
         state=review.state if sight is None else sight.state,
         priority=review.priority,
         reason=review.reason,
@@ -385,6 +436,8 @@ def _row(review: Review, cameras: dict[str, str], sight: Sight | None, burst: in
         hindrance=review.why_expired or review.why_waiting,
         verdict=standing[-1].verdict if standing else None,
         contested=sight is None and conflict_of(review.verdicts) is not None,
+        handed=talk.handed,
+        comments=talk.comments,
     )
 
 
@@ -396,14 +449,20 @@ def _corrected(captured_ns: int, offset_seconds: float | None) -> datetime | Non
 
 
 def _detail(
-    review: Review, camera: Camera | None, sight: Sight | None, *, known: bool
+    review: Review,
+    camera: Camera | None,
+    sight: Sight | None,
+    talk: Talk,
+    comments: list[schema.CommentFacts],
+    *,
+    known: bool,
 ) -> schema.ReviewDetail:
     frame = review.frame
     verdicts = review.verdicts if sight is None else sight.verdicts
     offset = None if camera is None else camera.clock_offset_seconds
     return schema.ReviewDetail(
         id=review.id,
-        stamp=_stamp(review, sight),
+        stamp=_stamp(review, sight, talk),
         state=review.state if sight is None else sight.state,
         priority=review.priority,
         reason=review.reason,
@@ -444,6 +503,8 @@ def _detail(
         image_stamp=str(review.refined_ns or 0),
         verdicts=[_verdict(verdict) for verdict in verdicts],
         contested=sight is None and conflict_of(review.verdicts) is not None,
+        handed=talk.handed,
+        comments=comments,
     )
 
 
@@ -483,7 +544,7 @@ def _verdict(verdict: Verdict) -> schema.VerdictFacts:
     )
 
 
-def _stamp(review: Review, sight: Sight | None) -> str:
+def _stamp(review: Review, sight: Sight | None, talk: Talk) -> str:
     verdicts = review.verdicts if sight is None else sight.verdicts
     undone = sum(verdict.undone_ns is not None for verdict in verdicts)
     shown = sum(
@@ -494,6 +555,7 @@ def _stamp(review: Review, sight: Sight | None) -> str:
         str(review.refined_ns),
         str(review.why_waiting),
         f"{len(verdicts)}.{undone}.{shown}",
+        talk.stamp,
     )
 
 
@@ -504,6 +566,12 @@ def _digest(*parts: str) -> str:
 def _review_id(line: AuditEntry) -> int | None:
     kind, _, number = line.subject.partition("/")
     return int(number) if kind == "review" and number.isdecimal() else None
+
+
+def _comment_id(line: AuditEntry) -> int | None:
+    """The comment that this line of the trail tells of."""
+    found = line.detail.get("comment_id")
+    return found if line.action == "comment given" and isinstance(found, int) else None
 
 
 def _verdict_id(line: AuditEntry) -> int | None:

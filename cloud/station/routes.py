@@ -27,7 +27,7 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import archive, export, queries, schema
-from secondlook.cloud.station.access import Caller, GuardedRoute, Viewer
+from secondlook.cloud.station.access import Caller, GuardedRoute, Hearer, Viewer
 from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.storage.blobs import Blobs
@@ -278,10 +278,11 @@ def _add_exports(
         return StreamingResponse(parts, media_type="application/zip", headers=_download("frames.zip"))
 
     @router.get("/export/verdicts.jsonl", response_class=StreamingResponse)
-    def export_verdicts(caller: Caller) -> StreamingResponse:
-        """Every verdict that is kept, one JSON object a line, undone ones included."""
+    def export_verdicts(caller: Caller, hearer: Hearer) -> StreamingResponse:
+        """Every verdict that is kept, one JSON object a line, undone ones included; of frames that are judged blindly
+        one's own alone."""
         note_export(catalogue, _name(caller), "verdicts.jsonl", {}, now_ns=now_ns())
-        lines = export.verdict_lines(queries.exported_reviews(catalogue, decided_only=False))
+        lines = export.verdict_lines(queries.exported_reviews(catalogue, decided_only=False), hearer)
         return StreamingResponse(
             lines, media_type="application/x-ndjson", headers=_download("verdicts.jsonl")
         )

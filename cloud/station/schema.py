@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    field_validator,
+    model_validator,
+)
 
 from secondlook.cloud.accounts import Principal
 from secondlook.cloud.catalogue import NewVerdict, ReviewState, Stage, VerdictKind
 from secondlook.cloud.catalogue.camerastates import CameraState
 from secondlook.cloud.catalogue.claims import TAB_PATTERN
+from secondlook.cloud.catalogue.comments import MAX_COMMENT_LENGTH, comment_text
 from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
 from secondlook.shared.errors import ReviewConflict
 from secondlook.shared.texts import class_name, has_control
@@ -62,10 +71,27 @@ class Summary(BaseModel):
     filters: dict[Filter, int]
     remaining: int = Field(description="Reviews without a decision.")
     pending: int = Field(description="Those of them whose full quality is still on its way.")
+    handed: int = Field(description="Frames that colleagues handed to this person.")
     decided_last_day: int
     rate_per_hour: float | None = Field(description="Decisions an hour lately; null before the third one.")
     eta_seconds: float | None
     claims: list[ClaimFacts] = Field(description="Frames that people have open.")
+
+
+class HandedFacts(BaseModel):
+    """A frame waits for one person by name: nobody else is given it."""
+
+    colleague: str
+    giver: str
+    at: datetime
+
+
+class CommentFacts(BaseModel):
+    id: int
+    author: str
+    text: str = Field(description="Empty once it was deleted.")
+    at: datetime
+    deleted: bool
 
 
 class ReviewRow(BaseModel):
@@ -86,6 +112,8 @@ class ReviewRow(BaseModel):
     burst: int = Field(
         description="How many of this list that can be judged are of one scene with it, itself too."
     )
+    handed: HandedFacts | None = Field(description="Whom it was handed to, and by whom.")
+    comments: int = Field(description="Those that were not deleted.")
 
 
 class ReviewList(BaseModel):
@@ -168,6 +196,10 @@ class ReviewDetail(BaseModel):
     image_stamp: str = Field(description="Changes when the pictures are written anew.")
     verdicts: list[VerdictFacts] = Field(description="Oldest first, undone ones included.")
     contested: bool = Field(description="Two people decided it differently, neither having seen the other.")
+    handed: HandedFacts | None = Field(description="Whom it was handed to, and by whom.")
+    comments: list[CommentFacts] = Field(
+        description="Oldest first, deleted ones without their text; of a frame that is judged blindly one's own alone."
+    )
 
 
 class FrameRow(BaseModel):
@@ -413,6 +445,7 @@ class HistoryEntry(BaseModel):
     review_id: int | None
     frame_id: int | None = Field(description="Of the review, while it is kept.")
     standing: bool = Field(description="The verdict given here has not been undone.")
+    comment: str | None = Field(description="What was written, while it stands and the reader may know it.")
 
 
 class History(BaseModel):
@@ -464,6 +497,29 @@ class ClaimIn(ClaimantIn):
 class ClaimRefused(BaseModel):
     detail: str
     holder: str | None
+
+
+def _comment(text: str) -> str:
+    return comment_text(text) if text.strip() else ""
+
+
+class CommentIn(ReviewerIn):
+    texts = frozenset({"text"})
+
+    text: Annotated[str, AfterValidator(comment_text)] = Field(
+        description=f"Plain text, 1 to {MAX_COMMENT_LENGTH} characters."
+    )
+
+
+class HandoverIn(ReviewerIn):
+    """``to`` a colleague by name, or back to all: null."""
+
+    texts = frozenset({"comment"})
+
+    to: str | None = Field(pattern=f"^{REVIEWER_PATTERN}$")
+    comment: Annotated[str, AfterValidator(_comment)] = Field(
+        "", description="What there is to say; shown beside the frame."
+    )
 
 
 class KnownIn(ReviewerIn):

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from secondlook.cloud.catalogue import DetectedBox, Frame, Reason, Review, Rule, Verdict, VerdictKind
+from secondlook.cloud.catalogue.blind import ANYBODY
 from secondlook.cloud.catalogue.feed import finds, unindexed
 from secondlook.shared.errors import ConfigError
 
@@ -113,7 +114,7 @@ class FrameSearch:
         self, kind: VerdictKind, column: ColumnElement[VerdictKind] | None = None
     ) -> tuple[ColumnElement[bool], ...]:
         said = (Verdict.verdict if column is None else column) == kind
-        return (said, Verdict.undone_ns.is_(None), Verdict.probe.is_(False))
+        return (said, Verdict.undone_ns.is_(None), ANYBODY.heard())
 
     def _of_reason(
         self, rule: Rule, column: ColumnElement[str] | None = None

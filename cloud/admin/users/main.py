@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secondlook.cloud.catalogue import Catalogue
 
 _ROLES = ("viewer", "reviewer", "admin")
-_SCOPES = ("read", "review", "admin")
+_SCOPES = ("read", "review", "admin", "unsettled")
 _DAY_NS = 86_400 * 1_000_000_000
 
 
@@ -91,7 +91,8 @@ def _register_tokens(subparsers: argparse._SubParsersAction[argparse.ArgumentPar
         choices=_SCOPES,
         action="append",
         metavar="SCOPE",
-        help="what it is for: read, review or admin; may be given several times, all that its role may without it",
+        help="what it is for: read, review or admin; unsettled: verdicts on frames that others have yet to judge, for "
+        "programs that judge nothing; may be given several times, without it all that its role may but unsettled",
     )
     new.add_argument("--days", type=int, metavar="N", help="it expires after so many days; never without it")
     listing = actions.add_parser("list", help="list tokens", description="List tokens, revoked ones too.")

@@ -20,7 +20,7 @@ from fastapi import Query
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 
-from secondlook.cloud.catalogue import Camera, Catalogue
+from secondlook.cloud.catalogue import Audience, Camera, Catalogue
 from secondlook.cloud.catalogue.deliveries import CameraNote
 from secondlook.cloud.catalogue.feed import START, Cursor, EventKind, Interest, look, newest
 from secondlook.cloud.catalogue.hosts import followed
@@ -50,6 +50,7 @@ class StreamKind(StrEnum):
     TOMBSTONE = EventKind.TOMBSTONE.value
     REVIEW = EventKind.REVIEW.value
     VERDICT = EventKind.VERDICT.value
+    COMMENT = EventKind.COMMENT.value
     CAMERA = CAMERA
 
 
@@ -79,12 +80,12 @@ class Listening:
         Query(ge=0, le=86_400, description="End after so long; 0: after what there is. Without it, never."),
     ] = None
 
-    @property
-    def interest(self) -> Interest:
-        """Of what the feed holds."""
+    def interest(self, audience: Audience) -> Interest:
+        """Of what the feed holds, and as far as the listener may hear of it."""
         kinds = frozenset(EventKind) if self.kind is None else frozenset(self.kind) - {StreamKind.CAMERA}
         labels = None if self.label is None else frozenset(self.label)
-        return Interest(frozenset(EventKind(one.value) for one in kinds), self.camera, labels, self.min_score)
+        wanted = frozenset(EventKind(one.value) for one in kinds)
+        return Interest(wanted, self.camera, labels, self.min_score, audience)
 
     @property
     def hears_of_cameras(self) -> bool:
@@ -147,7 +148,8 @@ class Stream:
                 return  # the listener comes again, and is told then what is wrong
             if found.events:
                 yield "".join(
-                    _said(event.kind.value, event.cursor, schema.event_json(event)) for event in found.events
+                    _said(event.kind.value, event.cursor, schema.event_json(event, self.interest.audience))
+                    for event in found.events
                 )
                 said = clock()
             cursor = found.cursor

@@ -25,7 +25,7 @@ from secondlook.cloud.catalogue.horizon import LATEST, horizon
 from secondlook.cloud.catalogue.hosts import MOST_EVENTS, last_events
 from secondlook.cloud.station.api import schema
 from secondlook.cloud.station.schema import nanoseconds
-from secondlook.shared.errors import ConfigError, FrameNotFound, ReviewNotFound
+from secondlook.shared.errors import CommentNotFound, ConfigError, FrameNotFound, ReviewNotFound
 
 Item = TypeVar("Item", bound=BaseModel)
 Condition = ColumnElement[bool]
@@ -209,7 +209,12 @@ def list_objects(
 
 
 def list_reviews(
-    catalogue: cat.Catalogue, paging: Paging, seen: Seen, found: Found, state: cat.ReviewState | None
+    catalogue: cat.Catalogue,
+    paging: Paging,
+    seen: Seen,
+    found: Found,
+    state: cat.ReviewState | None,
+    handed_to: str | None,
 ) -> schema.Page[schema.Review]:
     row = cat.Review
     wanted = [
@@ -219,7 +224,11 @@ def list_reviews(
     ]
     if state is not None:
         wanted.append(unindexed(row.state) == state)
+    if handed_to is not None:
+        to = cat.Handover.colleague == handed_to
+        wanted.append(exists().where(cat.Handover.review_id == row.id, to))
     query = select(row, cat.Frame).join(cat.Frame, cat.Frame.id == row.frame_id).where(*wanted)
+    query = query.options(selectinload(row.handover))
     return _page(catalogue, paging, "reviews", row.id, query, lambda row: schema.review_facts(*row))
 
 
@@ -245,11 +254,13 @@ class Said:
 
 
 def list_verdicts(
-    catalogue: cat.Catalogue, paging: Paging, seen: Seen, said: Said
+    catalogue: cat.Catalogue, paging: Paging, seen: Seen, said: Said, audience: cat.Audience
 ) -> schema.Page[schema.Verdict]:
+    """Those that ``audience`` may know."""
     row = cat.Verdict
     wanted = [
         cat.Frame.retention != cat.Retention.DELETING,
+        audience.heard(),
         *seen.conditions(cat.Frame.edge_id, cat.Frame.captured_ns),
     ]
     if said.label is not None:
@@ -269,13 +280,57 @@ def list_verdicts(
     return _page(catalogue, paging, "verdicts", row.id, query, lambda row: schema.verdict_facts(*row))
 
 
-def verdict(catalogue: cat.Catalogue, verdict_id: int) -> schema.Verdict:
-    """Raises ReviewNotFound."""
+def verdict(catalogue: cat.Catalogue, verdict_id: int, audience: cat.Audience) -> schema.Verdict:
+    """Raises ReviewNotFound, also for one that ``audience`` may not know yet."""
     with catalogue.reading() as session:
         row = session.get(cat.Verdict, verdict_id)
-        if row is None:
+        if row is None or not audience.hears(row):
             raise ReviewNotFound(f"there is no verdict {verdict_id}")
         return schema.verdict_facts(row, row.review.frame)
+
+
+def list_comments(
+    catalogue: cat.Catalogue,
+    paging: Paging,
+    seen: Seen,
+    author: str | None,
+    review_id: int | None,
+    audience: cat.Audience,
+) -> schema.Page[schema.Comment]:
+    row = cat.Comment
+    wanted = [
+        cat.Frame.retention != cat.Retention.DELETING,
+        *seen.conditions(cat.Frame.edge_id, cat.Frame.captured_ns),
+    ]
+    if author is not None:
+        wanted.append(unindexed(row.author) == author)
+    if review_id is not None:
+        wanted.append(row.review_id == review_id)
+    withheld = exists().where(cat.Verdict.review_id == row.review_id, cat.Verdict.withheld.is_(True))
+    query = (
+        select(row, cat.Frame, withheld)
+        .join(cat.Review, cat.Review.id == row.review_id)
+        .join(cat.Frame, cat.Frame.id == cat.Review.frame_id)
+        .where(*wanted)
+    )
+    return _page(
+        catalogue, paging, "comments", row.id, query, lambda row: _comment(row[0], row[1], row[2], audience)
+    )
+
+
+def comment(catalogue: cat.Catalogue, comment_id: int, audience: cat.Audience) -> schema.Comment:
+    """Raises CommentNotFound."""
+    with catalogue.reading() as session:
+        row = session.get(cat.Comment, comment_id)
+        if row is None or row.review.frame.retention is cat.Retention.DELETING:
+            raise CommentNotFound(f"there is no comment {comment_id}")
+        blind = bool(cat.blind_reviews(session, [row.review_id]))
+        return _comment(row, row.review.frame, blind, audience)
+
+
+def _comment(row: cat.Comment, frame: cat.Frame, blind: bool, audience: cat.Audience) -> schema.Comment:
+    knows = audience.unsettled or (bool(audience.person) and row.author == audience.person)
+    return schema.comment_facts(row, frame, hidden=blind and not knows)
 
 
 def list_tombstones(

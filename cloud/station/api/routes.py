@@ -10,18 +10,25 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from secondlook.cloud.accounts import Role, Scope
 from secondlook.cloud.catalogue import (
+    Audience,
     Catalogue,
     ReviewState,
     ask_for_review,
+    delete_comment,
     find_repeated,
+    give_comment,
+    hand_over,
     record_verdict,
     undo_verdict,
 )
 from secondlook.cloud.decoding.files import media_type
-from secondlook.cloud.station.access import Caller
+from secondlook.cloud.station import talk
+from secondlook.cloud.station.access import Caller, Hearer
 from secondlook.cloud.station.api import queries, schema
 from secondlook.cloud.station.api.events import CameraWatch, Listening, Stream, place_of
 from secondlook.cloud.station.api.guard import ApiRoute
@@ -29,7 +36,7 @@ from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
 from secondlook.cloud.station.api.queries import Found, Paging, Said, Seen
 from secondlook.cloud.station.problems import MEDIA_TYPE
-from secondlook.cloud.station.schema import ReviewerIn, VerdictIn, reviewer_of
+from secondlook.cloud.station.schema import CommentIn, HandoverIn, ReviewerIn, VerdictIn, reviewer_of
 from secondlook.shared.errors import FrameNotFound, ReviewConflict
 from secondlook.shared.version import __version__
 
@@ -73,7 +80,7 @@ _SECURITY = {
     "token": {
         "type": "http",
         "scheme": "bearer",
-        "description": "`secondlook tokens new`; scopes read, review, admin.",
+        "description": "`secondlook tokens new`; scopes read, review, admin, unsettled.",
     },
     "session": {"type": "apiKey", "in": "cookie", "name": "secondlook", "description": "A person's log-in."},
 }
@@ -89,6 +96,7 @@ def build_api(
     _add_pictures(router, pictures)
     _add_events(router, catalogue, silent_seconds=silent_seconds, now_ns=now_ns)
     _add_writes(router, catalogue, pictures, now_ns=now_ns)
+    _add_talk(router, catalogue, now_ns=now_ns)
 
     @router.get("/openapi.json", include_in_schema=False)
     def openapi(request: Request) -> JSONResponse:
@@ -144,15 +152,36 @@ def _add_lists(router: APIRouter, catalogue: Catalogue) -> None:
 
     @router.get("/reviews", operation_id="listReviews")
     def reviews(
-        paging: Pages, seen: OfFrames, found: OfBoxes, state: State = None
+        paging: Pages,
+        seen: OfFrames,
+        found: OfBoxes,
+        state: State = None,
+        handed_to: Annotated[
+            str | None, Query(max_length=128, description="That wait for one person.")
+        ] = None,
     ) -> schema.Page[schema.Review]:
         """Frames that people are to see; `label` and scores: those that hold such a detection."""
-        return queries.list_reviews(catalogue, paging, seen, found, state)
+        return queries.list_reviews(catalogue, paging, seen, found, state, handed_to)
 
     @router.get("/verdicts", operation_id="listVerdicts")
-    def verdicts(paging: Pages, seen: OfFrames, said: Sayings) -> schema.Page[schema.Verdict]:
-        """What people said; undone verdicts stay in the list, and say when they were undone."""
-        return queries.list_verdicts(catalogue, paging, seen, said)
+    def verdicts(paging: Pages, seen: OfFrames, said: Sayings, hearer: Hearer) -> schema.Page[schema.Verdict]:
+        """What people said; undone verdicts stay in the list, and say when they were undone.
+
+        Others' verdicts on a frame in double review are left out until it is decided, but for tokens with the scope
+        `unsettled`. Follow events to miss none.
+        """
+        return queries.list_verdicts(catalogue, paging, seen, said, hearer)
+
+    @router.get("/comments", operation_id="listComments")
+    def comments(
+        paging: Pages,
+        seen: OfFrames,
+        hearer: Hearer,
+        author: Annotated[str | None, Query(max_length=128, description="Of one person.")] = None,
+        review: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="On one frame.")] = None,
+    ) -> schema.Page[schema.Comment]:
+        """What people wrote beside frames; deleted comments stay in the list, without their text."""
+        return queries.list_comments(catalogue, paging, seen, author, review, hearer)
 
     @router.get("/tombstones", operation_id="listTombstones")
     def tombstones(
@@ -189,9 +218,14 @@ def _add_single(router: APIRouter, catalogue: Catalogue) -> None:
         return queries.review(catalogue, review_id)
 
     @router.get("/verdicts/{verdict_id}", operation_id="getVerdict", responses=_MISSING)
-    def verdict(verdict_id: Id) -> schema.Verdict:
+    def verdict(verdict_id: Id, hearer: Hearer) -> schema.Verdict:
         """One verdict."""
-        return queries.verdict(catalogue, verdict_id)
+        return queries.verdict(catalogue, verdict_id, hearer)
+
+    @router.get("/comments/{comment_id}", operation_id="getComment", responses=_MISSING)
+    def comment(comment_id: Id, hearer: Hearer) -> schema.Comment:
+        """One comment."""
+        return queries.comment(catalogue, comment_id, hearer)
 
 
 def _add_pictures(router: APIRouter, pictures: LayerPictures) -> None:
@@ -231,8 +265,8 @@ def _add_events(
     router: APIRouter, catalogue: Catalogue, *, silent_seconds: float, now_ns: Callable[[], int]
 ) -> None:
     @router.get("/events", operation_id="streamEvents", response_class=StreamingResponse, responses=_STREAM)
-    async def events(request: Request, wanted: Listens) -> Response:
-        """What happens, as server-sent events, from a cursor on: detections, tombstones, reviews, verdicts.
+    async def events(request: Request, wanted: Listens, hearer: Hearer) -> Response:
+        """What happens, as server-sent events, from a cursor on: detections, tombstones, reviews, verdicts, comments.
 
         `camera` tells whether camera hosts deliver: of each when the stream begins, then of changes. `label` and
         `min_score` narrow detections alone. Retention takes events away with what they tell of.
@@ -247,7 +281,7 @@ def _add_events(
         watch = CameraWatch(catalogue, wanted.camera, silent_seconds=silent_seconds, now_ns=now_ns)
         stream = Stream(
             catalogue,
-            wanted.interest,
+            wanted.interest(hearer),
             wanted.seconds,
             may_listen=lambda: request.app.state.authorizer.still_admits(request),
             stopping=request.app.state.stopping,
@@ -264,7 +298,7 @@ class _Streamed(StreamingResponse):
         super().__init__(parts, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
         self._ended = ended
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -297,20 +331,54 @@ def _add_writes(
                     f"no picture of review {review_id} has the hash that was shown"
                 ) from error
             number = record_verdict(catalogue, review_id, verdict, now_ns=now_ns())
-        return queries.verdict(catalogue, number)
+        return queries.verdict(catalogue, number, Audience(verdict.reviewer))
 
     @router.post(
         "/verdicts/{verdict_id}/undo", operation_id="undoVerdict", responses={**_MISSING, **_CONFLICT}
     )
     def undo(verdict_id: Id, body: ReviewerIn, caller: Caller) -> schema.Verdict:
         """Take back a verdict of one's own."""
-        undone = undo_verdict(
-            catalogue, reviewer=reviewer_of(body, caller), now_ns=now_ns(), verdict_id=verdict_id
-        )
-        return queries.verdict(catalogue, undone.verdict_id)
+        reviewer = reviewer_of(body, caller)
+        undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns(), verdict_id=verdict_id)
+        return queries.verdict(catalogue, undone.verdict_id, Audience(reviewer))
 
     @router.post("/frames/{frame_id}/review", operation_id="askForReview", responses=_MISSING)
     def ask(frame_id: Id, body: ReviewerIn, caller: Caller) -> schema.Review:
         """Have a frame reviewed that nobody asked for: its full quality is fetched, and it joins the queue."""
         number = ask_for_review(catalogue, frame_id, actor=reviewer_of(body, caller), now_ns=now_ns())
         return queries.review(catalogue, number)
+
+
+def _add_talk(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], int]) -> None:
+    @router.post(
+        "/reviews/{review_id}/comments",
+        operation_id="giveComment",
+        status_code=201,
+        responses={**_MISSING, **_CONFLICT},
+    )
+    def give(review_id: Id, body: CommentIn, caller: Caller) -> schema.Comment:
+        """Write something beside a frame. One's last words on it, sent again, count once."""
+        author = reviewer_of(body, caller)
+        number = give_comment(catalogue, review_id, author=author, text=body.text, now_ns=now_ns())
+        return queries.comment(catalogue, number, Audience(author))
+
+    @router.post(
+        "/comments/{comment_id}/delete", operation_id="deleteComment", responses={**_MISSING, **_CONFLICT}
+    )
+    def delete(comment_id: Id, body: ReviewerIn, caller: Caller) -> schema.Comment:
+        """Take the text of a comment of one's own away; admins may do so with any."""
+        actor = reviewer_of(body, caller)
+        is_admin = caller.role is Role.ADMIN and Scope.ADMIN in caller.scopes
+        delete_comment(catalogue, comment_id, actor=actor, is_admin=is_admin, now_ns=now_ns())
+        return queries.comment(catalogue, comment_id, Audience(actor))
+
+    @router.post(
+        "/reviews/{review_id}/handover", operation_id="handOver", responses={**_MISSING, **_CONFLICT}
+    )
+    def handover(review_id: Id, body: HandoverIn, caller: Caller) -> schema.Review:
+        """Hand a frame to a colleague, who is given it next, and nobody else; or back to all, with `to` null."""
+        actor = reviewer_of(body, caller)
+        if body.to is not None:
+            talk.check_colleague(catalogue, body.to)
+        hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now_ns())
+        return queries.review(catalogue, review_id)

@@ -123,6 +123,9 @@ class Review(BaseModel):
     postfilter: str | None = Field(examples=["rrdb-fast:c176621909eda2e0"])
     codec_model: str | None = Field(examples=["1f0c22d9a4b38e67"])
     why_expired: str | None = Field(examples=["the camera host no longer has it"])
+    handed_to: str | None = Field(description="The one person for whom it waits.", examples=["bea"])
+    handed_by: str | None = Field(description="Who handed it over.", examples=["rolf"])
+    handed_at: datetime | None = Field(examples=[_AT])
 
 
 class Verdict(BaseModel):
@@ -143,6 +146,23 @@ class Verdict(BaseModel):
     conflicts_with: int | None = Field(
         description="Another person's verdict that its giver had not seen.", examples=[None]
     )
+
+
+class Comment(BaseModel):
+    """What a person wrote beside a frame."""
+
+    id: Number
+    review_id: Number
+    frame_id: Number
+    camera: CameraId
+    captured_at: datetime = Field(description="The frame's, by the clock of the camera host.", examples=[_AT])
+    author: str = Field(examples=["rolf"])
+    text: str | None = Field(
+        description="Plain text; null once it was deleted, and of another person while the frame is judged blindly.",
+        examples=["Is that the neighbour's dog again?"],
+    )
+    written_at: Instant
+    deleted_at: datetime | None = Field(examples=[None])
 
 
 class Tombstone(BaseModel):
@@ -183,7 +203,7 @@ class EventData(BaseModel):
     kind: EventKind
     what: str = Field(
         description="`stored`; of a review `created`, `skipped`, `refined`, `expired`, `failed`, `retried`; of a "
-        "verdict `given`, `undone`.",
+        "verdict `given`, `undone`; of a review besides `handed`; of a comment `given`, `deleted`.",
         examples=["stored"],
     )
     at: Instant
@@ -191,6 +211,7 @@ class EventData(BaseModel):
     tombstone: Tombstone | None = None
     review: Review | None = Field(default=None, description="As it is now, not as it was then.")
     verdict: Verdict | None = None
+    comment: Comment | None = Field(default=None, description="As it is now.")
 
 
 class CameraEvent(BaseModel):
@@ -279,6 +300,7 @@ def object_facts(row: cat.SeenObject) -> SeenObject:
 
 
 def review_facts(row: cat.Review, frame: cat.Frame) -> Review:
+    handed = row.handover
     return Review(
         id=row.id,
         frame_id=row.frame_id,
@@ -293,6 +315,9 @@ def review_facts(row: cat.Review, frame: cat.Frame) -> Review:
         postfilter=row.postfilter,
         codec_model=row.codec_model,
         why_expired=row.why_expired,
+        handed_to=None if handed is None else handed.colleague,
+        handed_by=None if handed is None else handed.giver,
+        handed_at=None if handed is None else instant(handed.since_ns),
     )
 
 
@@ -317,6 +342,20 @@ def verdict_facts(row: cat.Verdict, frame: cat.Frame) -> Verdict:
     )
 
 
+def comment_facts(row: cat.Comment, frame: cat.Frame, *, hidden: bool) -> Comment:
+    return Comment(
+        id=row.id,
+        review_id=row.review_id,
+        frame_id=frame.id,
+        camera=frame.edge_id,
+        captured_at=instant(frame.captured_ns),
+        author=row.author,
+        text=None if hidden or row.deleted_ns is not None else row.text,
+        written_at=instant(row.written_ns),
+        deleted_at=_instant(row.deleted_ns),
+    )
+
+
 def tombstone_facts(row: cat.Tombstone) -> Tombstone:
     return Tombstone(
         id=row.id,
@@ -330,7 +369,7 @@ def tombstone_facts(row: cat.Tombstone) -> Tombstone:
     )
 
 
-def event_facts(event: Event) -> EventData:
+def event_facts(event: Event, audience: cat.Audience) -> EventData:
     data = EventData(kind=event.kind, what=event.what, at=instant(event.at_ns))
     row, frame = event.row, event.frame
     if isinstance(row, cat.Tombstone):
@@ -340,14 +379,17 @@ def event_facts(event: Event) -> EventData:
             data.detection = detection_facts(row, frame)
         elif isinstance(row, cat.Review):
             data.review = review_facts(row, frame)
+        elif isinstance(row, cat.Comment):
+            hidden = event.is_blind and not (audience.unsettled or row.author == audience.person)
+            data.comment = comment_facts(row, frame, hidden=hidden)
         else:
             data.verdict = verdict_facts(row, frame)
     return data
 
 
-def event_json(event: Event) -> str:
-    """What happened, without the members that are about other kinds of events."""
-    data = event_facts(event)
+def event_json(event: Event, audience: cat.Audience = cat.ANYBODY) -> str:
+    """What happened, as ``audience`` may know it, without the members that are about other kinds of events."""
+    data = event_facts(event, audience)
     others = {kind.value for kind in EventKind if kind is not event.kind}
     return data.model_dump_json(exclude=others)
 

@@ -104,6 +104,11 @@ export const renewClaim = (id, body) => postJson(`api/claims/${id}/renew`, body)
 export const releaseClaim = (id, body, keepalive) => postJson(`api/claims/${id}/release`, body, { keepalive });
 export const freeClaim = (id, reviewer) => postJson(`api/claims/${id}/free`, { reviewer });
 
+export const getColleagues = () => getJson("api/colleagues");
+export const giveComment = (id, reviewer, text) => postJson(`api/reviews/${id}/comments`, { reviewer, text });
+export const deleteComment = (id, reviewer) => postJson(`api/comments/${id}/delete`, { reviewer });
+export const handOver = (id, reviewer, to, comment) => postJson(`api/reviews/${id}/handover`, { reviewer, to, comment });
+
 export function getHistory(limit, before = null, choice = {}) {
   const query = asViewer({ ...choice, limit });
   if (before !== null) query.set("before", before);

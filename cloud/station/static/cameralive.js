@@ -6,7 +6,8 @@
 
 import * as api from "./api.js";
 import { BASE } from "./base.js";
-import { element, when } from "./panels.js";
+import { element } from "./panels.js";
+import { timeNode } from "./times.js";
 
 const WAIT_SECONDS = 6; // for another frame, on the station's side
 const TROUBLE_MS = 3000;
@@ -90,6 +91,6 @@ export class LiveView {
 
   #tell({ captured_at }, bytes, times) {
     const pace = times.length > 1 ? `, ${(((times.length - 1) * 1000) / (times.at(-1) - times[0])).toFixed(1)} pictures a second` : "";
-    this.facts.textContent = `${when(captured_at)}, ${Math.round(bytes / 1024)} KB${pace}`;
+    this.facts.replaceChildren(timeNode(captured_at), `, ${Math.round(bytes / 1024)} KB${pace}`);
   }
 }

@@ -4,8 +4,9 @@ import * as api from "./api.js";
 import { BASE } from "./base.js";
 import { LiveView } from "./cameralive.js";
 import { thumbnail } from "./listing.js";
-import { duration, element, when } from "./panels.js";
+import { element } from "./panels.js";
 import { drawTimeline, gapsOf, objectList, unseenOf } from "./timeline.js";
+import { duration, timeNode } from "./times.js";
 
 const REFRESH_MS = 10_000;
 const LINES_MS = 300_000; // between two looks at the last day
@@ -42,7 +43,7 @@ function clockOf({ clock_offset_seconds: offset }) {
 
 function errorOf(camera) {
   if (camera.trouble) return camera.trouble;
-  return camera.last_trouble ? `${camera.last_trouble} (${when(camera.last_trouble_at)}, over)` : "none";
+  return camera.last_trouble ? [`${camera.last_trouble} (`, timeNode(camera.last_trouble_at), ", over)"] : "none";
 }
 
 function eventLine({ what, began_at, ended_at, times }) {
@@ -50,8 +51,7 @@ function eventLine({ what, began_at, ended_at, times }) {
   const text = ended_at
     ? `${what} for ${duration((Date.parse(ended_at) - Date.parse(began_at)) / 1000)}${often}, over`
     : `${what} since then${often}`;
-  const at = element("time", { datetime: began_at, title: began_at, text: when(began_at) });
-  return element("li", { className: ended_at ? "" : "warning" }, at, ` ${text}`);
+  return element("li", { className: ended_at ? "" : "warning" }, timeNode(began_at), ` ${text}`);
 }
 
 class Card {
@@ -89,9 +89,9 @@ class Card {
   #listFacts() {
     const { camera } = this;
     const nodes = [];
-    const fact = (term, text, className = "") => nodes.push(element("dt", { text: term }), element("dd", { text, className }));
+    const fact = (term, said, className = "") => nodes.push(element("dt", { text: term }), element("dd", { className }, ...[said].flat()));
     fact("State", stateOf(camera), isWell(camera) ? "state is-ready" : "warning");
-    fact("Last seen", when(camera.last_seen));
+    fact("Last seen", timeNode(camera.last_seen));
     fact("Frames", camera.frames_per_second === null ? "–" : `${camera.frames_per_second.toFixed(2)} a second`);
     fact("Base layers", rate(camera.base_bits_per_second));
     fact("Full quality", rate(camera.fetched_bits_per_second));
@@ -102,7 +102,7 @@ class Card {
     if (this.gaps !== null) fact("Gaps", this.gaps, this.gaps.startsWith("none") ? "" : "warning");
     if (this.unseen) fact("Not looked at", `${this.unseen === 1 ? "1 frame" : `${this.unseen} frames`} of the last day: machines could not keep up`, "warning");
     const dropped = camera.last_dropped;
-    fact("Dropped last", dropped ? `${dropped.frames} frames, ${when(dropped.at)}: ${dropped.reason}` : "nothing", dropped ? "warning" : "");
+    fact("Dropped last", dropped ? [`${dropped.frames} frames, `, timeNode(dropped.at), `: ${dropped.reason}`] : "nothing", dropped ? "warning" : "");
     fact("Last error", errorOf(camera), camera.trouble ? "warning" : "");
     this.facts.replaceChildren(...nodes);
   }

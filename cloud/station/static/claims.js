@@ -51,6 +51,8 @@ export class Claims {
       if (this.current === id) {
         this.current = got; // the page goes there
         if (got !== null) this.#note(got, Promise.resolve({ id: got, holder: null }));
+      } else if (got !== null && got !== this.current) {
+        await this.#letGo(got); // the page is somewhere else by now, and nobody would have it open
       }
       return { id: got, holder: ANOTHER };
     } catch (error) {
@@ -79,9 +81,19 @@ export class Claims {
     const id = this.current;
     this.current = null;
     if (id === null) return;
-    const release = () => api.releaseClaim(id, this.#claimant(), leaving).catch(() => null); // else it runs out
-    if (leaving) void release();
-    else this.line = this.line.then(release);
+    if (leaving) void this.#letGo(id, true);
+    else this.line = this.line.then(() => this.current !== id && this.#letGo(id)); // unless the page came back
+  }
+
+  #letGo = (id, leaving = false) => api.releaseClaim(id, this.#claimant(), leaving).catch(() => null); // else it runs out
+
+  // A frame goes to somebody else, or back to all, and its claim with it. `send()` asks the station for that.
+  async handOver(id, send) {
+    const sent = this.line.then(send);
+    this.line = sent.catch(() => null);
+    const answer = await sent;
+    if (this.current === id) this.current = null;
+    return answer;
   }
 
   #claimant = () => ({ reviewer: this.reviewer(), tab: this.tab });

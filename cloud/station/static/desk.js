@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Claims } from "./claims.js";
 import { keyOf, MOST_UNSAVED, Outbox } from "./outbox.js";
-import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, isRepeated, nextDecidable, upcoming } from "./state.js";
+import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, isElsewhere, isMine, isRepeated, nextDecidable, upcoming } from "./state.js";
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
@@ -70,10 +70,19 @@ export class Desk {
   }
 
   openFirst() {
-    const row = firstDecidable(this.store.get()) ?? this.store.get().rows[0];
-    if (row) return this.open(row.id, { automatic: DECIDABLE.has(row.state) });
+    const state = this.store.get();
+    const row = firstDecidable(state) ?? state.rows[0];
+    if (row) return this.open(row.id, { automatic: DECIDABLE.has(row.state) && !isElsewhere(state, row) });
     this.#closeFrame();
     return Promise.resolve();
+  }
+
+  // The first frame that a colleague handed to this reviewer.
+  openMine() {
+    const state = this.store.get();
+    const row = state.rows.find((one) => isMine(state, one));
+    if (row) return this.open(row.id);
+    return state.filter === "open" ? Promise.resolve() : this.setFilter("open");
   }
 
   step(by) {
@@ -86,9 +95,10 @@ export class Desk {
   // Take the open frame for this page, where it can be judged.
   async claim(automatic = false) {
     const { currentId: id, mayJudge, rows } = this.store.get();
-    const state = (this.details.get(id) ?? rows.find((row) => row.id === id))?.state;
-    if (!mayJudge || (state && !DECIDABLE.has(state))) {
+    const known = this.details.get(id) ?? rows.find((row) => row.id === id);
+    if (!mayJudge || (known && !DECIDABLE.has(known.state)) || (!automatic && isElsewhere(this.store.get(), known))) {
       this.claims.release();
+      this.store.set({ holder: null, lost: false });
       return;
     }
     const { id: got, holder, decided } = await this.claims.take(id, automatic ? this.choice() : null);
@@ -111,7 +121,7 @@ export class Desk {
     const { currentId, rows } = this.store.get();
     if (currentId !== id) return;
     if (rows.some((row) => row.id === id && DECIDABLE.has(row.state))) this.store.set({ holder, lost: false });
-    else this.#closeFrame();
+    else await this.openFirst(); // what is left may be free again by now
   }
 
   #closeFrame() {
@@ -129,6 +139,43 @@ export class Desk {
     }
   }
 
+  // Hand the open frame to a colleague, or, without one, back to all; the next one comes up. -> what went wrong, or null.
+  async handOver(to, comment) {
+    const { currentId: id, reviewer } = this.store.get();
+    if (this.outbox.pendingOf(id).length) return "Your verdict on this frame is on its way";
+    const after = nextDecidable(this.store.get(), id);
+    try {
+      this.#keep(await this.claims.handOver(id, () => api.handOver(id, reviewer, to, comment)));
+    } catch (error) {
+      return error.message;
+    }
+    await this.refreshList().catch((error) => this.#failed(error));
+    if (this.store.get().currentId !== id) return null;
+    await (after ? this.open(after.id, { automatic: true }) : this.openFirst());
+    return null;
+  }
+
+  // Judge a frame oneself that waits for somebody else.
+  async takeOver() {
+    const { currentId: id, reviewer } = this.store.get();
+    try {
+      this.#keep(await api.handOver(id, reviewer, null, ""));
+      await this.claim();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  // `change(reviewer)` writes or deletes a comment on a frame and answers the review. -> what went wrong, or null.
+  async talk(change) {
+    try {
+      this.#keep(await change(this.store.get().reviewer));
+      return null;
+    } catch (error) {
+      return error.message;
+    }
+  }
+
   // What the list is made of.
   choice() {
     return { filter: this.store.get().filter };
@@ -138,11 +185,15 @@ export class Desk {
     const id = this.store.get().currentId;
     if (id === null) return;
     try {
-      const was = this.details.get(id)?.state;
+      const was = this.details.get(id);
       const review = await api.getReview(id);
       this.#keep(review);
       const { currentId, holder } = this.store.get();
-      if (currentId === id && was !== review.state && holder === null && this.claims.current !== id) void this.claim();
+      if (currentId !== id) return;
+      // Whoever had it has decided it: there is nothing to wait for any more.
+      if (holder !== null && this.#isAnothers(review)) return void this.#passBy(id);
+      const freed = isElsewhere(this.store.get(), was) && !isElsewhere(this.store.get(), review);
+      if ((was?.state !== review.state || freed) && holder === null && this.claims.current !== id) void this.claim();
     } catch (error) {
       if ([404, 410].includes(error.status) && this.store.get().currentId === id) {
         this.store.set({ currentId: null, review: null, missing: error.message });
@@ -172,6 +223,10 @@ export class Desk {
       return false;
     }
     const { holder, lost } = this.store.get();
+    if (DECIDABLE.has(review.state) && isElsewhere(this.store.get(), review)) {
+      this.tell(`${review.handed.giver} handed this frame to ${review.handed.colleague}`);
+      return false;
+    }
     if (holder !== null) {
       this.tell(`${holder} has this frame open`);
       return false;
@@ -218,7 +273,7 @@ export class Desk {
     this.tell(`The verdict was not stored: ${error.message}`, "error");
     try {
       await this.refreshList();
-      if (error.status === undefined) return; // somebody else has it
+      if (error.status === undefined) return void (this.store.get().currentId === null && this.openFirst()); // somebody else has it
       if (entry.leaves || this.store.get().currentId === entry.reviewId) await this.open(entry.reviewId);
     } catch (problem) {
       this.#failed(problem);
@@ -342,6 +397,8 @@ export class Desk {
       this.store.set({ summary }); // only now: a list that failed is asked for again
       const now = this.store.get();
       if (now.holder !== null && holderOf(now, now.currentId) === null) void this.claim(); // it is free by now
+      // Nothing is open, and a frame is free: whoever had it let go, which changes no list.
+      else if (now.currentId === null && now.missing === null && firstDecidable(now)) await this.openFirst();
     } catch (error) {
       this.#failed(error);
     } finally {

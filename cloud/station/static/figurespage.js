@@ -5,6 +5,7 @@ import { BASE } from "./base.js";
 import { Choice } from "./listing.js";
 import { element } from "./panels.js";
 import { VERDICT_WORDS } from "./state.js";
+import { utc } from "./times.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DAY_MS = 86_400_000;
@@ -92,7 +93,7 @@ export class FiguresPage {
     const charts = element(
       "div",
       { className: "charts" },
-      element("figure", {}, element("figcaption", { text: "Hour by hour" }), bars(day.hours, `Frames by hour: ${hours.join(", ") || "none"}`)),
+      element("figure", { title: `Hours from ${utc(day.since)} on` }, element("figcaption", { text: "Hour by hour" }), bars(day.hours, `Frames by hour: ${hours.join(", ") || "none"}`)),
       element("figure", {}, element("figcaption", { text: "The last 14 days" }), bars(day.days, `Frames a day, the last of them today: ${day.days.join(", ")}`)),
     );
     const history = element("a", { href: `${BASE}history?${new URLSearchParams({ actor: day.reviewer })}`, "data-link": "", text: "Your history" });

@@ -4,7 +4,8 @@ import * as api from "./api.js";
 import { BASE } from "./base.js";
 import { boxesOf, captionOf, styleOf } from "./boxmodel.js";
 import { Choice, frameTile, whatBecame, whatIsIn } from "./listing.js";
-import { element, objectWords, when } from "./panels.js";
+import { element, objectWords } from "./panels.js";
+import { timeNode } from "./times.js";
 
 const PAGE = 60;
 const byId = (id) => document.getElementById(id);
@@ -99,12 +100,12 @@ export class FramesPage {
 
   #facts(frame) {
     const list = element("dl", { className: "pairs" });
-    const fact = (term, text) => list.append(element("dt", { text: term }), element("dd", { text }));
+    const fact = (term, said) => list.append(element("dt", { text: term }), element("dd", {}, said));
     fact("Camera", frame.camera || frame.edge_id);
-    fact("Captured", when(frame.captured_at));
+    fact("Captured", timeNode(frame.captured_at));
     fact("Found", boxesOf({ ...frame, verdicts: [] }).map(captionOf).join(", ") || (frame.unseen ? "not looked at: machines could not keep up" : "nothing"));
     for (const object of frame.detections.flatMap((one) => (one.object ? [one.object] : []))) {
-      const link = element("a", { href: `${BASE}frames?object=${object.id}`, "data-link": "", text: `${object.label}: ${objectWords(object)}` });
+      const link = element("a", { href: `${BASE}frames?object=${object.id}`, "data-link": "" }, `${object.label}: `, ...objectWords(object));
       list.append(element("dt", { text: "Object" }), element("dd", {}, link));
     }
     fact("Review", frame.reason ? `${whatBecame(frame)} (${frame.reason})` : whatBecame(frame));

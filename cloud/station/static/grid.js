@@ -4,11 +4,11 @@
 import * as api from "./api.js";
 import { BASE } from "./base.js";
 import { Choice, whatIsIn } from "./listing.js";
-import { element, when } from "./panels.js";
+import { element } from "./panels.js";
 import { VERDICT_WORDS } from "./state.js";
+import { clockNode, timeNode } from "./times.js";
 
 const SHOWN = 20;
-const clockOf = (iso) => new Date(iso).toLocaleTimeString();
 const byId = (id) => document.getElementById(id);
 
 export class GridPage {
@@ -77,15 +77,17 @@ export class GridPage {
     const back = element("a", { href: `${BASE}reviews/${this.burst}`, "data-link": "", text: "Back to the queue" });
     const [first] = rows;
     const last = rows.at(-1);
-    const words = first ? `One scene of ${first.camera || first.edge_id}, ${when(first.captured_at)} to ${clockOf(last.captured_at)}. ` : "This scene has been judged. ";
-    scene.replaceChildren(words, back);
+    const words = first
+      ? [`One scene of ${first.camera || first.edge_id}, `, timeNode(first.captured_at), " to ", clockNode(last.captured_at), ". "]
+      : ["This scene has been judged. "];
+    scene.replaceChildren(...words, back);
   }
 
   #tile(row) {
     const canvas = element("canvas", { className: "thumb" });
     const button = element("button", { className: "tile", "aria-pressed": "false" });
     const note = element("span", { className: "tile-state" });
-    button.append(canvas, element("b", { text: whatIsIn(row) }), element("span", { text: `${row.camera || row.edge_id} · ${row.reason}` }), element("time", { text: when(row.captured_at) }), note);
+    button.append(canvas, element("b", { text: whatIsIn(row) }), element("span", { text: `${row.camera || row.edge_id} · ${row.reason}` }), timeNode(row.captured_at), note);
     const tile = { row, sha256: null, left: false, button, note };
     button.addEventListener("click", () => {
       tile.left = !tile.left;

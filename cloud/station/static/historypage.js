@@ -3,8 +3,9 @@
 import * as api from "./api.js";
 import { BASE } from "./base.js";
 import { Choice, thumbnail } from "./listing.js";
-import { element, when } from "./panels.js";
+import { element } from "./panels.js";
 import { VERDICT_WORDS } from "./state.js";
+import { timeNode } from "./times.js";
 
 const PAGE = 100;
 const byId = (id) => document.getElementById(id);
@@ -12,7 +13,10 @@ const byId = (id) => document.getElementById(id);
 const words = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
 // "rejected box 2, note “a shadow”", or what the entry holds where there are no words for it.
-function whatHappened({ action, detail }) {
+function whatHappened({ action, detail, comment }) {
+  if (action === "comment given") return comment === null ? "commented" : `commented: “${comment}”`;
+  if (action === "comment deleted") return "deleted a comment";
+  if (action === "review handed over") return detail.to === null ? "gave it back to the queue" : `handed it to ${detail.to}`;
   if (action === "verdict given" || action === "verdict undone") {
     const verdict = VERDICT_WORDS[detail.verdict] ?? detail.verdict;
     const box = Number.isInteger(detail.box_index) ? `, box ${detail.box_index + 1}` : "";
@@ -70,7 +74,7 @@ export class HistoryPage {
       "tr",
       {},
       picture,
-      element("td", { className: "nowrap" }, element("b", { text: entry.actor }), element("br"), element("time", { className: "soft", datetime: entry.at, title: entry.at, text: when(entry.at) })),
+      element("td", { className: "nowrap" }, element("b", { text: entry.actor }), element("br"), timeNode(entry.at, "soft")),
       element("td", { className: "detail", text: whatHappened(entry) }),
       subject,
       last,

@@ -37,6 +37,8 @@ export const KEYS = [
   { group: "Picture", keys: ["+", "="], action: "zoomIn", text: "Zoom in (or the wheel)" },
   { group: "Picture", keys: ["-"], action: "zoomOut", text: "Zoom out" },
   { group: "Page", keys: ["n"], action: "note", text: "Write a note for the next verdict" },
+  { group: "Page", keys: ["t"], action: "comment", text: "Write a comment for others on this frame" },
+  { group: "Page", keys: ["o"], action: "handOver", text: "Hand it to a colleague, or back to the queue" },
   { group: "Page", keys: ["h"], action: "history", text: "History and back" },
   { group: "Page", keys: ["?"], action: "help", text: "These keys" },
 ];

@@ -1,8 +1,9 @@
 // What pages of lists share: frames as tiles, and the choice that stands in the address.
 
 import { BASE } from "./base.js";
-import { element, when } from "./panels.js";
+import { element } from "./panels.js";
 import { STATE_WORDS, VERDICT_WORDS } from "./state.js";
+import { timeNode, utc } from "./times.js";
 
 export const thumbOf = (frameId) => `${BASE}api/frames/${frameId}/thumb`;
 
@@ -26,7 +27,7 @@ export function frameTile(row) {
     thumbnail(row.id),
     element("b", { text: whatIsIn(row) }),
     element("span", { text: row.camera || row.edge_id }),
-    element("time", { datetime: row.captured_at, title: row.captured_at, text: when(row.captured_at) }),
+    timeNode(row.captured_at),
     element("span", { className: "tile-state", text: whatBecame(row) }),
   );
   return element("li", {}, link);
@@ -36,7 +37,10 @@ export function frameTile(row) {
 export class Choice {
   constructor(form, changed) {
     this.form = form;
-    form.addEventListener("change", () => changed(this.search));
+    form.addEventListener("change", () => {
+      this.#tellZone();
+      changed(this.search);
+    });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       changed(this.search);
@@ -58,6 +62,11 @@ export class Choice {
   fill(search) {
     const given = new URLSearchParams(search);
     for (const field of this.form.elements) if (field.name) field.value = given.get(field.name) ?? "";
+    this.#tellZone();
+  }
+
+  #tellZone() {
+    for (const field of this.form.querySelectorAll("input[type=datetime-local]")) field.title = field.value ? utc(field.value) : "";
   }
 
   offer(name, values) {

@@ -17,12 +17,13 @@ import { PeoplePage } from "./people.js";
 import { askReviewer, showConflict, showHelp, storedReviewer } from "./dialogs.js";
 import { ImageCache, VERSIONS } from "./images.js";
 import { Judging } from "./judging.js";
+import { Talk } from "./talk.js";
 import { attachKeys, renderHelp } from "./keys.js";
 import { Notes } from "./notes.js";
 import { MOST_UNSAVED } from "./outbox.js";
 import * as panels from "./panels.js";
 import { attachRouter, routeOf, showRoute } from "./router.js";
-import { bestVersion, createStore, initialState, PENDING } from "./state.js";
+import { bestVersion, createStore, DECIDABLE, initialState, isElsewhere, isMine, PENDING } from "./state.js";
 import { chooseTheme, chosenTheme, THEMES } from "./theme.js";
 import { Strip } from "./strip.js";
 import { buildVerdictBar, renderVerdictBar } from "./verdictbar.js";
@@ -49,6 +50,7 @@ const stage = new Stage(stageElement, byId("canvas"), () => {
 });
 
 const judging = new Judging(store, desk, notes, { tell, onScreen: () => onScreen, focus: () => stageElement.focus() });
+const talk = new Talk(store, desk, { tell, focus: () => stageElement.focus() });
 
 // --- the picture
 
@@ -81,9 +83,12 @@ function showPicture(state) {
   } else stage.show(picture?.bitmap ?? null, leftPicture?.bitmap ?? null);
 }
 
+const awaited = new WeakSet(); // pictures that are on their way: one that comes is drawn once
+
 function want(review, version) {
   const loading = desk.loadImage(review, version);
-  if (images.peek(review.id, version) || images.errorOf(review.id, version)) return;
+  if (awaited.has(loading) || images.peek(review.id, version) || images.errorOf(review.id, version)) return;
+  awaited.add(loading);
   const again = () => store.get().currentId === review.id && store.set({});
   loading.then(again, again);
 }
@@ -93,6 +98,7 @@ function noticeFor(state) {
   if (!review) return state.currentId === null ? "" : "Loading…";
   if (state.draft) return "Changed: Enter keeps it, Esc drops it";
   if (state.drawing) return "Drag a box around the missed object · Esc to stop";
+  if (isHandedElsewhere(state)) return `${review.handed.giver} handed this frame to ${review.handed.colleague}`;
   if (state.holder) return `${state.holder} has this frame open to judge it`;
   if (state.lost) return "This frame is not kept for you any more";
   const wanted = bestVersion(review, state.version, state.learned);
@@ -105,7 +111,17 @@ function noticeFor(state) {
   if (review.state === "decided" && review.known) return "Known frame: reviewers are tried with it";
   if (review.state === "skipped") return "Skipped: more frames asked for a look than the site's limit of open reviews";
   if (review.state === "expired") return `Base picture only · ${review.why_expired ?? "full quality was lost"}`;
-  return "";
+  return isMine(state, review) ? `${review.handed.giver} handed this frame to you` : "";
+}
+
+const isHandedElsewhere = (state) => DECIDABLE.has(state.review?.state) && isElsewhere(state, state.review);
+
+// What can be done about a frame that is not this page's: [words, action], or null.
+function remedy(state) {
+  if (!state.mayJudge) return null;
+  if (isHandedElsewhere(state)) return ["Take it", () => desk.takeOver()];
+  if (state.holder) return state.role === "admin" ? ["Free it", () => desk.free()] : null;
+  return state.lost ? ["Take it again", () => desk.claim()] : null;
 }
 
 function renderStage(state) {
@@ -146,7 +162,7 @@ function renderStage(state) {
       notice.append(button);
     }
   }
-  const action = state.holder ? state.role === "admin" && ["Free it", () => desk.free()] : state.lost && ["Take it again", () => desk.claim()];
+  const action = remedy(state);
   if (action && !state.drawing) {
     const button = panels.element("button", { className: "tool", text: action[0] });
     button.addEventListener("click", action[1]);
@@ -320,6 +336,8 @@ const reviewActions = {
   zoomIn: () => stage.zoomCentre(1.25),
   zoomOut: () => stage.zoomCentre(0.8),
   note: () => note.focus(),
+  comment: () => talk.write(),
+  handOver: () => void talk.handOver(),
   hold: (down) => store.get().holding !== down && store.set({ holding: down }),
 };
 
@@ -340,6 +358,7 @@ function attachControls() {
   const clicks = { compare: "compare", boxes: "boxes", "zoom-box": "zoomBox", fit: "fit", help: "help", difference: "difference", around: "around", play: "play", burst: "burst" };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", () => actions[action]());
   attachRouter((route, search) => void go(route, search));
+  byId("handed").addEventListener("click", () => void go({ page: "review", id: null }).then(() => judging.mayLeave() && desk.openMine()));
   attachTheme();
   attachFolds();
   addEventListener("resize", () => showTab(store.get().page));
@@ -457,7 +476,11 @@ function render(state, before) {
     showRoute({ page: "review", id: state.currentId }, "");
   }
   panels.renderProgress(byId("progress"), state.summary);
+  const waiting = state.summary?.handed ?? 0;
+  byId("handed").hidden = waiting === 0;
+  byId("handed").textContent = `${waiting} for you`;
   renderNote(state);
+  talk.render(state);
   renderUnsaved(state);
   byId("reviewer").textContent = state.reviewer || "Reviewer";
   byId("reviewer").hidden = state.user !== null;

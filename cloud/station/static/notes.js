@@ -1,15 +1,15 @@
-// Notes that are being written: each belongs to its frame until the verdict that takes it along is stored.
+// Notes that are being written: each belongs to its frame until the verdict that takes it along is stored. Comments
+// that are being written are kept likewise, until they are sent.
 // They live as long as the tab, a reload included.
 
 import { BASE } from "./base.js";
 
-const KEY = `secondlook.notes${BASE}`;
-
 export class Notes {
-  constructor() {
+  constructor(kind = "notes") {
+    this.key = `secondlook.${kind}${BASE}`;
     this.texts = new Map();
     try {
-      this.texts = new Map(JSON.parse(sessionStorage.getItem(KEY) ?? "[]"));
+      this.texts = new Map(JSON.parse(sessionStorage.getItem(this.key) ?? "[]"));
     } catch {
       // nothing that was kept can be read
     }
@@ -23,7 +23,7 @@ export class Notes {
     if (text) this.texts.set(reviewId, text);
     else this.texts.delete(reviewId);
     try {
-      sessionStorage.setItem(KEY, JSON.stringify([...this.texts]));
+      sessionStorage.setItem(this.key, JSON.stringify([...this.texts]));
     } catch {
       // no room: the page has it all the same
     }

@@ -2,6 +2,7 @@
 
 import { boxesOf, captionOf, isShown, styleOf } from "./boxmodel.js";
 import { FILTERS, holderOf, STATE_WORDS, VERDICT_WORDS } from "./state.js";
+import { age, ageNode, duration, recentNode, timeNode } from "./times.js";
 
 export function element(name, { text, className, ...attributes } = {}, ...children) {
   const node = document.createElement(name);
@@ -14,30 +15,6 @@ export function element(name, { text, className, ...attributes } = {}, ...childr
 
 const kilobytes = (bytes) =>
   bytes === null ? "–" : bytes < 1024 ? `${bytes} B` : `${(bytes / 1024).toFixed(1)} KB`;
-
-// The time alone where it is of today.
-function timeOf(iso) {
-  const at = new Date(iso);
-  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString() : when(iso);
-}
-
-const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-export const when = (iso) => (iso ? clock.format(new Date(iso)) : "–");
-
-export function age(iso, now = Date.now()) {
-  const seconds = Math.max(0, Math.round((now - Date.parse(iso)) / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86400)} d`;
-}
-
-export function duration(seconds) {
-  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
-  return `${Math.round(seconds / 86400)} days`;
-}
 
 export function renderProgress(container, summary) {
   if (!summary) return;
@@ -66,16 +43,33 @@ export function renderFilters(container, state, choose) {
   }
 }
 
+function aboutRow(row, mine) {
+  const said = row.comments === 1 ? "1 comment" : row.comments ? `${row.comments} comments` : "";
+  return [mine ? `for you, from ${row.handed.giver}` : "", row.hindrance, said, row.reason].filter(Boolean).join(" · ");
+}
+
+// What has become of a row; nothing where it only waits.
+function whatOfRow(row, holder, mine) {
+  if (holder) return `${holder} has it`;
+  if (row.handed && !mine) return `for ${row.handed.colleague}`;
+  if (row.contested) return "contested";
+  return row.verdict ? VERDICT_WORDS[row.verdict] : "";
+}
+
 function queueWords(row, state) {
   const holder = holderOf(state, row.id);
+  const mine = row.handed?.colleague === state.reviewer;
   const labels = row.labels.length ? row.labels.join(", ") : "no box";
   return {
     state: row.state,
-    held: holder !== null,
+    held: holder !== null || (row.handed !== null && !mine),
+    mine,
     what: row.burst > 1 ? `${labels} · ${row.burst} alike` : labels,
-    why: row.hindrance ? `${row.hindrance} · ${row.reason}` : row.reason,
+    why: aboutRow(row, mine),
     camera: row.camera || row.edge_id,
-    became: holder ? `${holder} has it` : row.contested ? "contested" : row.verdict ? VERDICT_WORDS[row.verdict] : age(row.created_at),
+    became: whatOfRow(row, holder, mine),
+    since: row.created_at,
+    age: age(row.created_at), // drawn again as it grows
   };
 }
 
@@ -85,9 +79,10 @@ function queueRow(id, words, choose) {
   button.append(
     element("span", { className: `dot is-${words.state}`, title: state }, element("span", { className: "hidden", text: state })),
     element("span", { className: "row-main" }, element("b", { text: words.what }), element("span", { text: words.why })),
-    element("span", { className: "row-side" }, element("span", { text: words.camera }), element("span", { text: words.became })),
+    element("span", { className: "row-side" }, element("span", { text: words.camera }), words.became ? element("span", { text: words.became }) : ageNode(words.since)),
   );
   button.classList.toggle("is-held", words.held);
+  button.classList.toggle("is-handed", words.mine);
   button.addEventListener("click", () => choose(id));
   return element("li", {}, button);
 }
@@ -155,6 +150,8 @@ function fact(term, text, className = "") {
   return [element("dt", { text: term }), element("dd", { text, className, title: text })];
 }
 
+const factAt = (term, ...said) => [element("dt", { text: term }), element("dd", {}, ...said)];
+
 export function renderFacts(list, state, shownSha) {
   const { review } = state;
   if (!review) {
@@ -167,11 +164,12 @@ export function renderFacts(list, state, shownSha) {
     ...(review.why_expired ? [fact("Why lost", review.why_expired)] : []),
     ...(review.contested ? [fact("Contested", "two people decided it differently")] : []),
     ...(review.why_waiting ? [fact("Waits for", review.why_waiting)] : []),
+    ...(review.handed ? [factAt("Handed", `by ${review.handed.giver} to ${review.handed.colleague}, `, timeNode(review.handed.at))] : []),
     fact("Reason", review.reason),
     fact("Priority", String(review.priority)),
     fact("Camera", frame.camera || "–"),
     fact("Edge", frame.edge_id),
-    fact("Captured", when(frame.corrected_at ?? frame.captured_at)),
+    factAt("Captured", timeNode(frame.corrected_at ?? frame.captured_at)),
     ...(frame.corrected_at
       ? [fact("Clock", `camera clock is off by ${Math.abs(Math.round(frame.clock_offset_seconds))} s`, "warning")]
       : []),
@@ -203,7 +201,7 @@ export function renderBoxList(list, state, choose) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = colour;
     button.append(swatch, element("span", { text: captionOf(box) }));
-    if (box.object) button.append(element("span", { className: "soft of-object", text: objectWords(box.object) }));
+    if (box.object) button.append(element("span", { className: "soft of-object" }, ...objectWords(box.object)));
     button.classList.toggle("is-below", !isShown(state, box));
     button.addEventListener("click", () => choose(at));
     return element("li", {}, button);
@@ -214,7 +212,7 @@ export function renderBoxList(list, state, choose) {
 
 // A thing over the frames of its camera.
 export const objectWords = ({ id, since, frames }) =>
-  frames > 1 ? `object ${id}, in ${frames} frames since ${timeOf(since)}` : `object ${id}, in this frame alone`;
+  frames > 1 ? [`object ${id}, in ${frames} frames since `, recentNode(since)] : [`object ${id}, in this frame alone`];
 
 // The classes met most, each with its digit.
 export function renderCommon(list, common, choose) {
@@ -235,15 +233,20 @@ export function conflictItem(entry, { conflict, review }) {
   const said = ({ verdict, label, box_index: index }) =>
     `${VERDICT_WORDS[verdict]}${label ? ` ${label}` : ""}${index === null ? "" : ` (box ${index + 1})`}`;
   const classes = review.detections.map((detection) => detection.label).join(", ") || "no box";
-  const text = `${conflict.reviewer}: ${said(conflict)}, ${when(conflict.decided_at)}. You: ${said(entry.body)}.`;
-  const lines = [element("b", { text: `Frame #${review.frame.seq} (${classes}) ` }), element("span", { text })];
+  const what = [`${conflict.reviewer}: ${said(conflict)}, `, timeNode(conflict.decided_at), `. You: ${said(entry.body)}.`];
+  const lines = [element("b", { text: `Frame #${review.frame.seq} (${classes}) ` }), element("span", {}, ...what)];
   if (conflict.note) lines.push(element("div", { className: "note", text: `“${conflict.note}”` }));
   return element("li", {}, ...lines);
 }
 
+// What is said already is not said again: it stays for longer, whatever key is held down.
 export function toast(container, text, kind = "info") {
-  const node = element("div", { className: `toast ${kind}`, text });
-  container.append(node);
+  let node = [...container.children].find((one) => one.textContent === text && one.classList.contains(kind));
+  if (node) clearTimeout(node.ends);
+  else {
+    node = element("div", { className: `toast ${kind}`, text });
+    container.append(node);
+  }
   while (container.childElementCount > 3) container.firstElementChild.remove();
-  setTimeout(() => node.remove(), kind === "error" ? 6000 : 2200);
+  node.ends = setTimeout(() => node.remove(), kind === "error" ? 6000 : 2200);
 }

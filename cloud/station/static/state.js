@@ -95,13 +95,18 @@ export function holderOf(state, id) {
   return claim && claim.holder !== state.reviewer ? claim.holder : null;
 }
 
-const isFree = (state, row) => DECIDABLE.has(row.state) && holderOf(state, row.id) === null;
+// Whether a frame, as a row or in detail, waits for one person by name, and for whom.
+export const isMine = (state, row) => row?.handed?.colleague === state.reviewer;
+export const isElsewhere = (state, row) => Boolean(row?.handed) && !isMine(state, row);
 
-// The row to show after `id`: the next one that can be decided and is free, searching forward, then from the start.
+const isFree = (state, row) => DECIDABLE.has(row.state) && holderOf(state, row.id) === null && !isElsewhere(state, row);
+
+// The row to show after `id`, of those that can be decided and are free: one that was handed to this reviewer, else the
+// next one, searching forward, then from the start.
 export function nextDecidable(state, id) {
   const at = indexOf(state, id);
-  const ring = [...state.rows.slice(at + 1), ...state.rows.slice(0, Math.max(at, 0))];
-  return ring.find((row) => isFree(state, row) && row.id !== id) ?? null;
+  const ring = [...state.rows.slice(at + 1), ...state.rows.slice(0, Math.max(at, 0))].filter((row) => isFree(state, row) && row.id !== id);
+  return ring.find((row) => isMine(state, row)) ?? ring[0] ?? null;
 }
 
 export const firstDecidable = (state) => state.rows.find((row) => isFree(state, row)) ?? null;

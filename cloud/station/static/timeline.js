@@ -2,7 +2,8 @@
 
 import { BASE } from "./base.js";
 import { styleOf } from "./boxmodel.js";
-import { duration, element, when } from "./panels.js";
+import { element } from "./panels.js";
+import { duration, utc, when } from "./times.js";
 
 const LANE = 6; // height of an object's line
 const MOST_LANES = 8;
@@ -48,7 +49,7 @@ export function drawTimeline(line) {
       const x = Math.max(at(one.first), 0);
       const bar = svg("rect", { x, y: 42 + row * LANE, width: Math.max(Math.min(at(one.last), width) - x, 2), height: LANE - 1.5, class: "object", fill: styleOf(one.label).colour });
       const title = svg("title", {});
-      title.textContent = `${one.label}, object ${one.id}: ${when(one.first)} to ${when(one.last)}, in ${one.frames} frames`;
+      title.textContent = `${one.label}, object ${one.id}: ${when(one.first)} to ${when(one.last)}, in ${one.frames} frames\n${utc(one.first)} to ${utc(one.last)}`;
       bar.append(title);
       drawing.append(bar);
     }
@@ -81,7 +82,7 @@ export function objectList({ objects }) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = styleOf(one.label).colour;
     const words = one.frames === 1 ? `${one.label}, once` : `${one.label}, ${duration((Date.parse(one.last) - Date.parse(one.first)) / 1000)}`;
-    return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}` }, swatch, words));
+    return element("li", {}, element("a", { href: `${BASE}frames?object=${one.id}`, "data-link": "", title: `object ${one.id}, since ${when(one.first)}\n${utc(one.first)}` }, swatch, words));
   });
   if (!items.length) return element("p", { className: "soft", text: "No object in view in the last day." });
   const heading = element("p", { className: "soft", text: `Objects of the last day: ${countsOf(objects)}${objects.length === MOST_TOLD ? " and more" : ""}` });

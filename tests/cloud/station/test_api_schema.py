@@ -32,12 +32,17 @@ OPERATIONS = [
     "listVerdicts",
     "getVerdict",
     "listTombstones",
+    "listComments",
+    "getComment",
     "listPictures",
     "getPicture",
     "streamEvents",
     "giveVerdict",
     "undoVerdict",
     "askForReview",
+    "giveComment",
+    "deleteComment",
+    "handOver",
 ]
 
 

@@ -23,7 +23,7 @@ from tests.cloud.station.seed import BOOT, SECOND, START, Seeded, seed
 from tests.cloud.station.server import client_of
 
 STATES = ("ready", "ready", "expired", "ready", "due")
-LISTS = ("cameras", "frames", "detections", "objects", "reviews", "verdicts", "tombstones")
+LISTS = ("cameras", "frames", "detections", "objects", "reviews", "verdicts", "tombstones", "comments")
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,11 @@ PAGES = {
 DIALOGS = {
     "help": ("?", "document.getElementById('help-dialog').open"),
     "class": ("\tw", "document.getElementById('label-dialog').open"),
+    "comments": (
+        "t",
+        "document.activeElement?.id === 'comment' && document.querySelectorAll('#comments li').length",
+    ),
+    "handover": ("o", "document.getElementById('handover-dialog').open"),
     "around": ("g", "document.querySelectorAll('#strip-list .cell').length > 0"),
     "compare": ("c", "!document.getElementById('divider').hidden"),
 }
@@ -81,6 +86,7 @@ def page(browser: Browser, tmp_path: Path) -> Any:
     scenes = [scene(number) for number in range(6)]
     with opened_page(browser, tmp_path, *STATES, scenes=scenes, user="ada", apart_seconds=0.3) as page:
         page.expect(1)
+        page.api.post("/api/reviews/2/comments", json={"text": "is that a dog?"})
         page.browser.press("u")
         page.browser.wait_for(
             "fetch('/api/reviews/1').then(async (r) => (await r.json()).state === 'decided')"

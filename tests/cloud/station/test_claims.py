@@ -106,3 +106,13 @@ def test_many_at_once_get_a_frame_each(catalogue: cat.Catalogue) -> None:
         given = list(pool.map(work, range(30)))
     assert sorted(given) == list(range(1, 31))
     assert cat.claim_first(catalogue, range(1, 31), ANN, lease_seconds=120, now_ns=0) is None
+
+
+def test_a_tab_that_got_nothing_holds_nothing_but_what_it_has_judged(catalogue: cat.Catalogue) -> None:
+    take(catalogue, 3, BEA)
+    take(catalogue, 1, ANN)
+    cat.claim_review(catalogue, 2, ANN, keep=[1], lease_seconds=120, now_ns=0)
+    assert cat.claim_first(catalogue, [3], ANN, keep=[1], lease_seconds=120, now_ns=0) is None
+    assert held(catalogue) == [(1, "Ann"), (3, "Bea")]
+    cat.let_go(catalogue, ANN)
+    assert held(catalogue) == [(3, "Bea")]

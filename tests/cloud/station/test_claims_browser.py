@@ -109,6 +109,28 @@ def test_an_admin_frees_a_frame(open_page: Callable[..., Page]) -> None:
         page.expect_stored(2, [("reject", None, None)])
 
 
+def test_a_page_that_waits_for_anothers_frame_goes_on_once_it_is_decided(
+    open_page: Callable[..., Page],
+) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    bea = {"reviewer": "Bea", "tab": "tab-of-bea", "review_id": 2}
+    assert page.api.post("/api/claims", json=bea).status_code == 200
+    page.browser.press("a")
+    page.browser.wait_for(f"({CURRENT}) === '2' && {NOTICE}.includes('has this frame open')")
+    # Whatever is pressed meanwhile says the same, and is said once.
+    for _ in range(5):
+        page.browser.press("a")
+    page.browser.wait_for("document.getElementById('toasts').childElementCount === 1")
+    shown = page.api.get("/api/reviews/2/images/refined").headers["x-content-sha256"]
+    body = {"reviewer": "Bea", "verdict": "reject", "shown_sha256": shown}
+    assert page.api.post("/api/reviews/2/verdicts", json=body).status_code == 200
+    page.browser.wait_for(
+        "document.getElementById('empty').innerText.includes('No frame needs a second look')"
+    )
+    assert page.standing(2) == [("reject", None, None)]
+
+
 @pytest.mark.timeout(400)
 def test_two_reviewers_judge_no_frame_twice(open_page: Callable[..., Page], tmp_path: Path) -> None:
     count = 40

@@ -93,7 +93,7 @@ def place(request: pytest.FixtureRequest, grounds: Seeded, tmp_path: Path) -> It
 
 def a_request(method: str, path: str) -> dict[str, Any]:
     """What to send to a route so that its right alone decides; numbers that are nobody's."""
-    for name in ("review_id", "frame_id", "verdict_id", "token_id", "number"):
+    for name in ("review_id", "frame_id", "verdict_id", "comment_id", "token_id", "number"):
         path = path.replace("{" + name + "}", "99")
     path = path.replace("{version}", "base")
     path = path.replace("{name}", "base" if "/pictures/" in path else "nobody")

@@ -1,0 +1,165 @@
+"""Several reviewers at once, each in a browser, on one queue: a tab that is closed, and a station that is killed.
+
+Nobody judges a frame that another one has, no verdict is lost or doubled, and nothing stays behind. The small runs are
+part of every test run; those of full size carry the mark `slow`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cloud.station.browser import Browser
+from tests.cloud.station.pages import IN_BROWSER, PROGRAM
+from tests.cloud.station.process import StationProcess
+from tests.cloud.station.seed import drawn_scene, seed
+from tests.cloud.station.test_outages_browser import CURRENT, LOADED, ON_SCREEN, Judge
+
+pytestmark = IN_BROWSER
+
+CLAIM_SECONDS = 6
+# A verdict whenever a frame is on the screen and none is on its way, as somebody gives who looks at each for a moment.
+# What the station refuses is counted: a frame that somebody else judged was judged in vain.
+WORKER = """(() => {
+  window.pressed = 0;
+  const free = () => document.getElementById('unsaved').hidden && document.getElementById('notice').innerText === '';
+  window.worker = setInterval(() => {
+    if (document.getElementById('tag-right').textContent !== 'Refined' || !free()) return;
+    if (document.querySelector('.row[aria-current]') === null) return;
+    window.pressed += 1;
+    document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'a', bubbles: true }));
+  }, %d);
+})()"""
+DONE = "document.getElementById('empty')?.innerText.includes('No frame needs a second look')"
+AT_REST = f"{DONE} && document.getElementById('unsaved').hidden"
+
+
+class Site:
+    """A station as a process, and reviewers before it."""
+
+    def __init__(self, folder: Path, stack: ExitStack, frames: int) -> None:
+        self.folder, self._stack, self.frames = folder, stack, frames
+        seed(folder, ["ready"] * frames, [drawn_scene(number, 96, 64) for number in range(6)])
+        (folder / "settings.toml").write_text(f"[station]\nclaim_seconds = {CLAIM_SECONDS}\n")
+        self.station = StationProcess(folder, "--config", str(folder / "settings.toml"))
+        stack.callback(self.station.kill)
+
+    def reviewer(self, name: str, look_ms: int = 60) -> Browser:
+        """Somebody who has begun to work."""
+        assert PROGRAM is not None
+        browser = Browser(PROGRAM, self.folder / f"profile-{name}")
+        self._stack.callback(browser.close)
+        Judge(browser).open(self.station.address, name)
+        browser.wait_for(f"{LOADED} && {ON_SCREEN} && {CURRENT} !== null", 30)
+        browser.run(WORKER % look_ms)
+        return browser
+
+    def given(self) -> Counter[int]:
+        """How many verdicts each frame has."""
+        with sqlite3.connect(self.folder / "catalogue.db") as database:
+            rows = database.execute("SELECT review_id, count(*) FROM verdicts GROUP BY review_id").fetchall()
+        database.close()
+        return Counter(dict(rows))
+
+    def by_reviewer(self) -> dict[str, int]:
+        with sqlite3.connect(self.folder / "catalogue.db") as database:
+            rows = database.execute("SELECT reviewer, count(*) FROM verdicts GROUP BY reviewer").fetchall()
+        database.close()
+        return dict(rows)
+
+    def claims(self) -> list[tuple[int, str]]:
+        with sqlite3.connect(self.folder / "catalogue.db") as database:
+            now = time.time_ns()
+            query = "SELECT review_id, holder FROM claims WHERE until_ns > ?"
+            rows = database.execute(query, (now,)).fetchall()
+        database.close()
+        return rows
+
+    def wait_until_given(self, count: int, seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while self.given().total() < count:
+            assert time.monotonic() < end, f"{self.given().total()} of {count} verdicts after {seconds} s"
+            time.sleep(0.05)
+
+    def finish(self, *browsers: Browser, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        for browser in browsers:
+            browser.wait_for(AT_REST, max(end - time.monotonic(), 1.0))
+        assert self.given() == Counter(dict.fromkeys(range(1, self.frames + 1), 1))
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def two_and_a_closed_tab(site: Site, seconds: float) -> None:
+    """Ann and Bea work; Bea's tab is closed in the middle, and then Cai comes."""
+    ann, bea = site.reviewer("Ann"), site.reviewer("Bea")
+    site.wait_until_given(site.frames // 3)
+    bea.call("Page.navigate", url="about:blank")
+    cai = site.reviewer("Cai")
+    site.finish(ann, cai, seconds=seconds)
+    shares = site.by_reviewer()
+    assert min(shares.values()) >= site.frames // 20 and set(shares) == {"Ann", "Bea", "Cai"}, shares
+    pressed = ann.run("window.pressed") + cai.run("window.pressed") + shares["Bea"]
+    # Two pages may turn to one frame in the same moment; who is refused has judged in vain.
+    assert pressed <= site.frames * 1.15, pressed
+    assert site.claims() == []
+
+
+@pytest.mark.timeout(240)
+def test_two_reviewers_and_a_closed_tab(tmp_path: Path, stack: ExitStack) -> None:
+    two_and_a_closed_tab(Site(tmp_path, stack, 30), seconds=120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_reviewers_on_two_hundred_frames(tmp_path: Path, stack: ExitStack) -> None:
+    two_and_a_closed_tab(Site(tmp_path, stack, 200), seconds=600)
+
+
+@pytest.mark.timeout(240)
+def test_a_browser_that_dies_leaves_no_frame_behind(tmp_path: Path, stack: ExitStack) -> None:
+    """Its last frame is free again when its claim has run out; whoever waits for it is given it."""
+    site = Site(tmp_path, stack, 6)
+    assert PROGRAM is not None
+    dead = Browser(PROGRAM, tmp_path / "profile-dead")
+    Judge(dead).open(site.station.address, "Bea")
+    dead.wait_for(f"{LOADED} && {ON_SCREEN} && {CURRENT} === '1'", 30)
+    dead.close()
+    ann = site.reviewer("Ann")
+    site.wait_until_given(5)
+    assert 1 not in site.given() or site.claims() == []
+    site.finish(ann, seconds=60)
+
+
+def three_and_kills(site: Site, kills: int, seconds: float) -> None:
+    """Ann, Bea and Cai work while the station is killed now and then, and started again."""
+    browsers = [site.reviewer(name) for name in ("Ann", "Bea", "Cai")]
+    for number in range(kills):
+        site.wait_until_given((number + 1) * site.frames // (kills + 1), seconds)
+        site.station.kill()
+        time.sleep(0.5)
+        site.station.restart()
+    site.finish(*browsers, seconds=seconds)
+    assert set(site.by_reviewer()) == {"Ann", "Bea", "Cai"}
+    assert site.claims() == []
+
+
+@pytest.mark.timeout(300)
+def test_three_reviewers_and_a_station_that_is_killed(tmp_path: Path, stack: ExitStack) -> None:
+    three_and_kills(Site(tmp_path, stack, 30), kills=2, seconds=150)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_three_reviewers_and_ten_kills(tmp_path: Path, stack: ExitStack) -> None:
+    three_and_kills(Site(tmp_path, stack, 150), kills=10, seconds=600)
