@@ -120,7 +120,9 @@ class Agent:
         self._last_frame_ns: int | None = None
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
-        self._telling = Telling(config.watch, config.edge_id, config.data_dir, config.spool.max_bytes)
+        self._telling = Telling(
+            config.watch, config.smtp, config.edge_id, config.data_dir, config.spool.max_bytes
+        )
         self._uplink: Uplink | None = None
         self._pacing: Pacing | None = None
 
