@@ -31,6 +31,7 @@ from secondlook.shared.settings import (
     Threads,
     within,
 )
+from secondlook.shared.tracing import TracingConfig
 from secondlook.shared.zones import parse_zone
 
 LONGEST_LEASE_SECONDS = 3600.0
@@ -462,6 +463,7 @@ class CloudConfig(Settings):
     health: HealthConfig = field(default_factory=HealthConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:

@@ -464,10 +464,12 @@ def run_station(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace, flags: tuple[Flag, ...], role: str) -> CloudConfig:
     """Settings of file, environment and flags; log lines begin to flow."""
     from secondlook.shared.logs import set_up_logs
+    from secondlook.shared.tracing import set_up_tracing
 
     config = _read(args, flags)
     _keep_secrets(args, flags, config, role)
     set_up_logs(config.log, role)
+    set_up_tracing(config.tracing, role, os.environ)
     return config
 
 

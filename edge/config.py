@@ -39,6 +39,7 @@ from secondlook.shared.settings import (
     Threads,
     within,
 )
+from secondlook.shared.tracing import TracingConfig
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MIN_SIDE = 16
@@ -351,6 +352,7 @@ class EdgeConfig(Settings):
     log: LogConfig = field(default_factory=LogConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     smtp: SmtpConfig = field(default_factory=SmtpConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

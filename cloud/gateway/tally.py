@@ -12,7 +12,7 @@ from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Session
 from secondlook.cloud.storage.ledger import FrameTombstone, Ledger
 from secondlook.cloud.storage.queue import QueuedFrame
 from secondlook.cloud.storage.requests import Request
-from secondlook.shared import metrics
+from secondlook.shared import metrics, tracing
 from secondlook.shared.logs import step
 
 _NANOSECONDS = 1_000_000_000
@@ -73,6 +73,7 @@ class Tally:
             if captured > now - _LONGEST_DELIVERY_SECONDS:  # else that clock is none
                 metrics.measure("delivery_seconds", now - captured, edge_id)
             step("queued", edge_id, info.boot_id, info.seq)
+            tracing.span("store", edge_id, info.boot_id, info.seq, frame.received_ns)
         for edge_id, frames in many.items():
             metrics.count("frames_queued_total", edge_id, by=frames)
             metrics.count("layer_bytes_total", edge_id, "base", "received", by=size[edge_id])
