@@ -21,7 +21,7 @@ HERE  := $(VENV)/.secondlook-tree
 PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons fuzz mutate chaos soak bench demo migration docs site clean
+.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons fuzz mutate chaos soak hour bench demo migration docs site clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,10 @@ chaos: setup ## real processes under random faults, then an audit; ROUNDS=200, m
 
 soak: setup ## a week in an hour: every role at full rate, retention in minutes, for MINUTES; flat memory, flat disk, quiet logs
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+hour: MINUTES = 60
+hour: setup ## ten simulated cameras for MINUTES=60 on this machine: flat memory of every process, bounded disk, quiet logs, or status 1
+	$(BIN)/python -m tests.soak --cameras 10 --minutes $(MINUTES) $(ARGS)
 
 bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training

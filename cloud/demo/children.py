@@ -104,7 +104,7 @@ class Children:
 
         Those that an exception leaves over, such as Ctrl-C meanwhile, are for `kill`.
         """
-        children = [self._children[role] for role in order if role in self._children]
+        children = [self._children[role] for role in dict.fromkeys(order) if role in self._children]
         deadline = time.monotonic() + grace_seconds
         for child in children:
             if child.process.poll() is None:
