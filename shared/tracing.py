@@ -299,7 +299,10 @@ def _exporter(config: TracingConfig, endpoint: str, environment: Mapping[str, st
 
     class Telling(SpanExporter):
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            result = exporter.export(spans)
+            try:
+                result = exporter.export(spans)
+            except OSError:  # which some releases let through
+                result = SpanExportResult.FAILURE
             if result is SpanExportResult.SUCCESS:
                 outage.over(time.monotonic())
             else:
