@@ -38,6 +38,7 @@ from secondlook.cloud.demo.settings import (
 from secondlook.shared.errors import ReviewConflict, SecondlookError
 
 _LOOK_SECONDS = 5.0
+_START_SECONDS = 180.0  # at most
 _ROLES = ("gateway", "worker", "refiner", "retention", "station")
 _MAY_GROW_KB = 24 << 10  # of a process, from the second quarter of the run to the last: caches fill late
 _MAY_GROW_SHARE = 0.15  # likewise of the disk
@@ -153,6 +154,7 @@ class Soak:
         url = f"sqlite:///{self._folder}/cloud/catalogue.db"
         catalogue = cat.open_catalogue(url)
         try:
+            self._start(catalogue)
             self._follow(catalogue, time.monotonic() + 60 * minutes)
         except SecondlookError as error:  # a process ended
             found.append(str(error))
@@ -163,10 +165,22 @@ class Soak:
         self._tell(outcome)
         return [*found, *problems(self._samples, self._folder / "logs"), *shortcomings(outcome, minutes)]
 
-    def _follow(self, catalogue: cat.Catalogue, deadline: float) -> None:
+    def _start(self, catalogue: cat.Catalogue) -> None:
+        """Start all, and wait until each camera has delivered and something was judged: models are loaded then."""
         for role in _ROLES:
             self._children.start(role, [role, "--config", str(self._folder / "cloud.toml")])
         self._children.start("edge", ["edge", "--config", str(self._folder / "edge.toml")])
+        began = time.monotonic()
+        while time.monotonic() - began < _START_SECONDS:
+            time.sleep(1.0)
+            self._children.check()
+            self._judge(catalogue)
+            delivered = self._outcome(catalogue).acknowledged.values()
+            if self._judged and sum(map(bool, delivered)) == self._cameras:
+                break
+        print(f"warm after {time.monotonic() - began:.0f} s", flush=True)
+
+    def _follow(self, catalogue: cat.Catalogue, deadline: float) -> None:
         told_at = 0.0
         while time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
