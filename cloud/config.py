@@ -264,7 +264,7 @@ class RefinerConfig(Settings):
     deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
     # pause before asking again whether an enhancement has come
     poll_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
-    # pause before asking for another review when none was due
+    # longest pause before asking for another review when none was due: reached ten seconds after the last one
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
     # reviews whose enhancements are waited for at a time
     in_flight: Annotated[int, within(1, 1024, "reviews")] = 4
