@@ -90,7 +90,7 @@ class Demo:
             raise
 
     def _start(self) -> None:
-        _say("starting gateway, worker, refiner, station, retention and a camera's agent")
+        _say("starting six processes, from a camera's agent to the page where people look")
         cloud = self._write_settings("cloud.toml", cloud_settings(self._config, self._folder, self._ports))
         edge = self._write_settings("edge.toml", edge_settings(self._config, self._folder, self._ports))
         for role in ("gateway", "worker", "refiner", "station", "retention"):
