@@ -130,6 +130,8 @@ def shortcomings(outcome: Outcome, minutes: float) -> list[str]:
     # Twice as long as a frame is kept, and the time in which a site warms up.
     if minutes >= 2 * _KEPT_MINUTES + 1 and not outcome.deleted:
         found.append("retention deleted no frame")
+    if minutes >= 2 * _KEPT_MINUTES + 1 and not outcome.judged:
+        found.append("no review was made ready and judged")
     return found
 
 

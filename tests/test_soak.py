@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from secondlook.cloud import catalogue as cat
 from secondlook.cloud.config import CloudConfig
 from secondlook.edge.site import Given, read_site
 from secondlook.shared.config import load
+from tests.cloud.test_catalogue import RESULT, box, frame
 from tests.soak import Outcome, Samples, Soak, growth, problems, run, shortcomings
 
 MB = 1 << 20
@@ -61,6 +63,7 @@ def test_a_run_that_comes_to_nothing_is_a_problem() -> None:
         "no agent told how it did",
         "no frame was looked at",
         "retention deleted no frame",
+        "no review was made ready and judged",
     ]
 
 
@@ -72,6 +75,23 @@ def test_ten_cameras_are_ten_agents_of_one_process(tmp_path: Path) -> None:
     assert sum(one.spool.max_bytes for one in site.cameras) <= 64 * MB
     cloud = load(tmp_path / "cloud.toml", CloudConfig)
     assert cloud.retention.unreviewed_days * 24 * 60 == pytest.approx(2)
+
+
+def test_what_is_ready_is_judged(tmp_path: Path) -> None:
+    soak = Soak(tmp_path, 1, 1.0)
+    catalogue = cat.open_catalogue(f"sqlite:///{tmp_path}/cloud/catalogue.db")
+    wish = [cat.NewReview(reason="x", priority=5)]
+    for seq in (1, 2):
+        cat.store_frame(catalogue, frame(seq), [box()], detector="t", reasons=wish, now_ns=1)
+    lease = cat.lease_due_review(catalogue, "r", lease_seconds=9, now_ns=1)
+    assert lease is not None
+    cat.mark_ready(catalogue, lease.review_id, "r", RESULT, now_ns=2)
+    soak._judge(catalogue)
+    soak._judge(catalogue)
+    assert soak._outcome(catalogue).judged == 1
+    with catalogue.reading() as session:
+        assert session.get_one(cat.Review, lease.review_id).state is cat.ReviewState.DECIDED
+    catalogue.close()
 
 
 @pytest.mark.slow
