@@ -21,7 +21,7 @@ HERE  := $(VENV)/.secondlook-tree
 PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons fuzz mutate chaos soak bench demo migration docs clean
+.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons fuzz mutate chaos soak hour bench demo migration docs site clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ chaos: setup ## real processes under random faults, then an audit; ROUNDS=200, m
 soak: setup ## a week in an hour: every role at full rate, retention in minutes, for MINUTES; flat memory, flat disk, quiet logs
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
+hour: MINUTES = 60
+hour: setup ## ten simulated cameras for MINUTES=60 on this machine: flat memory of every process, bounded disk, quiet logs, or status 1
+	$(BIN)/python -m tests.soak --cameras 10 --minutes $(MINUTES) $(ARGS)
+
 bench: ## the codec beside still codecs on this machine; ARGS="codec --images FOLDER ..." (installs the training extra)
 	$(MAKE) setup EXTRAS=$(EXTRAS),training
 	$(BIN)/secondlook bench $(or $(ARGS),codec)
@@ -105,6 +109,9 @@ docs: setup ## write docs/cli.md, docs/config.md and the import graph again from
 	$(BIN)/python -m tests.reference
 	$(BIN)/python -m tests.architecture
 
+site: setup ## build the documentation site into site/, strictly: dead links are errors
+	$(BIN)/python -m tests.site $(ARGS)
+
 clean: ## remove caches and builds, keep $(VENV)
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from secondlook.cloud.receivers import EmailConfig, MqttConfig, NotifyConfig, WebhookConfig
 from secondlook.shared.address import is_loopback
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.device import check_device
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.health import HealthConfig, MetricsConfig
 from secondlook.shared.logs import LogConfig
+from secondlook.shared.mail import SmtpConfig
 from secondlook.shared.precision import check_precision
-from secondlook.shared.redact import redacted_address
 from secondlook.shared.settings import (
     DAY_SECONDS,
     MAX_BYTES,
@@ -30,6 +31,7 @@ from secondlook.shared.settings import (
     Threads,
     within,
 )
+from secondlook.shared.tracing import TracingConfig
 from secondlook.shared.zones import parse_zone
 
 LONGEST_LEASE_SECONDS = 3600.0
@@ -439,91 +441,6 @@ class RetentionConfig(Settings):
     batch_frames: Annotated[int, within(1, 5000, "frames")] = 500
 
 
-_EVENTS = ("detection", "verdict", "review", "comment", "tombstone", "camera")
-
-
-def _check_events(events: tuple[str, ...]) -> None:
-    for event in events:
-        if event not in _EVENTS:
-            raise ConfigError(f"events: {event!r} is none of {', '.join(_EVENTS)}")
-
-
-@dataclass(frozen=True)
-class WebhookConfig(Settings):
-    """A receiver of signed messages, by HTTP. There may be several of these tables; docs/api.md says what is sent."""
-
-    name: str  # what its messages are kept under: another name begins anew
-    url: str  # https://, or http:// on a network of one's own
-    secret_file: Path  # whsec_ and base64, for its owner's eyes alone
-    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review, comment, tombstone
-    cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
-    labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
-    min_score: Score = 0.5  # detections of this score or a higher one
-    once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
-    # a receiver that is silent for so long has not taken the message
-    timeout_seconds: Annotated[float, within(0.1, 120, "seconds")] = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if re.fullmatch(r"[A-Za-z0-9._-]{1,56}", self.name) is None:
-            raise ConfigError(f"name: {self.name!r} is not 1 to 56 of letters, digits and . _ -")
-        try:
-            parts = urlsplit(self.url)
-            known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            known = False
-        if not known:
-            raise ConfigError(f"url: {redacted_address(self.url)!r} is not as https://name/path")
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError("url: no user and password in it; the signature says who sends")
-        _check_events(self.events)
-
-
-@dataclass(frozen=True)
-class MqttConfig(Settings):
-    """A broker that is told what happens. Needs the extra `mqtt`; docs/api.md names the topics."""
-
-    host: str = ""  # name or address of the broker; none: no broker
-    port: Annotated[int, within(1, 65_535, "")] = 1883  # 8883 with TLS, as a rule
-    tls: bool = False  # whether the broker speaks TLS there
-    ca_file: Path | None = None  # who signed its certificate; else the system's
-    user: str = ""  # who logs in; none: nobody
-    password_file: Path | None = None  # the user's; for its owner's eyes alone
-    topic: str = "secondlook"  # all topics begin so
-    discovery_topic: str = "homeassistant"  # where Home Assistant learns of cameras; empty: nowhere
-    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review, comment, tombstone
-    cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
-    labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
-    min_score: Score = 0.5  # detections of this score or a higher one
-    once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
-    # a broker that is silent for so long has not taken the message
-    timeout_seconds: Annotated[float, within(0.1, 120, "seconds")] = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("topic", "discovery_topic"):
-            if re.fullmatch(r"[^+#\0]{0,200}", getattr(self, name)) is None:
-                raise ConfigError(f"{name}: a topic has no + and # in it")
-        if not self.topic:
-            raise ConfigError("topic is empty")
-        _check_events(self.events)
-
-
-@dataclass(frozen=True)
-class NotifyConfig(Settings):
-    """How other systems are told, by `secondlook notify`."""
-
-    # between two looks at what has happened
-    interval_seconds: Annotated[float, within(0.01, 3600, "seconds")] = 0.5
-    silent_seconds: Seconds = 300.0  # a camera host of which nothing was stored for so long is silent
-    # a message that was not taken for so long is given up, and kept in the dead-letter list
-    give_up_hours: Annotated[float, within(0.0001, 8760, "hours")] = 24.0
-    # of one receiver; beyond, what happens waits in the catalogue
-    max_waiting: Annotated[int, within(1, 10_000_000, "messages")] = 100_000
-    # of one receiver in the dead-letter list; beyond, the oldest go
-    max_dead: Annotated[int, within(1, 10_000_000, "messages")] = 10_000
-
-
 @dataclass(frozen=True)
 class CloudConfig(Settings):
     """The cloud side."""
@@ -545,10 +462,13 @@ class CloudConfig(Settings):
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     webhook: tuple[WebhookConfig, ...] = ()  # receivers, each a table of its own: [[webhook]]
+    email: tuple[EmailConfig, ...] = ()  # receivers by e-mail, likewise: [[email]]
     mqtt: MqttConfig = field(default_factory=MqttConfig)
+    smtp: SmtpConfig = field(default_factory=SmtpConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
@@ -557,10 +477,14 @@ class CloudConfig(Settings):
             raise ConfigError(
                 f"data_dir {str(self.data_dir)!r} holds a ?, which ends a path in a database URL"
             )
-        names = [hook.name for hook in self.webhook]
+        hooks, mails = ([one.name for one in listed] for listed in (self.webhook, self.email))
+        names = hooks + mails
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(f"webhook: two are named {name}")
+                raise ConfigError(f"{'webhook' if name in hooks else 'email'}: two are named {name}")
+        if (self.email or self.watch.email) and not self.smtp.host:
+            which = "email" if self.email else "watch.email"
+            raise ConfigError(f"{which} wants a mail server: smtp.host")
 
     @property
     def database(self) -> Path:

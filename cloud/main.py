@@ -147,8 +147,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     notify = subparsers.add_parser(
         "notify",
         help="tell other systems what happens",
-        description="Tell other systems what happens, by signed webhooks and MQTT. The settings are in [notify], "
-        "[[webhook]] and [mqtt]; of several processes on one catalogue one sends, and the others stand by.",
+        description="Tell other systems and people what happens, by signed webhooks, e-mail and MQTT. The settings are "
+        "in [notify], [[webhook]], [[email]] with [smtp], and [mqtt]; of several processes on one catalogue one sends, "
+        "and the others stand by.",
     )
     add_flags(notify, _NOTIFY_FLAGS, _SCHEMA)
     notify.set_defaults(run=run_notify)
@@ -362,6 +363,7 @@ def run_retention(args: argparse.Namespace) -> int:
 def run_notify(args: argparse.Namespace) -> int:
     """Tell until told to stop. Returns 0."""
     from secondlook.cloud.catalogue import open_catalogue
+    from secondlook.cloud.notify.mail import Email
     from secondlook.cloud.notify.sender import Notifier
     from secondlook.cloud.notify.sinks import Webhook
     from secondlook.shared.errors import ConfigError
@@ -371,10 +373,11 @@ def run_notify(args: argparse.Namespace) -> int:
     config = _load(args, _NOTIFY_FLAGS, "notify")
     stop = _stop_event()
     sinks: list[Sink] = [Webhook(webhook) for webhook in config.webhook]
+    sinks += [Email(email, config.smtp) for email in config.email]
     if config.mqtt.host:
         sinks.append(_open_broker(config))
     if not sinks:
-        raise ConfigError("nobody is to be told: set [[webhook]] or mqtt.host")
+        raise ConfigError("nobody is to be told: set [[webhook]], [[email]] or mqtt.host")
     # Every request would be a line.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     watchdog = Watchdog.from_environment(os.environ)
@@ -459,7 +462,7 @@ def run_station(args: argparse.Namespace) -> int:
             "open %s://%s:%d/", "http" if certificate is None else "https", host, port
         )
         _stop_event()
-        alert = open_alerts(config.watch, "station")
+        alert = open_alerts(config.watch, config.smtp, "station")
         # Its health is on its own port; here are its metrics.
         with (
             serve_health(HealthConfig(), watchdog, telling=config.metrics),
@@ -472,10 +475,12 @@ def run_station(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace, flags: tuple[Flag, ...], role: str) -> CloudConfig:
     """Settings of file, environment and flags; log lines begin to flow."""
     from secondlook.shared.logs import set_up_logs
+    from secondlook.shared.tracing import set_up_tracing
 
     config = _read(args, flags)
     _keep_secrets(args, flags, config, role)
     set_up_logs(config.log, role)
+    set_up_tracing(config.tracing, role, os.environ)
     return config
 
 

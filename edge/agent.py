@@ -43,7 +43,7 @@ from secondlook.edge.source.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.telling import Telling
-from secondlook.shared import metrics
+from secondlook.shared import metrics, tracing
 from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
 from secondlook.shared.logs import step
@@ -122,7 +122,9 @@ class Agent:
         self._last_frame_ns: int | None = None
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
-        self._telling = Telling(config.watch, config.edge_id, config.data_dir, config.spool.max_bytes)
+        self._telling = Telling(
+            config.watch, config.smtp, config.edge_id, config.data_dir, config.spool.max_bytes
+        )
         self._uplink: Uplink | None = None
         self._pacing: Pacing | None = None
 
@@ -278,8 +280,10 @@ class Agent:
         if (reason := self._why_pass_over(frame)) is None:
             began = time.perf_counter()
             encoded = self._encode(frame)
-            metrics.measure("encode_seconds", time.perf_counter() - began, self._config.edge_id)
+            seconds = time.perf_counter() - began
+            metrics.measure("encode_seconds", seconds, self._config.edge_id)
             step("encoded", self._config.edge_id, self.boot_id, encoded.info.seq)
+            tracing.captured(self._config.edge_id, self.boot_id, encoded.info.seq, frame.captured_ns, seconds)
             self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)

@@ -23,6 +23,7 @@ from secondlook.shared.errors import ConfigError
 from secondlook.shared.health import HealthConfig, MetricsConfig
 from secondlook.shared.link import LinkTimes
 from secondlook.shared.logs import LogConfig
+from secondlook.shared.mail import SmtpConfig
 from secondlook.shared.packet import is_edge_id
 from secondlook.shared.settings import (
     DAY_SECONDS,
@@ -38,6 +39,7 @@ from secondlook.shared.settings import (
     Threads,
     within,
 )
+from secondlook.shared.tracing import TracingConfig
 
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 _MIN_SIDE = 16
@@ -349,6 +351,8 @@ class EdgeConfig(Settings):
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
+    smtp: SmtpConfig = field(default_factory=SmtpConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -356,6 +360,8 @@ class EdgeConfig(Settings):
             raise ConfigError(f"edge_id {self.edge_id!r} is not 1 to 64 of a-z, 0-9 and hyphen")
         if len(self.camera) > 200 or not self.camera.isprintable():
             raise ConfigError("camera must be at most 200 printable characters")
+        if self.watch.email and not self.smtp.host:
+            raise ConfigError("watch.email wants a mail server: smtp.host")
 
 
 def parse_size(text: str) -> tuple[int, int | None]:

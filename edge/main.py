@@ -231,10 +231,12 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.health import serve_health
     from secondlook.shared.inference import tell_providers
     from secondlook.shared.logs import set_up_logs
+    from secondlook.shared.tracing import set_up_tracing
     from secondlook.shared.watchdog import Watchdog
 
     site = _site(args)
     set_up_logs(site.host.log, "edge", threads=site.has_tables)  # which bear the edge id of a camera
+    set_up_tracing(site.host.tracing, "edge", os.environ)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -19,7 +19,7 @@ from secondlook.shared.errors import ConfigError
 
 TABLES = "camera"
 _NAME = "name"  # of a camera, for people, in its table
-_OF_THE_HOST = ("uplink", "health", "metrics", "log")  # tables that no camera has for itself
+_OF_THE_HOST = ("uplink", "health", "metrics", "log", "tracing")  # tables that no camera has for itself
 _OF_ONE_CAMERA = ("edge_id", "camera", "source.address")
 _DATA_DIR, _KEYS = "data_dir", "link.secret_key_file"
 _DEFAULT_DATA_DIR = "edge-data"

@@ -10,6 +10,7 @@ from typing import Any
 from secondlook.shared import metrics
 from secondlook.shared.alerts import open_alerts
 from secondlook.shared.conditions import WatchConfig
+from secondlook.shared.mail import SmtpConfig
 from secondlook.shared.watch import Watch
 
 # The log hears of these where they happen: at each ping, and when the link goes and comes.
@@ -30,9 +31,11 @@ _GAUGES = {
 class Telling:
     """One camera's. It is handed what goes into status.json, once a second, with the time; use in one thread."""
 
-    def __init__(self, config: WatchConfig, camera: str, data_dir: Path, spool_bytes: int) -> None:
+    def __init__(
+        self, config: WatchConfig, smtp: SmtpConfig, camera: str, data_dir: Path, spool_bytes: int
+    ) -> None:
         """`camera` is the edge id, `spool_bytes` what the spool may hold at most."""
-        alert = open_alerts(config, "edge")
+        alert = open_alerts(config, smtp, "edge")
         self._watch = Watch(config, silent=_SILENT, alert=alert)
         self._camera = camera
         self._data_dir = str(data_dir)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from secondlook.shared.errors import ConfigError
+from secondlook.shared.mail import check_addresses
 from secondlook.shared.settings import DAY_SECONDS, MAX_BYTES, Seconds, Settings, within
 
 Severity = Literal["warning", "critical"]
@@ -40,11 +41,17 @@ class WatchConfig(Settings):
     webhook_secret_file: Path | None = (
         None  # whsec_ and base64, for its owner's eyes alone: signs what is posted
     )
+    email: tuple[
+        str, ...
+    ] = ()  # addresses that get a mail, by the server of [smtp], when one begins and when it ends
+    # by webhook and e-mail: one that begins again within so long waits, and is told of if it lasts; 0 = every one
+    cooldown_seconds: Annotated[float, within(0, 7 * DAY_SECONDS, "seconds")] = 300.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.webhook is not None and not self.webhook.startswith(("http://", "https://")):
             raise ConfigError(f"webhook {self.webhook!r} does not begin with http:// or https://")
+        check_addresses("email", self.email)
 
 
 @dataclass(frozen=True)

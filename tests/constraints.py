@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "deploy" / "constraints.txt"
-EXTRAS = ("edge", "cloud", "scale", "mqtt", "completion")  # what is deployed
+EXTRAS = ("edge", "cloud", "scale", "mqtt", "otel", "completion")  # what is deployed
 NOTE = (
     "# Written by `make constraints`: the versions that the tests of this release passed with.\n"
     "#   pip install --constraint deploy/constraints.txt '.[cloud]'\n"

@@ -172,11 +172,26 @@ _SPECS: dict[tuple[str, str], Schema] = {
 }
 
 
+_FILES = _list({"type": "string", "pattern": r"^([a-z0-9.-]+=)?[a-z0-9_./-]+$"})
+_KUSTOMIZATION = _object(
+    ["apiVersion", "kind", "resources"],
+    apiVersion={"const": "kustomize.config.k8s.io/v1beta1"},
+    kind={"const": "Kustomization"},
+    namespace=_NAME,
+    labels=_list(_object(["pairs"], pairs=_map(_TEXT), includeSelectors=_FLAG)),
+    resources=_list(_TEXT),
+    configMapGenerator=_list(_object(["name", "files"], name=_NAME, files=_FILES)),
+    secretGenerator=_list(_object(["name", "files"], name=_NAME, files=_FILES)),
+)
+
+
 def complaints(resource: dict[str, Any]) -> list[str]:
     """What is wrong with one manifest, a line each."""
     kind = (resource.get("apiVersion", ""), resource.get("kind", ""))
     fields: dict[str, Schema] = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": _METADATA}
-    if kind == ("v1", "Namespace"):
+    if resource.get("kind") == "Kustomization":
+        schema = _KUSTOMIZATION
+    elif kind == ("v1", "Namespace"):
         schema = _object(["metadata"], **fields)
     elif kind in _SPECS:
         schema = _object(["metadata", "spec"], **fields, spec=_SPECS[kind])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from pathlib import Path
@@ -178,6 +183,50 @@ def test_ctrl_c_stops_every_process(scene, tmp_path):
         demo.send_signal(signal.SIGINT)
         assert demo.wait(30) == 0, log.read_text()
     assert alive(described["pids"].values()) == []
+
+
+def read_all(terminal: int) -> str:
+    """What was written to a terminal so far."""
+    found = b""
+    with contextlib.suppress(OSError):  # its other end is closed
+        while select.select([terminal], [], [], 0.1)[0]:
+            found += os.read(terminal, 1 << 16)
+    return found.decode(errors="replace")
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_nothing(scene, tmp_path):
+    """On a terminal: a line says what to look at, a bar how far it is, and a process that hangs holds nobody up."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    terminal, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = demo_command("--source", "demo:", "--frames", 5000)
+    environment = {**ENVIRONMENT, "TMPDIR": str(temporary)}
+    written = ""
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=theirs, stderr=theirs) as demo:
+        os.close(theirs)
+        deadline = time.monotonic() + 120
+        while "[...." not in written:
+            assert time.monotonic() < deadline, written
+            written += read_all(terminal)
+        (folder,) = temporary.glob("secondlook-demo-*")
+        pids = processes_of(folder)
+        os.kill(pids["gateway"], signal.SIGSTOP)
+        demo.send_signal(signal.SIGINT)
+        while "Ctrl-C again" not in written:
+            assert time.monotonic() < deadline, written
+            written += read_all(terminal)
+        began = time.monotonic()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(20) == 130
+        assert time.monotonic() - began < 8
+    written += read_all(terminal)
+    os.close(terminal)
+    assert alive(pids.values()) == [] and not any(temporary.glob("secondlook-*"))
+    assert "Traceback" not in written and "error" not in written
+    assert "look     frames that need a person" in written
+    bars = [line for line in re.split(r"[\r\n]+", written.replace("\x1b[K", "")) if line.startswith("[")]
+    assert bars and all(len(bar) < 80 and re.match(r"\[[#.]{20}\] +\d+%  captured", bar) for bar in bars)
 
 
 @pytest.mark.parametrize(

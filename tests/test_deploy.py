@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from secondlook.edge.config import EdgeConfig
 from secondlook.main import build_parser
 from secondlook.shared.config import load
 from secondlook.shared.health import parse_address
-from tests import kubernetes_schema
+from tests import compose_schema, kubernetes_schema
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
@@ -411,3 +412,84 @@ def test_the_schema_finds_what_is_wrong(path, value):
         place = place[key]
     place[path[-1]] = value
     assert len(kubernetes_schema.complaints(wrong)) == 1
+
+
+def test_the_kustomization_keeps_to_its_schema():
+    assert kubernetes_schema.complaints(KUSTOMIZATION) == []
+    assert len(kubernetes_schema.complaints({**KUSTOMIZATION, "secretsGenerator": []})) == 1
+
+
+def test_the_compose_file_keeps_to_its_schema():
+    assert compose_schema.complaints(COMPOSE) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("services", "worker", "mem_limits"), "4g"),
+        (("services", "worker", "mem_limit"), "4 GB"),
+        (("services", "worker", "read_only"), "yes"),
+        (("services", "worker", "healthcheck", "intervall"), "15s"),
+        (("services", "worker", "healthcheck", "interval"), "15 s"),
+        (("services", "worker", "deploy", "replicas"), "two"),
+        (("services", "worker", "restart"), "unless-stoped"),
+        (("services", "worker", "command"), []),
+        (("services", "worker", "volumes", 0), "cloud.toml"),
+        (("services", "station", "ports", 0), "7600"),
+        (("services", "worker", "depends_on", "nats", "condition"), "service_ready"),
+        (("services", "worker", "depends_on", "nats", "condition"), "service_healthy"),
+        (("services", "worker", "depends_on", "natz"), {"condition": "service_started"}),
+        (("services", "worker", "networks", "elsewhere"), None),
+        (("services", "worker", "volumes", 0), "lost:/var/lib/secondlook"),
+        (("network",), {}),
+    ],
+    ids=lambda one: one[-1] if isinstance(one, tuple) else None,
+)
+def test_the_schema_of_compose_finds_what_is_wrong(path, value):
+    wrong = json.loads(json.dumps(COMPOSE))  # without what anchors have in common
+    place = wrong
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    assert len(compose_schema.complaints(wrong)) == 1
+
+
+def answers(*command: str) -> bool:
+    """Whether a command is there and ends well."""
+    return shutil.which(command[0]) is not None and not subprocess.call(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.skipif(not answers("docker", "compose", "version"), reason="docker compose is not installed")
+def test_docker_compose_takes_the_file(tmp_path):
+    folder = tmp_path / "deploy" / "compose"
+    shutil.copytree(DEPLOY / "compose", folder, ignore=shutil.ignore_patterns("secrets", "cloud.toml"))
+    for service in COMPOSE["services"].values():
+        for file in service.get("env_file", ()):
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).touch()
+    subprocess.run(["docker", "compose", "config", "--quiet"], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not answers("docker", "info"), reason="no container engine answers")
+def test_the_image_is_built_and_runs():
+    tag = "secondlook-test"
+    subprocess.run(
+        ["docker", "build", "--file", DEPLOY / "Dockerfile", "--tag", tag, DEPLOY.parent], check=True
+    )
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--user",
+        "10001:10001",
+        tag,
+        "doctor",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "packages" in done.stdout, done.stderr

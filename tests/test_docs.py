@@ -12,13 +12,34 @@ from secondlook.main import build_parser
 from secondlook.shared.conditions import NAMES
 from tests.reference import PAGES, ROOT, commands
 
-TEXTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+GENERATED = {path.relative_to(ROOT).as_posix() for path in PAGES}
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("**/*.md"))
+TEXTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *(name for name in DOCS if name not in GENERATED))
+# Their commands can be given as they stand.
+OPERATORS = (
+    "deploy/README.md",
+    "docs/first-camera.md",
+    "docs/operations.md",
+    "docs/own-cameras.md",
+    "docs/roles.md",
+    "docs/troubleshooting.md",
+)
 
 
 def shell_lines(name: str) -> list[str]:
     """Lines of the fenced `sh` blocks of a page."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def called(words: str) -> str:
+    """The command at the beginning of a line without its first word, sub-commands included; empty for none."""
+    found = ""
+    for word in words.split():
+        if f"{found} {word}".strip() not in commands():
+            break
+        found = f"{found} {word}".strip()
+    return found
 
 
 def make_verbs() -> dict[str, str]:
@@ -35,19 +56,21 @@ def test_reference_page_is_current(path):
 def test_commands_in_texts_exist(name):
     text = (ROOT / name).read_text()
     known = {command.split()[0] for command in commands()}
-    shown = re.findall(r"`secondlook ([a-z]+)", text)
-    shown += [match[1] for line in shell_lines(name) if (match := re.search(r"\bsecondlook ([a-z]+)", line))]
+    shown = re.findall(r"`secondlook ([a-z-]+)", text)
+    shown += [match[1] for line in shell_lines(name) if (match := re.search(r"\bsecondlook ([a-z-]+)", line))]
     assert set(shown) <= known
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_flags_in_texts_exist(name):
     for line in shell_lines(name):
-        match = re.search(r"(?:secondlook |make )([a-z]+)(.*)", line)
-        if match and match[1] in commands():
-            parser = commands()[match[1]]
-            known = {option for action in parser._actions for option in action.option_strings}
-            assert set(re.findall(r"(--[a-z-]+)", match[2])) <= known, line
+        for words in re.findall(r"\b(?:secondlook|make) ([^|;&#]+)", line):
+            command = called(words)
+            if command:
+                known = {
+                    option for action in commands()[command]._actions for option in action.option_strings
+                }
+                assert set(re.findall(r"(?<!\S)(--[a-z-]+)", words)) <= known, line
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -63,24 +86,18 @@ def test_every_target_of_the_makefile_is_documented():
     assert set(phony[1].split()) == set(make_verbs())
 
 
-@pytest.mark.parametrize("name", [*TEXTS, "CHANGELOG.md"])
+@pytest.mark.parametrize("name", sorted({*TEXTS, *DOCS, *OPERATORS, "CHANGELOG.md"}))
 def test_links_lead_somewhere(name):
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
-        assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text()):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
-@pytest.mark.parametrize("name", ["docs/operations.md", "docs/troubleshooting.md", "deploy/README.md"])
+@pytest.mark.parametrize("name", OPERATORS)
 def test_commands_of_the_operators_pages_can_be_given_as_they_are(name):
     given = [line.partition("#")[0].strip() for line in shell_lines(name) if line.startswith("secondlook ")]
     assert given
     for line in given:
         build_parser().parse_args(shlex.split(line)[1:])
-
-
-@pytest.mark.parametrize("name", ["docs/operations.md", "docs/troubleshooting.md", "deploy/README.md"])
-def test_links_of_the_operators_pages_lead_somewhere(name):
-    for target in re.findall(r"\]\(([^)#:]+)", (ROOT / name).read_text()):
-        assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
 def test_every_condition_has_a_paragraph():

@@ -22,8 +22,10 @@ from secondlook.operate.findings import fault, lines, ok
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.files import only_process
+from secondlook.shared.mail import SmtpConfig
 from secondlook.shared.reload import Reloader, changes
 from tests.cloud.helpers import running, settings
+from tests.cloud.mailserver import taking_mail
 from tests.cloud.servers import free_port
 
 EDGE = """\
@@ -336,3 +338,16 @@ def test_changes_are_named_by_their_dotted_names() -> None:
     config = CloudConfig()
     assert changes(config, CloudConfig()) == []
     assert changes(config, replace(config, worker=replace(config.worker, batch=2))) == ["worker.batch"]
+
+
+def test_a_mail_server_is_tried_and_gets_no_mail(tmp_path: Path) -> None:
+    with taking_mail() as server:
+        smtp = SmtpConfig(host="127.0.0.1", port=server.port, security="none", sender="s@example.org")
+        (found,) = host.check_mail(smtp)
+        assert (found.level, server.tried) == ("ok", 0)
+        (found,) = host.check_mail(replace(smtp, security="starttls"))
+        assert found.level == "fault" and "STARTTLS" in found.text and "smtp.host" in found.cure
+        missing = replace(smtp, user="me", password_file=tmp_path / "none")
+        (found,) = host.check_mail(missing)
+        assert found.level == "fault" and "[smtp]" in found.cure
+    assert [*host.check_mail(SmtpConfig())] == []

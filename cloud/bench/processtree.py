@@ -22,11 +22,12 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """What a process and its descendants have used so far; children that have ended count with whoever waited."""
-    members = [pid, *_descendants(pid)]
+    members = [pid, *descendants(pid)]
     return Usage(len(members), sum(map(_cpu, members)), sum(map(_pss, members)))
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Process numbers of its children and theirs, those that were begun first at each depth first."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -48,7 +48,7 @@ from secondlook.cloud.catalogue.schema import (
     VerdictKind,
 )
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.shared import metrics
+from secondlook.shared import metrics, tracing
 from secondlook.shared.errors import DecidedMeanwhile, KeyReused, ReviewConflict
 from secondlook.shared.logs import step
 from secondlook.shared.texts import class_key, class_name, has_control
@@ -162,6 +162,7 @@ def record_verdict(
             entry = repeated or _add(session, review, verdict, sampling, now_ns)
             other = _named(review, entry.conflicts_with)
             frame = (review.frame.edge_id, review.frame.boot_id, review.frame.seq)
+            shown_ns = review.refined_ns or review.created_ns
     except IntegrityError:
         # The same key came for another review at the same moment; now it is there to be found.
         found = find_repeated(catalogue, review_id, verdict)
@@ -171,6 +172,7 @@ def record_verdict(
     if repeated is None:
         metrics.count("frames_reviewed_total", verdict.kind.value)
         step("judged", *frame, review=review_id)
+        tracing.span("judge", *frame, shown_ns, now_ns, review=review_id, verdict=verdict.kind.value)
     return _answer(entry, other)
 
 

@@ -100,8 +100,11 @@ class Children:
         return restarted
 
     def stop(self, order: Sequence[str], *, grace_seconds: float) -> None:
-        """Interrupt the children in this order, wait for all, and kill what does not end in time."""
-        children = [self._children.pop(role) for role in order if role in self._children]
+        """Interrupt the children in this order, wait for all, and kill what does not end in time.
+
+        Those that an exception leaves over, such as Ctrl-C meanwhile, are for `kill`.
+        """
+        children = [self._children[role] for role in dict.fromkeys(order) if role in self._children]
         deadline = time.monotonic() + grace_seconds
         for child in children:
             if child.process.poll() is None:
@@ -113,6 +116,16 @@ class Children:
                 child.process.kill()
                 child.process.wait()
             _end_group(child.pid)
+            del self._children[child.role]
+
+    def kill(self) -> None:
+        """End all that are left, at once."""
+        for child in self._children.values():
+            child.process.kill()
+        for child in self._children.values():
+            child.process.wait()
+            _end_group(child.pid)
+        self._children.clear()
 
 
 def _describe(status: int) -> str:

@@ -19,6 +19,7 @@ from urllib.error import URLError
 from secondlook.cloud.catalogue import Catalogue, open_catalogue
 from secondlook.cloud.demo.children import Children
 from secondlook.cloud.demo.edgestatus import EdgeStatus, EdgeTotals
+from secondlook.cloud.demo.progress import Progress, line_of
 from secondlook.cloud.demo.report import Counts, count, make_report
 from secondlook.cloud.demo.settings import DemoConfig, choose_ports, cloud_settings, edge_settings, to_toml
 from secondlook.cloud.storage.blobs import open_blobs
@@ -43,7 +44,9 @@ class Demo:
         self._ports = choose_ports(config.port)
         self._children = Children(folder / "logs", restart=config.restart)
         self._edge = EdgeStatus(folder / "edge" / "status.json")
+        self._progress = Progress(config.frames)
         self._shown, self._shown_at = "", 0.0
+        self._line_is_open = False
 
     @property
     def address(self) -> str:
@@ -58,10 +61,11 @@ class Demo:
                 self._await_station()
                 self._follow(catalogue)
             except KeyboardInterrupt:
-                _say("stopping")
+                self._end_line()
+                _say("stopping; Ctrl-C again ends at once")
             finally:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is heard already
-                self._children.stop(STOP_ORDER, grace_seconds=_GRACE_SECONDS)
+                self._stop()
+                self._end_line()
             if not self._config.records_frames:
                 return None
             return make_report(
@@ -74,7 +78,19 @@ class Demo:
         finally:
             catalogue.close()
 
+    def _stop(self) -> None:
+        """End all processes in good order; when interrupted meanwhile, at once."""
+        try:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # they are heard already
+            self._children.stop(STOP_ORDER, grace_seconds=_GRACE_SECONDS)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._children.kill()
+            raise
+
     def _start(self) -> None:
+        _say("starting six processes, from a camera's agent to the page where people look")
         cloud = self._write_settings("cloud.toml", cloud_settings(self._config, self._folder, self._ports))
         edge = self._write_settings("edge.toml", edge_settings(self._config, self._folder, self._ports))
         for role in ("gateway", "worker", "refiner", "station", "retention"):
@@ -95,6 +111,9 @@ class Demo:
                     raise PipelineStalled(f"the station does not answer at {self.address}") from cause
             time.sleep(0.1)
         _say(f"station  {self.address}")
+        _say(
+            "look     frames that need a person appear there: drag the slider from what machines saw to full quality"
+        )
         _say(f"data     {self._folder}")
         if self._config.open_browser:
             webbrowser.open(self.address)
@@ -111,18 +130,21 @@ class Demo:
             if before != (edge, counts):
                 before, moved = (edge, counts), now
             done = _is_done(edge, counts)
-            self._show(_line(edge, counts), now, last=done and self._config.exit_when_done)
+            line = self._progress.shown(edge, counts, self._columns())
+            self._show(line, now, last=done and self._config.exit_when_done)
             if self._config.exit_when_done:
                 if done:
                     return
                 if now - moved > self._config.stall_seconds:
                     raise PipelineStalled(
-                        f"nothing moved for {self._config.stall_seconds:g} s: {_line(edge, counts)}"
+                        f"nothing moved for {self._config.stall_seconds:g} s: {line_of(edge, counts)}"
                     )
             time.sleep(_LOOK_SECONDS)
 
     def _check_children(self) -> None:
         restarted = self._children.check()
+        if restarted:
+            self._end_line()
         for role in restarted:
             _say(f"the {role} was killed and is started again")
         if restarted:
@@ -137,9 +159,21 @@ class Demo:
         """Overwrite the status line on a terminal; elsewhere add one now and then, when it says something new."""
         if sys.stdout.isatty():
             print(f"\r\x1b[K{line}", end="\n" if last else "", flush=True)
+            self._line_is_open = not last
         elif line != self._shown and (last or now - self._shown_at >= _LINE_SECONDS):
             self._shown, self._shown_at = line, now
             _say(line)
+
+    def _end_line(self) -> None:
+        """What comes next on a terminal begins on a line of its own."""
+        if self._line_is_open:
+            print(flush=True)
+            self._line_is_open = False
+
+    @staticmethod
+    def _columns() -> int | None:
+        """Of the terminal; None where lines may have any length."""
+        return shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else None
 
     def _write_settings(self, name: str, settings: dict[str, Any]) -> Path:
         path = self._folder / name
@@ -150,6 +184,8 @@ class Demo:
 def run_demo(config: DemoConfig) -> int:
     """Run a demo and write its report. Raises DemoError, PortBusy, StorageError."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
+        signal.signal(signal.SIGHUP, _interrupt)
     with _data_folder(config.data_dir) as folder:
         report = Demo(config, folder).run()
         if report is None:
@@ -166,13 +202,13 @@ def run_demo(config: DemoConfig) -> int:
 
 
 def _interrupt(*_: object) -> None:
-    """A supervisor's SIGTERM ends the demo as Ctrl-C does."""
+    """A supervisor's SIGTERM, and a terminal that is closed, end the demo as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def _data_folder(wanted: Path | None) -> Iterator[Path]:
-    """The wanted folder, which stays; or a temporary one, which stays only after an error, for its logs."""
+    """The wanted folder, which stays; or a temporary one, which stays only after an error of ours, for its logs."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="secondlook-demo-")) if wanted is None else wanted.absolute()
     except OSError as cause:
@@ -184,13 +220,16 @@ def _data_folder(wanted: Path | None) -> Iterator[Path]:
             make_folder(folder / name)
         except Unwritable as cause:
             raise Unwritable(f"cannot use the data folder {folder}: {cause}") from cause
+    keep = wanted is not None
     try:
         yield folder
     except SecondlookError:
+        keep = True
         _say(f"logs     {folder / 'logs'}")
         raise
-    if wanted is None:
-        shutil.rmtree(folder)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_done(edge: EdgeTotals, counts: Counts) -> bool:
@@ -201,27 +240,6 @@ def _is_done(edge: EdgeTotals, counts: Counts) -> bool:
         and counts.detected + counts.tombstoned >= edge.captured
         and counts.reviews_open == 0
     )
-
-
-def _line(edge: EdgeTotals, counts: Counts) -> str:
-    parts = [
-        f"captured {edge.captured}",
-        f"acknowledged {edge.acknowledged}",
-        f"detected {counts.detected}",
-        f"reviews {counts.reviews_refined} ready of {counts.reviews_created}",
-    ]
-    if counts.reviews_expired:
-        parts.append(f"{counts.reviews_expired} expired")
-    if counts.tombstoned:
-        parts.append(f"{counts.tombstoned} dropped")
-    parts.append(f"base {_kilobytes(edge.bytes_base)}")
-    sent, stored = _kilobytes(edge.bytes_enhancement_sent), _kilobytes(edge.bytes_enhancement_stored)
-    parts.append(f"enhancement {sent} sent of {stored}")
-    return "  ".join(parts)
-
-
-def _kilobytes(count: int) -> str:
-    return f"{count / 1000:.0f} kB" if count < 10_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
 def _say(text: str) -> None:

@@ -105,7 +105,7 @@ class Gateway:
         )
         presence = Presence()
         # The clocks' lines are the intake's, at each ping.
-        alert = open_alerts(config.watch, "gateway")
+        alert = open_alerts(config.watch, config.smtp, "gateway")
         self._watch = Watch(config.watch, silent={"clock-off"}, alert=alert)
         self._figures = SiteFigures(stores, self._intake, presence, registry, config.data_dir, clock())
         self._strangers = LimitedLog(log, _STRANGER_SECONDS)

@@ -12,7 +12,7 @@ from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Session
 from secondlook.cloud.storage.ledger import FrameTombstone, Ledger
 from secondlook.cloud.storage.queue import QueuedFrame
 from secondlook.cloud.storage.requests import Request
-from secondlook.shared import metrics
+from secondlook.shared import metrics, tracing
 from secondlook.shared.logs import step
 from secondlook.shared.packet import Report
 
@@ -92,6 +92,7 @@ class Tally:
         for frame in fresh:
             by_edge.setdefault(frame.edge_id, []).append(frame)
             step("queued", frame.edge_id, frame.info.boot_id, frame.info.seq)
+            tracing.span("store", frame.edge_id, frame.info.boot_id, frame.info.seq, frame.received_ns)
         for edge_id, frames in by_edge.items():
             lag = now - offsets.get(edge_id, 0.0)
             took = [lag - frame.info.captured_ns / _NANOSECONDS for frame in frames]

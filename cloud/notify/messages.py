@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.deliveries import CameraNote, Message
 from secondlook.cloud.catalogue.feed import Event, EventKind, Interest
+from secondlook.cloud.receivers import EmailConfig, MqttConfig, WebhookConfig
 from secondlook.cloud.station.api import schema
 from secondlook.cloud.station.api.cameras import CAMERA, camera_json
 from secondlook.cloud.station.schema import instant
@@ -23,6 +24,7 @@ class Wanted:
     labels: frozenset[str] = frozenset()
     min_score: float = 0.0
     once_per_object: bool = True
+    cooldown_seconds: float = 0.0
 
     @property
     def interest(self) -> Interest:
@@ -36,6 +38,24 @@ class Wanted:
         return not self.cameras or edge_of(event) in self.cameras
 
 
+def wanted_by(config: WebhookConfig | EmailConfig | MqttConfig) -> Wanted:
+    """What the settings of a sink say."""
+    return Wanted(
+        frozenset(config.events),
+        frozenset(config.cameras),
+        frozenset(config.labels),
+        config.min_score,
+        config.once_per_object,
+        config.cooldown_seconds,
+    )
+
+
+def cooldown_key(event: Event) -> tuple[str, ...]:
+    """What a sink's cool-down takes for the same: a camera host, the kind of event, and of detections the class."""
+    label = event.row.label if isinstance(event.row, cat.DetectedBox) else ""
+    return edge_of(event), event.kind.value, event.what, label
+
+
 def edge_of(event: Event) -> str:
     """The camera host that an event is about."""
     if event.frame is not None:
@@ -44,9 +64,10 @@ def edge_of(event: Event) -> str:
     return event.row.edge_id
 
 
-def message_of(event: Event) -> Message:
+def message_of(event: Event, passed_over: int = 0) -> Message:
+    """`passed_over`: how many like it were not told, because of a cool-down."""
     data = schema.event_json(event)
-    return _message(f"{event.kind.value}.{event.what}", event.at_ns, data)
+    return _message(f"{event.kind.value}.{event.what}", event.at_ns, data, passed_over)
 
 
 def camera_message(camera: cat.Camera, note: CameraNote) -> Message:
@@ -61,7 +82,8 @@ def pause_seconds(attempts: int, chance: float) -> float:
     return float(min(2.0 ** min(attempts, 20), 900.0) * (0.5 + chance / 2))
 
 
-def _message(kind: str, at_ns: int, data: str) -> Message:
+def _message(kind: str, at_ns: int, data: str, passed_over: int = 0) -> Message:
     at = json.dumps(instant(at_ns).isoformat().replace("+00:00", "Z"))
-    body = f'{{"type":{json.dumps(kind)},"timestamp":{at},"data":{data}}}'
+    more = f',"passed_over":{passed_over}' if passed_over else ""
+    body = f'{{"type":{json.dumps(kind)},"timestamp":{at},"data":{data}{more}}}'
     return Message(str(uuid.uuid4()), kind, body)

@@ -17,8 +17,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from secondlook.cloud.catalogue.deliveries import Message
-from secondlook.cloud.config import MqttConfig
-from secondlook.cloud.notify.messages import Wanted
+from secondlook.cloud.notify.messages import wanted_by
+from secondlook.cloud.receivers import MqttConfig
 from secondlook.cloud.station.api.cameras import CAMERA
 from secondlook.shared.errors import ConfigError, DeliveryFailed
 from secondlook.shared.keyfiles import read_private
@@ -32,13 +32,7 @@ class Broker:
     def __init__(self, config: MqttConfig) -> None:
         """Raises ConfigError, SecretExposed for a password or certificate that cannot be used."""
         self.name = NAME
-        self.wanted = Wanted(
-            frozenset(config.events),
-            frozenset(config.cameras),
-            frozenset(config.labels),
-            config.min_score,
-            config.once_per_object,
-        )
+        self.wanted = wanted_by(config)
         self._config = config
         if config.password_file is not None and not config.user:
             raise ConfigError("mqtt: password_file wants a user")

@@ -20,10 +20,11 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import deliveries
 from secondlook.cloud.catalogue.feed import Cursor, Event, look, newest
 from secondlook.cloud.catalogue.hosts import followed
-from secondlook.cloud.config import NotifyConfig
-from secondlook.cloud.notify.messages import camera_message, message_of, pause_seconds
+from secondlook.cloud.notify.messages import camera_message, cooldown_key, message_of, pause_seconds
 from secondlook.cloud.notify.sinks import Sink
+from secondlook.cloud.receivers import NotifyConfig
 from secondlook.cloud.station.api.cameras import CAMERA, camera_changes
+from secondlook.shared.cooldown import Cooldown
 from secondlook.shared.errors import TRANSIENT_ERRORS, DeliveryFailed
 from secondlook.shared.outage import LimitedLog, Outage
 
@@ -54,6 +55,7 @@ class Turns:
         self._stop, self._now_ns, self._heartbeat = stop, now_ns, heartbeat
         self._rests_until_ns = 0  # its receiver did not answer: all of its messages wait
         self._failures = 0  # in a row
+        self._cooldown = Cooldown(sink.wanted.cooldown_seconds)
         self._log = LimitedLog(log, seconds=60.0)
 
     def turn(self) -> bool:
@@ -78,14 +80,27 @@ class Turns:
         else:
             found = look(self._catalogue, Cursor.parse(before), wanted.interest, limit=_EVENTS_AT_ONCE)
             events, after, more = found.events, str(found.cursor), found.more
-        messages = [message_of(event) for event in events if wanted.wants(event) and self._is_news(event)]
+        cooldown = self._cooldown.copy()  # it holds once the messages are in the queue
+        messages = self._messages(events, cooldown, now_ns)
         noted: dict[str, deliveries.CameraNote] = {}
         if CAMERA in wanted.kinds:
             noted, told = self._cameras(now_ns)
             messages += told
-        if after != before or noted:
-            deliveries.move_on(self._catalogue, name, before, after, messages, noted, now_ns=now_ns)
+        if (after != before or noted) and deliveries.move_on(
+            self._catalogue, name, before, after, messages, noted, now_ns=now_ns
+        ):
+            self._cooldown = cooldown
         return more
+
+    def _messages(self, events: Sequence[Event], cooldown: Cooldown, now_ns: int) -> list[deliveries.Message]:
+        """Of the events that the sink wants to hear of, and has not heard of just now."""
+        messages = []
+        for event in events:
+            if self._sink.wanted.wants(event) and self._is_news(event):
+                passed_over = cooldown.take(cooldown_key(event), now_ns / _NANOSECONDS)
+                if passed_over is not None:
+                    messages.append(message_of(event, passed_over))
+        return messages
 
     def _is_news(self, event: Event) -> bool:
         """Whether a detection is the first of its object that the sink wants to hear of; other events are."""

@@ -9,8 +9,8 @@ from typing import Protocol
 import httpx
 
 from secondlook.cloud.catalogue.deliveries import Message
-from secondlook.cloud.config import WebhookConfig
-from secondlook.cloud.notify.messages import Wanted
+from secondlook.cloud.notify.messages import Wanted, wanted_by
+from secondlook.cloud.receivers import WebhookConfig
 from secondlook.shared.errors import ConfigError, DeliveryFailed
 from secondlook.shared.keyfiles import read_private
 from secondlook.shared.version import __version__
@@ -36,13 +36,7 @@ class Webhook:
     def __init__(self, config: WebhookConfig, *, now: Callable[[], float] = time.time) -> None:
         """Raises ConfigError, SecretExposed for a secret that cannot be used."""
         self.name = config.name
-        self.wanted = Wanted(
-            frozenset(config.events),
-            frozenset(config.cameras),
-            frozenset(config.labels),
-            config.min_score,
-            config.once_per_object,
-        )
+        self.wanted = wanted_by(config)
         self._url, self._now = config.url, now
         try:
             self._key = parse_secret(read_private(config.secret_file))

@@ -26,8 +26,9 @@ from secondlook.cloud.catalogue import (
     open_catalogue,
     station_secret,
 )
-from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, NotifyConfig, SessionTimes
+from secondlook.cloud.config import LOOPBACK_NAMES, ApiLimits, LoginLimits, SessionTimes
 from secondlook.cloud.decoding.base import BaseDecoder
+from secondlook.cloud.receivers import NotifyConfig
 from secondlook.cloud.station.access import Authorizer
 from secondlook.cloud.station.account_routes import build_account_router
 from secondlook.cloud.station.api.limits import CallerLimits

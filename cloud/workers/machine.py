@@ -46,7 +46,7 @@ from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.fetchahead import FetchAhead
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
 from secondlook.cloud.workers.shedding import Shedder
-from secondlook.shared import metrics
+from secondlook.shared import metrics, tracing
 from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
@@ -160,6 +160,7 @@ class MachineWorker:
         leased = self.broker.lease(self._next_batch, self.config.lease_seconds)
         for item in leased:
             metrics.measure("queue_seconds", self.clock() - item.frame.received_ns / _NANOSECONDS)
+            _span("queue", item.frame, item.frame.received_ns, attempt=item.attempts)
         hold = _Hold(self.broker, [item.id for item in leased], self.config.lease_seconds, self.clock)
         # All packets first: a key that another worker's delta waits for must not wait for our detector.
         for item in leased:
@@ -245,17 +246,22 @@ class MachineWorker:
             if frame_is_stored(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):
                 self._finish(item, hold, filed=True)
                 continue
+            began_ns = time.time_ns()
             image = self._guarded(item, hold, partial(self._decode, frame, hold))
             if image is None:
                 self._finish(item, hold, filed=False)
             else:
+                _span("decode", frame, began_ns)
                 decoded.append((item, image))
+        began_ns = time.time_ns()
         found = self._look_at_all([image for _, image in decoded], hold)
         for _ in decoded:
             metrics.measure("detect_seconds", (time.perf_counter() - began) / len(decoded))
         for (item, image), of_frame in zip(decoded, found, strict=True):
             hold.renew()
             filed = self._guarded(item, hold, partial(self._file, item.frame, image, of_frame))
+            if filed is not None:
+                _span("detect", item.frame, began_ns, batch=len(decoded))
             self._finish(item, hold, filed=filed is not None)
 
     def _finish(self, item: Leased, hold: _Hold, *, filed: bool) -> None:
@@ -423,6 +429,7 @@ class MachineWorker:
             extra=about(frame.edge_id, frame.info.boot_id, frame.info.seq),
         )
         metrics.count("frames_failed_total", frame.edge_id)
+        _span("fail", frame, time.time_ns(), error=why, attempt=item.attempts)
         try:
             self.broker.nack(item.id, delay_seconds=retry_delay(item.attempts), why=why, hopeless=hopeless)
         except LeaseLost:
@@ -519,6 +526,12 @@ def _new_frame(frame: QueuedFrame) -> NewFrame:
         base_blob=_blob(frame),
         base_bytes=len(frame.payload),
     )
+
+
+def _span(name: str, frame: QueuedFrame, began_ns: int, *, error: str = "", **more: int) -> None:
+    """A step of work on a frame is over."""
+    info = frame.info
+    tracing.span(name, frame.edge_id, info.boot_id, info.seq, began_ns, error=error, **more)
 
 
 def _identity(frame: QueuedFrame) -> FrameIdentity:

@@ -43,7 +43,7 @@ from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
 from secondlook.cloud.workers.pictures import PictureMaker
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
-from secondlook.shared import metrics
+from secondlook.shared import metrics, tracing
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
@@ -128,7 +128,9 @@ class Refiner:
         if next_to_refine(self._open) is not None:
             return 0.0
         quiet = abs(self.clock() - self._busy_at) * _QUIET_SHARE
-        return min(max(self.config.poll_seconds, quiet), max(self.config.poll_seconds, self.config.idle_seconds))
+        return min(
+            max(self.config.poll_seconds, quiet), max(self.config.poll_seconds, self.config.idle_seconds)
+        )
 
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a review. Raises ModelCorrupt, Unwritable."""
@@ -330,7 +332,8 @@ class Refiner:
 
     def _show_enhanced(self, waiting: OpenReview, enhancement_blobs: list[str]) -> None:
         """Make the enhanced image: shown until the post-filter has had its turn, and it keeps no slot from others."""
-        review = waiting.review
+        review, began_ns = waiting.review, time.time_ns()
+        _span("request", review, review.requested_ns, began_ns)
         self._count_attempt(waiting)
         enhanced = self._pictures.enhance(review, enhancement_blobs, lambda: self._progress(waiting))
         set_enhanced_image(
@@ -342,9 +345,10 @@ class Refiner:
             image_bytes=waiting.base_image_bytes + enhanced.stored.size_bytes,
         )
         waiting.enhanced, waiting.counted, waiting.aside = enhanced, False, True
+        _span("enhance", review, began_ns)
 
     def _finish(self, waiting: OpenReview) -> None:
-        review = waiting.review
+        review, began_ns = waiting.review, time.time_ns()
         assert waiting.enhanced is not None
         self._count_attempt(waiting)
         result = self._pictures.refine(
@@ -358,6 +362,7 @@ class Refiner:
         metrics.count("reviews_refined_total", review.edge_id)
         metrics.measure("refine_seconds", self.clock() - waiting.began_at)
         step("refined", review.edge_id, review.boot_id, review.seq, review=review.review_id)
+        _span("refine", review, began_ns)
         frame = about(review.edge_id, review.boot_id, review.seq, review=review.review_id)
         log.info("review %d is ready", review.review_id, extra=frame)
 
@@ -455,3 +460,10 @@ class Refiner:
 
     def _now_ns(self) -> int:
         return int(self.clock() * _NANOSECONDS)
+
+
+def _span(name: str, review: LeasedReview, began_ns: int, ended_ns: int | None = None) -> None:
+    """A step of work on a review is over, now unless `ended_ns` says when."""
+    tracing.span(
+        name, review.edge_id, review.boot_id, review.seq, began_ns, ended_ns, review=review.review_id
+    )

@@ -35,6 +35,7 @@ from secondlook.edge.link.reports import Doing, Reports
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe
+from secondlook.shared import tracing
 from secondlook.shared.errors import (
     BitstreamError,
     DiskFull,
@@ -373,6 +374,7 @@ class Uplink:
                     self.acknowledged_earlier += marked
                 if ours:
                     self.acknowledged += self._spool.mark_safe(ours)
+                    tracing.delivered(self._identity.edge_id, ours)
             except (DiskFull, StoreBusy):
                 # Tried again with the next news, which says most of it once more.
                 del self._news[:-_NEWS_KEPT]

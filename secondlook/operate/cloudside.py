@@ -19,6 +19,7 @@ from secondlook.operate.host import (
     check_disk,
     check_folder,
     check_key_file,
+    check_mail,
     check_model,
     is_listening,
 )
@@ -42,6 +43,7 @@ def check_cloud(file: Path, config: CloudConfig) -> Iterator[Finding]:
     yield from _check_stores(config)
     yield from _check_gateway(config)
     yield from _check_station(config)
+    yield from check_mail(config.smtp)
 
 
 def _check_detector(config: CloudConfig) -> Finding:

@@ -14,7 +14,7 @@ from typing import Any
 
 from secondlook.edge.config import EdgeConfig
 from secondlook.operate.findings import Finding, fault, ok, skipped, warning
-from secondlook.operate.host import check_device, check_folder, check_key_file, check_model
+from secondlook.operate.host import check_device, check_folder, check_key_file, check_mail, check_model
 from secondlook.shared.conditions import shown
 from secondlook.shared.errors import KeyRejected, SecondlookError, SourceError
 
@@ -43,6 +43,7 @@ def check_edge(file: Path, config: EdgeConfig, *, with_rate: bool) -> Iterator[F
     yield from check_key_file(f"{name} key", config.link.secret_key_file, secret=True)
     yield from check_key_file(f"{name} gateway's key", config.link.server_public_key_file, secret=False)
     yield from _check_link(name, config, with_rate=with_rate)
+    yield from check_mail(config.smtp)
 
 
 def is_running(data_dir: Path) -> bool:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from secondlook.operate.findings import Finding, fault, ok, skipped, warning
 from secondlook.shared.conditions import WatchConfig, shown
-from secondlook.shared.errors import SecondlookError
+from secondlook.shared.errors import ConfigError, DeliveryFailed, SecondlookError
 from secondlook.shared.hostinfo import clock_is_kept, temperatures, throttle_counts
+from secondlook.shared.mail import Mailer, SmtpConfig
 from secondlook.shared.models import find_model
 
 # Module, and the package that brings it, by the extra that wants them.
@@ -188,3 +189,18 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def check_mail(config: SmtpConfig) -> Iterator[Finding]:
+    """Whether the mail server takes us, where one is set. No mail is sent."""
+    if not config.host:
+        return
+    where = f"{config.host}:{config.port}"
+    try:
+        Mailer(config).check()
+    except ConfigError as error:
+        yield fault("mail server", str(error), "see [smtp] in docs/config.md")
+    except DeliveryFailed as error:
+        yield fault("mail server", str(error), "check smtp.host, port, security, user and password_file")
+    else:
+        yield ok("mail server", f"{where} takes us")

@@ -107,6 +107,26 @@ def test_stop_kills_what_does_not_listen(start, tmp_path):
     assert children.pids() == {}
 
 
+def test_a_stop_that_is_interrupted_leaves_the_rest_to_kill(start, tmp_path, monkeypatch):
+    children = start(STUBBORN)
+    children.start("other", [SLEEPER])
+    pids = list(children.pids().values())
+    wait_for(says(tmp_path, "ready"))
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(subprocess.Popen, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            children.stop(["role", "other"], grace_seconds=9.0)
+    assert set(children.pids()) == {"role", "other"}
+    began = time.monotonic()
+    children.kill()
+    assert time.monotonic() - began < 5 and children.pids() == {}
+    assert not any(map(is_alive, pids))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="relies on Linux's parent-death signal")
 def test_children_die_with_a_demo_that_is_killed(tmp_path):
     code = (

@@ -11,9 +11,9 @@ import pytest
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import deliveries
-from secondlook.cloud.config import MqttConfig, NotifyConfig
 from secondlook.cloud.notify.mqtt import Broker
 from secondlook.cloud.notify.sender import Turns
+from secondlook.cloud.receivers import MqttConfig, NotifyConfig
 from secondlook.main import main
 from secondlook.shared.errors import ConfigError, DeliveryFailed, SecretExposed
 from tests.cloud.broker import TestBroker, broker_running

@@ -21,10 +21,11 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import deliveries
 from secondlook.cloud.catalogue.deliveries import CameraNote
 from secondlook.cloud.catalogue.schema import table_of
-from secondlook.cloud.config import CloudConfig, NotifyConfig, WebhookConfig
+from secondlook.cloud.config import CloudConfig
 from secondlook.cloud.notify.messages import pause_seconds
 from secondlook.cloud.notify.sender import Notifier, Turns
 from secondlook.cloud.notify.sinks import Webhook
+from secondlook.cloud.receivers import NotifyConfig, WebhookConfig
 from secondlook.cloud.station.api.cameras import camera_changes
 from secondlook.main import main
 from secondlook.shared.config import load
