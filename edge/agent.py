@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from secondlook.edge.coding.classmasks import PrivacyMasks
 from secondlook.edge.coding.encode import choose_encoder
 from secondlook.edge.coding.originals import EnhancementCoder
 from secondlook.edge.coding.regions import Regions
@@ -42,10 +43,10 @@ from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
 from secondlook.edge.telling import Telling
 from secondlook.shared import metrics
-from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
+from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
 from secondlook.shared.logs import step
-from secondlook.shared.outage import Outage
+from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.watchdog import Watchdog
 
@@ -61,6 +62,7 @@ _MANY_WAIT_SECONDS = 0.5  # where eight of us wake a host up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
 _SIGNAL_SECONDS = 0.5  # a signal to a whole group reaches us within this, after it ended our capture
+_WITHHELD_SECONDS = 60.0  # between two lines about pictures that cannot be masked
 _LAST_COMMITS = 3  # attempts, when stopped while another process holds the spool
 
 
@@ -82,12 +84,14 @@ class Agent:
     """One start of the agent: a boot id of its own, frames numbered from 0."""
 
     def __init__(self, config: EdgeConfig, codec: LayeredCodec, around: Surroundings = ALONE) -> None:
-        """Opens nothing yet; `run` does."""
+        """Opens nothing yet but the model of masks; `run` does. Raises MaskFailed."""
         self._around = around
         self._link = around.link
         self.boot_id = secrets.token_hex(16)
         self._config = config
         self._regions = Regions(config.regions)
+        self._masks = PrivacyMasks.open(config, self._regions)
+        self._complaints = LimitedLog(log, _WITHHELD_SECONDS)
         coding = config.codec
         is_bounded = config.rate.uplink_kbps is not None or config.uplink.is_bounded
         if is_bounded and coding.background_quality is None:
@@ -268,11 +272,15 @@ class Agent:
             self._commit(spool, uplink)
 
     def _take(self, captured: Frame) -> None:
-        # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
-        frame = replace(captured, image=self._regions.hide(captured.image))
         self._captured += 1
-        self._last_frame_ns = frame.captured_ns
-        if (reason := self._why_pass_over(frame)) is None:
+        self._last_frame_ns = captured.captured_ns
+        # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
+        frame = self._masked(captured)
+        reason: PassedReason | None = "unmasked" if frame is None else self._why_pass_over(frame)
+        if frame is None:
+            self._encoder.withhold()
+            self._passed["unmasked"] += 1
+        elif reason is None:
             began = time.perf_counter()
             encoded = self._encode(frame)
             metrics.measure("encode_seconds", time.perf_counter() - began, self._config.edge_id)
@@ -288,11 +296,19 @@ class Agent:
             self._passed[reason] += 1
         if reason != "thinned":  # such a frame may not have its number yet
             seq = self._encoder.next_seq - 1
-            if frame.place is not None:
-                self._places.append(Taken(seq, frame.place))
-            if self._config.source.record_dir is not None:
-                kept = frame if self._config.regions.mask_local else captured
+            if captured.place is not None:
+                self._places.append(Taken(seq, captured.place))
+            kept = frame if self._config.regions.mask_local else captured
+            if self._config.source.record_dir is not None and kept is not None:
                 _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
+
+    def _masked(self, captured: Frame) -> Frame | None:
+        """The frame with all masks filled; None where they cannot be made, and so no part of it may pass."""
+        try:
+            return replace(captured, image=self._masks.hide(captured.image))
+        except MaskFailed as error:
+            self._complaints.warning("masks", str(error), time.monotonic())
+            return None
 
     def _encode(self, frame: Frame) -> SpooledFrame:
         if self._rate is None:
@@ -503,6 +519,7 @@ class Agent:
             "tombstoned": self._tombstoned,
             "idle": self._passed["idle"],
             "thinned": self._passed["thinned"],
+            "unmasked": self._passed["unmasked"],
             "bytes_base": self._bytes_base,
             "bytes_enhancement_stored": self._bytes_enhancement,
             "bytes_enhancement_sent": uplink.enhancement_bytes_sent,

@@ -106,10 +106,22 @@ class RegionsConfig(Settings):
     interest: tuple[str, ...] = ()
     # whether privacy masks are filled in pictures that are kept on this host, too (source.record_dir)
     mask_local: bool = True
+    # classes of objects that are masked as privacy is, where a detector on this host finds them: a box each
+    mask_classes: tuple[str, ...] = ()
+    # the detector: builtin, auto, a model by name, or the path of its folder or .onnx export
+    mask_model: NameOrPath = NameOrPath("builtin")
+    # by which boxes are larger than what was found, of their own width and height, on each side
+    mask_margin: Annotated[float, within(0, 2, "")] = 0.15
+    # for which a box stays where the detector has found it, also when it finds it no more
+    mask_frames: Annotated[int, within(0, 1000, "frames")] = 5
+    # what the detector is less sure of is not masked; without it, the least that its folder says
+    mask_min_score: Annotated[float, within(0.01, 1, "")] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.polygons()
+        if len(set(self.mask_classes)) < len(self.mask_classes) or "" in self.mask_classes:
+            raise ConfigError("mask_classes holds a class twice, or one without a name")
 
     def polygons(self) -> dict[str, tuple[Polygon, ...]]:
         """The polygons of each kind. Raises ConfigError."""

@@ -175,14 +175,16 @@ def _register_snapshot(actions: argparse._SubParsersAction[argparse.ArgumentPars
 
 def run_snapshot(args: argparse.Namespace) -> int:
     """Write a picture with the polygons. Returns 0."""
+    from secondlook.edge.coding.classmasks import PrivacyMasks
     from secondlook.edge.coding.regions import Regions
     from secondlook.edge.coding.snapshot import check_ending, first_frame, write
 
     check_ending(args.out)
     config = _only_camera(_site(args), args)
     regions = Regions(config.regions)
+    masks = None if args.see_through else PrivacyMasks.open(config, regions)
     frame = first_frame(config.source)
-    write(args.out, frame, regions, see_through=args.see_through)
+    write(args.out, frame, regions, masks)
     height, width = frame.image.shape[:2]
     print(f"{args.out}: {width}x{height}")
     return 0

@@ -68,6 +68,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   └── TooManyAttempts         too many wrong passwords for one name from one address, or from one address
     ├── Unforeseen                  foreign code raised what nobody foresaw; the cause is named and chained
     ├── EncoderFailed               a video encoder cannot be opened, or hands out what it should not
+    ├── MaskFailed                  what a camera's settings mask cannot be found, so no picture may pass
     ├── DetectorError               detector weights are absent or not of a known layout
     ├── DeviceUnavailable           a GPU that was asked for is not there, or fails
     ├── PrecisionUnavailable        bfloat16 was asked for, and this machine does not have it
@@ -366,6 +367,10 @@ class Unforeseen(SecondlookError):
 
 
 class EncoderFailed(SecondlookError):
+    pass
+
+
+class MaskFailed(SecondlookError):
     pass
 
 

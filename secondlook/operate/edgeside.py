@@ -35,6 +35,7 @@ def check_edge(file: Path, config: EdgeConfig, *, with_rate: bool) -> Iterator[F
     yield ok(f"{name} settings", str(file))
     yield check_model(f"{name} codec", config.codec.model, "codec")
     yield check_device(f"{name} device", config.codec.device)
+    yield from _check_masks(name, config)
     yield from check_folder(f"{name} data", config.data_dir, config.watch)
     yield from _check_spool(name, config.data_dir)
     running = is_running(config.data_dir)
@@ -113,6 +114,22 @@ def _check_spool(name: str, folder: Path) -> Iterator[Finding]:
         yield fault(f"{name} spool", text, "install the version of the program that wrote it, or a later one")
     else:
         yield ok(f"{name} spool", f"version {version}, {waiting} frames wait")
+
+
+def _check_masks(name: str, config: EdgeConfig) -> Iterator[Finding]:
+    """Whether what is to be masked can be found: else the agent captures nothing."""
+    classes = config.regions.mask_classes
+    if not classes:
+        return
+    from secondlook.edge.coding.classmasks import PrivacyMasks
+    from secondlook.edge.coding.regions import Regions
+
+    try:
+        PrivacyMasks.open(config, Regions(config.regions))
+    except SecondlookError as error:
+        yield fault(f"{name} masks", str(error), "set regions.mask_model and mask_classes (docs/sources.md)")
+    else:
+        yield ok(f"{name} masks", f"{', '.join(classes)}, found by {config.regions.mask_model}")
 
 
 def _check_camera(name: str, config: EdgeConfig) -> Finding:
