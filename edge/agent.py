@@ -23,8 +23,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import cv2
-
 from secondlook.edge.coding.classmasks import PrivacyMasks
 from secondlook.edge.coding.encode import choose_encoder
 from secondlook.edge.coding.originals import EnhancementCoder
@@ -35,6 +33,7 @@ from secondlook.edge.link.hostlink import HostLink
 from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
 from secondlook.edge.link.rate import RateControl
 from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.recorded import record
 from secondlook.edge.source.camera import Camera, Frame
 from secondlook.edge.source.feed import FeedCamera
 from secondlook.edge.source.place import Taken, place_keeper
@@ -122,6 +121,7 @@ class Agent:
         self._dropped_untold = 0  # frames that the spool dropped since the log last told of any
         self._dropped_told_at = float("-inf")
         self._last_frame_ns: int | None = None
+        self._source_lag_ns: int | None = None  # by which our stamp of that frame is behind its source's
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
         self._telling = Telling(config.watch, config.edge_id, config.data_dir, config.spool.max_bytes)
@@ -274,6 +274,9 @@ class Agent:
     def _take(self, captured: Frame) -> None:
         self._captured += 1
         self._last_frame_ns = captured.captured_ns
+        self._source_lag_ns = (
+            None if captured.source_ns is None else captured.captured_ns - captured.source_ns
+        )
         # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
         frame = self._masked(captured)
         reason: PassedReason | None = "unmasked" if frame is None else self._why_pass_over(frame)
@@ -284,7 +287,8 @@ class Agent:
             began = time.perf_counter()
             encoded = self._encode(frame)
             metrics.measure("encode_seconds", time.perf_counter() - began, self._config.edge_id)
-            step("encoded", self._config.edge_id, self.boot_id, encoded.info.seq)
+            times = {"captured_ns": frame.captured_ns, "source_ns": frame.source_ns}
+            step("encoded", self._config.edge_id, self.boot_id, encoded.info.seq, **times)
             self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)
@@ -300,7 +304,7 @@ class Agent:
                 self._places.append(Taken(seq, captured.place))
             kept = frame if self._config.regions.mask_local else captured
             if self._config.source.record_dir is not None and kept is not None:
-                _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
+                record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
 
     def _masked(self, captured: Frame) -> Frame | None:
         """The frame with all masks filled; None where they cannot be made, and so no part of it may pass."""
@@ -534,6 +538,9 @@ class Agent:
             "base_quality": encoder.base_quality,
             "clock_offset_seconds": uplink.clock_offset_seconds,
             "last_frame": _iso(self._last_frame_ns),
+            "source_lag_seconds": None
+            if self._source_lag_ns is None
+            else round(self._source_lag_ns / 1e9, 3),
             "all_boots": None
             if counts is None
             else {
@@ -571,10 +578,3 @@ def _iso(time_ns: int | None) -> str | None:
     except (OverflowError, ValueError, OSError):
         return None
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _record(path: Path, frame: Frame) -> None:
-    """Keep a captured frame as PNG, compressed little but fast. Raises DiskFull or Unwritable."""
-    image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    write_atomically(path, data.tobytes())

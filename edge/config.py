@@ -44,6 +44,7 @@ _MIN_SIDE = 16
 MAX_POLYGONS = 64  # of each kind
 
 Quality = Annotated[int, within(0, 63, "")]
+Hwaccel = Literal["none", "auto", "cuda", "vaapi", "videotoolbox", "rkmpp", "v4l2m2m", "qsv"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class SourceConfig(Settings):
     retry_min_seconds: Seconds = 1.0  # first pause before a live source is opened again
     retry_max_seconds: Seconds = 60.0  # longest such pause
     transport: Literal["auto", "tcp", "udp"] = "auto"  # of RTSP; auto tries TCP, then UDP
+    # decoding of streams and videos in hardware: auto takes what opens here, else software; what is named must open
+    hwaccel: Hwaccel = "none"
     # options of FFmpeg for streams, such as "timeout=5000000"; they win over ours
     ffmpeg_options: tuple[str, ...] = ()
     # degrees by which pictures are turned to the right, beside what their file says itself
@@ -73,7 +76,7 @@ class SourceConfig(Settings):
     settle_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 3.0
     credentials_file: Path | None = None  # holds USER:PASSWORD of the source; for its owner's eyes only
     from_start: bool = False  # read a file or folder from its start, also after an interrupted run
-    record_dir: Path | None = None  # folder that gets every captured frame as PNG, to measure quality with
+    record_dir: Path | None = None  # folder that gets every captured frame as PNG, and their times
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,6 +30,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── SourceStalled           it delivered no frame in the time allowed
     │   ├── SourceTooLarge          a file or picture is above a limit
     │   ├── SourceUnsupported       its format, codec or kind of address is not known here
+    │   ├── DecoderUnavailable      the hardware decoder that was asked for is not there
     │   ├── SourceUnauthorized      its server refuses our user or password, or asks for one
     │   ├── SourceHostUnknown       the name of its host has no address
     │   └── SourceUnreachable       its host refuses the connection, or no way leads there
@@ -192,6 +193,10 @@ class SourceTooLarge(SourceError):
 
 
 class SourceUnsupported(SourceError):
+    pass
+
+
+class DecoderUnavailable(SourceError):
     pass
 
 

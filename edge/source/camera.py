@@ -40,12 +40,14 @@ SourceState = Literal["running", "reconnecting", "ended"]
 class Frame:
     """One captured image, height x width x 3 uint8 RGB, and the wall clock when it was taken.
 
-    `place`: from where its source can be read on behind it; None where that has no meaning.
+    `place`: from where its source can be read on behind it; None where that has no meaning. `source_ns`: Unix
+    nanoseconds by the clock of the source, where it says them.
     """
 
     image: npt.NDArray[np.uint8]
     captured_ns: int
     place: str | None = None
+    source_ns: int | None = None
 
 
 class Camera:
@@ -136,7 +138,7 @@ class Camera:
         image = np.empty((header.height, header.width, 3), np.uint8)
         pipe.recv_bytes_into(image.data.cast("B"))
         self._alive()
-        return Frame(image, header.captured_ns, header.place)
+        return Frame(image, header.captured_ns, header.place, header.source_ns)
 
     def _alive(self) -> None:
         self._deadline = time.monotonic() + self._config.stall_seconds
