@@ -29,10 +29,11 @@ from secondlook.edge.coding.originals import EnhancementCoder
 from secondlook.edge.coding.regions import Regions
 from secondlook.edge.coding.still import StillGate
 from secondlook.edge.config import EdgeConfig
+from secondlook.edge.link.connection import AgentIdentity
 from secondlook.edge.link.hostlink import HostLink
 from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
 from secondlook.edge.link.rate import RateControl
-from secondlook.edge.link.uplink import AgentIdentity, Uplink
+from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.recorded import record
 from secondlook.edge.source.camera import Camera, Frame
 from secondlook.edge.source.feed import FeedCamera
@@ -40,13 +41,14 @@ from secondlook.edge.source.place import Taken, place_keeper
 from secondlook.edge.source.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
-from secondlook.edge.telling import Telling
+from secondlook.edge.telling import Telling, TellingTimes
 from secondlook.shared import metrics
 from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
 from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.stop import descriptors
 from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -54,10 +56,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.5  # between two looks of the rate control at the link
 _WAIT_SECONDS = 0.1
-_MANY_WAIT_SECONDS = 0.5  # where eight of us wake a host up
+_IDLE_SECONDS = 1.0  # where nothing waits for us, and whoever stops us wakes us up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
 _SIGNAL_SECONDS = 0.5  # a signal to a whole group reaches us within this, after it ended our capture
@@ -111,7 +112,7 @@ class Agent:
         self._place = place_keeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
-        self._status_at = self._rate_at = 0.0
+        self._rate_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
@@ -124,6 +125,7 @@ class Agent:
         self._source_lag_ns: int | None = None  # by which our stamp of that frame is behind its source's
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
+        self._telling_times = TellingTimes()
         self._telling = Telling(config.watch, config.edge_id, config.data_dir, config.spool.max_bytes)
         self._uplink: Uplink | None = None
         self._pacing: Pacing | None = None
@@ -198,7 +200,7 @@ class Agent:
             self._pacing = self._pacer()
             uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
             self._place.resume(spool.next_seq)
-            camera = Shutter(config, lambda place: self._open_source(place, rng), stop.wait)
+            camera = Shutter(config, lambda place: self._open_source(place, rng, stop), stop.wait)
             uplink.start()
             try:
                 log.info("boot %s of %s", self.boot_id, config.edge_id)
@@ -225,12 +227,13 @@ class Agent:
             own if self._link is None else self._link.camera(self._config.edge_id, self._config.weight, own)
         )
 
-    def _open_source(self, place: str | None, rng: random.Random) -> Frames:
+    def _open_source(self, place: str | None, rng: random.Random, stop: Event) -> Frames:
         if self._around.feed is not None:
             return self._around.feed
         many = self._around.is_one_of_many
         after = self._place.after(place)
-        return Camera(self._config.source, rng, after, is_patient=many, from_server=many)
+        wakes = descriptors(stop)
+        return Camera(self._config.source, rng, after, is_patient=many, from_server=many, wakes=wakes)
 
     def _capture(self, spool: Spool, uplink: Uplink, camera: Shutter, stop: Event) -> None:
         """Capture until told to stop, enough frames are taken, or the source ends."""
@@ -238,7 +241,7 @@ class Agent:
         try:
             while not (stop.is_set() or camera.state == "ended" or self._captured == limit):
                 # What cannot be spooled is not captured either: it would have a number, and no place.
-                frame = camera.read(self._patience()) if self._outage.why is None else None
+                frame = camera.read(self._patience(stop)) if self._outage.why is None else None
                 if frame is not None:
                     self._take(frame)
                 unsaved = bool(self._batch) or self._outage.why is not None
@@ -256,10 +259,11 @@ class Agent:
                 self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
 
-    def _patience(self) -> float:
-        """Seconds to wait for a frame: short where a batch waits for the disk, and where nobody else stops us."""
-        is_idle = self._around.is_one_of_many and not self._batch
-        return _MANY_WAIT_SECONDS if is_idle else _WAIT_SECONDS
+    def _patience(self, stop: Event) -> float:
+        """Seconds to wait for a frame: short where a batch waits for the disk, or `stop` is heard by looking only."""
+        if self._batch or self._around.feed is not None or not descriptors(stop):
+            return _WAIT_SECONDS
+        return _IDLE_SECONDS if self._rate is None else _RATE_SECONDS
 
     def _commit_at_last(self, spool: Spool, uplink: Uplink, stop: Event) -> None:
         """Wait for a spool that another process holds; when told to stop, not for ever. Raises StoreBusy."""
@@ -446,7 +450,7 @@ class Agent:
                 self._place.forget()
                 return
             self._tick(spool, uplink, camera)
-            stop.wait(_WAIT_SECONDS if self._config.exit_when_acknowledged else _MANY_WAIT_SECONDS)
+            stop.wait(_WAIT_SECONDS if self._config.exit_when_acknowledged else _IDLE_SECONDS)
 
     def _all_is_safe(self, spool: Spool) -> bool:
         try:
@@ -470,9 +474,10 @@ class Agent:
         if self._link is not None:
             self._link.keep()
         self._keep_to_rate(spool, uplink, camera, time.monotonic())
-        if time.monotonic() - self._status_at >= _STATUS_SECONDS:
-            self._status_at = time.monotonic()
-            self._count(spool, self._status_at)
+        said = (self._captured, self._tombstoned, uplink.acknowledged, uplink.enhancement_bytes_sent)
+        now = time.monotonic()
+        if self._telling_times.is_due((*said, uplink.state, camera.state, camera.trouble), now):
+            self._count(spool, now)
             self._write_status(spool, uplink, camera)
 
     def _tell_progress(self, uplink: Uplink) -> None:

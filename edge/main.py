@@ -233,11 +233,12 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.health import serve_health
     from secondlook.shared.inference import tell_providers
     from secondlook.shared.logs import set_up_logs
+    from secondlook.shared.stop import Stop
     from secondlook.shared.watchdog import Watchdog
 
     site = _site(args)
     set_up_logs(site.host.log, "edge", threads=site.has_tables)  # which bear the edge id of a camera
-    stop = Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)

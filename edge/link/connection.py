@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import zmq
@@ -20,6 +21,15 @@ MAX_QUEUED = 64  # messages in ZeroMQ's own queues, a side; credit is what reall
 UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 DOWN = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | REFUSED
+
+
+@dataclass(frozen=True)
+class AgentIdentity:
+    """Who says hello."""
+
+    edge_id: str
+    boot_id: str
+    camera: str
 
 
 class Connection:

@@ -13,12 +13,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import zmq
@@ -26,7 +24,7 @@ import zmq
 from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.link.clock import GatewayClock
-from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
+from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, AgentIdentity, Connection
 from secondlook.edge.link.enhance import Layer, Responder
 from secondlook.edge.link.keys import load_keys
 from secondlook.edge.link.known import KnownBackgrounds
@@ -62,6 +60,7 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
+from secondlook.shared.stop import Wake
 from secondlook.shared.version import __version__
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -69,7 +68,8 @@ _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-_IDLE_TICK_SECONDS = 0.5  # where nothing is to be done before something arrives
+_AWAY_SECONDS = 0.5  # between two looks at a gateway that is away
+_IDLE_SECONDS = 5.0  # at most, where nothing is to be done before something arrives
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
 _COMPARED_AT_ONCE = 16  # earlier boots that are greeted at a time to compare what the gateway holds of them
@@ -77,15 +77,6 @@ _NEWS_KEPT = 64  # acknowledgements, while the disk is full
 _GREET_SECONDS = 1.0  # between two greetings of a gateway that says it does not know us
 _REFUSALS = frozenset({"wrong-edge", "too-many-connections"})  # of a whole connection
 _CLOCK_AGAIN_SECONDS = 60.0  # between two comparisons of the clocks on a busy link
-
-
-@dataclass(frozen=True)
-class AgentIdentity:
-    """Who says hello."""
-
-    edge_id: str
-    boot_id: str
-    camera: str
 
 
 class Uplink:
@@ -137,7 +128,7 @@ class Uplink:
         self._complaints = LimitedLog(log)
         self._spool_outage = Outage(log)
         self._busy = Outage(log, again_seconds=math.inf)  # the gateway says that it can take nothing
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = Wake()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{identity.edge_id} uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
@@ -161,8 +152,7 @@ class Uplink:
 
     def wake(self) -> None:
         """The spool holds something new."""
-        with contextlib.suppress(BlockingIOError):  # enough wake-ups are waiting then
-            os.write(self._wake_write, b"w")
+        self._wake.call()
 
     def rest(self, resting: bool) -> None:
         """Keep the connections closed, or open them again; what waits stays in the spool."""
@@ -179,8 +169,7 @@ class Uplink:
         self.wake()
         self._thread.join()
         self._context.term()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake.close()
 
     def _run(self) -> None:
         try:
@@ -212,12 +201,12 @@ class Uplink:
                 self._mark_safe()
                 self.state = "down"
                 self._close()
-            self._stopping.wait(_IDLE_TICK_SECONDS)
+            self._wake.wait(_IDLE_SECONDS)
             return
         if self._bulk is None or self._control is None:
             pause = self._open_at - time.monotonic()
             if pause > 0:
-                self._stopping.wait(min(pause, _TICK_SECONDS))
+                self._wake.wait(min(pause, _AWAY_SECONDS))
                 return
             self._open()
         self._wait()
@@ -251,15 +240,14 @@ class Uplink:
         """Sleep until something can be done, then take in all that arrived."""
         assert self._bulk is not None and self._control is not None
         poller = zmq.Poller()
-        poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._wake.fileno(), zmq.POLLIN)
         for connection in (self._bulk, self._control):
             wanted = zmq.POLLIN | (zmq.POLLOUT if connection.blocked else 0)
             poller.register(connection.socket, wanted)
             poller.register(connection.monitor, zmq.POLLIN)
             connection.blocked = False
-        ready = dict(poller.poll(int(1000 * (_TICK_SECONDS if self._has_work else _IDLE_TICK_SECONDS))))
-        if self._wake_read in ready:
-            os.read(self._wake_read, 4096)
+        poller.poll(int(1000 * self._patience(time.monotonic())))
+        if self._wake.take():
             self._sender.spooled(self._identity.boot_id)
         for connection in (self._bulk, self._control):
             for _ in range(_RECEIVE_AT_ONCE):
@@ -302,6 +290,18 @@ class Uplink:
         """Which key that is, for who looks it up."""
         cure = "`secondlook keys list` there says whether it is registered, revoked or ended"
         return "" if self._keys is None else f" {self._keys.public.decode()}: {cure}"
+
+    def _patience(self, now: float) -> float:
+        """Seconds until something may have to be done that no socket tells of."""
+        if self.state == "down" and not any(
+            one is not None and one.up for one in (self._bulk, self._control)
+        ):
+            return _AWAY_SECONDS
+        if self._has_work or self._clock.is_asked:
+            return _TICK_SECONDS
+        ping_at = max(self._heard_at, self._pinged_at) + self._config.idle_ping_seconds
+        due = min(ping_at, self._control_hello_at) - now
+        return min(max(due, _TICK_SECONDS), self._config.hello_seconds, _IDLE_SECONDS)
 
     @property
     def _has_work(self) -> bool:

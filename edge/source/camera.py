@@ -16,6 +16,7 @@ import multiprocessing.connection
 import random
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any, Literal
@@ -63,8 +64,9 @@ class Camera:
         *,
         is_patient: bool = False,
         from_server: bool = False,
+        wakes: Sequence[int] = (),
     ) -> None:
-        """`after`: the place of the last frame that an earlier run took.
+        """`after`: the place of the last frame that an earlier run took. `wakes`: descriptors that end a wait.
 
         `is_patient`: a live source that fails at the very first try is tried again, too. `from_server`: the capture is
         a fork of a small process that has loaded what it needs, where many share the memory of that.
@@ -72,6 +74,7 @@ class Camera:
         self._config = config
         self._after = after
         self._live = is_live(config.address)
+        self._wakes = list(wakes)
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._process: Any = None  # of either way to start one
         self._pipe: multiprocessing.connection.Connection | None = None
@@ -91,11 +94,12 @@ class Camera:
             return None
         pause = self._retry_at - time.monotonic()
         if self._pipe is None and pause > 0:
-            time.sleep(min(pause, timeout_seconds))
+            multiprocessing.connection.wait(self._wakes, min(pause, timeout_seconds))
             return None
         pipe = self._pipe or self._start()
         try:
-            if pipe.poll(timeout_seconds):
+            ready = multiprocessing.connection.wait([pipe, *self._wakes], timeout_seconds)
+            if pipe in ready:
                 message = pipe.recv()
                 if isinstance(message, Captured):
                     return self._receive(pipe, message)
