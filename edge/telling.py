@@ -47,7 +47,7 @@ class TellingTimes:
 
 
 class Telling:
-    """One camera's. It is handed what goes into status.json whenever that is written, with the time; use in one thread."""
+    """One camera's. It is handed what goes into status.json whenever that is written; use in one thread."""
 
     def __init__(self, config: WatchConfig, camera: str, data_dir: Path, spool_bytes: int) -> None:
         """`camera` is the edge id, `spool_bytes` what the spool may hold at most."""

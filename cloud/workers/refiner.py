@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 
 _FORESEEN = (ReviewConflict, BitstreamError, ModelNotFound, GatewayUnreachable, StorageError)
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
+_AGAIN_SECONDS = 2.0  # after which reviews are looked for though nobody has written
 _LOOK_SECONDS = 1.0  # between looks at who is connected, and at reviews that stand aside
 _AWAY_SECONDS = 1.0  # another gateway may have the camera host: its request is sent by then
 _AWAY_AT_ONCE = 16
@@ -99,6 +100,8 @@ class Refiner:
         self._connected: set[str] = set()
         self._connected_at = 0.0
         self._started_at = self.clock()
+        self._version: int | None = None
+        self._looked_at = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then give back what is unfinished.
@@ -108,7 +111,8 @@ class Refiner:
         self.check()
         while not stop.is_set():
             try:
-                self.step()
+                if self._open or self._has_news():
+                    self.step()
                 pause = self.config.poll_seconds if self._open else self.config.idle_seconds
                 if next_to_refine(self._open) is not None:
                     pause = 0.0
@@ -121,6 +125,17 @@ class Refiner:
             stop.wait(pause)
         for waiting in self._open:
             self._unless_lost(waiting.review, lambda id_: release_review(self.catalogue, id_, self.owner))
+
+    def _has_news(self) -> bool:
+        """Whether a review may be due: somebody has written, or time has passed, in which one that was put off is.
+
+        To ask for the version of the catalogue costs a hundredth of looking for reviews.
+        """
+        now, version = self.clock(), self.catalogue.version()
+        if version is not None and version == self._version and 0 <= now - self._looked_at < _AGAIN_SECONDS:
+            return False
+        self._version, self._looked_at = version, now
+        return True
 
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a review. Raises ModelCorrupt, Unwritable."""

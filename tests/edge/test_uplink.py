@@ -16,9 +16,8 @@ import zmq
 import zmq.auth
 
 from secondlook.edge.config import LinkConfig, SpoolConfig
-from secondlook.edge.link.connection import AgentIdentity
 from secondlook.edge.link.keys import load_keys
-from secondlook.edge.link.uplink import Uplink
+from secondlook.edge.link.uplink import AgentIdentity, Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe, SpooledFrame
 from secondlook.shared import packet as p
