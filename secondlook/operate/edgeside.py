@@ -25,6 +25,7 @@ _CURES = {
     "SourceUnreachable": "check that the camera is on, its address and port, and the network between",
     "SourceNotFound": "check the path in source.address",
     "SourceStalled": 'check the camera; on Wi-Fi try source.transport = "tcp"',
+    "DecoderUnavailable": 'set source.hwaccel to "auto" or "none" (docs/sources.md)',
     "SourceUnsupported": "choose another stream or format of the camera (docs/sources.md)",
 }
 
