@@ -562,7 +562,8 @@ class Agent:
         }
         status["conditions"] = self._telling.tell(status, spool.dropped(), spool.waiting, time.time())
         try:
-            write_atomically(self._config.data_dir / "status.json", json.dumps(status, indent=1).encode())
+            path, data = self._config.data_dir / "status.json", json.dumps(status, indent=1).encode()
+            write_atomically(path, data, synced=False)
         except DiskFull as error:
             log.warning("the status is out of date: %s", error)
 

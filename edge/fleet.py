@@ -268,7 +268,8 @@ class Fleet:
             "uplink": None if self._link is None else self._link.status(),
         }
         try:
-            write_atomically(self._site.data_dir / HOST_FILE, json.dumps(status, indent=1).encode())
+            path, data = self._site.data_dir / HOST_FILE, json.dumps(status, indent=1).encode()
+            write_atomically(path, data, synced=False)
         except StorageError as error:
             log.warning("the status is out of date: %s", error)
 

@@ -105,13 +105,16 @@ def only_process(folder: Path, name: str, what: str) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
-    """Write `data` to `path` through a temporary file beside it. Raises DiskFull or Unwritable."""
-    write_all({path: data}, mode=mode)
+def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE, synced: bool = True) -> None:
+    """Write `data` to `path` through a temporary file beside it. Raises DiskFull or Unwritable.
+
+    Without `synced` it may be lost in a power cut: for what is written over and over, and read while we run.
+    """
+    write_all({path: data}, mode=mode, synced=synced)
 
 
-def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE) -> None:
-    """Write several files, none before the bytes of all are safely on disk.
+def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE, synced: bool = True) -> None:
+    """Write several files, none before the bytes of all are safely on disk, where they are to be `synced`.
 
     Nobody but their owner may read them unless `mode` says otherwise; the umask takes from it as ever.
     Raises DiskFull or Unwritable; the files that were there before are then untouched.
@@ -120,7 +123,7 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE) -> None:
     try:
         for path, data in files.items():
             try:
-                written[path] = _write_beside(path, data, mode)
+                written[path] = _write_beside(path, data, mode, synced)
             except OSError as cause:
                 raise storage_error(path, cause) from cause
         for path in files:
@@ -139,7 +142,7 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+def _write_beside(path: Path, data: bytes, mode: int, synced: bool) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     with ExitStack() as undo:
         undo.callback(temporary.unlink, missing_ok=True)
@@ -147,6 +150,7 @@ def _write_beside(path: Path, data: bytes, mode: int) -> Path:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if synced:
+                os.fsync(stream.fileno())
         undo.pop_all()
     return temporary

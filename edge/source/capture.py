@@ -30,7 +30,7 @@ from secondlook.edge.source.sources import SourceFrame, open_shots
 from secondlook.shared.errors import SourceError
 
 _LIVE_FRAMES = 2
-_BEATS_PER_STALL = 4.0
+_BEATS_PER_STALL = 8.0
 _LONGEST_BEAT_SECONDS = 5.0
 
 
