@@ -248,6 +248,14 @@ def measure(name: str, value: float, *labels: str) -> None:
         one.set(value)
 
 
+def measure_all(name: str, values: Iterable[float], *labels: str) -> None:
+    """Add many values to a histogram: of those of one batch the labels are looked up once."""
+    metric = _metric(name)
+    one = metric.labels(*labels) if labels else metric
+    for value in values:
+        one.observe(max(0.0, value))
+
+
 def unset(name: str, *labels: str) -> None:
     """Show a gauge of these labels no more."""
     with_labels = _metric(name)

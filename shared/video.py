@@ -33,6 +33,7 @@ from secondlook.shared.errors import (
     SymbolMismatch,
 )
 from secondlook.shared.layers import U8Image
+from secondlook.shared.scheduling import kept_scheduling
 from secondlook.shared.videobits import (
     MAX_PIXELS,
     MAX_PLACE,
@@ -96,7 +97,8 @@ class Maker:
             encoder.options = {
                 name: value.format(qp=qp, preset=preset, key=key) for name, value in self.options
             }
-            encoder.open()
+            with kept_scheduling():
+                encoder.open()
         except (av.error.FFmpegError, ValueError) as error:
             told = f"preset {preset}, " if preset else ""
             raise EncoderFailed(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,14 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "kept without outputs"
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_code_of_a_notebook_is_typed(path: Path, tmp_path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    module = tmp_path / f"notebook_{path.stem.replace('-', '_')}.py"
+    module.write_text("\n\n".join(cells))
+    command = [sys.executable, "-m", "mypy", "--strict", str(module)]
+    checked = subprocess.run(command, check=False, cwd=FOLDER.parents[1], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout

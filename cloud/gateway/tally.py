@@ -5,7 +5,6 @@ Instants are Unix seconds handed in as ``now``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from secondlook.cloud.gateway.sessions import PROBE_CHANNEL, Session
@@ -64,19 +63,19 @@ class Tally:
         """What was stored since the last call is on disk: it is counted. ``offsets``: seconds that clocks lag."""
         fresh, self._fresh = self._fresh, []
         dropped, self._dropped = self._dropped, []
-        many: Counter[str] = Counter()
-        size: Counter[str] = Counter()
+        by_edge: dict[str, list[QueuedFrame]] = {}
         for frame in fresh:
-            edge_id, info = frame.edge_id, frame.info
-            many[edge_id] += 1
-            size[edge_id] += len(frame.payload)
-            captured = info.captured_ns / _NANOSECONDS + offsets.get(edge_id, 0.0)
-            if captured > now - _LONGEST_DELIVERY_SECONDS:  # else that clock is none
-                metrics.measure("delivery_seconds", now - captured, edge_id)
-            step("queued", edge_id, info.boot_id, info.seq)
-        for edge_id, frames in many.items():
-            metrics.count("frames_queued_total", edge_id, by=frames)
-            metrics.count("layer_bytes_total", edge_id, "base", "received", by=size[edge_id])
+            by_edge.setdefault(frame.edge_id, []).append(frame)
+            step("queued", frame.edge_id, frame.info.boot_id, frame.info.seq)
+        for edge_id, frames in by_edge.items():
+            lag = now - offsets.get(edge_id, 0.0)
+            took = [lag - frame.info.captured_ns / _NANOSECONDS for frame in frames]
+            # What would have taken longer was captured by a clock that is none.
+            in_time = [seconds for seconds in took if seconds < _LONGEST_DELIVERY_SECONDS]
+            metrics.measure_all("delivery_seconds", in_time, edge_id)
+            metrics.count("frames_queued_total", edge_id, by=len(frames))
+            size = sum(len(frame.payload) for frame in frames)
+            metrics.count("layer_bytes_total", edge_id, "base", "received", by=size)
         for tombstone in dropped:
             gone = tombstone.last_seq - tombstone.first_seq + 1
             # Hosts may send any text, and a label that anybody can make up would grow without end.

@@ -70,6 +70,7 @@ _LOOK_SECONDS = 1.0  # between looks at who is connected, and at reviews that st
 _AWAY_SECONDS = 1.0  # another gateway may have the camera host: its request is sent by then
 _AWAY_AT_ONCE = 16
 _SHORTEST_PARKED, _LONGEST_PARKED = 2.0, 30.0
+_QUIET_SHARE = 0.05  # of the time in which nothing was due is waited before another look: 0.2 s after 4 s
 _RETRY_SECONDS = 10.0  # before a picture whose processing failed is tried again
 _NANOSECONDS = 1_000_000_000
 
@@ -99,7 +100,7 @@ class Refiner:
         self._outage = Outage(log)
         self._connected: set[str] = set()
         self._connected_at = 0.0
-        self._started_at = self.clock()
+        self._started_at = self._busy_at = self.clock()
         self._version: int | None = None
         self._looked_at = float("-inf")
 
@@ -111,11 +112,10 @@ class Refiner:
         self.check()
         while not stop.is_set():
             try:
-                if self._open or self._has_news():
-                    self.step()
-                pause = self.config.poll_seconds if self._open else self.config.idle_seconds
-                if next_to_refine(self._open) is not None:
-                    pause = 0.0
+                finished = self.step() if self._open or self._has_news() else 0
+                if finished or self._open:
+                    self._busy_at = self.clock()
+                pause = self._pause()
                 self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
                 self._outage.met(error, time.monotonic())
@@ -136,6 +136,15 @@ class Refiner:
             return False
         self._version, self._looked_at = version, now
         return True
+
+    def _pause(self) -> float:
+        """Seconds until the next look; the longer nothing was due, the longer."""
+        if next_to_refine(self._open) is not None:
+            return 0.0
+        quiet = abs(self.clock() - self._busy_at) * _QUIET_SHARE
+        return min(
+            max(self.config.poll_seconds, quiet), max(self.config.poll_seconds, self.config.idle_seconds)
+        )
 
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a review. Raises ModelCorrupt, Unwritable."""
@@ -278,10 +287,10 @@ class Refiner:
         except ReviewConflict:
             log.info("review %d went to another worker meanwhile", review.review_id)
             return False
+        if not waiting.request_ids:
+            self._ask(waiting)  # it travels while the base image is made
         if not waiting.has_base_image and not self._guarded(waiting, lambda: self._show_base(waiting)):
             return False
-        if not waiting.request_ids:
-            self._ask(waiting)
         try:
             states = [self.broker.enhancement_state(id_) for id_ in waiting.request_ids]
         except RequestRefused:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.config import PolicyConfig, RefinerConfig
+from secondlook.cloud.workers.broker_client import BrokerClient
+from secondlook.cloud.workers.pictures import PictureMaker
 from secondlook.shared.detection import Detection
 from tests.cloud.helpers import Brighter, OneBox, base_frame, grey
 from tests.cloud.test_workers import Site, site
@@ -73,6 +77,40 @@ def test_the_enhanced_picture_is_shown_before_the_refined_one(site: Site) -> Non
     assert seen == [("leased", "image/1/enhanced.webp", None)]
     assert states(site) == [("ready", True, True, True)]
     assert site.review().shown_sha256 != site.review().enhanced_image
+
+
+def test_the_enhancement_is_asked_for_before_the_base_image_is_made(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.deliver(base_frame(0, grey(10)))
+    site.machine.step()  # which may have fetched it ahead
+    order: list[str] = []
+    for name, kind, method in (
+        ("ask", BrokerClient, "request_enhancement"),
+        ("base", PictureMaker, "make_base"),
+    ):
+        whole = getattr(kind, method)
+
+        def noted(*args: Any, _name: str = name, _whole: Callable[..., Any] = whole, **named: Any) -> Any:
+            order.append(_name)
+            return _whole(*args, **named)
+
+        monkeypatch.setattr(kind, method, noted)
+    site.refiner.step()
+    assert order == ["ask", "base"]
+
+
+def test_the_longer_nothing_is_due_the_longer_is_the_pause(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = site.refiner
+    refiner.config = RefinerConfig(poll_seconds=0.1, idle_seconds=0.5)
+    began, pauses = time.time(), []
+    for quiet in (0, 2, 4, 10, 3600):
+        monkeypatch.setattr(refiner, "clock", lambda quiet=quiet: began + quiet)
+        refiner._busy_at = began
+        pauses.append(round(refiner._pause(), 3))
+    assert pauses == [0.1, 0.1, 0.2, 0.5, 0.5]
 
 
 def test_all_are_enhanced_before_the_first_is_refined_and_then_in_their_turn(site: Site) -> None:

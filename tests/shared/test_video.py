@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -315,6 +318,25 @@ def test_a_background_goes_out_once_though_the_quality_changes() -> None:
         plain.encode(image, base_quality=quality) for image, quality in zip(FRAMES, (20, 30), strict=False)
     ]
     assert all(one.background is not None for one in again)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no scheduling policies")
+def test_an_encoder_leaves_threads_their_scheduling() -> None:
+    """Run by root, SVT-AV1 takes real-time priority for its caller and its threads."""
+    code = """
+import os
+import numpy as np
+from secondlook.shared.video import VideoEncoder, VideoSettings
+maker = VideoEncoder(VideoSettings("svtav1"))
+maker.set_background(np.zeros((64, 96, 3), np.uint8))
+for level in (10, 90, 200):
+    maker.encode(np.full((64, 96, 3), level, np.uint8), base_quality=30)
+threads = {int(name) for name in os.listdir("/proc/self/task")}
+assert len(threads) > 1, "the encoder has threads of its own"
+print({os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER})
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout == "True\n"
 
 
 @pytest.mark.parametrize("encoder", ["x265", "svtav1"])

@@ -25,6 +25,7 @@ from secondlook.shared.errors import ConfigError
 from secondlook.shared.layers import Key
 from secondlook.shared.peers import Peer, find_peer
 from secondlook.shared.plugins import PEERS, plugin_names
+from secondlook.shared.scheduling import kept_scheduling
 from secondlook.shared.video import EncoderName, GroupDecoder, VideoEncoder, VideoSettings
 
 U8 = npt.NDArray[np.uint8]
@@ -92,6 +93,8 @@ class _Standard:
         encoder.options = {**dict(self.options), self.quality_option: str(quality)}
         decoder.thread_count = 1
         watch, sizes, decoded = _Stopwatch(), [], []
+        with watch, kept_scheduling():
+            encoder.open()
         for number, image in enumerate(frames):
             with watch:
                 frame = av.VideoFrame.from_ndarray(
