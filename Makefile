@@ -21,7 +21,7 @@ HERE  := $(VENV)/.secondlook-tree
 PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons fuzz mutate chaos soak hour bench demo migration docs site clean
+.PHONY: help setup check unit test coverage faults slow vectors coders constraints pythons wheels fuzz mutate chaos soak hour bench demo migration docs site clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ constraints: setup ## write deploy/constraints.txt, the versions in $(VENV), onc
 
 pythons: setup ## the demo from the wheel, in a fresh environment of each Python 3.11 to 3.13 on PATH
 	$(BIN)/python -m tests.pythons
+
+wheels: setup ## whether all that a camera host needs has wheels for ARM64; others in ARGS="--machine x86_64 --python 3.12"
+	$(BIN)/python -m tests.wheels $(ARGS)
 
 fuzz: setup ## every property test with many more examples, then MINUTES=10 of hostile bytes at a gateway
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout=3600 $(ARGS)

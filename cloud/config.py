@@ -187,7 +187,8 @@ class WorkerConfig(Settings):
     # of a frame, width times height (8K has 33 million); larger ones are refused
     max_pixels: Pixels = 36_000_000
     lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
-    # pause before asking an empty queue again
+    # pause before asking again where others hold what there is, or gateways share a queue; else the gateway says when
+    # frames come
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
     # of enhancements of frames that became reviews, fetched from a camera host while its link is idle, before a refiner
     # asks; 0 = none
@@ -269,7 +270,7 @@ class RefinerConfig(Settings):
     deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
     # pause before asking again whether an enhancement has come
     poll_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
-    # longest pause before asking for another review when none was due: reached ten seconds after the last one
+    # longest pause before a look whether anything has changed, where no review was due for ten seconds
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
     # reviews whose enhancements are waited for at a time
     in_flight: Annotated[int, within(1, 1024, "reviews")] = 4

@@ -551,7 +551,9 @@ def _allow_descriptors() -> None:
 
 def _stop_event() -> Event:
     """An event that SIGTERM and SIGINT set."""
-    stop = Event()
+    from secondlook.shared.stop import Stop
+
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop

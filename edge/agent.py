@@ -23,8 +23,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import cv2
-
+from secondlook.edge.coding.classmasks import PrivacyMasks
 from secondlook.edge.coding.encode import choose_encoder
 from secondlook.edge.coding.originals import EnhancementCoder
 from secondlook.edge.coding.regions import Regions
@@ -36,19 +35,21 @@ from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
 from secondlook.edge.link.rate import RateControl
 from secondlook.edge.link.reports import Doing
 from secondlook.edge.link.uplink import Uplink
+from secondlook.edge.recorded import record
 from secondlook.edge.source.camera import Camera, Frame
 from secondlook.edge.source.feed import FeedCamera
 from secondlook.edge.source.place import Taken, place_keeper
 from secondlook.edge.source.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
-from secondlook.edge.telling import Telling
+from secondlook.edge.telling import Telling, TellingTimes
 from secondlook.shared import metrics, tracing
-from secondlook.shared.errors import DiskFull, LinkError, SourceError, StorageError, StoreBusy
+from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceError, StorageError, StoreBusy
 from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
 from secondlook.shared.logs import step
-from secondlook.shared.outage import Outage
+from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.stop import descriptors
 from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.5  # between two looks of the rate control at the link
 _WAIT_SECONDS = 0.1
-_MANY_WAIT_SECONDS = 0.5  # where eight of us wake a host up
+_IDLE_SECONDS = 1.0  # where nothing waits for us, and whoever stops us wakes us up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
 _COUNTING_SHARE = 0.02  # of the time may be spent on counting a full spool
 _SIGNAL_SECONDS = 0.5  # a signal to a whole group reaches us within this, after it ended our capture
+_WITHHELD_SECONDS = 60.0  # between two lines about pictures that cannot be masked
 _LAST_COMMITS = 3  # attempts, when stopped while another process holds the spool
 
 
@@ -84,12 +85,14 @@ class Agent:
     """One start of the agent: a boot id of its own, frames numbered from 0."""
 
     def __init__(self, config: EdgeConfig, codec: LayeredCodec, around: Surroundings = ALONE) -> None:
-        """Opens nothing yet; `run` does."""
+        """Opens nothing yet but the model of masks; `run` does. Raises MaskFailed."""
         self._around = around
         self._link = around.link
         self.boot_id = secrets.token_hex(16)
         self._config = config
         self._regions = Regions(config.regions)
+        self._masks = PrivacyMasks.open(config, self._regions)
+        self._complaints = LimitedLog(log, _WITHHELD_SECONDS)
         coding = config.codec
         is_bounded = config.rate.uplink_kbps is not None or config.uplink.is_bounded
         if is_bounded and coding.background_quality is None:
@@ -110,7 +113,7 @@ class Agent:
         self._place = place_keeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
-        self._status_at = self._rate_at = 0.0
+        self._rate_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
@@ -120,8 +123,10 @@ class Agent:
         self._dropped_untold = 0  # frames that the spool dropped since the log last told of any
         self._dropped_told_at = float("-inf")
         self._last_frame_ns: int | None = None
+        self._source_lag_ns: int | None = None  # by which our stamp of that frame is behind its source's
         self._counts: SpoolCounts | None = None
         self._count_at = 0.0
+        self._telling_times = TellingTimes()
         self._telling = Telling(
             config.watch, config.smtp, config.edge_id, config.data_dir, config.spool.max_bytes
         )
@@ -199,7 +204,7 @@ class Agent:
             uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
             uplink.doing = Doing(model=self._encoder.model)
             self._place.resume(spool.next_seq)
-            camera = Shutter(config, lambda place: self._open_source(place, rng), stop.wait)
+            camera = Shutter(config, lambda place: self._open_source(place, rng, stop), stop.wait)
             uplink.start()
             try:
                 log.info("boot %s of %s", self.boot_id, config.edge_id)
@@ -226,12 +231,13 @@ class Agent:
             own if self._link is None else self._link.camera(self._config.edge_id, self._config.weight, own)
         )
 
-    def _open_source(self, place: str | None, rng: random.Random) -> Frames:
+    def _open_source(self, place: str | None, rng: random.Random, stop: Event) -> Frames:
         if self._around.feed is not None:
             return self._around.feed
         many = self._around.is_one_of_many
         after = self._place.after(place)
-        return Camera(self._config.source, rng, after, is_patient=many, from_server=many)
+        wakes = descriptors(stop)
+        return Camera(self._config.source, rng, after, is_patient=many, from_server=many, wakes=wakes)
 
     def _capture(self, spool: Spool, uplink: Uplink, camera: Shutter, stop: Event) -> None:
         """Capture until told to stop, enough frames are taken, or the source ends."""
@@ -239,7 +245,7 @@ class Agent:
         try:
             while not (stop.is_set() or camera.state == "ended" or self._captured == limit):
                 # What cannot be spooled is not captured either: it would have a number, and no place.
-                frame = camera.read(self._patience()) if self._outage.why is None else None
+                frame = camera.read(self._patience(stop)) if self._outage.why is None else None
                 if frame is not None:
                     self._take(frame)
                 unsaved = bool(self._batch) or self._outage.why is not None
@@ -257,10 +263,11 @@ class Agent:
                 self._commit_at_last(spool, uplink, stop)
         log.info("captured %d frames", self._captured)
 
-    def _patience(self) -> float:
-        """Seconds to wait for a frame: short where a batch waits for the disk, and where nobody else stops us."""
-        is_idle = self._around.is_one_of_many and not self._batch
-        return _MANY_WAIT_SECONDS if is_idle else _WAIT_SECONDS
+    def _patience(self, stop: Event) -> float:
+        """Seconds to wait for a frame: short where a batch waits for the disk, or `stop` is heard by looking only."""
+        if self._batch or self._around.feed is not None or not descriptors(stop):
+            return _WAIT_SECONDS
+        return _IDLE_SECONDS if self._rate is None else _RATE_SECONDS
 
     def _commit_at_last(self, spool: Spool, uplink: Uplink, stop: Event) -> None:
         """Wait for a spool that another process holds; when told to stop, not for ever. Raises StoreBusy."""
@@ -273,16 +280,24 @@ class Agent:
             self._commit(spool, uplink)
 
     def _take(self, captured: Frame) -> None:
-        # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
-        frame = replace(captured, image=self._regions.hide(captured.image))
         self._captured += 1
-        self._last_frame_ns = frame.captured_ns
-        if (reason := self._why_pass_over(frame)) is None:
+        self._last_frame_ns = captured.captured_ns
+        self._source_lag_ns = (
+            None if captured.source_ns is None else captured.captured_ns - captured.source_ns
+        )
+        # Behind this line nothing has seen what a privacy mask hides, but for a copy that the settings ask for.
+        frame = self._masked(captured)
+        reason: PassedReason | None = "unmasked" if frame is None else self._why_pass_over(frame)
+        if frame is None:
+            self._encoder.withhold()
+            self._passed["unmasked"] += 1
+        elif reason is None:
             began = time.perf_counter()
             encoded = self._encode(frame)
             seconds = time.perf_counter() - began
             metrics.measure("encode_seconds", seconds, self._config.edge_id)
-            step("encoded", self._config.edge_id, self.boot_id, encoded.info.seq)
+            times = {"captured_ns": frame.captured_ns, "source_ns": frame.source_ns}
+            step("encoded", self._config.edge_id, self.boot_id, encoded.info.seq, **times)
             tracing.captured(self._config.edge_id, self.boot_id, encoded.info.seq, frame.captured_ns, seconds)
             self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
@@ -295,11 +310,19 @@ class Agent:
             self._passed[reason] += 1
         if reason != "thinned":  # such a frame may not have its number yet
             seq = self._encoder.next_seq - 1
-            if frame.place is not None:
-                self._places.append(Taken(seq, frame.place))
-            if self._config.source.record_dir is not None:
-                kept = frame if self._config.regions.mask_local else captured
-                _record(self._config.source.record_dir / f"{self.boot_id}-{seq:08d}.png", kept)
+            if captured.place is not None:
+                self._places.append(Taken(seq, captured.place))
+            kept = frame if self._config.regions.mask_local else captured
+            if self._config.source.record_dir is not None and kept is not None:
+                record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
+
+    def _masked(self, captured: Frame) -> Frame | None:
+        """The frame with all masks filled; None where they cannot be made, and so no part of it may pass."""
+        try:
+            return replace(captured, image=self._masks.hide(captured.image))
+        except MaskFailed as error:
+            self._complaints.warning("masks", str(error), time.monotonic())
+            return None
 
     def _encode(self, frame: Frame) -> SpooledFrame:
         if self._rate is None:
@@ -433,7 +456,7 @@ class Agent:
                 self._place.forget()
                 return
             self._tick(spool, uplink, camera)
-            stop.wait(_WAIT_SECONDS if self._config.exit_when_acknowledged else _MANY_WAIT_SECONDS)
+            stop.wait(_WAIT_SECONDS if self._config.exit_when_acknowledged else _IDLE_SECONDS)
 
     def _all_is_safe(self, spool: Spool) -> bool:
         try:
@@ -459,9 +482,10 @@ class Agent:
         if self._link is not None:
             self._link.keep()
         self._keep_to_rate(spool, uplink, camera, time.monotonic())
-        if time.monotonic() - self._status_at >= _STATUS_SECONDS:
-            self._status_at = time.monotonic()
-            self._count(spool, self._status_at)
+        said = (self._captured, self._tombstoned, uplink.acknowledged, uplink.enhancement_bytes_sent)
+        now = time.monotonic()
+        if self._telling_times.is_due((*said, uplink.state, camera.state, camera.trouble), now):
+            self._count(spool, now)
             self._write_status(spool, uplink, camera)
 
     def _tell_progress(self, uplink: Uplink) -> None:
@@ -512,6 +536,7 @@ class Agent:
             "tombstoned": self._tombstoned,
             "idle": self._passed["idle"],
             "thinned": self._passed["thinned"],
+            "unmasked": self._passed["unmasked"],
             "bytes_base": self._bytes_base,
             "bytes_enhancement_stored": self._bytes_enhancement,
             "bytes_enhancement_sent": uplink.enhancement_bytes_sent,
@@ -526,6 +551,9 @@ class Agent:
             "base_quality": encoder.base_quality,
             "clock_offset_seconds": uplink.clock_offset_seconds,
             "last_frame": _iso(self._last_frame_ns),
+            "source_lag_seconds": None
+            if self._source_lag_ns is None
+            else round(self._source_lag_ns / 1e9, 3),
             "all_boots": None
             if counts is None
             else {
@@ -542,7 +570,8 @@ class Agent:
         }
         status["conditions"] = self._telling.tell(status, spool.dropped(), spool.waiting, time.time())
         try:
-            write_atomically(self._config.data_dir / "status.json", json.dumps(status, indent=1).encode())
+            path, data = self._config.data_dir / "status.json", json.dumps(status, indent=1).encode()
+            write_atomically(path, data, synced=False)
         except DiskFull as error:
             log.warning("the status is out of date: %s", error)
 
@@ -563,10 +592,3 @@ def _iso(time_ns: int | None) -> str | None:
     except (OverflowError, ValueError, OSError):
         return None
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _record(path: Path, frame: Frame) -> None:
-    """Keep a captured frame as PNG, compressed little but fast. Raises DiskFull or Unwritable."""
-    image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    write_atomically(path, data.tobytes())

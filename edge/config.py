@@ -46,6 +46,7 @@ _MIN_SIDE = 16
 MAX_POLYGONS = 64  # of each kind
 
 Quality = Annotated[int, within(0, 63, "")]
+Hwaccel = Literal["none", "auto", "cuda", "vaapi", "videotoolbox", "rkmpp", "v4l2m2m", "qsv"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class SourceConfig(Settings):
     retry_min_seconds: Seconds = 1.0  # first pause before a live source is opened again
     retry_max_seconds: Seconds = 60.0  # longest such pause
     transport: Literal["auto", "tcp", "udp"] = "auto"  # of RTSP; auto tries TCP, then UDP
+    # decoding of streams and videos in hardware: auto takes what opens here, else software; what is named must open
+    hwaccel: Hwaccel = "none"
     # options of FFmpeg for streams, such as "timeout=5000000"; they win over ours
     ffmpeg_options: tuple[str, ...] = ()
     # degrees by which pictures are turned to the right, beside what their file says itself
@@ -75,7 +78,7 @@ class SourceConfig(Settings):
     settle_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 3.0
     credentials_file: Path | None = None  # holds USER:PASSWORD of the source; for its owner's eyes only
     from_start: bool = False  # read a file or folder from its start, also after an interrupted run
-    record_dir: Path | None = None  # folder that gets every captured frame as PNG, to measure quality with
+    record_dir: Path | None = None  # folder that gets every captured frame as PNG, and their times
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,10 +111,22 @@ class RegionsConfig(Settings):
     interest: tuple[str, ...] = ()
     # whether privacy masks are filled in pictures that are kept on this host, too (source.record_dir)
     mask_local: bool = True
+    # classes of objects that are masked as privacy is, where a detector on this host finds them: a box each
+    mask_classes: tuple[str, ...] = ()
+    # the detector: builtin, auto, a model by name, or the path of its folder or .onnx export
+    mask_model: NameOrPath = NameOrPath("builtin")
+    # by which boxes are larger than what was found, of their own width and height, on each side
+    mask_margin: Annotated[float, within(0, 2, "")] = 0.15
+    # for which a box stays where the detector has found it, also when it finds it no more
+    mask_frames: Annotated[int, within(0, 1000, "frames")] = 5
+    # what the detector is less sure of is not masked; without it, the least that its folder says
+    mask_min_score: Annotated[float, within(0.01, 1, "")] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.polygons()
+        if len(set(self.mask_classes)) < len(self.mask_classes) or "" in self.mask_classes:
+            raise ConfigError("mask_classes holds a class twice, or one without a name")
 
     def polygons(self) -> dict[str, tuple[Polygon, ...]]:
         """The polygons of each kind. Raises ConfigError."""

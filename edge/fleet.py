@@ -22,21 +22,22 @@ from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import CodecConfig, EdgeConfig
 from secondlook.edge.link.hostlink import HostLink
 from secondlook.edge.site import Site
+from secondlook.edge.telling import TellingTimes
 from secondlook.shared.errors import SecondlookError, StorageError
 from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.files import keep_private, only_process, write_atomically
 from secondlook.shared.layers import Encoded, Key, LayeredCodec, Layers, U8Image
+from secondlook.shared.stop import Stop
 from secondlook.shared.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 HOST_FILE = "host.json"
-_TURN_SECONDS = 0.5
+_TURN_SECONDS = 1.0
 _HANGS_SECONDS = 60.0  # without progress
 _STOP_SECONDS = 20.0  # for an agent to end
 _PAUSE_SECONDS = (2.0, 300.0)  # before a camera that failed is started again: the first one, and the longest
 _WELL_SECONDS = 120.0  # of work after which the next pause is the first one again
-_STATUS_SECONDS = 2.0
 
 State = Literal["running", "failed", "hangs", "done"]
 
@@ -104,7 +105,7 @@ class _Member:
 
     config: EdgeConfig
     backoff: Backoff
-    stop: Event = field(default_factory=Event)
+    stop: Event = field(default_factory=Stop)
     thread: threading.Thread | None = None
     watchdog: Watchdog = field(default_factory=Watchdog)
     state: State = "running"
@@ -133,7 +134,7 @@ class Fleet:
         self._begin = begin or self._run_agent
         self._link = _link_of(site)
         self._members: dict[str, _Member] = {}
-        self._status_at = 0.0
+        self._telling_times = TellingTimes()
 
     def run(self, stop: Event, reload: Event, watchdog: Watchdog) -> None:
         """Work until `stop` is set, or until every camera is done. `reload` asks to read the configuration again.
@@ -196,8 +197,7 @@ class Fleet:
         # One camera that hangs is no reason to stop the others; when all do, somebody else has to help.
         if any(member.state != "hangs" for member in self._members.values()):
             watchdog.heartbeat()
-        if now - self._status_at >= _STATUS_SECONDS:
-            self._status_at = now
+        if self._telling_times.is_due(self.states(), now):
             self._write_status()
 
     def _look_at(self, edge_id: str, member: _Member, now: float) -> None:
@@ -268,7 +268,8 @@ class Fleet:
             "uplink": None if self._link is None else self._link.status(),
         }
         try:
-            write_atomically(self._site.data_dir / HOST_FILE, json.dumps(status, indent=1).encode())
+            path, data = self._site.data_dir / HOST_FILE, json.dumps(status, indent=1).encode()
+            write_atomically(path, data, synced=False)
         except StorageError as error:
             log.warning("the status is out of date: %s", error)
 

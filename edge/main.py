@@ -175,14 +175,16 @@ def _register_snapshot(actions: argparse._SubParsersAction[argparse.ArgumentPars
 
 def run_snapshot(args: argparse.Namespace) -> int:
     """Write a picture with the polygons. Returns 0."""
+    from secondlook.edge.coding.classmasks import PrivacyMasks
     from secondlook.edge.coding.regions import Regions
     from secondlook.edge.coding.snapshot import check_ending, first_frame, write
 
     check_ending(args.out)
     config = _only_camera(_site(args), args)
     regions = Regions(config.regions)
+    masks = None if args.see_through else PrivacyMasks.open(config, regions)
     frame = first_frame(config.source)
-    write(args.out, frame, regions, see_through=args.see_through)
+    write(args.out, frame, regions, masks)
     height, width = frame.image.shape[:2]
     print(f"{args.out}: {width}x{height}")
     return 0
@@ -231,13 +233,14 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.health import serve_health
     from secondlook.shared.inference import tell_providers
     from secondlook.shared.logs import set_up_logs
+    from secondlook.shared.stop import Stop
     from secondlook.shared.tracing import set_up_tracing
     from secondlook.shared.watchdog import Watchdog
 
     site = _site(args)
     set_up_logs(site.host.log, "edge", threads=site.has_tables)  # which bear the edge id of a camera
     set_up_tracing(site.host.tracing, "edge", os.environ)
-    stop = Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watchdog = Watchdog.from_environment(os.environ)

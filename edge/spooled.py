@@ -37,7 +37,7 @@ class SpooledFrame:
         return self.info.seq if self.info.key_seq is None else None
 
 
-PassedReason = Literal["idle", "thinned"]
+PassedReason = Literal["idle", "thinned", "unmasked"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from secondlook.shared.watch import Watch
 
 # The log hears of these where they happen: at each ping, and when the link goes and comes.
 _SILENT = frozenset({"clock-off", "link-down"})
+_NEWS_SECONDS, _NO_NEWS_SECONDS = 1.0, 5.0
 _COUNTED = {
     "frames_captured_total": "captured",
     "frames_encoded_total": "encoded",
@@ -28,8 +29,26 @@ _GAUGES = {
 }
 
 
+class TellingTimes:
+    """When a status is due: within a second where something is new, every few seconds where nothing is.
+
+    What is written each second wears out a card, and keeps an idle host awake.
+    """
+
+    def __init__(self) -> None:
+        self._told: object = None
+        self._told_at = float("-inf")
+
+    def is_due(self, what: object, now: float) -> bool:
+        """`what` stands for all that is worth a line; `now` is monotonic seconds. It counts as told then."""
+        if now - self._told_at < (_NEWS_SECONDS if what != self._told else _NO_NEWS_SECONDS):
+            return False
+        self._told, self._told_at = what, now
+        return True
+
+
 class Telling:
-    """One camera's. It is handed what goes into status.json, once a second, with the time; use in one thread."""
+    """One camera's. It is handed what goes into status.json whenever that is written; use in one thread."""
 
     def __init__(
         self, config: WatchConfig, smtp: SmtpConfig, camera: str, data_dir: Path, spool_bytes: int

@@ -30,6 +30,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   ├── SourceStalled           it delivered no frame in the time allowed
     │   ├── SourceTooLarge          a file or picture is above a limit
     │   ├── SourceUnsupported       its format, codec or kind of address is not known here
+    │   ├── DecoderUnavailable      the hardware decoder that was asked for is not there
     │   ├── SourceUnauthorized      its server refuses our user or password, or asks for one
     │   ├── SourceHostUnknown       the name of its host has no address
     │   └── SourceUnreachable       its host refuses the connection, or no way leads there
@@ -68,6 +69,7 @@ A caller may catch a branch; a user sees one line, ``str(error)``, and a non-zer
     │   └── TooManyAttempts         too many wrong passwords for one name from one address, or from one address
     ├── Unforeseen                  foreign code raised what nobody foresaw; the cause is named and chained
     ├── EncoderFailed               a video encoder cannot be opened, or hands out what it should not
+    ├── MaskFailed                  what a camera's settings mask cannot be found, so no picture may pass
     ├── DetectorError               detector weights are absent or not of a known layout
     ├── DeviceUnavailable           a GPU that was asked for is not there, or fails
     ├── PrecisionUnavailable        bfloat16 was asked for, and this machine does not have it
@@ -191,6 +193,10 @@ class SourceTooLarge(SourceError):
 
 
 class SourceUnsupported(SourceError):
+    pass
+
+
+class DecoderUnavailable(SourceError):
     pass
 
 
@@ -370,6 +376,10 @@ class Unforeseen(SecondlookError):
 
 
 class EncoderFailed(SecondlookError):
+    pass
+
+
+class MaskFailed(SecondlookError):
     pass
 
 

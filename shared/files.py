@@ -105,15 +105,18 @@ def only_process(folder: Path, name: str, what: str) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
-    """Write `data` to `path` through a temporary file beside it. Raises DiskFull or Unwritable."""
-    write_all({path: data}, mode=mode)
+def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE_FILE, synced: bool = True) -> None:
+    """Write `data` to `path` through a temporary file beside it. Raises DiskFull or Unwritable.
+
+    Without `synced` it may be lost in a power cut: for what is written over and over, and read while we run.
+    """
+    write_all({path: data}, mode=mode, synced=synced)
 
 
 def write_parts_atomically(path: Path, parts: Iterable[bytes], *, mode: int = PRIVATE_FILE) -> None:
     """Like ``write_atomically``, for what is too much to be held at once. Raises DiskFull or Unwritable."""
     try:
-        temporary = _write_beside(path, parts, mode)
+        temporary = _write_beside(path, parts, mode, True)
         try:
             os.replace(temporary, path)
         except OSError:
@@ -123,8 +126,8 @@ def write_parts_atomically(path: Path, parts: Iterable[bytes], *, mode: int = PR
         raise storage_error(path, cause) from cause
 
 
-def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE) -> None:
-    """Write several files, none before the bytes of all are safely on disk.
+def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE, synced: bool = True) -> None:
+    """Write several files, none before the bytes of all are safely on disk, where they are to be `synced`.
 
     Nobody but their owner may read them unless `mode` says otherwise; the umask takes from it as ever.
     Raises DiskFull or Unwritable; the files that were there before are then untouched.
@@ -133,7 +136,7 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = PRIVATE_FILE) -> None:
     try:
         for path, data in files.items():
             try:
-                written[path] = _write_beside(path, (data,), mode)
+                written[path] = _write_beside(path, (data,), mode, synced)
             except OSError as cause:
                 raise storage_error(path, cause) from cause
         for path in files:
@@ -152,7 +155,7 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def _write_beside(path: Path, parts: Iterable[bytes], mode: int) -> Path:
+def _write_beside(path: Path, parts: Iterable[bytes], mode: int, synced: bool) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     with ExitStack() as undo:
         undo.callback(temporary.unlink, missing_ok=True)
@@ -161,6 +164,7 @@ def _write_beside(path: Path, parts: Iterable[bytes], mode: int) -> Path:
             for part in parts:
                 stream.write(part)
             stream.flush()
-            os.fsync(stream.fileno())
+            if synced:
+                os.fsync(stream.fileno())
         undo.pop_all()
     return temporary

@@ -30,6 +30,8 @@ _EXTRA = (
     "began",
     "review",
     "milliseconds",
+    "captured_ns",
+    "source_ns",
 )
 
 

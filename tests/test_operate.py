@@ -135,6 +135,18 @@ def test_a_spool_of_a_later_program_and_a_data_folder_that_others_may_read(
     assert found["gate data"][0] == "warning" and "chmod 0700" in found["gate data"][2]
 
 
+@pytest.mark.parametrize(
+    ("classes", "level", "told"),
+    [("person", "ok", "person, found by builtin"), ("number plate", "fault", "has no class 'number plate'")],
+)
+def test_what_shall_be_masked_can_be_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: str, level: str, told: str
+) -> None:
+    more = f'[regions]\nmask_classes = ["{classes}"]\n'
+    _, found = doctor(capsys, "--edge", str(write_edge(tmp_path, "demo:", free_port(), more)), "--no-rate")
+    assert found["gate masks"][0] == level and told in found["gate masks"][1]
+
+
 def test_an_agent_that_ended_and_one_that_hangs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], edge_file: Path
 ) -> None:

@@ -8,11 +8,12 @@ start, so that what it reads cannot have changed when it writes.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, PoolProxiedConnection, update
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.horizon import announce_writer
@@ -43,6 +44,7 @@ class Catalogue:
     def __init__(self, engine: Engine) -> None:
         self._reader = engine
         self._writer = engine.execution_options(takes_write_lock=True)
+        self._watcher: PoolProxiedConnection | None = None
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -60,7 +62,28 @@ class Catalogue:
             announce_writer(session.connection())
             yield session
 
+    def version(self) -> int | None:
+        """Another number once anybody has committed a change; None where the database does not tell. For one thread.
+
+        SQLite tells by a counter in shared memory, which no statement of ours has to be read for.
+        """
+        url = self._reader.url
+        if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+            return None
+        try:
+            if self._watcher is None:  # it counts what others commit, so it is none of those that write
+                self._watcher = self._reader.raw_connection()
+            cursor = self._watcher.cursor()
+            cursor.execute("PRAGMA data_version")
+            (version,) = cursor.fetchone() or (0,)
+            cursor.close()
+        except sqlite3.Error:
+            return None  # whoever reads or writes says what is wrong
+        return int(version)
+
     def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
         self._reader.dispose()
 
 

@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.gateway.presence import Presence, Present
 from secondlook.cloud.gateway.tally import HostReport
+from secondlook.cloud.gateway.waiting import Parked
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
@@ -62,6 +63,10 @@ class _Lease(_Call, frozen=True):
     n: Annotated[int, Meta(ge=1, le=MAX_LEASED)]
     ttl_seconds: _LeaseSeconds
     worker: _Worker
+
+
+class _Wait(_Call, frozen=True):
+    seconds: Annotated[float, Meta(ge=0, le=60)]
 
 
 class _Acknowledged(_Call, frozen=True):
@@ -129,6 +134,13 @@ class _Present(_Call, frozen=True):
 
 
 @dataclass(frozen=True)
+class _Later:
+    """The result of an operation is known in so many seconds, or sooner."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Broker:
     """``connected`` tells which edges are connected, and on which channels; ``clock_offsets`` how far their clocks
     are behind, in seconds. ``greet_again`` lets a camera host say hello anew, so that it compares what is held here."""
@@ -142,14 +154,17 @@ class Broker:
     greet_again: Callable[[str], None] = lambda edge_id: None
     presence: Presence = field(default_factory=Presence)
     conditions: Callable[[float], list[dict[str, Any]]] = lambda now: []
+    longest_wait_seconds: float = (
+        0.0  # for which a worker may wait for frames; 0: it is told at once that there are none
+    )
     heard: Callable[[], Mapping[str, float]] = dict  # by edge id, when anything was heard
     delivered: Callable[[], Mapping[str, float]] = dict  # by edge id, when a frame or tombstone came
     reported: Callable[[], Mapping[str, HostReport]] = dict  # by edge id, what it said of itself last
     _asked: set[tuple[str, str, int]] = field(default_factory=set)  # for frames once more
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
-    def answer(self, message: bytes, *, now: float, caller: str = "") -> bytes:
-        """The answer to one request; it raises nothing.
+    def answer(self, message: bytes, *, now: float, caller: str = "") -> bytes | Parked:
+        """The answer to one request, or that it comes later; it raises nothing.
 
         ``caller`` is the registered name of the key that the connection showed, empty on a plain one.
         """
@@ -157,7 +172,10 @@ class Broker:
         try:
             with unforeseen_named(SecondlookError):
                 request_id, op, call = _open(message)
-                return _pack([request_id, True, _OPERATIONS[op][1](self, call, caller, now)])
+                result = _OPERATIONS[op][1](self, call, caller, now)
+                if isinstance(result, _Later):
+                    return Parked(request_id, now + result.seconds)
+                return _pack([request_id, True, result])
         except Unforeseen as error:
             # A fault of ours in one call must not end the gateway, which serves everybody else.
             self._complain(error, now)
@@ -195,6 +213,15 @@ class Broker:
             }
             for item in leased
         ]
+
+    def wait(self, call: _Wait, caller: str, now: float) -> bool | _Later:
+        """A worker found nothing to lease: whether frames have come, at once or when they do.
+
+        While others hold some there is nothing to wait for: these may come back at any moment.
+        """
+        if self.queue.depth or self.longest_wait_seconds == 0:
+            return self.queue.depth > 0
+        return _Later(min(call.seconds, self.longest_wait_seconds))
 
     def ack(self, call: _Acknowledged, caller: str, now: float) -> None:
         self.queue.ack(call.ids, worker=_name(caller, call.worker))
@@ -352,6 +379,7 @@ def _name(caller: str, worker: str) -> str:
 # Each with the type of its arguments.
 _OPERATIONS: dict[str, tuple[type[_Call], Callable[..., object]]] = {
     "lease": (_Lease, Broker.lease),
+    "wait": (_Wait, Broker.wait),
     "ack": (_Acknowledged, Broker.ack),
     "nack": (_GivenBack, Broker.nack),
     "ask_again": (_Frame, Broker.ask_again),
@@ -416,6 +444,11 @@ def _numbers(unpacker: Any) -> list[object]:
     if many > MAX_ROWS:
         raise PacketMalformed(f"ids must be a list of at most {MAX_ROWS} numbers")
     return [unpacker.unpack() for _ in range(many)]
+
+
+def waited(request_id: int, *, has_frames: bool) -> bytes:
+    """The answer to a worker that has waited."""
+    return _pack([request_id, True, has_frames])
 
 
 def _pack(answer: list[object]) -> bytes:

@@ -21,13 +21,14 @@ from typing import TypeAlias
 import zmq
 
 from secondlook.cloud.config import CloudConfig, GatewayConfig
-from secondlook.cloud.gateway.broker import MAX_REQUEST_BYTES, Broker
+from secondlook.cloud.gateway.broker import MAX_REQUEST_BYTES, Broker, waited
 from secondlook.cloud.gateway.connections import ConnectionTable, disconnect
 from secondlook.cloud.gateway.diskroom import DiskRoom, on_one_disk
 from secondlook.cloud.gateway.figures import SiteFigures
 from secondlook.cloud.gateway.intake import Intake, Outgoing
 from secondlook.cloud.gateway.keys import Registry, Role, answer_zap, zap_key
 from secondlook.cloud.gateway.presence import Presence
+from secondlook.cloud.gateway.waiting import Parked, Waiting
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.stores import open_stores
 from secondlook.shared.address import is_ipv6, is_loopback
@@ -50,6 +51,7 @@ _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _POLL_MS = 100
 _SETTLE_MS = 1  # while the queue's server is storing a batch
 _TICK_SECONDS = 0.25
+_LONGEST_WAIT_SECONDS = 1.5  # of a worker for frames; it keeps its camera hosts for 2 s (`affinity`)
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
 _CALLS_AT_ONCE = 32
 _PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
@@ -119,10 +121,13 @@ class Gateway:
             self._intake.greet_again,
             presence,
             self._watch.told,
+            # Where several gateways share a queue, frames come by the others, too: then nobody is to wait here.
+            _LONGEST_WAIT_SECONDS if stores.is_embedded else 0.0,
             lambda: self._intake.tally.heard,
             lambda: self._intake.tally.delivered,
             lambda: self._intake.tally.reported,
         )
+        self._waiting = Waiting()
         self._context: _Context = zmq.Context()
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -230,11 +235,22 @@ class Gateway:
                 [(call.peer, self._broker.on_rollback(call.message, error)) for call in calls],
             )
         for peer, answer in answers:
-            _send(self._workers, [peer, answer])
+            if isinstance(answer, Parked):
+                self._waiting.park(peer, answer)
+            else:
+                _send(self._workers, [peer, answer])
+        self._answer_waiting(storing, now)
         for peer, packet in packets:
             # What a slow peer's queue has no room for is dropped: acknowledgements and requests are repeated.
             if _send(self._edges, [peer, *packet.to_frames()]) == zmq.EHOSTUNREACH:
                 self._intake.lost(peer)
+
+    def _answer_waiting(self, storing: bool, now: float) -> None:
+        """Tell workers that wait that frames have come, or that they have waited for long enough."""
+        if self._waiting:
+            has_frames = storing and self._stores.queue.depth > 0
+            for peer, request_id in self._waiting.due(now=now, has_frames=has_frames):
+                _send(self._workers, [peer, waited(request_id, has_frames=has_frames)])
 
     def _look_around(self, now: float) -> None:
         """See once a second whether all is well; a store that is away is the intake's to tell."""

@@ -31,6 +31,7 @@ TOMBSTONE_REASONS = frozenset(
         "spool-age",
         "spool-full",
         "thinned",
+        "unmasked",
         "too-large",
     }
 )

@@ -18,12 +18,13 @@ import numpy.typing as npt
 from secondlook.cloud.models.convert import convert
 from secondlook.cloud.models.sources import Package, Source
 from secondlook.cloud.models.tfjs import GraphModel, read_graph_model
-from secondlook.cloud.workers.detectors import AUTO, BUILTIN, OnnxDetector, load_detector
-from secondlook.cloud.workers.graphfacts import NOTHING, read_facts
+from secondlook.cloud.workers.detectors import load_detector
 from secondlook.cloud.workers.postfilter import load_postfilter
 from secondlook.shared.detection import ssd_anchors
+from secondlook.shared.detectors import AUTO, BUILTIN, OnnxDetector
 from secondlook.shared.errors import ConfigError, ModelCorrupt
 from secondlook.shared.files import storage_error, write_all
+from secondlook.shared.graphfacts import NOTHING, read_facts
 from secondlook.shared.inference import open_session
 from secondlook.shared.models import MODELS_ROOT, ModelFolder, describe_bytes, find_model, model_names
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from secondlook.cloud.models.add import add_model
 from secondlook.cloud.models.sources import open_source
-from secondlook.cloud.workers.detectors import GENERAL
+from secondlook.shared.detectors import GENERAL
 from secondlook.shared.errors import ModelNotFound
 from secondlook.shared.models import ModelFolder, find_model, model_names
 

@@ -182,7 +182,8 @@ def _counted(session: Session, *wanted: ColumnElement[bool]) -> Iterator[tuple[s
         at = cast(hundredths, Integer)  # towards zero; PostgreSQL's goes to the nearest
     columns: list[SQLColumnExpression[Any]] = [JudgedBox.label, JudgedBox.edge_id, at.label("at")]
     right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0))
-    query = select(*columns, func.count(), right).where(*wanted).group_by(*columns[:2], "at")
+    counted = [*columns, func.count(), right]
+    query = select(*counted).where(*wanted).group_by(*columns[:2], "at")
     for label, edge_id, score, judged, found_right in session.execute(query):
         yield label, edge_id, None if score is None else int(score), Judged(judged, found_right)
 

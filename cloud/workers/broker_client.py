@@ -62,6 +62,7 @@ class BrokerClient:
         self._context: zmq.Context[_Socket] = zmq.Context()
         self._socket: _Socket | None = None
         self._last_id = 0
+        self._can_wait = True
 
     def _read_keys(self) -> tuple[bytes, bytes, bytes] | None:
         config = self._config
@@ -91,6 +92,20 @@ class BrokerClient:
             ]
         except (TypeError, ValueError, KeyError) as error:
             raise PacketMalformed("the gateway leased something that is no frame") from error
+
+    def wait(self, seconds: float, wakes: Sequence[int] = ()) -> bool:
+        """Wait for frames to lease, for so long at most; whether there may be some.
+
+        False at once where the gateway does not know when they come. ``wakes``: descriptors that end the wait.
+        """
+        if not self._can_wait:
+            return False
+        try:
+            most = min(seconds, self._config.timeout_seconds / 2)
+            return bool(self._exchange("wait", {"seconds": most}, wakes))
+        except PacketMalformed:  # a gateway of an earlier version, which does not know the question
+            self._can_wait = False
+            return False
 
     def ack(self, ids: Sequence[int]) -> None:
         """Say that leased items are done. One that another worker has by now stays its affair: it will find out."""
@@ -197,6 +212,10 @@ class BrokerClient:
         return dict(self._call("stats"))
 
     def _call(self, op: str, **arguments: object) -> Any:
+        return self._exchange(op, arguments, ())
+
+    def _exchange(self, op: str, arguments: dict[str, object], wakes: Sequence[int]) -> Any:
+        """What the gateway answers; None where a descriptor of ``wakes`` can be read first."""
         self._last_id += 1
         socket = self._connected()
         try:
@@ -207,7 +226,14 @@ class BrokerClient:
                 raise self._unreachable() from None
             socket.send(msgpack.packb([self._last_id, op, arguments]))
         deadline = time.monotonic() + self._config.timeout_seconds
-        while (left := deadline - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
+        poller = zmq.Poller()
+        for one in (socket, *wakes):
+            poller.register(one, zmq.POLLIN)
+        while (left := deadline - time.monotonic()) > 0 and (
+            ready := dict(poller.poll(int(left * 1000) + 1))
+        ):
+            if socket not in ready:
+                return None
             request_id, well, *result = _open(socket.recv())
             if request_id not in (self._last_id, None):
                 continue  # the late answer to a call that was given up

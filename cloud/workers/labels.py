@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from secondlook.cloud.config import PolicyConfig
-from secondlook.shared.errors import ConfigError
+from secondlook.shared.labels import check_label
 
 
 def check_labels(policy: PolicyConfig, detector: str, classes: Sequence[str]) -> None:
@@ -16,14 +15,4 @@ def check_labels(policy: PolicyConfig, detector: str, classes: Sequence[str]) ->
         ("policy.rule_labels", policy.rule_labels),
     ):
         for label in labels:
-            if label not in classes:
-                raise ConfigError(
-                    f"{setting}: {detector} has no class {label!r}{_near(label, classes)}; "
-                    f"its classes are {', '.join(classes)}"
-                )
-
-
-def _near(label: str, classes: Sequence[str]) -> str:
-    lower = {name.lower(): name for name in classes}
-    close = difflib.get_close_matches(label.lower(), lower, 1, 0.6)
-    return f", did you mean {lower[close[0]]!r}?" if close else ""
+            check_label(setting, label, detector, classes)

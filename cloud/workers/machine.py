@@ -67,6 +67,7 @@ from secondlook.shared.faults import cause_of, unforeseen_named
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.logs import about, step
 from secondlook.shared.outage import LimitedLog, Outage
+from secondlook.shared.stop import descriptors
 from secondlook.shared.tiles import told_of_tiles
 from secondlook.shared.videobits import is_of_group, parse_base
 
@@ -76,6 +77,7 @@ U8Image = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 _NOT_OF_A_FRAME = (GatewayUnreachable, LeaseLost, StorageError)
+_WAIT_SECONDS = 1.5  # for frames at a time
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
 _TOMBSTONE_SECONDS = 2.0
 _SKIPPED_SECONDS = 60.0
@@ -113,6 +115,7 @@ class MachineWorker:
         self._clocks_at = 0.0
         self._secret = site_secret(self.catalogue, AUDIT_SECRET)
         self._next_batch = self.config.batch
+        self._was_woken = False
         self._skipped, self._skipped_at = skipped_reviews(self.catalogue), self.clock()
         self._outage, self._complaints = Outage(log), LimitedLog(log, _BATCH_FAILED_SECONDS)
         self._groups = GroupDecoders(self.blobs, self.config.max_pixels)
@@ -134,7 +137,7 @@ class MachineWorker:
         self._next_batch = 1
         while not stop.is_set():
             try:
-                pause = 0.0 if self.step() else self.config.idle_seconds
+                pause = self._pause(stop, found=self.step())
                 self._outage.over(time.monotonic())
             except (GatewayUnreachable, *TRANSIENT_ERRORS) as error:
                 self._outage.met(error, time.monotonic())
@@ -142,6 +145,18 @@ class MachineWorker:
             self.waits(self._outage.why)
             self.heartbeat()
             stop.wait(pause)
+
+    def _pause(self, stop: threading.Event, *, found: int) -> float:
+        """Seconds before the next look for frames; an empty queue is waited for at the gateway before that."""
+        if found:
+            self._was_woken = False
+            return 0.0
+        if self._was_woken:  # in vain: what there is is in other hands
+            self._was_woken = False
+            return self.config.idle_seconds
+        began = time.monotonic()
+        self._was_woken = self.broker.wait(_WAIT_SECONDS, descriptors(stop))
+        return 0.0 if self._was_woken else max(0.0, self.config.idle_seconds - (time.monotonic() - began))
 
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a frame. Raises DetectorError, Unwritable."""

@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 
 _FORESEEN = (ReviewConflict, BitstreamError, ModelNotFound, GatewayUnreachable, StorageError)
 _TROUBLE_SECONDS = 2.0  # pause after the gateway or the disk failed us
+_AGAIN_SECONDS = 2.0  # after which reviews are looked for though nobody has written
 _LOOK_SECONDS = 1.0  # between looks at who is connected, and at reviews that stand aside
 _AWAY_SECONDS = 1.0  # another gateway may have the camera host: its request is sent by then
 _AWAY_AT_ONCE = 16
@@ -100,6 +101,8 @@ class Refiner:
         self._connected: set[str] = set()
         self._connected_at = 0.0
         self._started_at = self._busy_at = self.clock()
+        self._version: int | None = None
+        self._looked_at = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then give back what is unfinished.
@@ -109,7 +112,7 @@ class Refiner:
         self.check()
         while not stop.is_set():
             try:
-                finished = self.step()
+                finished = self.step() if self._open or self._has_news() else 0
                 if finished or self._open:
                     self._busy_at = self.clock()
                 pause = self._pause()
@@ -122,6 +125,17 @@ class Refiner:
             stop.wait(pause)
         for waiting in self._open:
             self._unless_lost(waiting.review, lambda id_: release_review(self.catalogue, id_, self.owner))
+
+    def _has_news(self) -> bool:
+        """Whether a review may be due: somebody has written, or time has passed, in which one that was put off is.
+
+        To ask for the version of the catalogue costs a hundredth of looking for reviews.
+        """
+        now, version = self.clock(), self.catalogue.version()
+        if version is not None and version == self._version and 0 <= now - self._looked_at < _AGAIN_SECONDS:
+            return False
+        self._version, self._looked_at = version, now
+        return True
 
     def _pause(self) -> float:
         """Seconds until the next look; the longer nothing was due, the longer."""

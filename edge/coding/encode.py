@@ -105,6 +105,10 @@ class FrameEncoder:
             self._learn(frame)
         self._number_passed(1, reason)
 
+    def withhold(self) -> None:
+        """Give a captured frame its number that cannot be masked: nothing here has seen it."""
+        self._number_passed(1, "unmasked")
+
     def take_passed(self, *, all_of_them: bool = False) -> list[PassedOver]:
         """Frames that were passed over and have their numbers, each handed out once.
 
@@ -220,6 +224,11 @@ class VideoFrameEncoder(FrameEncoder):
         self.end_group()
         self._number_thinned()
         self._number_passed(1, reason)
+
+    def withhold(self) -> None:
+        self.end_group()
+        self._number_thinned()
+        super().withhold()
 
     def take_passed(self, *, all_of_them: bool = False) -> list[PassedOver]:
         if all_of_them:

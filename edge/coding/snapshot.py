@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 
+from secondlook.edge.coding.classmasks import PrivacyMasks
 from secondlook.edge.coding.regions import Regions
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.source.camera import Camera, Frame
@@ -42,11 +43,11 @@ def first_frame(source: SourceConfig) -> Frame:
         camera.close()
 
 
-def write(path: Path, frame: Frame, regions: Regions, *, see_through: bool) -> None:
-    """Write the frame with its polygons; what privacy masks hide only where one may `see_through` them.
+def write(path: Path, frame: Frame, regions: Regions, masks: PrivacyMasks | None) -> None:
+    """Write the frame with its polygons; what `masks` hide is black, without them it is seen through the outlines.
 
-    Raises DiskFull or Unwritable.
+    Raises DiskFull, Unwritable, or MaskFailed.
     """
-    picture = regions.drawn_on(frame.image if see_through else regions.hide(frame.image))
+    picture = regions.drawn_on(frame.image if masks is None else masks.hide(frame.image))
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     write_atomically(path, data.tobytes())

@@ -16,6 +16,12 @@ class Keys:
     public: bytes
     secret: bytes
 
+    @property
+    def hint(self) -> str:
+        """Which key of this host's that is, for who looks it up at the gateway."""
+        cure = "`secondlook keys list` there says whether it is registered, revoked or ended"
+        return f" {self.public.decode()}: {cure}"
+
 
 def load_keys(config: LinkConfig, attempt: int = 0) -> Keys | None:
     """The keys that the settings name, or None for a plain link on this machine.

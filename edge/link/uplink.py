@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import random
 import threading
 import time
@@ -63,13 +62,15 @@ from secondlook.shared.packet import (
     Welcome,
     parse,
 )
+from secondlook.shared.stop import Wake
 
 _Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-_IDLE_TICK_SECONDS = 0.5  # where nothing is to be done before something arrives
+_AWAY_SECONDS = 0.5  # between two looks at a gateway that is away
+_IDLE_SECONDS = 5.0  # at most, where nothing is to be done before something arrives
 _READ_BYTES = 1 << 20  # read from the spool at once
 _RECEIVE_AT_ONCE = 200
 _COMPARED_AT_ONCE = 16  # earlier boots that are greeted at a time to compare what the gateway holds of them
@@ -117,12 +118,10 @@ class Uplink:
         self._tombstone_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
         self._broken = 0  # handshakes: the gateway may have its next key by now
-        self._open_at = 0.0
-        self._heard_at = 0.0
+        self._open_at = self._heard_at = self._pinged_at = 0.0
         self._asked_at = 0.0  # since when the gateway has something to answer
         self._resting = False
         self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
-        self._pinged_at = 0.0
         self._clock = GatewayClock()
         self._refused: str | None = None  # what the gateway said when it did not take this connection
         self._greet: dict[Connection, float] = {}  # when to say hello anew, because the gateway asked for it
@@ -130,7 +129,7 @@ class Uplink:
         self._complaints = LimitedLog(log)
         self._spool_outage = Outage(log)
         self._busy = Outage(log, again_seconds=math.inf)  # the gateway says that it can take nothing
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = Wake()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{identity.edge_id} uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
@@ -154,8 +153,7 @@ class Uplink:
 
     def wake(self) -> None:
         """The spool holds something new."""
-        with contextlib.suppress(BlockingIOError):  # enough wake-ups are waiting then
-            os.write(self._wake_write, b"w")
+        self._wake.call()
 
     def rest(self, resting: bool) -> None:
         """Keep the connections closed, or open them again; what waits stays in the spool."""
@@ -172,8 +170,7 @@ class Uplink:
         self.wake()
         self._thread.join()
         self._context.term()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake.close()
 
     def _run(self) -> None:
         try:
@@ -208,12 +205,12 @@ class Uplink:
                     self._stopping.wait(_TICK_SECONDS)  # for it to go
                 self.state = "down"
                 self._close()
-            self._stopping.wait(_IDLE_TICK_SECONDS)
+            self._wake.wait(_IDLE_SECONDS)
             return
         if self._bulk is None or self._control is None:
             pause = self._open_at - time.monotonic()
             if pause > 0:
-                self._stopping.wait(min(pause, _TICK_SECONDS))
+                self._wake.wait(min(pause, _AWAY_SECONDS))
                 return
             self._open()
         self._wait()
@@ -247,15 +244,13 @@ class Uplink:
         """Sleep until something can be done, then take in all that arrived."""
         assert self._bulk is not None and self._control is not None
         poller = zmq.Poller()
-        poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._wake.fileno(), zmq.POLLIN)
         for connection in (self._bulk, self._control):
-            wanted = zmq.POLLIN | (zmq.POLLOUT if connection.blocked else 0)
-            poller.register(connection.socket, wanted)
+            poller.register(connection.socket, zmq.POLLIN | (zmq.POLLOUT if connection.blocked else 0))
             poller.register(connection.monitor, zmq.POLLIN)
             connection.blocked = False
-        ready = dict(poller.poll(int(1000 * (_TICK_SECONDS if self._has_work else _IDLE_TICK_SECONDS))))
-        if self._wake_read in ready:
-            os.read(self._wake_read, 4096)
+        poller.poll(int(1000 * self._patience(time.monotonic())))
+        if self._wake.take():
             self._sender.spooled(self._identity.boot_id)
         for connection in (self._bulk, self._control):
             for _ in range(_RECEIVE_AT_ONCE):
@@ -274,7 +269,8 @@ class Uplink:
                 self._greet_anew(connection)
             seen = connection.events()
             if seen & REFUSED:
-                return self._lost(f"{self._gateway} does not accept this host's key{self._which}")
+                which = "" if self._keys is None else self._keys.hint
+                return self._lost(f"{self._gateway} does not accept this host's key{which}")
             if seen & DOWN and not connection.up and self._keys is not None:
                 self._broken += 1
                 cure = f"{self._config.server_public_key_file} may not be the gateway's key any more"
@@ -293,11 +289,16 @@ class Uplink:
             return self._lost(f"{self._gateway} has gone silent")
         return True
 
-    @property
-    def _which(self) -> str:
-        """Which key that is, for who looks it up."""
-        cure = "`secondlook keys list` there says whether it is registered, revoked or ended"
-        return "" if self._keys is None else f" {self._keys.public.decode()}: {cure}"
+    def _patience(self, now: float) -> float:
+        """Seconds until something may have to be done that no socket tells of."""
+        is_up = any(one is not None and one.up for one in (self._bulk, self._control))
+        if self.state == "down" and not is_up:
+            return _AWAY_SECONDS
+        if self._has_work or self._clock.is_asked:
+            return _TICK_SECONDS
+        ping_at = max(self._heard_at, self._pinged_at) + self._config.idle_ping_seconds
+        due = min(ping_at, self._control_hello_at) - now
+        return min(max(due, _TICK_SECONDS), self._config.hello_seconds, _IDLE_SECONDS)
 
     @property
     def _has_work(self) -> bool:
@@ -408,21 +409,19 @@ class Uplink:
             self._busy.met(f"{self._gateway} takes no frames: {fault.text}", self._heard_at)
             return
         if fault.code == "background-unknown":
-            self._send_again(self._known.unknown())
+            for boot_id, seq in self._known.unknown().items():
+                self._sender.rewind(boot_id, seq)
             return
         if fault.code == "rejected" and connection is self._control and self._reports.refused():
             return  # it is of an earlier version
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
         if fault.code == "rejected" and connection is self._bulk:
-            self._send_again(self._known.refused())
+            for boot_id, seq in self._known.refused().items():
+                self._sender.rewind(boot_id, seq)
         if fault.code == "hello-first":
             # Every frame under way is answered so; one hello will do for all of them.
             due = self._greeted_at.get(connection, -math.inf) + _GREET_SECONDS
             self._greet.setdefault(connection, due)
-
-    def _send_again(self, places: dict[str, int]) -> None:
-        for boot_id, seq in places.items():
-            self._sender.rewind(boot_id, seq)
 
     def _take_bulk(self, packet: Packet) -> None:
         if isinstance(packet, Welcome | Ack):

@@ -16,6 +16,7 @@ import multiprocessing.connection
 import random
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any, Literal
@@ -40,12 +41,14 @@ SourceState = Literal["running", "reconnecting", "ended"]
 class Frame:
     """One captured image, height x width x 3 uint8 RGB, and the wall clock when it was taken.
 
-    `place`: from where its source can be read on behind it; None where that has no meaning.
+    `place`: from where its source can be read on behind it; None where that has no meaning. `source_ns`: Unix
+    nanoseconds by the clock of the source, where it says them.
     """
 
     image: npt.NDArray[np.uint8]
     captured_ns: int
     place: str | None = None
+    source_ns: int | None = None
 
 
 class Camera:
@@ -61,8 +64,9 @@ class Camera:
         *,
         is_patient: bool = False,
         from_server: bool = False,
+        wakes: Sequence[int] = (),
     ) -> None:
-        """`after`: the place of the last frame that an earlier run took.
+        """`after`: the place of the last frame that an earlier run took. `wakes`: descriptors that end a wait.
 
         `is_patient`: a live source that fails at the very first try is tried again, too. `from_server`: the capture is
         a fork of a small process that has loaded what it needs, where many share the memory of that.
@@ -70,6 +74,7 @@ class Camera:
         self._config = config
         self._after = after
         self._live = is_live(config.address)
+        self._wakes = list(wakes)
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._process: Any = None  # of either way to start one
         self._pipe: multiprocessing.connection.Connection | None = None
@@ -89,11 +94,12 @@ class Camera:
             return None
         pause = self._retry_at - time.monotonic()
         if self._pipe is None and pause > 0:
-            time.sleep(min(pause, timeout_seconds))
+            multiprocessing.connection.wait(self._wakes, min(pause, timeout_seconds))
             return None
         pipe = self._pipe or self._start()
         try:
-            if pipe.poll(timeout_seconds):
+            ready = multiprocessing.connection.wait([pipe, *self._wakes], timeout_seconds)
+            if pipe in ready:
                 message = pipe.recv()
                 if isinstance(message, Captured):
                     return self._receive(pipe, message)
@@ -136,7 +142,7 @@ class Camera:
         image = np.empty((header.height, header.width, 3), np.uint8)
         pipe.recv_bytes_into(image.data.cast("B"))
         self._alive()
-        return Frame(image, header.captured_ns, header.place)
+        return Frame(image, header.captured_ns, header.place, header.source_ns)
 
     def _alive(self) -> None:
         self._deadline = time.monotonic() + self._config.stall_seconds

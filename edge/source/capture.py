@@ -31,7 +31,7 @@ from secondlook.shared.errors import SourceError
 
 _LIVE_FRAMES = 2
 _BEATS_PER_STALL = 8.0
-_LONGEST_BEAT_SECONDS = 1.0
+_LONGEST_BEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Captured:
     height: int
     width: int
     place: str | None = None
+    source_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def _capture(channel: _Channel, config: SourceConfig, after: str | None, options
         for read_ns, shot in shots_ns:
             height, width = shot.image.shape[:2]
             captured_ns = read_ns if shot.taken_ns is None else shot.taken_ns
-            channel.send(Captured(captured_ns, height, width, shot.place), shot.image.data.cast("B"))
+            header = Captured(captured_ns, height, width, shot.place, shot.source_ns)
+            channel.send(header, shot.image.data.cast("B"))
     except SourceError as error:
         return Ended(type(error).__name__, str(error))
     return Ended()

@@ -14,7 +14,7 @@ from secondlook.edge.source.camera import Frame, SourceState
 from secondlook.edge.source.schedule import RUNNING, DutyCycle, Rest, Why, rest
 
 _LOOK_SECONDS = 0.5  # between two looks at pause and hours
-_REST_SECONDS = 0.5  # of waiting at once while nothing is captured
+_REST_SECONDS = 1.0  # of waiting at once while nothing is captured
 
 CameraState = SourceState | Why
 

@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -59,13 +59,14 @@ class SourceFrame:
     """One image and its time in the source, in seconds from the first.
 
     `taken_ns`: the wall clock when it was taken, where the source says so. `place`: from where the source can be read
-    on, when it has an end.
+    on, when it has an end. `source_ns`: its own clock when it was taken, which is kept beside ours and not trusted.
     """
 
     seconds: float
     image: U8Image
     taken_ns: int | None = None
     place: str | None = None
+    source_ns: int | None = None
 
 
 class _HasSeconds(Protocol):
@@ -155,7 +156,13 @@ def open_shots(
     if path is None:
         times = Times(config.open_seconds, config.stall_seconds)
         video = open_network(
-            _encoded_login(address), shown(address), times, config.transport, options or {}, reports
+            _encoded_login(address),
+            shown(address),
+            times,
+            config.transport,
+            options or {},
+            reports,
+            config.hwaccel,
         )
         return Source(video.live, _fitted(_video_shots(video, config, after), config))
     _check_path(path)
@@ -167,7 +174,7 @@ def open_shots(
         return Source(False, _folder_shots(path, config, after, reports))
     if path.suffix.lower() in suffixes():
         return Source(False, _one_picture(path, config, after))
-    video = open_file(str(path), shown(address), reports)
+    video = open_file(str(path), shown(address), reports, config.hwaccel)
     return Source(False, _fitted(_video_shots(video, config, after), config))
 
 
@@ -272,7 +279,7 @@ def _fitted(shots: Iterable[SourceFrame], config: SourceConfig) -> Iterator[Sour
                 f"source {shown(config.address)} delivers {width}x{height} pixels; a frame may have {MAX_PIXELS},"
                 f" and {MAX_SIDE} a side: set source.resize"
             )
-        yield SourceFrame(shot.seconds, image, shot.taken_ns, shot.place)
+        yield replace(shot, image=image)
 
 
 def _video_shots(video: streams.Video, config: SourceConfig, after: str | None) -> Iterator[SourceFrame]:
@@ -281,7 +288,7 @@ def _video_shots(video: streams.Video, config: SourceConfig, after: str | None) 
     for frame in frames:
         if frame.number > passed:  # only what is taken is converted
             place = None if video.live else str(frame.number)
-            yield SourceFrame(frame.seconds, frame.convert(), place=place)
+            yield SourceFrame(frame.seconds, frame.convert(), place=place, source_ns=frame.source_ns)
 
 
 def _folder_shots(

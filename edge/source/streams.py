@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import av
@@ -19,8 +19,12 @@ import av.video.stream
 import numpy as np
 import numpy.typing as npt
 
+from secondlook.edge.config import Hwaccel
 from secondlook.edge.source.causes import Peer, cause, lost
+from secondlook.edge.source.decoders import Decoder, Wish, find_device, open_decoder
+from secondlook.edge.source.sourceclock import SourceClock
 from secondlook.shared.errors import (
+    DecoderUnavailable,
     SourceEmpty,
     SourceError,
     SourceHostUnknown,
@@ -37,6 +41,9 @@ U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
 _FALLBACK_FPS = 12.5  # of files that name no rate
 _JUMP_SECONDS = 60.0  # a step of a file's times beyond this is no pause but another clock
+# Layouts in which hardware hands out pictures, and those of software with the same numbers in them: from there on, both
+# are made RGB by the same arithmetic.
+_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
 _MAX_FAILED_READS = 200  # in a row, before the rest of a file counts as lost
 _FAILED_READ_PAUSE_SECONDS = 0.02
 # Of the time that the agent allows; so the cause is told from here, before the agent kills.
@@ -56,11 +63,15 @@ class Reports(Protocol):
 
 @dataclass(frozen=True)
 class Timed:
-    """One picture, still to be converted: its time in the source in seconds, and its number in it."""
+    """One picture, still to be converted: its time in the source in seconds, and its number in it.
+
+    `source_ns`: Unix nanoseconds by the source's own clock, where it says them.
+    """
 
     seconds: float
     number: int
     convert: Callable[[], U8Image]
+    source_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,18 +121,24 @@ def silence() -> None:
     av.logging.set_level(None)
 
 
-def open_file(path: str, shown: str, reports: Reports) -> Video:
-    """Open a video file. Raises SourceUnreadable, SourceUnsupported, and later SourceEmpty."""
+def open_file(path: str, shown: str, reports: Reports, hwaccel: Hwaccel = "none") -> Video:
+    """Open a video file. Raises SourceUnreadable, SourceUnsupported, DecoderUnavailable, and later SourceEmpty."""
+    wish = find_device(hwaccel, shown)
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace", hwaccel=wish.device)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise cause(error, Peer(shown, None, False), 0.0) from error
-    stream = _video_stream(container, shown)
-    return Video(False, _file_frames(container, stream, shown, reports))
+    return Video(False, _file_frames(_opened(container, wish, shown, reports)))
 
 
 def open_network(
-    address: str, shown: str, times: Times, transport: str, options: Mapping[str, str], reports: Reports
+    address: str,
+    shown: str,
+    times: Times,
+    transport: str,
+    options: Mapping[str, str],
+    reports: Reports,
+    hwaccel: Hwaccel = "none",
 ) -> Video:
     """Open an address of the network; `options` are FFmpeg's and win over ours. Raises SourceError."""
     scheme = address.partition("://")[0].lower()
@@ -129,6 +146,7 @@ def open_network(
         raise SourceUnsupported(
             f"source {shown}: addresses of {scheme}:// are not read ({', '.join(SCHEMES)} are)"
         )
+    wish = find_device(hwaccel, shown)
     ends_at = time.monotonic() + _SHARE_OF_TIME * times.open_seconds
     failure: SourceError | None = None
     for attempt in _attempts(scheme, transport):
@@ -136,8 +154,9 @@ def open_network(
             break
         seconds = attempt.share * max(0.1, ends_at - time.monotonic())
         try:
-            return _open(address, shown, attempt, seconds, {**attempt.options, **options}, times, reports)
-        except (SourceUnauthorized, SourceNotFound, SourceHostUnknown, SourceUnreachable):
+            way = replace(attempt, share=seconds, options={**attempt.options, **options})
+            return _open(address, shown, way, times, reports, wish)
+        except (DecoderUnavailable, SourceUnauthorized, SourceNotFound, SourceHostUnknown, SourceUnreachable):
             raise
         except SourceError as error:
             if failure is None:
@@ -150,7 +169,7 @@ def open_network(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One way to open an address: its share of the time that is left, and FFmpeg's options for it."""
+    """One way to open an address: its share of the time that is left, or the seconds, and FFmpeg's options for it."""
 
     share: float
     options: Mapping[str, str]
@@ -180,10 +199,9 @@ def _open(
     address: str,
     shown: str,
     attempt: _Attempt,
-    seconds: float,
-    options: dict[str, str],
     times: Times,
     reports: Reports,
+    wish: Wish,
 ) -> Video:
     plain, login = split_login(address)
     peer = Peer(shown, plain.partition("://")[2], login is not None)
@@ -192,16 +210,17 @@ def _open(
         container = av.open(
             address,
             format=attempt.format,
-            options=options,
-            timeout=(seconds, read_seconds),
+            options=dict(attempt.options),
+            timeout=(attempt.share, read_seconds),
             metadata_errors="replace",
+            hwaccel=wish.device,
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise cause(error, peer, seconds) from error
-    stream = _video_stream(container, shown)
+        raise cause(error, peer, attempt.share) from error
+    opened = _opened(container, wish, shown, reports)
     if container.duration is not None and container.duration > 0 and container.size > 0:
-        return Video(False, _file_frames(container, stream, shown, reports))
-    frames = _live_frames(container, stream, shown, times, reports)
+        return Video(False, _file_frames(opened))
+    frames = _live_frames(opened, times)
     # The first frame belongs to opening: without it another way may be the right one.
     first = next(frames)
     return Video(True, _followed_by(first, frames))
@@ -225,6 +244,30 @@ def _video_stream(container: av.container.InputContainer, shown: str) -> av.vide
     return stream
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A container with the stream of its video, and what makes frames of it."""
+
+    container: av.container.InputContainer
+    stream: av.video.stream.VideoStream
+    decoder: Decoder
+    clock: SourceClock
+    shown: str
+    reports: Reports
+
+
+def _opened(container: av.container.InputContainer, wish: Wish, shown: str, reports: Reports) -> _Opened:
+    stream = _video_stream(container, shown)
+    try:
+        decoder, line = open_decoder(stream, wish, shown)
+    except DecoderUnavailable:
+        container.close()
+        raise
+    if line is not None:
+        reports.tell(line)
+    return _Opened(container, stream, decoder, SourceClock(container), shown, reports)
+
+
 @dataclass
 class _Counts:
     packets: int = 0
@@ -233,17 +276,16 @@ class _Counts:
     cut: bool = False
 
 
-def _file_frames(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, shown: str, reports: Reports
-) -> Iterator[Timed]:
+def _file_frames(opened: _Opened) -> Iterator[Timed]:
     """All frames that can be decoded, whatever fails in between."""
-    counts = _Counts()
-    fps = float(stream.average_rate or 0) or _FALLBACK_FPS
+    counts, shown, reports = _Counts(), opened.shown, opened.reports
+    fps = float(opened.stream.average_rate or 0) or _FALLBACK_FPS
     clock = FileClock(fps)
-    announced = stream.frames
-    with container:
-        for frame in _decoded(container, stream, shown, counts, reports, live=False):
-            yield Timed(clock.seconds(frame.time), counts.frames, _converter(frame))
+    announced = opened.stream.frames
+    with opened.container:
+        for frame, rotation in _decoded(opened, counts, live=False):
+            seconds, source_ns = clock.seconds(frame.time), opened.clock.source_ns(frame)
+            yield Timed(seconds, counts.frames, _converter(frame, rotation), source_ns)
             counts.frames += 1
     total = max(announced, counts.packets)
     if counts.frames == 0:
@@ -253,27 +295,15 @@ def _file_frames(
         reports.tell(f"source {shown} is damaged: {counts.frames} of {total} frames read")
 
 
-def _live_frames(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    shown: str,
-    times: Times,
-    reports: Reports,
-) -> Iterator[Timed]:
+def _live_frames(opened: _Opened, times: Times) -> Iterator[Timed]:
     """Frames by the time of their arrival; one failed read is passed over, the end of the stream is an error."""
-    counts = _Counts()
+    counts, shown = _Counts(), opened.shown
     started = time.monotonic()
-    with container:
-        for frame in _decoded(
-            container,
-            stream,
-            shown,
-            counts,
-            reports,
-            live=True,
-            patience=_SHARE_OF_TIME * times.stall_seconds,
-        ):
-            yield Timed(time.monotonic() - started, counts.frames, _converter(frame))
+    patience = _SHARE_OF_TIME * times.stall_seconds
+    with opened.container:
+        for frame, rotation in _decoded(opened, counts, live=True, patience=patience):
+            seconds, source_ns = time.monotonic() - started, opened.clock.source_ns(frame)
+            yield Timed(seconds, counts.frames, _converter(frame, rotation), source_ns)
             counts.frames += 1
     if counts.frames == 0:
         raise SourceUnreadable(f"source {shown} is not a stream that can be decoded")
@@ -281,16 +311,13 @@ def _live_frames(
 
 
 def _decoded(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    shown: str,
-    counts: _Counts,
-    reports: Reports,
-    *,
-    live: bool,
-    patience: float = float("inf"),
-) -> Iterator[av.VideoFrame]:
-    """Go on after failed reads. A live source that sends for longer than `patience` without a frame is an error."""
+    opened: _Opened, counts: _Counts, *, live: bool, patience: float = float("inf")
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Frames, and how they are turned; goes on after failed reads.
+
+    A live source that sends for longer than `patience` without a frame is an error.
+    """
+    container, stream, shown, reports = opened.container, opened.stream, opened.shown, opened.reports
     packets = container.demux(stream)
     in_a_row = 0
     frame_at = time.monotonic()
@@ -318,8 +345,9 @@ def _decoded(
         counts.packets += packet.size > 0
         if not live:
             reports.beat()
+        opened.clock.note(packet)
         try:
-            for frame in packet.decode():
+            for frame in opened.decoder.decode(packet):
                 frame_at = time.monotonic()
                 if live:
                     reports.beat()
@@ -332,10 +360,12 @@ def _decoded(
             )
 
 
-def _converter(frame: av.VideoFrame) -> Callable[[], U8Image]:
+def _converter(frame: av.VideoFrame, rotation: int) -> Callable[[], U8Image]:
     def convert() -> U8Image:
-        image = frame.to_ndarray(format="rgb24")
-        turns = round(frame.rotation / 90) % 4
+        planar = _PLANAR.get(frame.format.name)
+        whole = frame if planar is None else frame.reformat(format=planar)
+        image = whole.to_ndarray(format="rgb24")
+        turns = round(rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns) if turns else image, dtype=np.uint8)
 
     return convert

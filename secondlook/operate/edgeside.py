@@ -25,6 +25,7 @@ _CURES = {
     "SourceUnreachable": "check that the camera is on, its address and port, and the network between",
     "SourceNotFound": "check the path in source.address",
     "SourceStalled": 'check the camera; on Wi-Fi try source.transport = "tcp"',
+    "DecoderUnavailable": 'set source.hwaccel to "auto" or "none" (docs/sources.md)',
     "SourceUnsupported": "choose another stream or format of the camera (docs/sources.md)",
 }
 
@@ -35,6 +36,7 @@ def check_edge(file: Path, config: EdgeConfig, *, with_rate: bool) -> Iterator[F
     yield ok(f"{name} settings", str(file))
     yield check_model(f"{name} codec", config.codec.model, "codec")
     yield check_device(f"{name} device", config.codec.device)
+    yield from _check_masks(name, config)
     yield from check_folder(f"{name} data", config.data_dir, config.watch)
     yield from _check_spool(name, config.data_dir)
     running = is_running(config.data_dir)
@@ -114,6 +116,22 @@ def _check_spool(name: str, folder: Path) -> Iterator[Finding]:
         yield fault(f"{name} spool", text, "install the version of the program that wrote it, or a later one")
     else:
         yield ok(f"{name} spool", f"version {version}, {waiting} frames wait")
+
+
+def _check_masks(name: str, config: EdgeConfig) -> Iterator[Finding]:
+    """Whether what is to be masked can be found: else the agent captures nothing."""
+    classes = config.regions.mask_classes
+    if not classes:
+        return
+    from secondlook.edge.coding.classmasks import PrivacyMasks
+    from secondlook.edge.coding.regions import Regions
+
+    try:
+        PrivacyMasks.open(config, Regions(config.regions))
+    except SecondlookError as error:
+        yield fault(f"{name} masks", str(error), "set regions.mask_model and mask_classes (docs/sources.md)")
+    else:
+        yield ok(f"{name} masks", f"{', '.join(classes)}, found by {config.regions.mask_model}")
 
 
 def _check_camera(name: str, config: EdgeConfig) -> Finding:

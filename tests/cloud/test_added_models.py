@@ -17,9 +17,9 @@ from secondlook.cloud.models.add import add_model, anchor_distance, check_name, 
 from secondlook.cloud.models.fetch import SSDLITE, Pin, fetch_general
 from secondlook.cloud.models.sources import open_source
 from secondlook.cloud.models.tfjs import GraphModel
-from secondlook.cloud.workers import detectors
 from secondlook.cloud.workers.detectors import load_detector
 from secondlook.main import main
+from secondlook.shared import detectors
 from secondlook.shared.detection import COCO_CLASSES, ssd_anchors
 from secondlook.shared.errors import ConfigError, DetectorError, ModelCorrupt, ModelNotFound
 from secondlook.shared.models import MODELS_ROOT, MODELS_VARIABLE, added_models, find_model, model_roots

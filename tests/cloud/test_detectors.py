@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
-from secondlook.cloud.workers.layouts import recognise
+from secondlook.cloud.workers.detectors import load_detector
 from secondlook.shared.detection import detect_all, yolox_cells
+from secondlook.shared.detectors import OnnxDetector
 from secondlook.shared.errors import DetectorError, ModelCorrupt, ModelNotFound
+from secondlook.shared.layouts import recognise
 from secondlook.shared.models import describe_files
 
 onnx = pytest.importorskip("onnx", reason="onnx builds the graphs that these tests run")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from secondlook.cloud.workers.detectors import load_detector
-from secondlook.cloud.workers.graphfacts import read_facts
 from secondlook.main import main
 from secondlook.shared.detection import Detection, detect_all
 from secondlook.shared.errors import DetectorError, ModelCorrupt
+from secondlook.shared.graphfacts import read_facts
 from secondlook.shared.models import MODELS_VARIABLE, describe_files
 
 onnx = pytest.importorskip("onnx", reason="onnx builds the graphs that these tests run")

@@ -20,6 +20,8 @@ import numpy as np
 from tests.pictures import U8Image, photo
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
+_RTP = 123_456_789  # the time stamp that the first picture happens to have
+Send = Callable[[bytes, int], object]  # a packet, and its channel: 0 RTP, 1 RTCP
 
 
 def jpeg(number: int, width: int = 64, height: int = 48) -> bytes:
@@ -161,10 +163,23 @@ def with_login(user: str, password: str, answer: Answer) -> Answer:
 
 
 class RtspCamera:
-    """An RTSP server with one H.264 stream, over TCP, UDP or both; small pictures, one NAL unit a packet."""
+    """An RTSP server with one H.264 stream, over TCP, UDP or both; small pictures, one NAL unit a packet.
 
-    def __init__(self, *, tcp: bool = True, udp: bool = True, status: int | None = None) -> None:
+    `clock_ns`: what its wall clock says at the first picture; from the picture `reports_from` on it tells that by RTCP,
+    every tenth one. Pictures are 40 ms apart.
+    """
+
+    def __init__(
+        self,
+        *,
+        tcp: bool = True,
+        udp: bool = True,
+        status: int | None = None,
+        clock_ns: int | None = None,
+        reports_from: int = 0,
+    ) -> None:
         self._tcp, self._udp, self._status = tcp, udp, status
+        self._clock_ns, self._reports_from = clock_ns, reports_from
         self._units, self._parameters = _h264()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/stream"
@@ -187,7 +202,7 @@ class RtspCamera:
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: socket.socket) -> None:
-        send: Callable[[bytes], object] | None = None
+        send: Send | None = None
         stopped = threading.Event()
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as requests:
             while (line := requests.readline()).strip():
@@ -214,20 +229,18 @@ class RtspCamera:
                     break
         stopped.set()
 
-    def _set_up(
-        self, wish: str, connection: socket.socket
-    ) -> tuple[int, str, Callable[[bytes], object] | None]:
+    def _set_up(self, wish: str, connection: socket.socket) -> tuple[int, str, Send | None]:
         if "TCP" in wish:
             answer = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n"
 
-            def interleaved(packet: bytes) -> None:
-                connection.sendall(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
+            def interleaved(packet: bytes, channel: int) -> None:
+                connection.sendall(struct.pack("!cBH", b"$", channel, len(packet)) + packet)
 
             return (200, answer, interleaved) if self._tcp else (461, "", None)
         if not self._udp:
             return 461, "", None
         ports = wish.partition("client_port=")[2].partition(";")[0]
-        there = ("127.0.0.1", int(ports.partition("-")[0]))
+        port = int(ports.partition("-")[0])
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._senders.append(sender)
         sender.bind(("127.0.0.1", 0))
@@ -235,7 +248,7 @@ class RtspCamera:
         answer = (
             f"Transport: RTP/AVP;unicast;client_port={ports};server_port={own}-{own + 1}\r\nSession: 1\r\n"
         )
-        return 200, answer, lambda packet: sender.sendto(packet, there)
+        return 200, answer, lambda packet, channel: sender.sendto(packet, ("127.0.0.1", port + channel))
 
     def _description(self) -> str:
         sets = ",".join(base64.b64encode(unit).decode() for unit in self._parameters)
@@ -245,19 +258,29 @@ class RtspCamera:
             f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sets}\r\na=control:track\r\n"
         )
 
-    def _play(self, send: Callable[[bytes], object], stopped: threading.Event) -> None:
+    def _play(self, send: Send, stopped: threading.Event) -> None:
         sequence = 0
         with contextlib.suppress(OSError):
             for number in range(10_000):
                 units = self._units[number % len(self._units)]
+                since = number - self._reports_from
+                if self._clock_ns is not None and since >= 0 and since % 10 == 0:
+                    send(sender_report(self._clock_ns + number * 40_000_000, _RTP + number * 3600), 1)
                 for index, unit in enumerate(units):
                     last = index == len(units) - 1
                     marked = 96 | (0x80 if last else 0)
-                    head = struct.pack("!BBHII", 0x80, marked, sequence & 0xFFFF, number * 3600, 7)
-                    send(head + unit)
+                    head = struct.pack("!BBHII", 0x80, marked, sequence & 0xFFFF, _RTP + number * 3600, 7)
+                    send(head + unit, 0)
                     sequence += 1
                 if stopped.wait(0.04):
                     return
+
+
+def sender_report(wall_ns: int, rtp: int) -> bytes:
+    """RTCP: at this time stamp of RTP it was this time, in Unix nanoseconds."""
+    seconds, rest = divmod(wall_ns, 10**9)
+    ntp = seconds + 2_208_988_800, (rest << 32) // 10**9
+    return struct.pack("!BBHIIIIII", 0x80, 200, 6, 7, *ntp, rtp, 1, 1)
 
 
 def _h264() -> tuple[list[list[bytes]], list[bytes]]:

@@ -158,11 +158,13 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "tombstoned": 0,
         "idle": 0,
         "thinned": 0,
+        "unmasked": 0,
         "bytes_base": 7,
         "bytes_enhancement_sent": 0,
         "source": "ended",
         "source_error": None,
         "source_trouble": None,
+        "source_lag_seconds": None,
         "uplink": None,
         "link": "down",
         "link_kbps": None,
@@ -179,7 +181,7 @@ def test_captured_frames_are_recorded(tmp_path: Path, folder: Path) -> None:
     agent.run(threading.Event())
     gateway.stop()
     names = sorted(path.name for path in (tmp_path / "kept").iterdir())
-    assert names == [f"{agent.boot_id}-{seq:08d}.png" for seq in range(3)]
+    assert names == [*(f"{agent.boot_id}-{seq:08d}.png" for seq in range(3)), "times.jsonl"]
     assert (cv2.imread(str(tmp_path / "kept" / names[2])) == 40).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -157,6 +158,16 @@ def test_pauses_of_a_file_are_kept() -> None:
     )
 
 
+def turn_film(film: Path, degrees: int) -> None:
+    """Write into an MP4 how it is to be turned, clockwise."""
+    turn = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    a, b, c, d = (value << 16 for value in turn)
+    data = bytearray(film.read_bytes())
+    at = data.find(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    film.write_bytes(bytes(data))
+
+
 @pytest.mark.parametrize(("degrees", "corner"), [(0, (0, 0)), (90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
 def test_rotation_is_honoured(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None:
     """A phone held upright writes the picture as its sensor lies, and how to turn it clockwise."""
@@ -167,12 +178,7 @@ def test_rotation_is_honoured(tmp_path: Path, degrees: int, corner: tuple[int, i
         return picture
 
     film = write_video(tmp_path / "film.mp4", 3, picture=marked)
-    turn = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
-    a, b, c, d = (value << 16 for value in turn)
-    data = bytearray(film.read_bytes())
-    at = data.find(b"tkhd") + 4 + 40
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    film.write_bytes(bytes(data))
+    turn_film(film, degrees)
     image = take(film)[0][0].image
     assert image.shape == ((48, 64, 3) if degrees % 180 == 0 else (64, 48, 3))
     assert image[corner].mean() > 200 and image.mean() < 60
@@ -183,6 +189,45 @@ def test_a_size_that_changes_is_delivered_as_it_is() -> None:
     with http_server(camera=mjpeg(40, sizes=lambda n: sizes[n >= 15])) as server:
         shots, _ = take(f"{server}/camera", limit=30)
     assert {shot.image.shape for shot in shots} == {(48, 64, 3), (32, 96, 3)}
+
+
+def test_a_size_that_changes_within_h264_is_delivered_as_it_is(tmp_path: Path) -> None:
+    """As a camera does whose resolution is set anew while it streams."""
+    parts = [
+        write_video(tmp_path / f"{number}.ts", 10, codec="libx264", size=size)
+        for number, size in enumerate(((64, 48), (96, 32), (64, 48)))
+    ]
+    film = tmp_path / "film.ts"
+    film.write_bytes(b"".join(part.read_bytes() for part in parts))
+    shapes = [shot.image.shape for shot in take(film)[0]]
+    assert shapes == [(48, 64, 3)] * 10 + [(32, 96, 3)] * 10 + [(48, 64, 3)] * 10
+
+
+def test_a_picture_that_grows_above_the_limit_ends_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secondlook.edge.source.sources.MAX_PIXELS", 4000)
+    sizes = {0: (64, 48), 1: (96, 64)}
+    with http_server(camera=mjpeg(40, sizes=lambda n: sizes[n >= 5])) as server:
+        source = open_shots(SourceConfig(f"{server}/camera", open_seconds=5.0), Heard())
+        taken = []
+        with pytest.raises(SourceTooLarge, match=r"96x64 pixels.*source\.resize"):
+            taken.extend(shot.image.shape for shot in source.shots)
+    assert set(taken) <= {(48, 64, 3)}
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.mp4"])
+def test_a_variable_frame_rate_keeps_its_times_and_is_thinned_by_them(tmp_path: Path, name: str) -> None:
+    """Pauses of 40, 80 and 400 ms by turns: what is taken follows the source's time, not the count of frames."""
+    steps = [0, 1, 3, 13]
+
+    def pts(number: int) -> int:
+        return 13 * (number // 3) + steps[number % 3]
+
+    film = write_video(tmp_path / name, 30, codec="libx264", pts=pts)
+    times = [pts(number) / 25 for number in range(30)]
+    assert [shot.seconds for shot in take(film)[0]] == pytest.approx(times, abs=0.002)
+    taken = [shot.seconds for shot in take(film, fps=2.0)[0]]
+    assert len(taken) == pytest.approx(2.0 * times[-1], abs=2)
+    assert min(b - a for a, b in itertools.pairwise(taken)) > 0.25
 
 
 def test_a_file_of_the_network_or_by_url_ends_as_a_file(tmp_path: Path) -> None:

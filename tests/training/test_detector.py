@@ -13,8 +13,9 @@ pytest.importorskip("onnx", reason="onnx is in the training extra")
 pytest.importorskip("onnxscript", reason="onnxscript is in the training extra")
 
 # ruff: noqa: E402 - what follows needs the packages looked for above
-from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
+from secondlook.cloud.workers.detectors import load_detector
 from secondlook.shared.detection import Detection, decode_yolox
+from secondlook.shared.detectors import OnnxDetector
 from secondlook.shared.errors import DetectorError, ModelNotFound
 from secondlook.shared.inference import open_session
 from secondlook.training.detector import cli, evaluate

@@ -19,7 +19,8 @@ from onnx2torch import convert
 from onnx2torch.node_converters.resize import OnnxResize
 from torch import Tensor, nn
 
-from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
+from secondlook.cloud.workers.detectors import load_detector
+from secondlook.shared.detectors import OnnxDetector
 from secondlook.shared.errors import DetectorError
 from secondlook.shared.models import find_model
 from secondlook.training.detector.onnx_net import OnnxNet

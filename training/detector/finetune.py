@@ -26,9 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondlook.cloud.workers.detectors import OnnxDetector, load_detector
+from secondlook.cloud.workers.detectors import load_detector
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detection, Place, U8Image
+from secondlook.shared.detectors import OnnxDetector
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.models import ModelFolder, describe_files, find_model, model_hash

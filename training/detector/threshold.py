@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from secondlook.cloud.workers.detectors import OnnxDetector
 from secondlook.shared.detection import Detection
+from secondlook.shared.detectors import OnnxDetector
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.inference import open_session
 from secondlook.training.detector.classes import SHIPPED_CLASSES

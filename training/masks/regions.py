@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from secondlook.cloud.workers.detectors import BUILTIN, load_detector
+from secondlook.cloud.workers.detectors import load_detector
 from secondlook.shared.detection import Detector
+from secondlook.shared.detectors import BUILTIN
 from secondlook.shared.errors import ConfigError, DetectorError
 from secondlook.training.data import U8
 from secondlook.training.masks.boundaries import DILATION_PIXELS, widen

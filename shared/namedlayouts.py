@@ -10,20 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from secondlook.cloud.workers.graphfacts import BoxForm, GraphFacts, Outputs
-from secondlook.cloud.workers.layouts import (
-    DETR,
-    F32,
-    SSD,
-    YOLO,
-    YOLOX,
-    Intake,
-    Layout,
-    Shape,
-    names_of,
-    own_anchors,
-    recognise,
-)
 from secondlook.shared.detection import (
     COCO_CLASSES,
     Raw,
@@ -38,6 +24,20 @@ from secondlook.shared.detection import (
     ssd_anchors,
 )
 from secondlook.shared.errors import DetectorError
+from secondlook.shared.graphfacts import BoxForm, GraphFacts, Outputs
+from secondlook.shared.layouts import (
+    DETR,
+    F32,
+    SSD,
+    YOLO,
+    YOLOX,
+    Intake,
+    Layout,
+    Shape,
+    names_of,
+    own_anchors,
+    recognise,
+)
 
 Decode = Callable[[Sequence[F32]], Raw]
 

@@ -1,0 +1,56 @@
+"""Words that wake loops up."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+
+from secondlook.shared.stop import Stop, Wake, descriptors
+
+
+def readable(one: Stop | Wake) -> bool:
+    return bool(select.select([one], [], [], 0)[0])
+
+
+def test_a_stop_is_an_event_that_can_be_waited_for_beside_others() -> None:
+    stop = Stop()
+    assert not stop.is_set() and not readable(stop)
+    for _ in range(100_000 if os.environ.get("CI") else 70_000):  # more than a pipe holds
+        stop.set()
+    assert stop.is_set() and readable(stop) and readable(stop), "and stays so"
+    assert descriptors(stop) == [stop.fileno()] and descriptors(threading.Event()) == []
+
+
+def test_a_signal_ends_a_wait() -> None:
+    stop = Stop()
+    before = signal.signal(signal.SIGUSR1, lambda *_: stop.set())
+    try:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        began = time.monotonic()
+        assert select.select([stop], [], [], 20.0)[0] and time.monotonic() - began < 10
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_its_descriptors_go_with_it() -> None:
+    stop = Stop()
+    read = stop.fileno()
+    del stop
+    fresh = Stop()  # takes the numbers that are free again
+    assert fresh.fileno() == read
+
+
+def test_a_wake_up_call_is_heard_once() -> None:
+    wake = Wake()
+    assert not wake.wait(0.0)
+    for _ in range(70_000):
+        wake.call()
+    while wake.take():
+        pass
+    assert not readable(wake)
+    threading.Timer(0.05, wake.call).start()
+    assert wake.wait(20.0) and not wake.wait(0.0)
+    wake.close()
