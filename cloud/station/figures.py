@@ -43,7 +43,7 @@ _MOST_VERDICTS = 100_000
 _BATCH = 500
 
 
-def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
+def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> figure_schema.Day:
     """What a person did since ``since_ns``, hour by hour, on the days before, and what others did."""
     given = (
         select(Verdict.review_id, Verdict.decided_ns, Verdict.verdict, Verdict.undone_ns)
@@ -64,11 +64,12 @@ def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
             _frames_of_day(session, reviewer, since_ns - back * _DAY_NS) for back in range(_DAYS - 1, 0, -1)
         ]
         others = [
-            schema.PersonsFrames(reviewer=row.reviewer, frames=row.frames) for row in session.execute(team)
+            figure_schema.PersonsFrames(reviewer=row.reviewer, frames=row.frames)
+            for row in session.execute(team)
         ]
     today = [row for row in rows if row.undone_ns is None]
     paces, frames = _paces(today), len({row.review_id for row in today})
-    return schema.Day(
+    return figure_schema.Day(
         reviewer=reviewer,
         since=schema.instant(since_ns),
         frames=frames,
@@ -82,7 +83,7 @@ def day(catalogue: Catalogue, reviewer: str, *, since_ns: int) -> schema.Day:
     )
 
 
-def agreement_report(catalogue: Catalogue, *, since_ns: int) -> schema.AgreementReport:
+def agreement_report(catalogue: Catalogue, *, since_ns: int) -> figure_schema.AgreementReport:
     """How far people agreed on frames that several judged blindly, and how each did with known ones."""
     items: list[Item] = []
     upheld: Counter[str] = Counter()
@@ -118,7 +119,7 @@ def agreement_report(catalogue: Catalogue, *, since_ns: int) -> schema.Agreement
                 ).all()
                 mark = marks(labels, truth, frame_opinion(review, probes))
                 tried[person] = tried.get(person, Marks()).plus(mark)
-    return schema.AgreementReport(
+    return figure_schema.AgreementReport(
         stages={stage: stages.get(stage, 0) for stage in Stage if stage is not Stage.FIRST},
         overall=_row(agreement("", items)),
         classes=[_row(one) for one in agreements(items)],
@@ -132,7 +133,7 @@ def agreement_report(catalogue: Catalogue, *, since_ns: int) -> schema.Agreement
 
 def detector_report(
     catalogue: Catalogue, *, since_ns: int, doubt: tuple[float, float]
-) -> schema.DetectorReport:
+) -> figure_schema.DetectorReport:
     """Precision of the detector on what people judged since an instant; ``doubt``: scores that are reviewed now."""
     since = JudgedBox.decided_ns >= since_ns
     classes: Tally = {}
@@ -154,18 +155,18 @@ def detector_report(
             if at is not None:
                 doubted[at] = doubted.get(at, _NONE).plus(one)
     band = precision.halving_band(doubted, *doubt)
-    return schema.DetectorReport(
+    return figure_schema.DetectorReport(
         judged=sum(one.judged for one in scores.values()),
         right=sum(one.right for one in scores.values()),
         classes=[_precision(one) for one in precision.sorted_rows(classes)],
         cameras=[_precision(one) for one in precision.sorted_rows(cameras)],
         scores=[_precision(one) for one in precision.by_tenth(scores)],
         missed=[
-            schema.Counted(name=name, count=count)
+            figure_schema.Counted(name=name, count=count)
             for name, count in sorted(drawn.items(), key=lambda one: (-one[1], one[0]))
         ],
         doubt=doubt,
-        band=None if band is None else schema.Band(**vars(band)),
+        band=None if band is None else figure_schema.Band(**vars(band)),
     )
 
 
@@ -241,12 +242,12 @@ def _frames_of_day(session: Session, reviewer: str, since_ns: int) -> int:
     return session.scalar(query) or 0
 
 
-def _row(one: Agreement) -> schema.AgreementFacts:
-    return schema.AgreementFacts(label=one.label, items=one.items, alike=one.alike, kappa=one.kappa)
+def _row(one: Agreement) -> figure_schema.AgreementFacts:
+    return figure_schema.AgreementFacts(label=one.label, items=one.items, alike=one.alike, kappa=one.kappa)
 
 
-def _person(person: str, judged: int, upheld: int, mark: Marks) -> schema.PersonsMarks:
-    return schema.PersonsMarks(
+def _person(person: str, judged: int, upheld: int, mark: Marks) -> figure_schema.PersonsMarks:
+    return figure_schema.PersonsMarks(
         reviewer=person,
         doubles=judged,
         upheld=upheld,
@@ -257,8 +258,10 @@ def _person(person: str, judged: int, upheld: int, mark: Marks) -> schema.Person
     )
 
 
-def _precision(one: precision.Precision) -> schema.PrecisionFacts:
-    return schema.PrecisionFacts(name=one.name, judged=one.judged, right=one.right, precision=one.precision)
+def _precision(one: precision.Precision) -> figure_schema.PrecisionFacts:
+    return figure_schema.PrecisionFacts(
+        name=one.name, judged=one.judged, right=one.right, precision=one.precision
+    )
 
 
 def since_of(at: datetime | None, now_ns: int, days: int) -> int:
