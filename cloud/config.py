@@ -270,7 +270,7 @@ class RefinerConfig(Settings):
     deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
     # pause before asking again whether an enhancement has come
     poll_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
-    # longest pause before a look whether anything has changed, where no review was due for ten seconds
+    # longest pause before looking for a change, when no review was due: reached ten seconds after the last one
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
     # reviews whose enhancements are waited for at a time
     in_flight: Annotated[int, within(1, 1024, "reviews")] = 4

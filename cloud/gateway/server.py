@@ -48,7 +48,7 @@ _Socket: TypeAlias = "zmq.Socket[bytes]"
 log = logging.getLogger(__name__)
 
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
-_POLL_MS = 100
+_POLL_MS = 250  # as often as time brings anything; what arrives wakes it
 _SETTLE_MS = 1  # while the queue's server is storing a batch
 _TICK_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 1.5  # of a worker for frames; it keeps its camera hosts for 2 s (`affinity`)

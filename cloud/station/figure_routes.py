@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from secondlook.cloud.catalogue import Catalogue
-from secondlook.cloud.station import figures
+from secondlook.cloud.station import figure_schema, figures
 from secondlook.cloud.station.access import GuardedRoute, Viewer
 
 _REPORT_DAYS = 90

@@ -28,7 +28,7 @@ from secondlook.cloud.catalogue import (
 )
 from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.catalogue.opinions import same_opinion
-from secondlook.cloud.station import precision, schema
+from secondlook.cloud.station import figure_schema, precision, schema
 from secondlook.cloud.station.agreement import Agreement, Item, Marks, agreement, agreements, items_of, marks
 from secondlook.cloud.station.precision import Judged
 from secondlook.shared.texts import class_key

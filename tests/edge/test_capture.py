@@ -128,8 +128,8 @@ def test_the_watchdog_of_the_agent_is_fed_while_frames_are_an_hour_apart(tmp_pat
     running.start()
     wait_until(lambda: len(memory.frames) == 1)
     before = watchdog.moves
-    time.sleep(3.0)
-    assert watchdog.moves > before + 3
+    time.sleep(13.0)  # an uplink without work takes a turn in five seconds
+    assert watchdog.moves >= before + 2
     assert running.is_alive() and agent._captured == 1
     stop.set()
     running.join()
