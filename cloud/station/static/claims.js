@@ -17,6 +17,7 @@ export class Claims {
     this.line = Promise.resolve(); // one request after the other: each frees what the one before took
     this.asked = new Map(); // review id -> promise of what `take` answered
     this.current = null; // the frame that is ours
+    this.unheard = null; // the frame that the station was asked for while it was away
     this.timer = null;
     addEventListener("pagehide", () => this.release(true));
     addEventListener("pageshow", (event) => event.persisted && this.lost());
@@ -27,6 +28,7 @@ export class Claims {
   // and whether the station has not said so: it is away, or the page passed the frame by.
   take(id, choice = null) {
     this.current = id;
+    this.unheard = null;
     this.line = this.line.then(() => this.#take(id, choice));
     this.#note(id, this.line);
     return this.line;
@@ -61,6 +63,7 @@ export class Claims {
         const holder = error.body?.holder ?? null;
         return { id, holder: holder ?? ANOTHER, decided: holder === null };
       }
+      if (this.current === id) this.unheard = id;
       return { id, holder: null, unasked: true };
     }
   }

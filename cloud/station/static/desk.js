@@ -111,6 +111,12 @@ export class Desk {
     else this.store.set({ holder, lost: false });
   }
 
+  // The open frame was not claimed, for the station was away: others may have moved on to it as well.
+  #claimAgain() {
+    const { currentId } = this.store.get();
+    if (currentId !== null && this.claims.unheard === currentId) void this.claim(this.handedOut === currentId);
+  }
+
   // The station has no frame to hand out: what is open has been decided by now, or somebody else has it.
   async #nothingLeft(id, holder) {
     try {
@@ -257,6 +263,7 @@ export class Desk {
   }
 
   #stored(entry, review) {
+    this.#claimAgain();
     this.listing += 1; // a list still on its way may be older than this verdict
     if (isDecided(review) && this.store.get().filter !== "decided") this.#unlist(review.id);
     this.#keep(review);
@@ -390,6 +397,7 @@ export class Desk {
       const was = this.store.get().connection;
       this.#connection("");
       if (was && this.outbox.count) this.outbox.kick();
+      this.#claimAgain();
       await this.on.answered();
       const { summary: before, currentId, review } = this.store.get();
       const missing = currentId !== null && !review; // it was opened while the station was away
