@@ -128,7 +128,9 @@ class Refiner:
         if next_to_refine(self._open) is not None:
             return 0.0
         quiet = abs(self.clock() - self._busy_at) * _QUIET_SHARE
-        return min(max(self.config.poll_seconds, quiet), max(self.config.poll_seconds, self.config.idle_seconds))
+        return min(
+            max(self.config.poll_seconds, quiet), max(self.config.poll_seconds, self.config.idle_seconds)
+        )
 
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a review. Raises ModelCorrupt, Unwritable."""
