@@ -181,12 +181,12 @@ def _counted(session: Session, *wanted: ColumnElement[bool]) -> Iterator[tuple[s
         at: ColumnElement[Any] = func.floor(hundredths)
     else:
         at = cast(hundredths, Integer)  # towards zero; PostgreSQL's goes to the nearest
-    columns: list[SQLColumnExpression[Any]] = [JudgedBox.label, JudgedBox.edge_id, at.label("at")]
-    right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0))
-    counted = [*columns, func.count(), right]
-    query = select(*counted).where(*wanted).group_by(*columns[:2], "at")
-    for label, edge_id, score, judged, found_right in session.execute(query):
-        yield label, edge_id, None if score is None else int(score), Judged(judged, found_right)
+    by: list[SQLColumnExpression[Any]] = [JudgedBox.label, JudgedBox.edge_id, at.label("at")]
+    right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0)).label("right")
+    columns = [*by, func.count().label("judged"), right]
+    for row in session.execute(select(*columns).where(*wanted).group_by(*by[:2], "at")):
+        score = None if row.at is None else int(row.at)
+        yield row.label, row.edge_id, score, Judged(row.judged, row.right)
 
 
 def _opinions(session: Session, kind: OpinionKind, since_ns: int) -> Iterator[tuple[Review, list[str]]]:
