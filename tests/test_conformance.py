@@ -276,7 +276,9 @@ def test_a_folder_names_its_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         (tmp_path / kind / "manifest.json").write_text(json.dumps(manifest))
     got: dict[str, Any] = {}
     declare(
-        monkeypatch, plugins.DETECTORS, theirs=lambda folder, **named: got.update(named, folder=folder.name)
+        monkeypatch,
+        plugins.DETECTORS,
+        theirs=lambda folder, **named: got.update(named, folder=folder.name) or got,
     )
     load_detector(str(tmp_path / "detector"), threads=3, device="cpu")
     assert got == {"folder": "mine", "threads": 3, "min_score": 0.4, "device": "cpu"}

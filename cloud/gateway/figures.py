@@ -16,6 +16,10 @@ from secondlook.shared import metrics
 Figures = dict[str, dict[str, float | None]]
 
 _EDGES_SECONDS = 5.0  # between two looks into the ledger
+_IDLE_SECONDS = (
+    45.0  # an idle camera host pings every 30 s (`link.idle_ping_seconds`), and says nothing in between
+)
+_BUSY_SECONDS = 3.0  # a host that was heard so long after its last frame is idle: it pings 5 s after that
 _WATCHED_SECONDS = 7 * 86_400.0  # a camera host that was not heard for so long is watched no more
 _REFUSED_SECONDS = 60.0  # a refused key is told of for so long after its last attempt
 _NANOSECONDS = 1_000_000_000
@@ -69,8 +73,8 @@ class SiteFigures:
         return figures
 
     def away(self, now: float) -> Mapping[str, float]:
-        """Seconds since each camera host was heard of, of those that are watched."""
-        found = {}
+        """Seconds since each camera host was heard of, of those that are watched; 0 while an idle one may be silent."""
+        found: dict[str, float] = {}
         for edge in self._edges:
             heard = self._intake.tally.heard.get(edge.edge_id)
             if self._registry is not None and not self._may_come(edge.edge_id, now):
@@ -82,7 +86,15 @@ class SiteFigures:
                     found[edge.edge_id] = max(0.0, now - max(last, self._started_at))
             elif heard is not None and edge.last_seen_ns / _NANOSECONDS <= heard + 1.0:
                 found[edge.edge_id] = max(0.0, now - heard)  # else it has gone to another gateway
-        return found
+        idle = [name for name, silence in found.items() if silence < _IDLE_SECONDS and self._was_idle(name)]
+        return {**found, **dict.fromkeys(idle, 0.0)}
+
+    def _was_idle(self, edge_id: str) -> bool:
+        """Whether a camera host had nothing to deliver when it was heard last; False of one not heard in this run."""
+        heard, delivered = (
+            told.get(edge_id) for told in (self._intake.tally.heard, self._intake.tally.delivered)
+        )
+        return heard is not None and delivered is not None and heard - delivered > _BUSY_SECONDS
 
     def _silences(self, away: Mapping[str, float], now: float) -> Mapping[str, float | None]:
         """Seconds without a frame, of hosts that are there."""

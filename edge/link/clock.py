@@ -1,13 +1,25 @@
-"""How far the gateway's clock is from ours, by pings and their answers: logic without I/O, time passed in."""
+"""When to ping, and how far the gateway's clock is from ours by what it answers: logic without I/O, time passed in."""
 
 from __future__ import annotations
 
 import logging
 
+from secondlook.edge.config import LinkConfig
+
 log = logging.getLogger(__name__)
 
 _CLOCK_SECONDS = 2.0  # clocks of host and gateway may differ by so much
 _LONGEST_TRIP_SECONDS = 10.0  # an answer that took longer tells nothing of a clock
+
+
+def ping_pause(config: LinkConfig, is_busy: bool, pinged_at: float, active_at: float) -> float:
+    """Seconds of silence before a ping: few while something is under way, and once after that, many from then on.
+
+    So the gateway knows soon that a camera host is idle, and does not miss it between two pings. ``active_at``: when
+    the gateway welcomed this host or acknowledged frames last; both instants are monotonic.
+    """
+    tells = pinged_at < active_at + config.ping_seconds / 2
+    return config.ping_seconds if is_busy or tells else config.idle_ping_seconds
 
 
 class GatewayClock:

@@ -23,7 +23,7 @@ import zmq
 
 from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import LinkConfig
-from secondlook.edge.link.clock import GatewayClock
+from secondlook.edge.link.clock import GatewayClock, ping_pause
 from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
 from secondlook.edge.link.enhance import Layer, Responder
 from secondlook.edge.link.identity import AgentIdentity
@@ -118,7 +118,7 @@ class Uplink:
         self._tombstone_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
         self._broken = 0  # handshakes: the gateway may have its next key by now
-        self._open_at = self._heard_at = self._pinged_at = 0.0
+        self._open_at = self._heard_at = self._pinged_at = self._active_at = 0.0
         self._asked_at = 0.0  # since when the gateway has something to answer
         self._resting = False
         self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
@@ -133,10 +133,9 @@ class Uplink:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{identity.edge_id} uplink", daemon=True)
         self.state: Literal["up", "down"] = "down"
-        self.turns = 0
+        self.turns = self.enhancement_bytes_sent = 0
         self.acknowledged = 0  # frames that became safe
         self.acknowledged_earlier = 0  # those of them that are of earlier boots
-        self.enhancement_bytes_sent = 0
         self.failure: SecondlookError | None = None
 
     @property
@@ -208,8 +207,7 @@ class Uplink:
             self._wake.wait(_IDLE_SECONDS)
             return
         if self._bulk is None or self._control is None:
-            pause = self._open_at - time.monotonic()
-            if pause > 0:
+            if (pause := self._open_at - time.monotonic()) > 0:
                 self._wake.wait(min(pause, _AWAY_SECONDS))
                 return
             self._open()
@@ -296,7 +294,8 @@ class Uplink:
             return _AWAY_SECONDS
         if self._has_work or self._clock.is_asked:
             return _TICK_SECONDS
-        ping_at = max(self._heard_at, self._pinged_at) + self._config.idle_ping_seconds
+        pause = ping_pause(self._config, False, self._pinged_at, self._active_at)
+        ping_at = max(self._heard_at, self._pinged_at) + pause
         due = min(ping_at, self._control_hello_at) - now
         return min(max(due, _TICK_SECONDS), self._config.hello_seconds, _IDLE_SECONDS)
 
@@ -425,9 +424,10 @@ class Uplink:
 
     def _take_bulk(self, packet: Packet) -> None:
         if isinstance(packet, Welcome | Ack):
+            self._active_at = self._heard_at
             self._known.safe(packet.boot_id, packet.cumulative)
-        if isinstance(packet, Welcome | Ack) and packet.credit_bytes > 0:
-            self._busy.over(self._heard_at)
+            if packet.credit_bytes > 0:
+                self._busy.over(self._heard_at)
         in_flight = self._in_flight()
         if isinstance(packet, Welcome):
             self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
@@ -549,7 +549,7 @@ class Uplink:
             control.send(self._identity.hello(self._spool, self._identity.boot_id, "control"))
             self._send_ping(control)  # the answer tells the gateway's clock
             self._control_hello_at = now + self._config.hello_seconds
-        pause = self._config.ping_seconds if self._is_busy else self._config.idle_ping_seconds
+        pause = ping_pause(self._config, self._is_busy, self._pinged_at, self._active_at)
         silent = now - max(self._heard_at, self._pinged_at) >= pause
         if silent or now - self._pinged_at >= max(pause, _CLOCK_AGAIN_SECONDS):
             self._send_ping(control)

@@ -47,7 +47,7 @@ def test_an_empty_trail_is_whole(catalogue: cat.Catalogue) -> None:
         "DELETE FROM audit WHERE id = 3",
         "DELETE FROM audit WHERE id = 5",  # the last
         "DELETE FROM audit",
-        "INSERT INTO audit SELECT 99, at_ns, actor, action, subject, detail, sha256 FROM audit WHERE id = 5",
+        "INSERT INTO audit SELECT 99, at_ns, actor, action, subject, detail, sha256, by_person FROM audit WHERE id = 5",
         "DELETE FROM audit_head",
         "UPDATE audit_head SET entries = 4",
     ],

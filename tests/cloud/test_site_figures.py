@@ -82,6 +82,17 @@ def test_a_camera_host_that_goes_is_told_of_within_20_seconds_and_when_it_is_bac
     assert site.look(START + 41) == [(False, "camera-away", "gate")]
 
 
+def test_a_camera_host_that_has_nothing_to_say_is_not_called_away_between_its_pings(site: Site) -> None:
+    site.hello(START)
+    site.deliver(0, START + 1)
+    for second in range(2, 150):
+        if second % 30 == 6:  # 5 s after the frame, then every 30 s
+            site.ping(START + second)
+        assert (True, "camera-away", "gate") not in site.look(START + second)
+    assert (True, "camera-away", "gate") not in site.look(START + 126 + 44)
+    assert (True, "camera-away", "gate") in site.look(START + 126 + 45)
+
+
 def test_a_camera_that_is_connected_and_delivers_nothing_is_silent(site: Site) -> None:
     site.hello(START)
     site.deliver(0, START + 1)

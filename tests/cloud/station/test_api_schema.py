@@ -23,6 +23,7 @@ EXAMPLES = int(os.environ.get("API_EXAMPLES", "6"))  # of each operation and mod
 OPERATIONS = [
     "listCameras",
     "getCamera",
+    "listCameraEvents",
     "listFrames",
     "getFrame",
     "listDetections",
