@@ -30,7 +30,8 @@ _NODES: dict[Hwaccel, str] = {
     "qsv": "/dev/dri/render*",
 }
 _TRIED_WITH = "h264"  # every device that decodes anything decodes this
-_FAILURES = (av.error.FFmpegError, OSError, ValueError, NotImplementedError)
+# What PyAV raises where a device or decoder does not open; RuntimeError where the device has no way for the codec.
+_FAILURES = (av.error.FFmpegError, OSError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
