@@ -19,24 +19,15 @@ _Cooldown = Annotated[float, within(0, 7 * DAY_SECONDS, "seconds")]
 _EVENTS = ("detection", "verdict", "review", "comment", "tombstone", "camera")
 
 
-def _check_events(events: tuple[str, ...]) -> None:
-    for event in events:
-        if event not in _EVENTS:
-            raise ConfigError(f"events: {event!r} is none of {', '.join(_EVENTS)}")
-
-
 def _check_name(name: str) -> None:
     if re.fullmatch(r"[A-Za-z0-9._-]{1,56}", name) is None:
         raise ConfigError(f"name: {name!r} is not 1 to 56 of letters, digits and . _ -")
 
 
-@dataclass(frozen=True)
-class WebhookConfig(Settings):
-    """A receiver of signed messages, by HTTP. There may be several of these tables; docs/api.md says what is sent."""
+@dataclass(frozen=True, kw_only=True)
+class ReceiverConfig(Settings):
+    """What a receiver of any kind is told of."""
 
-    name: str  # what its messages are kept under: another name begins anew
-    url: str  # https://, or http:// on a network of one's own
-    secret_file: Path  # whsec_ and base64, for its owner's eyes alone
     events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review, comment, tombstone
     cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
     labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
@@ -44,6 +35,21 @@ class WebhookConfig(Settings):
     once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
     # after one about a camera and class, none about the same; what is passed over is counted in the next
     cooldown_seconds: _Cooldown = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for event in self.events:
+            if event not in _EVENTS:
+                raise ConfigError(f"events: {event!r} is none of {', '.join(_EVENTS)}")
+
+
+@dataclass(frozen=True)
+class WebhookConfig(ReceiverConfig):
+    """A receiver of signed messages, by HTTP. There may be several of these tables; docs/api.md says what is sent."""
+
+    name: str  # what its messages are kept under: another name begins anew
+    url: str  # https://, or http:// on a network of one's own
+    secret_file: Path  # whsec_ and base64, for its owner's eyes alone
     # a receiver that is silent for so long has not taken the message
     timeout_seconds: Annotated[float, within(0.1, 120, "seconds")] = 10.0
 
@@ -59,20 +65,15 @@ class WebhookConfig(Settings):
             raise ConfigError(f"url: {redacted_address(self.url)!r} is not as https://name/path")
         if parts.username is not None or parts.password is not None:
             raise ConfigError("url: no user and password in it; the signature says who sends")
-        _check_events(self.events)
 
 
-@dataclass(frozen=True)
-class EmailConfig(Settings):
+@dataclass(frozen=True, kw_only=True)
+class EmailConfig(ReceiverConfig):
     """People who get mails, by the server of `[smtp]`. There may be several of these tables; docs/api.md has more."""
 
     name: str  # what its messages are kept under: another name begins anew
     to: tuple[str, ...]  # addresses, all in one mail
     events: tuple[str, ...] = ("detection", "camera")  # of these, verdict, review, comment, tombstone
-    cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
-    labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
-    min_score: _Score = 0.5  # detections of this score or a higher one
-    once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
     # after one about a camera and class, none about the same; what is passed over is counted in the next
     cooldown_seconds: _Cooldown = 300.0
     station: str = ""  # address of the station, https://name: mails link to their frame there
@@ -85,11 +86,10 @@ class EmailConfig(Settings):
         check_addresses("to", self.to)
         if self.station and not self.station.startswith(("http://", "https://")):
             raise ConfigError(f"station {self.station!r} does not begin with http:// or https://")
-        _check_events(self.events)
 
 
 @dataclass(frozen=True)
-class MqttConfig(Settings):
+class MqttConfig(ReceiverConfig):
     """A broker that is told what happens. Needs the extra `mqtt`; docs/api.md names the topics."""
 
     host: str = ""  # name or address of the broker; none: no broker
@@ -100,13 +100,6 @@ class MqttConfig(Settings):
     password_file: Path | None = None  # the user's; for its owner's eyes alone
     topic: str = "secondlook"  # all topics begin so
     discovery_topic: str = "homeassistant"  # where Home Assistant learns of cameras; empty: nowhere
-    events: tuple[str, ...] = ("detection", "verdict", "camera")  # of these, review, comment, tombstone
-    cameras: tuple[str, ...] = ()  # of these camera hosts; none: of all
-    labels: tuple[str, ...] = ()  # detections of these classes; none: of every one
-    min_score: _Score = 0.5  # detections of this score or a higher one
-    once_per_object: bool = True  # each object once, when it is first seen so; else in every frame
-    # after one about a camera and class, none about the same; what is passed over is counted in the next
-    cooldown_seconds: _Cooldown = 0.0
     # a broker that is silent for so long has not taken the message
     timeout_seconds: Annotated[float, within(0.1, 120, "seconds")] = 10.0
 
@@ -117,7 +110,6 @@ class MqttConfig(Settings):
                 raise ConfigError(f"{name}: a topic has no + and # in it")
         if not self.topic:
             raise ConfigError("topic is empty")
-        _check_events(self.events)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from secondlook.shared.settings import (
     Endpoint,
     FolderOrUrl,
     NameOrPath,
+    Settings,
     SourceAddress,
     describe,
     item_type,
@@ -88,10 +89,13 @@ def config_page() -> str:
             heading = f"### `[{section}]`\n\n" if section else ""
             listed = section.startswith("[")  # tables of an array have no variables of their own
             means = _comments(table)
+            own = list(inspect.get_annotations(table))  # in their order, and before those of its base
             rows = [
                 f"| `{field.name}` | {_type_name(table, field)} | {_default(field)} | {means[field.name]} "
                 f"| {'' if listed else _variable(section, field.name, variables)} |"
-                for field in dataclasses.fields(table)
+                for field in sorted(
+                    dataclasses.fields(table), key=lambda field: (*own, field.name).index(field.name)
+                )
                 if not _is_table(table, field)
             ]
             if rows:
@@ -236,7 +240,15 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _comments(cls: type[Any]) -> dict[str, str]:
-    """What the comment behind a field, or those on the lines above it, say of it."""
+    """What the comment behind a field, or those on the lines above it, say of it; a class's own before its base's."""
+    tables = [
+        base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base) and base is not Settings
+    ]
+    blank = {field.name: "" for field in dataclasses.fields(cls)}
+    return blank | {name: text for base in tables for name, text in _own_comments(base).items() if text}
+
+
+def _own_comments(cls: type[Any]) -> dict[str, str]:
     lines = iter(inspect.getsource(cls).splitlines(keepends=True))
     found: dict[str, str] = {field.name: "" for field in dataclasses.fields(cls)}
     above: list[str] = []

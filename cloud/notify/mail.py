@@ -58,6 +58,8 @@ def _subject(event: str, what: str, facts: Mapping[str, Any]) -> str:
         return (
             f"frames {facts['first_seq']} to {facts['last_seq']} of {camera} were dropped: {facts['reason']}"
         )
+    if event == "comment":
+        return f"comment {what} by {facts['author']}: review {facts['review_id']} of {camera}"
     return f"review {facts['id']} of {camera} {what}"
 
 
@@ -65,7 +67,7 @@ def _page(event: str, facts: Mapping[str, Any]) -> str:
     """Where the station shows it; empty for what has no page."""
     if event == "detection":
         return f"frames/{facts['frame_id']}"
-    if event == "verdict":
+    if event in ("verdict", "comment"):
         return f"reviews/{facts['review_id']}"
     if event == "review":
         return f"reviews/{facts['id']}"

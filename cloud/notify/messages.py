@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.deliveries import CameraNote, Message
 from secondlook.cloud.catalogue.feed import Event, EventKind, Interest
-from secondlook.cloud.receivers import EmailConfig, MqttConfig, WebhookConfig
+from secondlook.cloud.receivers import ReceiverConfig
 from secondlook.cloud.station.api import schema
 from secondlook.cloud.station.api.cameras import CAMERA, camera_json
 from secondlook.cloud.station.schema import instant
@@ -38,7 +38,7 @@ class Wanted:
         return not self.cameras or edge_of(event) in self.cameras
 
 
-def wanted_by(config: WebhookConfig | EmailConfig | MqttConfig) -> Wanted:
+def wanted_by(config: ReceiverConfig) -> Wanted:
     """What the settings of a sink say."""
     return Wanted(
         frozenset(config.events),

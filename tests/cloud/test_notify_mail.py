@@ -11,6 +11,7 @@ import pytest
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import deliveries
+from secondlook.cloud.catalogue.feed import EventKind
 from secondlook.cloud.config import CloudConfig
 from secondlook.cloud.notify.mail import Email, mail_of
 from secondlook.cloud.notify.sender import Turns
@@ -149,6 +150,16 @@ def test_a_subject_and_a_page_for_every_kind() -> None:
             "confirm given by ann: review 3 of gate",
             "reviews/3",
         ),
+        "comment.given": (
+            {"id": 7, "author": "ann", "review_id": 3, "camera": "gate", "note": ""},
+            "comment given by ann: review 3 of gate",
+            "reviews/3",
+        ),
+        "detection.stored": (
+            {"label": "person", "score": 0.9, "camera": "gate", "frame_id": 4, "note": ""},
+            "person at gate (0.90)",
+            "frames/4",
+        ),
         "review.expired": ({"id": 3, "camera": "gate"}, "review 3 of gate expired", "reviews/3"),
         "tombstone.stored": (
             {"camera": "gate", "first_seq": 5, "last_seq": 9, "reason": "idle"},
@@ -156,6 +167,7 @@ def test_a_subject_and_a_page_for_every_kind() -> None:
             "",
         ),
     }
+    assert {kind.partition(".")[0] for kind in kinds} == set(EventKind)
     for kind, (facts, subject, page) in kinds.items():
         body = {"timestamp": "2026-01-01T00:00:00Z", "data": {kind.partition(".")[0]: facts}}
         told, text = mail_of(kind, body, "https://s")
