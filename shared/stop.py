@@ -11,12 +11,20 @@ import select
 import threading
 
 
+def _pipe() -> tuple[int, int]:
+    """A pipe that blocks nobody and that no other program inherits."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
 class Stop(threading.Event):
     """An event with a descriptor that becomes readable once it is set, and stays so. May be set in a signal handler."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read, self._write = _pipe()
 
     def set(self) -> None:
         super().set()
@@ -43,7 +51,7 @@ class Wake:
     """A word from other threads that there is something to do; heard once, however often it was said."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read, self._write = _pipe()
 
     def call(self) -> None:
         with contextlib.suppress(BlockingIOError):  # enough words are waiting then
@@ -62,7 +70,9 @@ class Wake:
 
     def wait(self, seconds: float) -> bool:
         """Wait for a word, for so long at most; whether there was one."""
-        select.select([self._read], [], [], seconds)
+        poller = select.poll()  # select() takes no descriptor beyond 1,023
+        poller.register(self._read, select.POLLIN)
+        poller.poll(1000 * seconds)
         return self.take()
 
     def close(self) -> None:
