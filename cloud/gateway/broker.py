@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from secondlook.cloud.config import LONGEST_LEASE_SECONDS
 from secondlook.cloud.gateway.presence import Presence, Present
-from secondlook.cloud.gateway.tally import HostReport
+from secondlook.cloud.gateway.tally import Tally
 from secondlook.cloud.gateway.waiting import Parked
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
@@ -154,12 +154,8 @@ class Broker:
     greet_again: Callable[[str], None] = lambda edge_id: None
     presence: Presence = field(default_factory=Presence)
     conditions: Callable[[float], list[dict[str, Any]]] = lambda now: []
-    longest_wait_seconds: float = (
-        0.0  # for which a worker may wait for frames; 0: it is told at once that there are none
-    )
-    heard: Callable[[], Mapping[str, float]] = dict  # by edge id, when anything was heard
-    delivered: Callable[[], Mapping[str, float]] = dict  # by edge id, when a frame or tombstone came
-    reported: Callable[[], Mapping[str, HostReport]] = dict  # by edge id, what it said of itself last
+    longest_wait_seconds: float = 0.0  # of a worker for frames; 0: it hears at once that there are none
+    tally: Tally = field(default_factory=Tally)  # the intake's
     _asked: set[tuple[str, str, int]] = field(default_factory=set)  # for frames once more
     _complained_at: list[float] = field(default_factory=lambda: [0.0])
 
@@ -312,7 +308,7 @@ class Broker:
 
     def hosts(self, call: _Call, caller: str, now: float) -> dict[str, Any]:
         """How camera hosts do, as far as this gateway knows. Instants are Unix seconds by its clock."""
-        heard, delivered, reported = self.heard(), self.delivered(), self.reported()
+        heard, delivered, reported = self.tally.heard, self.tally.delivered, self.tally.reported
         rows = {}
         for edge in self.ledger.edges():
             told = reported.get(edge.edge_id)
@@ -345,7 +341,7 @@ class Broker:
 
     def stats(self, call: _Call, caller: str, now: float) -> dict[str, Any]:
         connected, offsets = self.connected(), self.clock_offsets()
-        heard, delivered, reported = self.heard(), self.delivered(), self.reported()
+        heard, delivered, reported = self.tally.heard, self.tally.delivered, self.tally.reported
         return {
             "now": now,
             "workers": self.presence.as_rows(now),

@@ -117,15 +117,13 @@ class Gateway:
             stores.requests,
             blobs,
             self._intake.connected,
-            self._intake.clock_offsets,
-            self._intake.greet_again,
-            presence,
-            self._watch.told,
+            clock_offsets=self._intake.clock_offsets,
+            greet_again=self._intake.greet_again,
+            presence=presence,
+            conditions=self._watch.told,
             # Where several gateways share a queue, frames come by the others, too: then nobody is to wait here.
-            _LONGEST_WAIT_SECONDS if stores.is_embedded else 0.0,
-            lambda: self._intake.tally.heard,
-            lambda: self._intake.tally.delivered,
-            lambda: self._intake.tally.reported,
+            longest_wait_seconds=_LONGEST_WAIT_SECONDS if stores.is_embedded else 0.0,
+            tally=self._intake.tally,
         )
         self._waiting = Waiting()
         self._context: _Context = zmq.Context()
