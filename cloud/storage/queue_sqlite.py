@@ -26,13 +26,13 @@ from secondlook.shared.errors import LeaseLost, QueueFull, UnsupportedStore
 from secondlook.shared.sqlite import immediate, named_errors
 
 # What the file says of its queue (``user_version``); 0 is a new file, or one of a version that did not say.
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    state TEXT NOT NULL CHECK (state IN ('ready', 'leased', 'dead')),
-    available_at REAL NOT NULL,  -- ready: not before; leased: the lease ends; dead: since
-    worker TEXT,
+    dead INTEGER NOT NULL DEFAULT 0,  -- 1: given up. In the indexes, so apart from what changes with every lease
+    worker TEXT,  -- NULL: nobody has it; else who has it, or had it when the lease ran out
+    available_at REAL NOT NULL,  -- not before; leased: the lease ends; dead: since
     attempts INTEGER NOT NULL,
     company INTEGER NOT NULL DEFAULT 1,  -- items of its last lease, itself included
     why TEXT,
@@ -52,13 +52,12 @@ CREATE TABLE IF NOT EXISTS queue (
 -- Apart from the rows that change with every lease: SQLite rewrites a row whole.
 CREATE TABLE IF NOT EXISTS payloads (id INTEGER PRIMARY KEY REFERENCES queue (id), payload BLOB NOT NULL) STRICT;
 -- Items of one camera host are leased in the order they came.
-CREATE INDEX queue_live ON queue (edge_id, id) WHERE state != 'dead';
-CREATE INDEX queue_dead ON queue (available_at, id) WHERE state = 'dead';
+CREATE INDEX queue_live ON queue (edge_id, id) WHERE NOT dead;
+CREATE INDEX queue_dead ON queue (available_at, id) WHERE dead;
 -- Camera hosts; of those with live items, the one that was served longest ago is served next.
 CREATE TABLE queue_edges (
     edge_id TEXT PRIMARY KEY, items INTEGER NOT NULL, bytes INTEGER NOT NULL, turn INTEGER NOT NULL
-) STRICT;
-CREATE INDEX queue_turns ON queue_edges (turn) WHERE items > 0;
+) STRICT, WITHOUT ROWID;
 CREATE TABLE queue_total (
     bytes INTEGER NOT NULL,  -- of live items
     dead INTEGER NOT NULL,
@@ -68,21 +67,33 @@ CREATE TABLE queue_total (
 """
 _FILL = """
 INSERT INTO queue_edges
-    SELECT edge_id, count(*), sum(payload_bytes), 0 FROM queue WHERE state != 'dead' GROUP BY edge_id ORDER BY min(id);
+    SELECT edge_id, count(*), sum(payload_bytes), 0 FROM queue WHERE NOT dead GROUP BY edge_id;
 INSERT INTO queue_total SELECT
-    coalesce(sum(payload_bytes) FILTER (WHERE state != 'dead'), 0),
-    count(*) FILTER (WHERE state = 'dead'),
-    coalesce(sum(payload_bytes) FILTER (WHERE state = 'dead'), 0),
+    coalesce(sum(payload_bytes) FILTER (WHERE NOT dead), 0),
+    count(*) FILTER (WHERE dead),
+    coalesce(sum(payload_bytes) FILTER (WHERE dead), 0),
     0
     FROM queue;
+"""
+
+_FORGET_DERIVED = """
+DROP INDEX IF EXISTS queue_live;
+DROP INDEX IF EXISTS queue_dead;
+DROP TABLE IF EXISTS queue_edges;
+DROP TABLE IF EXISTS queue_total;
+"""
+_STATE_TO_DEAD = """
+ALTER TABLE queue ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
+UPDATE queue SET dead = (state = 'dead'), worker = CASE WHEN state = 'leased' THEN coalesce(worker, '') END;
+ALTER TABLE queue DROP COLUMN state;
 """
 
 _LEASE_BYTES = 16 << 20  # payload bytes of one lease, unless its first item alone has more
 
 _COLUMNS = ", ".join(FRAME_FIELDS[:-1])  # the payload has a table of its own
 # Available much later only if the clock was set back meanwhile.
-_AVAILABLE = "state != 'dead' AND (available_at <= :now OR available_at > :now + :longest)"
-_ITEM = f"queue.id, state, attempts, company, payload_bytes, {_COLUMNS}, payload".replace(
+_AVAILABLE = "NOT dead AND (available_at <= :now OR available_at > :now + :longest)"
+_ITEM = f"queue.id, worker IS NOT NULL, attempts, company, payload_bytes, {_COLUMNS}, payload".replace(
     "edge_id", "queue.edge_id"
 )
 _NEXT = (
@@ -123,8 +134,8 @@ class SqliteQueue:
         with transaction(self._db):
             for frame in batch:
                 row = self._db.execute(
-                    f"INSERT INTO queue (state, available_at, attempts, company, payload_bytes, {_COLUMNS}) "
-                    "VALUES ('ready', ?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                    f"INSERT INTO queue (available_at, attempts, payload_bytes, {_COLUMNS}) "
+                    "VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (edge_id, boot_id, seq) DO NOTHING",
                     (now, len(frame.payload), *frame.values()[:-1]),
                 )
@@ -145,7 +156,7 @@ class SqliteQueue:
         with transaction(self._db):
             leased = self._pick(n, now, self._affinity.reserved(worker, now))
             self._db.executemany(
-                "UPDATE queue SET state = 'leased', available_at = ?, worker = ?, why = NULL, attempts = ?, "
+                "UPDATE queue SET available_at = ?, worker = ?, why = NULL, attempts = ?, "
                 "company = ? WHERE id = ?",
                 [(now + ttl_seconds, worker, item.attempts, len(leased), item.id) for item in leased],
             )
@@ -161,7 +172,7 @@ class SqliteQueue:
         turns: dict[str, int] = {}
         last: dict[str, int] = {}  # the item that each gave last
         buried: list[int] = []
-        line = self._db.execute("SELECT edge_id FROM queue_edges WHERE items > 0 ORDER BY turn, rowid")
+        line = self._db.execute("SELECT edge_id FROM queue_edges WHERE items > 0 ORDER BY turn")
         edges: Iterator[str] = (row[0] for row in line if row[0] not in reserved)
         many = max(1, n // _EDGES_AT_ONCE)
         while room > 0:
@@ -207,27 +218,28 @@ class SqliteQueue:
         with transaction(self._db):
             for id_ in ids:
                 changed = self._db.execute(
-                    "UPDATE queue SET available_at = ? WHERE id = ? AND state = 'leased' AND worker = ?",
+                    "UPDATE queue SET available_at = ? WHERE id = ? AND worker = ?",
                     (now + ttl_seconds, id_, worker),
                 )
                 if changed.rowcount != 1:
                     raise LeaseLost(_LOST)
 
     def ack(self, ids: Sequence[int], *, worker: str) -> None:
+        listed = json.dumps(list(ids))
         with transaction(self._db):
-            rows = self._db.execute(
-                f"SELECT id, edge_id, payload_bytes, state = 'leased' AND worker = ? FROM queue "
-                f"WHERE state != 'dead' AND {_LISTED}",
-                (worker, json.dumps(list(ids))),
+            of_worker = f"FROM queue WHERE worker = ? AND {_LISTED}"
+            self._db.execute(f"DELETE FROM payloads WHERE id IN (SELECT id {of_worker})", (worker, listed))
+            own = self._db.execute(
+                f"DELETE {of_worker} RETURNING edge_id, payload_bytes", (worker, listed)
             ).fetchall()
-            own = [row[:3] for row in rows if row[3]]
-            self._delete([row[0] for row in own])
             removed: dict[str, list[int]] = {}
-            for _, edge_id, size in own:
+            for edge_id, size in own:
                 removed.setdefault(edge_id, []).append(size)
             self._count_live(removed, -1)
-        if len(own) < len(rows):
-            raise LeaseLost(_LOST)
+        if len(own) < len(ids):
+            others = f"SELECT EXISTS (SELECT 1 FROM queue WHERE NOT dead AND {_LISTED})"
+            if self._db.execute(others, (listed,)).fetchone()[0]:
+                raise LeaseLost(_LOST)
 
     def nack(
         self, id_: int, *, delay_seconds: float, worker: str, why: str, now: float, hopeless: str = ""
@@ -235,7 +247,7 @@ class SqliteQueue:
         with transaction(self._db):
             row = self._db.execute(
                 "SELECT attempts, edge_id, boot_id, seq, payload_bytes FROM queue "
-                "WHERE id = ? AND state = 'leased' AND worker = ?",
+                "WHERE id = ? AND worker = ?",
                 (id_, worker),
             ).fetchone()
             if row is None:
@@ -250,19 +262,19 @@ class SqliteQueue:
                 self._bury([id_], why, now)
                 return
             self._db.execute(
-                "UPDATE queue SET state = 'ready', available_at = ?, why = ?, worker = NULL WHERE id = ?",
+                "UPDATE queue SET available_at = ?, why = ?, worker = NULL WHERE id = ?",
                 (now + delay_seconds, why, id_),
             )
 
     def dead(self, n: int) -> list[Dead]:
         rows = self._db.execute(
-            f"SELECT {_DEAD} FROM queue WHERE state = 'dead' ORDER BY available_at DESC, id DESC LIMIT ?",
+            f"SELECT {_DEAD} FROM queue WHERE dead ORDER BY available_at DESC, id DESC LIMIT ?",
             (n,),
         )
         return [Dead(*row) for row in rows]
 
     def dead_frame(self, id_: int) -> tuple[Dead, QueuedFrame] | None:
-        where = "FROM queue JOIN payloads USING (id) WHERE state = 'dead' AND id = ?"
+        where = "FROM queue JOIN payloads USING (id) WHERE dead AND id = ?"
         row = self._db.execute(f"SELECT {_DEAD} {where}", (id_,)).fetchone()
         if row is None:
             return None
@@ -276,7 +288,7 @@ class SqliteQueue:
             if held + wanted > self._limits.max_bytes:
                 raise QueueFull(f"the queue holds {held} of {self._limits.max_bytes} bytes")
             self._db.executemany(
-                "UPDATE queue SET state = 'ready', available_at = ?, worker = NULL, attempts = 0 WHERE id = ?",
+                "UPDATE queue SET dead = 0, available_at = ?, attempts = 0 WHERE id = ?",
                 [(now, row.id) for row in rows],
             )
             back: dict[str, list[int]] = {}
@@ -325,7 +337,7 @@ class SqliteQueue:
     def oldest_age(self, now: float) -> float:
         (oldest,) = self._db.execute(
             "SELECT min((SELECT received_ns FROM queue WHERE queue.edge_id = queue_edges.edge_id "
-            "AND state != 'dead' ORDER BY id LIMIT 1)) FROM queue_edges WHERE items > 0"
+            "AND NOT dead ORDER BY id LIMIT 1)) FROM queue_edges WHERE items > 0"
         ).fetchone()
         return 0.0 if oldest is None else max(0.0, now - oldest / 1e9)
 
@@ -354,7 +366,7 @@ class SqliteQueue:
         if not ids:
             return
         self._db.executemany(
-            "UPDATE queue SET state = 'dead', why = ?, available_at = ?, worker = NULL WHERE id = ?",
+            "UPDATE queue SET dead = 1, why = ?, available_at = ?, worker = NULL WHERE id = ?",
             [(why, now, id_) for id_ in ids],
         )
         rows = self._listed_dead(ids)
@@ -365,7 +377,7 @@ class SqliteQueue:
         self._count_dead(rows, 1)
         over: list[Dead] = []
         count, size = self.dead_count, self.dead_bytes
-        oldest = self._db.execute(f"SELECT {_DEAD} FROM queue WHERE state = 'dead' ORDER BY available_at, id")
+        oldest = self._db.execute(f"SELECT {_DEAD} FROM queue WHERE dead ORDER BY available_at, id")
         while count > self._limits.max_dead or size > self._limits.max_dead_bytes:
             over.append(Dead(*oldest.fetchone()))
             count, size = count - 1, size - over[-1].size_bytes
@@ -380,7 +392,7 @@ class SqliteQueue:
 
     def _listed_dead(self, ids: Sequence[int]) -> list[Dead]:
         rows = self._db.execute(
-            f"SELECT {_DEAD} FROM queue WHERE state = 'dead' AND {_LISTED} ORDER BY id",
+            f"SELECT {_DEAD} FROM queue WHERE dead AND {_LISTED} ORDER BY id",
             (json.dumps(list(ids)),),
         )
         return [Dead(*row) for row in rows]
@@ -396,13 +408,10 @@ _LOST = "the lease ran out; another worker may have the item now"
 
 def _item(row: Any) -> tuple[Leased, bool]:
     """An available item as it would be leased now, and whether its last lease ran out."""
-    id_, state, attempts, company, _, *frame = row
-    return Leased(id_, _attempt(state, attempts, company), QueuedFrame.of_values(frame)), state == "leased"
-
-
-def _attempt(state: str, attempts: int, company: int) -> int:
-    """The number of the lease that an available item would get now."""
-    return attempts if state == "leased" and company > 1 else attempts + 1
+    id_, ran_out, attempts, company, _, *frame = row
+    # With others in its lease it may have been another's fault.
+    attempt = attempts if ran_out and company > 1 else attempts + 1
+    return Leased(id_, attempt, QueuedFrame.of_values(frame)), bool(ran_out)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -416,9 +425,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
         with immediate(connection):
             earlier = {row[1] for row in connection.execute("PRAGMA table_info(queue)")}
             if earlier:
-                connection.execute("ALTER TABLE queue ADD COLUMN company INTEGER NOT NULL DEFAULT 1")
-                connection.execute("DROP INDEX IF EXISTS queue_live")
-                connection.execute("DROP TABLE IF EXISTS queue_total")
+                _run(connection, _FORGET_DERIVED)
+                if "company" not in earlier:
+                    connection.execute("ALTER TABLE queue ADD COLUMN company INTEGER NOT NULL DEFAULT 1")
+                _run(connection, _STATE_TO_DEAD)
             _run(connection, _SCHEMA)
             if "payload" in earlier:
                 connection.execute("INSERT INTO payloads SELECT id, payload FROM queue")

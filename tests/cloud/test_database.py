@@ -101,13 +101,32 @@ INSERT INTO queue_total VALUES (20);
 INSERT INTO queue VALUES {LIVE}), {DEAD});
 INSERT INTO payloads VALUES (1, x'{LIVE_PAYLOAD}'), (2, x'{DEAD_PAYLOAD}');
 """
+# Version 1: what is dead, ready or leased was a text, and hosts had an index by turn.
+QUEUE_1 = f"""
+CREATE TABLE queue ({COLUMNS}, company INTEGER NOT NULL DEFAULT 1, UNIQUE (edge_id, boot_id, seq)) STRICT;
+CREATE TABLE payloads (id INTEGER PRIMARY KEY REFERENCES queue (id), payload BLOB NOT NULL) STRICT;
+CREATE INDEX queue_live ON queue (edge_id, id) WHERE state != 'dead';
+CREATE INDEX queue_dead ON queue (available_at, id) WHERE state = 'dead';
+CREATE TABLE queue_edges (
+    edge_id TEXT PRIMARY KEY, items INTEGER NOT NULL, bytes INTEGER NOT NULL, turn INTEGER NOT NULL
+) STRICT;
+CREATE INDEX queue_turns ON queue_edges (turn) WHERE items > 0;
+CREATE TABLE queue_total (
+    bytes INTEGER NOT NULL, dead INTEGER NOT NULL, dead_bytes INTEGER NOT NULL, turn INTEGER NOT NULL
+) STRICT;
+INSERT INTO queue VALUES {LIVE}, 1), {DEAD}, 1);
+INSERT INTO payloads VALUES (1, x'{LIVE_PAYLOAD}'), (2, x'{DEAD_PAYLOAD}');
+INSERT INTO queue_edges VALUES ('gate', 1, 10, 7);
+INSERT INTO queue_total VALUES (10, 1, 10, 7);
+PRAGMA user_version = 1;
+"""
 EARLIEST_QUEUE = f"""
 CREATE TABLE queue ({COLUMNS}, payload BLOB NOT NULL, UNIQUE (edge_id, boot_id, seq)) STRICT;
 INSERT INTO queue VALUES {LIVE}, x'{LIVE_PAYLOAD}'), {DEAD}, x'{DEAD_PAYLOAD}');
 """
 
 
-@pytest.mark.parametrize("script", [EARLIER_QUEUE, EARLIEST_QUEUE])
+@pytest.mark.parametrize("script", [QUEUE_1, EARLIER_QUEUE, EARLIEST_QUEUE])
 def test_a_queue_of_the_version_before_is_taken_over_with_its_items(tmp_path: Path, script: str) -> None:
     path = tmp_path / "gateway.db"
     with contextlib.closing(sqlite3.connect(path)) as old:

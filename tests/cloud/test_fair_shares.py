@@ -129,9 +129,9 @@ class OneLine(Site):
     """As if frames were leased in the order they came, whoever sent them."""
 
     def _take(self, most: int) -> list[tuple[int, str, int]]:
-        oldest = "SELECT id, edge_id, seq FROM queue WHERE state = 'ready' ORDER BY id LIMIT ?"
+        oldest = "SELECT id, edge_id, seq FROM queue WHERE worker IS NULL AND NOT dead ORDER BY id LIMIT ?"
         rows = self.db.execute(oldest, (most,)).fetchall()
-        lease = "UPDATE queue SET state = 'leased', worker = 'w', available_at = ? WHERE id = ?"
+        lease = "UPDATE queue SET worker = 'w', available_at = ? WHERE id = ?"
         self.db.executemany(lease, [(self.now + TURN, row[0]) for row in rows])
         return rows
 

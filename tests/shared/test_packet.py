@@ -298,6 +298,33 @@ def test_arbitrary_fields_parse_or_raise_a_packet_error(
     assert p.parse(packet.to_frames()) == packet
 
 
+_SOUND = [1, 3, "0123456789abcdef" * 2, 6, 10**18, 1280, 720, 5, 9000, zlib.crc32(b"layer")]
+
+
+@given(
+    st.dictionaries(st.integers(0, len(_SOUND) - 1), _ITEMS | st.integers(-1, 2**16), max_size=2),
+    st.sampled_from([b"", b"x"]),
+    st.sampled_from([b"layer", b"", b"other", bytes(p.MAX_BASE_BYTES + 1)]),
+    st.integers(0, len(_SOUND) + 1),
+)
+def test_the_short_way_of_base_frames_takes_what_the_long_one_takes(
+    other: dict[int, object], behind: bytes, payload: bytes, fields: int
+) -> None:
+    items = [*[other.get(place, value) for place, value in enumerate(_SOUND)], None][:fields]
+    header = msgpack.packb(items) + behind
+    short = p._sound_base_frame(header, payload)
+    try:
+        long = p._parse_closely(header, payload)
+    except PacketError:
+        assert short is None
+        return
+    assert short == (long if isinstance(long, p.BaseFrame) else None)
+
+
+def test_a_sound_base_frame_goes_the_short_way() -> None:
+    assert p._sound_base_frame(msgpack.packb(_SOUND), b"layer") == p.parse([msgpack.packb(_SOUND), b"layer"])
+
+
 @given(st.lists(st.binary(max_size=80), max_size=3))
 def test_arbitrary_bytes_parse_or_raise_a_packet_error(frames: list[bytes]) -> None:
     try:
