@@ -18,6 +18,8 @@ STAMP := $(VENV)/.secondlook-$(KEY)
 MODEL := $(VENV)/.secondlook-model
 HERE  := $(VENV)/.secondlook-tree
 
+# A test that measures time may fail for the company it has. What fails by itself too has failed.
+ALONE := || { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none; }
 PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .DEFAULT_GOAL := help
@@ -53,8 +55,8 @@ check: setup ## lint, types and import contracts
 unit: setup ## the tests that start nothing, in JOBS processes: minutes
 	$(BIN)/python -m pytest -m "not slow and not chaos and not process" $(PARALLEL) $(ARGS)
 
-test: check ## check, then every test but those marked slow or chaos; JOBS=4 in four processes, on a machine that has them
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+test: check ## check, then every test but those marked slow or chaos; JOBS=4 in four processes, where what failed then runs alone
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS) $(if $(PARALLEL),$(ALONE))
 
 coverage: setup ## unit with branches counted, and a table of what no test runs
 	$(BIN)/python -m pytest -m "not slow and not chaos and not process" --cov --cov-report=term $(PARALLEL) $(ARGS)
