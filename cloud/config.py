@@ -66,7 +66,7 @@ class IntakeLimits(Settings):
     max_boots: Annotated[int, within(1, 1_000_000, "starts")] = 1024
     # free on the gateway's own disk, beside what is queued; below, nothing is taken
     min_free_bytes: Annotated[int, within(0, MAX_BYTES, "bytes")] = 64 << 20
-    stall_seconds: Seconds = 5.0  # after a full disk or queue, nothing is taken for so long
+    stall_seconds: Seconds = 5.0  # after a full disk or queue, nothing is taken for this long
     probe_seconds: Seconds = 60.0  # a silent connection is tested after this
 
     @property
@@ -109,7 +109,7 @@ class RateLimits(Settings):
 class RequestTimes(Settings):
     """How enhancement layers are asked for."""
 
-    lease_seconds: Seconds = 15.0  # without a chunk for so long, a request is sent again
+    lease_seconds: Seconds = 15.0  # without a chunk for this long, a request is sent again
     busy_seconds: Seconds = 2.0  # a camera host that said "busy" is asked again after this
     max_sent: Annotated[int, within(1, 4096, "requests")] = 4  # requests a camera host works on at a time
 
@@ -153,8 +153,8 @@ class JetStreamConfig(Settings):
     replicas: Annotated[int, within(1, 5, "servers")] = 1  # servers of a NATS cluster that keep each frame
     # frames of one camera host that are leased or put off at a time, by all workers
     max_ack_pending: Annotated[int, within(1, 10_000_000, "frames")] = 10_000
-    duplicate_seconds: Seconds = 120.0  # the server still knows a frame for so long after it was put
-    # a server silent for so long counts as away
+    duplicate_seconds: Seconds = 120.0  # the server still knows a frame for this long after it was put
+    # a server silent for this long counts as away
     timeout_seconds: Annotated[float, within(0.001, 3600, "seconds")] = 5.0
 
 
@@ -167,7 +167,7 @@ class BrokerConfig(Settings):
     )  # the gateway listens here, workers and refiners connect here
     server_public_key_file: Path | None = None  # of the gateway; wanted by workers elsewhere
     secret_key_file: Path | None = None  # of this worker; wanted by workers elsewhere
-    # without an answer for so long, a call has failed
+    # without an answer for this long, a call has failed
     timeout_seconds: Annotated[float, within(0.001, 3600, "seconds")] = 5.0
 
 
@@ -186,14 +186,14 @@ class WorkerConfig(Settings):
     batch_pixels: Pixels = 16_000_000
     # of a frame, width times height (8K has 33 million); larger ones are refused
     max_pixels: Pixels = 36_000_000
-    lease_seconds: Lease = 30.0  # a worker silent for so long loses its frames to another
+    lease_seconds: Lease = 30.0  # a worker silent for this long loses its frames to another
     # pause before asking again where others hold what there is, or gateways share a queue; else the gateway says when
     # frames come
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.1
     # of enhancements of frames that became reviews, fetched from a camera host while its link is idle, before a refiner
     # asks; 0 = none
     ahead_bytes_per_minute: Annotated[int, within(0, 1 << 40, "bytes")] = 4_000_000
-    # frames that have waited for so long, with no end in sight, are not all looked at: the others are stored without;
+    # frames that have waited for this long, with no end in sight, are not all looked at: the others are stored without;
     # 0 = every frame is. An hour: what a link or a worker was away for is looked at in full, if later
     shed_after_seconds: Annotated[float, within(0, 7 * DAY_SECONDS, "seconds")] = 3600.0
     # which frames are then looked at: newest, or every, of each camera one in as many as must be
@@ -212,27 +212,27 @@ class PolicyConfig(Settings):
     judge. 500 open reviews are an hour's work: what lies beyond would be hours old before anybody saw it.
     """
 
-    uncertain_low: Score = 0.30
+    uncertain_low: Score = 0.30  # lower end of the band of scores that counts as doubt
     uncertain_high: Score = 0.55  # a detection with a score in [low, high) is in doubt
-    uncertain_priority: Priority = 50
+    uncertain_priority: Priority = 50  # place in the list of reviews, higher first
     # between frames of one camera host reviewed for doubt; 0 reviews every one
     uncertain_apart_seconds: _Apart = 5.0
-    watched_labels: tuple[str, ...] = ()
-    watched_score: Score = 0.5
-    watched_priority: Priority = 90
+    watched_labels: tuple[str, ...] = ()  # classes of which people review every object, such as person
+    watched_score: Score = 0.5  # lowest score at which a watched class counts
+    watched_priority: Priority = 90  # place in the list of reviews, higher first
     watched_apart_seconds: _Apart = 60.0  # the same for a watched class
     rule_labels: tuple[str, ...] = ()  # the operator's rule: these labels (none: any) ...
     rule_score: Score = 0.0  # ... from this score on; 0 turns the rule off
-    rule_priority: Priority = 70
+    rule_priority: Priority = 70  # place in the list of reviews, higher first
     rule_apart_seconds: _Apart = 60.0  # the same for the operator's rule
     every_nth: _Count = 0  # review frames whose sequence is a multiple of it
-    every_nth_priority: Priority = 20
+    every_nth_priority: Priority = 20  # place in the list of reviews, higher first
     every_nth_apart_seconds: _Apart = 0.0  # the same for their number
     audit_every: _Count = 200  # one frame in so many, chosen at random; never spaced
-    audit_priority: Priority = 10
+    audit_priority: Priority = 10  # place in the list of reviews, higher first
     # watched classes, the operator's rule and doubt have each object reviewed once, however long it is in view
     once_per_object: bool = True
-    # an object counts for these three once it has been in view for so long
+    # an object counts for these three once it has been in view for this long
     dwell_seconds: _Apart = 0.0
     # their boxes' heights as shares of the frame's: what is smaller is far away, what is larger is at the lens
     min_height: Score = 0.0
@@ -265,7 +265,7 @@ class RefinerConfig(Settings):
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
     # auto, exact or fast: the post-filter in float32, or in bfloat16 where the processor has it (extra cloud-fast)
     precision: str = "auto"
-    lease_seconds: Lease = 60.0  # a worker silent for so long loses its review to another
+    lease_seconds: Lease = 60.0  # a worker silent for this long loses its review to another
     # a camera host that has not answered by then is given up
     deadline_seconds: Annotated[float, within(0.001, 7 * DAY_SECONDS, "seconds")] = 900.0
     # pause before asking again whether an enhancement has come
@@ -274,7 +274,7 @@ class RefinerConfig(Settings):
     idle_seconds: Annotated[float, within(0.001, 60, "seconds")] = 0.5
     # reviews whose enhancements are waited for at a time
     in_flight: Annotated[int, within(1, 1024, "reviews")] = 4
-    # a review that has waited for so long no longer keeps others from their turn
+    # a review that has waited for this long no longer keeps others from their turn
     slot_seconds: Seconds = 5.0
     # of a frame, width times height (8K has 33 million); larger ones are refused
     max_pixels: Pixels = 36_000_000
@@ -289,7 +289,7 @@ class RefinerConfig(Settings):
 class SessionTimes(Settings):
     """How long a log-in lasts."""
 
-    # a person who does nothing for so long is logged out
+    # log a person out after this long without activity
     idle_minutes: Annotated[float, within(2, 525_600, "minutes")] = 60.0
     max_hours: Annotated[float, within(0.01, 8760, "hours")] = 12.0  # and everybody is after this
 
@@ -322,7 +322,7 @@ class ConnectionLimits(Settings):
     # at once; one more takes the place of the one that has waited longest. A browser opens six.
     max_connections: Annotated[int, within(8, 65_535, "connections")] = 256
     request_seconds: _Stall = 15.0  # in which a request, head and body, must have come
-    stall_seconds: _Stall = 30.0  # a reader who takes nothing for so long is cut
+    stall_seconds: _Stall = 30.0  # a reader who takes nothing for this long is cut
 
 
 @dataclass(frozen=True)

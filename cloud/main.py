@@ -51,7 +51,7 @@ _METRICS: Flag = (
     "--metrics",
     "metrics.address",
     str,
-    "HOST:PORT where /metrics answers, by HTTP, and they too",
+    "HOST:PORT that serves /metrics, /healthz and /readyz, by HTTP",
 )
 _LONG_STALL_SECONDS = 300.0  # as in the units: the post-filter takes its time on a CPU
 _GATEWAY_FLAGS: tuple[Flag, ...] = (
@@ -105,7 +105,7 @@ _STATION_FLAGS: tuple[Flag, ...] = (
     ("--tls-key", "station.tls_key_file", Path, "key of the certificate, PEM"),
     _METRICS,
 )
-_NOTIFY_FLAGS: tuple[Flag, ...] = (*_STORES, _HEALTH)
+_NOTIFY_FLAGS: tuple[Flag, ...] = (*_STORES, _HEALTH, _METRICS)
 _RETENTION_FLAGS: tuple[Flag, ...] = (
     *_STORES,
     ("--interval", "retention.interval_seconds", float, "seconds between two runs"),
@@ -133,7 +133,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     refiner = subparsers.add_parser(
         "refiner",
         help="fetch and refine frames for review",
-        description="Fetch the enhancement layers of frames that people shall review, and refine their images.",
+        description="Fetch the enhancement layers of frames that people should review, and refine their images.",
     )
     add_flags(refiner, _REFINER_FLAGS, _SCHEMA)
     refiner.set_defaults(run=run_refiner)
@@ -382,14 +382,14 @@ def run_notify(args: argparse.Namespace) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     watchdog = Watchdog.from_environment(os.environ)
     catalogue = open_catalogue(config.catalogue_url)
-    with serve_health(config.health, watchdog, _LONG_STALL_SECONDS):
+    with serve_health(config.health, watchdog, _LONG_STALL_SECONDS, config.metrics):
         notifier = Notifier(
             catalogue,
             sinks,
             config.notify,
             owner=_worker_name(),
             stop=stop,
-            heartbeat=watchdog.heartbeat,
+            heartbeat=_reloading(args, _NOTIFY_FLAGS, config, watchdog.heartbeat),
             waits=watchdog.waits,
         )
         watchdog.ready()
@@ -422,6 +422,7 @@ def run_station(args: argparse.Namespace) -> int:
     from secondlook.shared.alerts import open_alerts
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import STALL_SECONDS, HealthConfig, serve_health
+    from secondlook.shared.reload import ask_for_restart
     from secondlook.shared.watchdog import Watchdog
 
     config = _load(args, _STATION_FLAGS, "station")
@@ -462,6 +463,7 @@ def run_station(args: argparse.Namespace) -> int:
             "open %s://%s:%d/", "http" if certificate is None else "https", host, port
         )
         _stop_event()
+        ask_for_restart()
         alert = open_alerts(config.watch, config.smtp, "station")
         # Its health is on its own port; here are its metrics.
         with (

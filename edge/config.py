@@ -74,7 +74,7 @@ class SourceConfig(Settings):
     watch: bool = (
         False  # a folder is watched: pictures that come into it are taken, each once, without an end
     )
-    # a file of a watched folder is whole once it has not changed for so long
+    # a file of a watched folder is whole once it has not changed for this long
     settle_seconds: Annotated[float, within(0, DAY_SECONDS, "seconds")] = 3.0
     credentials_file: Path | None = None  # holds USER:PASSWORD of the source; for its owner's eyes only
     from_start: bool = False  # read a file or folder from its start, also after an interrupted run
@@ -175,6 +175,7 @@ class RateConfig(Settings):
     # What happens when more waits than behind_seconds of the link: the newest frames come through and the oldest are
     # given up, under tombstones; or all are sent, however late, and new ones are coded smaller meanwhile.
     when_behind: Literal["newest", "all"] = "newest"
+    # how much may wait, in seconds of the link, before when_behind applies
     behind_seconds: Annotated[float, within(5, MAX_KEPT_SECONDS, "seconds")] = 60.0
 
     def __post_init__(self) -> None:
@@ -351,7 +352,7 @@ class EdgeConfig(Settings):
     weight: Annotated[float, within(0.01, 1000, "")] = 1.0
     data_dir: Path = Path("edge-data")  # spool and status.json are kept here
     exit_when_acknowledged: bool = False  # end once the source ended and all its frames are safe
-    # and after answering enhancement requests for this long
+    # with exit_when_acknowledged: keep answering enhancement requests for this long before the end
     linger_seconds: Annotated[float, within(0, MAX_KEPT_SECONDS, "seconds")] = 0.0
     codec: CodecConfig = field(default_factory=CodecConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)

@@ -42,7 +42,12 @@ _FLAGS: tuple[Flag, ...] = (
     ("--edge-id", "edge_id", str, "name of this host: a-z, 0-9 and hyphen"),
     ("--camera", "camera", str, "name of the camera, for people"),
     ("--data-dir", "data_dir", Path, "folder of the spool and status.json"),
-    ("--linger-seconds", "linger_seconds", float, "answer enhancement requests this long before that exit"),
+    (
+        "--linger-seconds",
+        "linger_seconds",
+        float,
+        "with --exit-when-acknowledged: answer enhancement requests for this long before the end",
+    ),
     ("--model", "codec.model", str, "codec: name of a model, or a model folder"),
     ("--base-quality", "codec.base_quality", parse_quality, "quality of the base layer, 0 to 63"),
     (
@@ -59,7 +64,7 @@ _FLAGS: tuple[Flag, ...] = (
     ("--server-public-key", "link.server_public_key_file", Path, "file with the gateway's public key"),
     ("--secret-key", "link.secret_key_file", Path, "file with this host's key pair"),
     ("--health", "health.address", str, "HOST:PORT where /healthz and /readyz answer, by HTTP"),
-    ("--metrics", "metrics.address", str, "HOST:PORT where /metrics answers, by HTTP, and they too"),
+    ("--metrics", "metrics.address", str, "HOST:PORT that serves /metrics, /healthz and /readyz, by HTTP"),
 )
 _DATA_FLAGS = ("--source", "--edge-id", "--data-dir")
 _SOURCE_FLAGS = ("--source", "--resize", "--transport", "--source-credentials", "--edge-id")
@@ -104,7 +109,7 @@ def _register_looks(actions: argparse._SubParsersAction[argparse.ArgumentParser]
         "pause",
         run_pause,
         "let a camera capture nothing for a while",
-        "Let a camera of this host capture nothing; what waits is delivered. A running agent heeds it within a second.",
+        "Let a camera of this host capture nothing; what waits is delivered. A running agent obeys within a second.",
     )
     pause.add_argument(
         "--for", dest="pause_for", type=parse_duration, metavar="TIME", help="so long: 90s, 30m, 8h, 2d"
@@ -233,6 +238,7 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.health import serve_health
     from secondlook.shared.inference import tell_providers
     from secondlook.shared.logs import set_up_logs
+    from secondlook.shared.reload import ask_for_restart
     from secondlook.shared.stop import Stop
     from secondlook.shared.tracing import set_up_tracing
     from secondlook.shared.watchdog import Watchdog
@@ -252,6 +258,7 @@ def run(args: argparse.Namespace) -> int:
             codecs = Codecs(lambda codec: load_codec(codec.model, threads=codec.threads, device=codec.device))
             Fleet(site, codecs, lambda: _site(args)).run(stop, reload, watchdog)
         else:
+            ask_for_restart()
             config = site.host
             codec = load_codec(config.codec.model, threads=config.codec.threads, device=config.codec.device)
             tell_providers()

@@ -110,7 +110,7 @@ def camera_trees(path: Path, tree: Mapping[str, Any], given: Given) -> list[tupl
     if not tables or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path}: {TABLES} must be [[{TABLES}]] tables, or the name of the only camera")
     if "edge_id" in shared:
-        raise ConfigError(f"{path}: edge_id is of one camera: it belongs into each [[{TABLES}]] table")
+        raise ConfigError(f"{path}: edge_id is of one camera: it belongs in each [[{TABLES}]] table")
     for setting in _OF_ONE_CAMERA:
         if (found := given.value(setting)) is not None:
             raise ConfigError(f"{found[0]} is of one camera, and {path} has [[{TABLES}]] tables")

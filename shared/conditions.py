@@ -24,7 +24,7 @@ Severity = Literal["warning", "critical"]
 class WatchConfig(Settings):
     """When a process says by itself that something is wrong: in the log, as metric, and in `secondlook status`."""
 
-    # a camera whose host delivers no frame and no tombstone for so long is silent; longer than the pause between frames
+    # a camera whose host delivers no frame or tombstone for this long is silent; longer than the pause between frames
     silent_seconds: Annotated[float, within(1, 7 * DAY_SECONDS, "seconds")] = 60.0
     queue_seconds: Seconds = 60.0  # the oldest frame may wait for a worker so long
     link_seconds: Seconds = 60.0  # the oldest frame may wait for the link so long while it is up

@@ -44,6 +44,8 @@ EDGE_VARIABLES = "SECONDLOOK_EDGE_"  # and an agent's codec.threads is SECONDLOO
 SOURCE_CREDENTIALS = (
     "SECONDLOOK_EDGE_SOURCE_CREDENTIALS"  # no setting: the agent keeps it out of its configuration
 )
+TOKEN_VARIABLE = "SECONDLOOK_TOKEN"  # of `secondlook pull`
+_NO_SETTINGS = (SOURCE_CREDENTIALS, MODELS_VARIABLE, TOKEN_VARIABLE)
 _HERE = Path()
 _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
@@ -234,7 +236,7 @@ class _Layers:
     def take_environment(self, environment: Mapping[str, str], variables: str) -> None:
         for name, text in environment.items():
             foreign = variables == VARIABLES and name.startswith(EDGE_VARIABLES)
-            foreign = foreign or name in (SOURCE_CREDENTIALS, MODELS_VARIABLE)
+            foreign = foreign or name in _NO_SETTINGS
             if not name.startswith(variables) or foreign or not text:
                 continue
             dotted = name.removeprefix(variables).lower().replace("__", ".")

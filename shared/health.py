@@ -43,7 +43,7 @@ class HealthConfig(Settings):
 
     address: str | None = None  # HOST:PORT for /healthz and /readyz, such as "127.0.0.1:7610"
     stall_seconds: Seconds | None = (
-        None  # hung when without progress for so long; unset: 60, refiner and retention 300
+        None  # hung when without progress for this long; unset: 60, refiner and retention 300
     )
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ class SmtpConfig(Settings):
     user: str = ""  # who logs in; none: nobody
     password_file: Path | None = None  # the user's; for its owner's eyes alone
     sender: str = ""  # address that mails come from
-    # a server that is silent for so long has not taken the mail
+    # a server that is silent for this long has not taken the mail
     timeout_seconds: Annotated[float, within(0.1, 600, "seconds")] = 20.0
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
@@ -52,6 +53,17 @@ class Reloader(Generic[T]):
         tables: dict[str, Any] = {name: getattr(new, name) for name in self._safe}
         self.current = replace(self.current, **tables)  # type: ignore[type-var]
         return self.current
+
+
+def ask_for_restart() -> None:
+    """Let a role that reads its settings only at its start outlive a SIGHUP, and say so. Call in the main thread."""
+    line = "SIGHUP: settings are read at the start; restart this process to apply a change"
+
+    def hear(*_: object) -> None:
+        # Not in the handler: it may have interrupted whoever writes the log.
+        threading.Thread(target=log.warning, args=(line,), daemon=True).start()
+
+    signal.signal(signal.SIGHUP, hear)
 
 
 def changes(before: Any, after: Any) -> list[str]:

@@ -50,9 +50,10 @@ variable, or where there is no file, it is relative to the working folder. `~` i
 detector is a path when there is a slash in it or when it ends in `.onnx`; else it is a name, unless something
 called so lies beside the file.
 
-A variable that is empty counts as not set; one with the prefix that names no setting is an error, but for
-`SECONDLOOK_MODELS`, the folder of added models (docs/detector.md). Lists are
-written `a,b` or as JSON. In a range both ends are allowed; nothing may be infinite.
+A variable that is empty counts as not set; one with the prefix that names no setting is an error, except
+`SECONDLOOK_MODELS` (docs/detector.md), `SECONDLOOK_EDGE_SOURCE_CREDENTIALS` (docs/sources.md) and
+`SECONDLOOK_TOKEN` (`secondlook pull`). Lists are written `a,b` or as JSON. In a range both ends are allowed; nothing
+may be infinite.
 """
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +110,7 @@ def config_page() -> str:
 
 
 _METRICS_INTRODUCTION = """\
-Every process tells what it counts and measures at `[metrics] address` (flag `--metrics`), in Prometheus' text format,
+Every role tells what it counts and measures at `[metrics] address` (flag `--metrics`), in Prometheus' text format,
 and answers `/healthz` and `/readyz` there too. These names stay; a role shows those of its own, once they were touched.
 `camera` is the edge id. Besides these there are the usual `process_*` and `python_info` (docs/operations.md).
 """

@@ -24,7 +24,7 @@ from secondlook.shared.conditions import WatchConfig
 from secondlook.shared.errors import ConfigError
 from secondlook.shared.files import only_process
 from secondlook.shared.mail import SmtpConfig
-from secondlook.shared.reload import Reloader, changes
+from secondlook.shared.reload import Reloader, ask_for_restart, changes
 from tests.cloud.helpers import running, settings
 from tests.cloud.mailserver import taking_mail
 from tests.cloud.servers import free_port
@@ -347,6 +347,17 @@ def test_settings_that_are_wrong_leave_those_that_hold(
     os.kill(os.getpid(), signal.SIGHUP)
     assert reloader.take() is None
     assert "the settings stay as they were: cloud.toml: unknown setting x" in caplog.text
+
+
+def test_a_role_that_reads_its_settings_once_outlives_a_hangup(
+    hangup: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask_for_restart()
+    os.kill(os.getpid(), signal.SIGHUP)
+    deadline = time.monotonic() + 5
+    while "restart this process" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_changes_are_named_by_their_dotted_names() -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 DESCRIPTION = """\
-Run a camera agent, the gateway, a machine worker, a refiner and the station on this machine, connected
+Run a camera agent, gateway, machine worker, refiner, station and retention on this machine, connected
 as they would be over a network, and show where to look. Ctrl-C stops all of them."""
 
 _VIRTUAL = "demo:"

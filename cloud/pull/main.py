@@ -10,9 +10,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from secondlook.shared.config import TOKEN_VARIABLE
 from secondlook.shared.errors import ConfigError
-
-_TOKEN_VARIABLE = "SECONDLOOK_TOKEN"
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +22,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Fetch decided frames and their pictures from a review station into a folder: frames.jsonl and "
         "images/. A folder that is there is brought up to date: new decisions are added, undone ones taken out. What "
         "is broken off is gone on with, and every picture's hash is checked. A token (secondlook tokens new) is read "
-        f"from --token-file or {_TOKEN_VARIABLE}.",
+        f"from --token-file or {TOKEN_VARIABLE}.",
     )
     parser.add_argument("station", metavar="ADDRESS", help="the station, as https://review.example.org")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
@@ -83,7 +82,7 @@ def _token(path: Path | None) -> str | None:
     from secondlook.shared.keyfiles import read_private
 
     if path is None:
-        return os.environ.get(_TOKEN_VARIABLE)
+        return os.environ.get(TOKEN_VARIABLE)
     try:
         return read_private(path).split("\n", 1)[0].strip()
     except UnicodeDecodeError as error:

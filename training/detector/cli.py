@@ -20,7 +20,7 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, action="append", default=[], help="further frames; may repeat")
     parser.add_argument("--teacher", type=Path, help="the YOLOX-nano ONNX export; not with --from")
     parser.add_argument("--work", type=Path, help="folder for checkpoints; not with --from")
-    parser.add_argument("--decoded", type=Path, help="folder made by secondlook.training.detector.decoded")
+    parser.add_argument("--decoded", type=Path, help="folder made by `secondlook train detector-frames`")
     parser.add_argument(
         "--minutes", type=positive, required=True, help="time for the whole run, resumed parts included"
     )

@@ -1,6 +1,6 @@
 """Send training images through the codec's base layer, once, for the student to see in their place.
 
-    python -m secondlook.training.detector.decoded --data DIR [--video FILE] --out DIR --codec lite
+    secondlook train detector-frames --data DIR [--video FILE] --out DIR --codec lite
 
 Writes `OUT/<name of the image>/<n>.png`, of the image's own size. Each image is coded at a random scale and base
 quality, so that the artefacts come in the sizes that cameras of other resolutions would give them.
