@@ -115,13 +115,12 @@ export function getHistory(limit, before = null, choice = {}) {
   return getJson(`api/history?${query}`);
 }
 
-export const getFrames = (search) => getJson(`api/frames?${new URLSearchParams(search)}`);
-export const getFrame = (id) => getJson(`api/frames/${id}`);
+export const getFrames = (search) => getJson(`api/frames?${asViewer(search)}`);
+export const getFrame = (id) => getJson(`api/frames/${id}?${asViewer()}`);
 export const getNeighbours = (id) => getJson(`api/frames/${id}/neighbours`);
 export const askForReview = (id, reviewer) => postJson(`api/frames/${id}/review`, { reviewer });
 export const getCameras = () => getJson("api/cameras");
-export const getTimeline = (edgeId) => getJson(`api/cameras/${encodeURIComponent(edgeId)}/timeline`);
-
+export const getTimeline = (edgeId) => getJson(`api/cameras/${encodeURIComponent(edgeId)}/timeline?${asViewer()}`);
 
 // The newest frame of a camera: at once where it is not `after`, else when it comes, at most so many seconds later.
 export async function getNewest(edgeId, after, seconds, signal) {

@@ -100,7 +100,11 @@ class Card {
     fact("Model", camera.model || "not told");
     fact("Open reviews", String(camera.open_reviews));
     if (this.gaps !== null) fact("Gaps", this.gaps, this.gaps.startsWith("none") ? "" : "warning");
-    if (this.unseen) fact("Not looked at", `${this.unseen === 1 ? "1 frame" : `${this.unseen} frames`} of the last day: machines could not keep up`, "warning");
+    if (this.unseen) {
+      const frames = this.unseen === 1 ? "1 frame" : `${this.unseen} frames`;
+      const link = element("a", { href: `${BASE}frames?camera=${encodeURIComponent(this.edgeId)}&unseen=true`, "data-link": "", text: frames });
+      fact("Not looked at", [link, " of the last day: machines could not keep up"], "warning");
+    }
     const dropped = camera.last_dropped;
     fact("Dropped last", dropped ? [`${dropped.frames} frames, `, timeNode(dropped.at), `: ${dropped.reason}`] : "nothing", dropped ? "warning" : "");
     fact("Last error", errorOf(camera), camera.trouble ? "warning" : "");
@@ -121,14 +125,19 @@ export class CamerasPage {
     this.cards = new Map(); // by edge id
     this.live = new LiveView(byId("camera-live"));
     this.timer = null;
+    this.turn = 0;
+    this.asked = 0;
+    this.answered = 0;
     this.linesAt = 0;
     document.addEventListener("visibilitychange", () => void (this.timer !== null && !document.hidden && this.#refresh()));
   }
 
   async show(search) {
+    const turn = ++this.turn;
     this.linesAt = 0;
     this.timer ??= setInterval(() => void (document.hidden || this.#refresh()), REFRESH_MS);
     await this.#refresh();
+    if (turn !== this.turn) return; // somebody went elsewhere meanwhile
     const wanted = new URLSearchParams(search).get("live");
     const card = wanted === null ? null : this.cards.get(wanted);
     if (card) this.live.show(wanted, card.camera.camera || wanted);
@@ -138,16 +147,21 @@ export class CamerasPage {
 
   // Another page is shown.
   leave() {
+    this.turn++;
     clearInterval(this.timer);
     this.timer = null;
     this.live.close();
   }
 
   async #refresh() {
+    const asked = ++this.asked;
     let cameras;
     try {
       cameras = await api.getCameras();
+      if (asked < this.answered) return; // a later answer is shown
+      this.answered = asked;
     } catch (error) {
+      if (asked < this.answered) return;
       byId("cameras-state").textContent = `The cameras did not come: ${error.message}`;
       return;
     }

@@ -20,12 +20,19 @@ export class FramesPage {
   }
 
   async show(id, search) {
+    const turn = ++this.turn;
     byId("frames-list").hidden = id !== null;
     byId("frame-one").hidden = id === null;
     if (id !== null) return this.#showOne(id);
     await this.#offer();
+    if (turn !== this.turn) return;
     this.choice.fill(search);
     await this.#load(null);
+  }
+
+  // Another page is shown: what is on its way is for nobody.
+  leave() {
+    this.turn++;
   }
 
   async #offer() {
@@ -60,17 +67,21 @@ export class FramesPage {
       this.next = from;
       byId("frames-more").hidden = from === null;
     } catch (error) {
+      if (turn !== this.turn) return;
       list.replaceChildren(element("li", { className: "queue-empty", text: `The frames did not come: ${error.message}` }));
     }
   }
 
   async #showOne(id) {
+    const turn = this.turn;
     const box = byId("frame-one");
     box.replaceChildren(element("p", { className: "queue-empty", text: "Loading…" }));
     try {
       const [frame, around] = await Promise.all([api.getFrame(id), api.getNeighbours(id)]);
+      if (turn !== this.turn) return;
       box.replaceChildren(this.#picture(frame), this.#facts(frame), this.#around(around, id));
     } catch (error) {
+      if (turn !== this.turn) return;
       box.replaceChildren(
         element("h2", { text: "There is no such frame" }),
         element("p", { text: error.message }),

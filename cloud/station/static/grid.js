@@ -56,6 +56,7 @@ export class GridPage {
       this.total = total;
       this.#count();
     } catch (error) {
+      if (turn !== this.turn) return;
       list.replaceChildren(element("li", { className: "queue-empty", text: `The frames did not come: ${error.message}` }));
     }
   }
@@ -149,11 +150,16 @@ export class GridPage {
   async #give({ row, sha256 }, verdict) {
     const reviewer = this.on.reviewer();
     const body = { reviewer, verdict, shown_sha256: sha256, seen_verdict_id: 0 };
+    const { tab, current } = this.claims;
+    // The queue's frames stay with this page.
+    const keep = [...new Set([...this.claims.judged(), current])].filter((id) => id !== null && id !== row.id);
     try {
-      await api.claimReview({ reviewer, tab: this.claims.tab, review_id: row.id }, null);
+      await api.claimReview({ reviewer, tab, review_id: row.id, keep }, null);
       await api.postVerdict(row.id, { ...body, idempotency_key: `grid.${row.id}.${row.stamp}.${verdict}`.slice(0, 64) });
       return null;
     } catch (error) {
+      // Nobody has it before them here, unless the queue does.
+      if (row.id !== this.claims.current) await api.releaseClaim(row.id, { reviewer, tab }, false).catch(() => null); // else it runs out
       if (error.body?.conflict) return VERDICT_WORDS[error.body.conflict.verdict];
       return error.message;
     }

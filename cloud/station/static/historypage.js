@@ -31,6 +31,7 @@ export class HistoryPage {
   // `on`: go, tell, reviewer(), undo(verdictId).
   constructor(on) {
     this.on = on;
+    this.turn = 0;
     this.choice = new Choice(byId("history-search"), (search) => on.go({ page: "history", id: null }, search));
     byId("history-more").addEventListener("click", () => void this.#load(this.next));
   }
@@ -40,10 +41,17 @@ export class HistoryPage {
     await this.#load(null);
   }
 
+  // Another page is shown: what is on its way is for nobody.
+  leave() {
+    this.turn++;
+  }
+
   async #load(before) {
+    const turn = ++this.turn;
     try {
       const { actor = "", all = "" } = this.choice.values;
       const { entries, next_before: next } = await api.getHistory(PAGE, before, { actor, people: all !== "all" });
+      if (turn !== this.turn) return;
       const rows = entries.map((entry) => this.#row(entry));
       if (before === null) byId("history").replaceChildren(...rows);
       else byId("history").append(...rows);
@@ -53,7 +61,7 @@ export class HistoryPage {
       this.next = next;
       byId("history-more").hidden = next === null;
     } catch (error) {
-      this.on.tell(error.message, "error");
+      if (turn === this.turn) this.on.tell(error.message, "error");
     }
   }
 

@@ -5,8 +5,8 @@ import { BASE } from "./base.js";
 
 const byId = (id) => document.getElementById(id);
 const wanted = new URLSearchParams(location.search).get("next") ?? "";
-// A place within the station and nowhere else.
-const enter = () => location.replace(BASE + (/^[a-z]+(\/[0-9]+)?$/.test(wanted) ? wanted : ""));
+// A place within the station and nowhere else, with what its address asks for.
+const enter = () => location.replace(BASE + (/^[a-z]+(\/[0-9]+)?(\?[^#\\]*)?$/.test(wanted) ? wanted : ""));
 
 byId("login").addEventListener("submit", async (event) => {
   event.preventDefault();

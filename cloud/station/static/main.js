@@ -40,7 +40,12 @@ const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedO
 
 const stageElement = byId("stage");
 const layer = new BoxLayer(byId("overlay"));
-const strip = new Strip(byId("strip"), byId("strip-list"), (neighbour) => store.set({ neighbour }));
+const strip = new Strip(
+  byId("strip"),
+  byId("strip-list"),
+  (neighbour) => store.set({ neighbour }),
+  (bitmap) => [stage.picture, store.get().neighbour?.bitmap].includes(bitmap),
+);
 let started = false;
 let rubber = null; // the box being drawn, in frame pixels
 let onScreen = null; // { id, version, sha256 } of the picture on the canvas
@@ -264,12 +269,13 @@ const camerasPage = new CamerasPage();
 const figuresPage = new FiguresPage(onPages);
 const historyPage = new HistoryPage(onPages);
 const peoplePage = new PeoplePage(tell);
+const leaving = { frames: framesPage, cameras: camerasPage, history: historyPage };
 
 // Show a page; `search`: what else the address says, as "?camera=gate".
 async function go({ page, id }, search = "") {
   if (page === "review" && id !== null && id !== store.get().currentId) void desk.open(id);
   store.set({ page });
-  if (page !== "cameras") camerasPage.leave();
+  for (const [name, left] of Object.entries(leaving)) if (page !== name) left.leave();
   showRoute({ page, id: page === "review" ? (id ?? store.get().currentId) : id }, search);
   if (page === "review") stageElement.focus();
   else await shown[page](id, search).catch((error) => tell(error.message, "error"));
@@ -497,7 +503,7 @@ function render(state, before) {
 // --- the session, and other people
 
 function loggedOut() {
-  const here = location.pathname.slice(BASE.length);
+  const here = location.pathname.slice(BASE.length) + location.search;
   if (!started) location.replace(`${BASE}login${here ? `?next=${encodeURIComponent(here)}` : ""}`);
   else askLogin(store.get().user, loggedIn);
 }

@@ -40,9 +40,9 @@ export function showRoute(route, search = location.search) {
   history[same ? "replaceState" : "pushState"](null, "", address);
 }
 
-// `go(route)` is called when somebody goes back or forward, or follows a link within the station.
+// `go(route, search)` is called when somebody goes back or forward, or follows a link within the station.
 export function attachRouter(go) {
-  addEventListener("popstate", () => go(routeOf() ?? { page: "review", id: null }));
+  addEventListener("popstate", () => go(routeOf() ?? { page: "review", id: null }, location.search));
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-link]");
     if (!link || event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;

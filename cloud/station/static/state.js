@@ -148,6 +148,7 @@ export const VERDICT_WORDS = {
   unsure: "unsure",
   no_object: "nothing here",
   incomplete: "something is missing",
+  corrected: "corrected",
 };
 
 // A frame without any box is judged in other words: [verdict, words on its button].

@@ -111,6 +111,170 @@ def test_twenty_alike_but_those_clicked(open_page: Callable[..., Page]) -> None:
     assert (verdict["verdict"], verdict["shown_sha256"]) == ("confirm", small)
 
 
+def test_a_judged_grid_takes_nothing_from_the_queue(open_page: Callable[..., Page]) -> None:
+    """The open frame stays this page's, and what could not be judged is nobody's."""
+    page = open_page(*["ready"] * 6)
+    browser = page.browser
+    page.expect(1)
+    held = "fetch('/api/summary').then(async (r) => (await r.json()).claims.map((c) => c.review_id).join())"
+    browser.wait_for(f"{held}.then((ids) => ids === '1')")
+    browser.run("document.getElementById('tab-grid').click()")
+    confirm = "document.getElementById('grid-confirm').firstElementChild.innerText"
+    browser.wait_for(f"{TILES.format('grid')} === 6 && {confirm} === 'Confirm: 6'")
+    browser.run("document.querySelectorAll('#grid .tile')[0].click()")  # the open one
+    refused = "new Response('{\"detail\": \"no\"}', { status: 422, headers: { 'content-type': 'application/json' } })"
+    browser.run(
+        "(() => { const real = window.fetch; window.fetch = (url, options) => String(url).endsWith"
+        f"('reviews/6/verdicts') ? Promise.resolve({refused}) : real(url, options); }})()"
+    )
+    browser.run("document.getElementById('grid-confirm').click()")
+    browser.wait_for(f"{TILES.format('grid')} === 2")
+    assert [len(page.standing(n)) for n in range(1, 7)] == [0, 1, 1, 1, 1, 0]
+    assert browser.run(held) == "1"
+
+
+# Keeps the next answer whose address holds `window.slow` back, until `held[0]` lets it through, or cuts it.
+HOLD = """(() => {
+  const real = window.fetch;
+  window.held = [];
+  window.fetch = (url, options) => {
+    if (!window.slow || !String(url).includes(window.slow)) return real(url, options);
+    window.slow = null;
+    const { signal, ...rest } = options;
+    return new Promise((then, fail) => {
+      held.push({ through: () => then(real(url, rest)), cut: () => fail(new TypeError("cut")) });
+    });
+  };
+})()"""
+
+
+def choose(page: Page, form: str, name: str, value: str) -> None:
+    page.browser.run(
+        f"(() => {{ const s = document.querySelector('#{form} [name={name}]'); s.value = '{value}';"
+        " s.dispatchEvent(new Event('change', { bubbles: true })); })()"
+    )
+
+
+def hold(page: Page, address: str) -> None:
+    page.browser.run(f"void (held.length = 0, window.slow = '{address}')")
+
+
+def let_go(page: Page, how: str) -> None:
+    """And wait until all that follows from it is drawn."""
+    page.browser.run(f"held[0].{how}(), new Promise((then) => setTimeout(then, 500))")
+    page.browser.drawn("0")
+
+
+def test_an_answer_that_comes_late_overwrites_no_newer_one(open_page: Callable[..., Page]) -> None:
+    page = open_page(*["ready"] * 3, path="/frames")
+    browser = page.browser
+    browser.wait_for(f"{TILES.format('frames')} === 3")
+    browser.run(HOLD)
+    hold(page, "api/frames?")
+    choose(page, "frame-search", "camera", "yard-2")
+    browser.wait_for("held.length === 1")
+    choose(page, "frame-search", "camera", "gate-north")
+    browser.wait_for(f"{TILES.format('frames')} === 2")
+    let_go(page, "cut")
+    assert browser.run(TILES.format("frames")) == 2
+    # One frame of two that were asked for one after the other.
+    hold(page, "api/frames/1?")
+    browser.run("document.querySelectorAll('#frames .tile')[1].click()")
+    browser.wait_for("held.length === 1")
+    browser.run("history.back()")
+    browser.wait_for(f"location.pathname === '/frames' && {TILES.format('frames')} === 2")
+    browser.run("document.querySelectorAll('#frames .tile')[0].click()")
+    link = "document.querySelector('.frame-facts .actions a')?.getAttribute('href')"
+    browser.wait_for(f"{link} === '/reviews/3'")
+    let_go(page, "through")
+    assert browser.run(link) == "/reviews/3"
+    # Of the trail.
+    browser.run("document.getElementById('tab-history').click()")
+    browser.wait_for("document.querySelectorAll('#history tr').length > 0")
+    hold(page, "api/history")
+    choose(page, "history-search", "all", "all")
+    browser.wait_for("held.length === 1")
+    choose(page, "history-search", "all", "")
+    browser.wait_for("document.querySelectorAll('#history tr').length === 1")
+    let_go(page, "through")
+    assert browser.run("document.querySelectorAll('#history tr').length") == 1
+
+
+def test_nothing_goes_on_that_was_left(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready", path="/history")
+    browser = page.browser
+    browser.wait_for("document.getElementById('page-history')?.hidden === false")
+    browser.run(HOLD)
+    hold(page, "api/cameras")
+    browser.run(
+        "(() => { const a = document.createElement('a'); a.href = '/cameras?live=gate-north'; a.dataset.link = '';"
+        " document.body.append(a); a.click(); a.remove(); })()"
+    )
+    browser.wait_for("held.length === 1")
+    browser.run("document.getElementById('tab-history').click()")
+    let_go(page, "through")
+    assert browser.run("document.getElementById('camera-live').hidden")
+    # A search through many frames, of which only a part fits, does not go on either.
+    browser.run("document.getElementById('tab-frames').click()")
+    browser.wait_for(f"{TILES.format('frames')} === 2")
+    hold(page, "api/frames?")
+    choose(page, "frame-search", "label", "car")
+    browser.wait_for("held.length === 1")
+    browser.run("document.getElementById('tab-history').click()")
+    let_go(page, "through")
+    assert browser.run(TILES.format("frames")) == 0
+
+
+def test_pictures_around_a_frame_are_closed(open_page: Callable[..., Page]) -> None:
+    page = open_page(*["ready"] * 9, apart_seconds=0.1)
+    browser = page.browser
+    page.expect(1)
+    script = """
+      (async () => {
+        const { Strip } = await import('/static/strip.js');
+        const seen = [], list = document.createElement('ol'), row = document.createElement('div');
+        let onStage = null;
+        const show = (one) => (onStage = one?.bitmap ?? null);
+        const strip = new Strip(row, list, show, (one) => one === onStage, 2.5 * 320 * 192);
+        row.hidden = false;
+        await strip.follow(1);
+        const open = () => seen.filter((one) => one.width > 0).length; // one that is closed has none
+        for (const button of [...list.querySelectorAll('.cell')].slice(1)) {
+          const before = onStage;
+          button.click();
+          while (onStage === null || onStage === before) await new Promise((then) => setTimeout(then, 10));
+          seen.push(onStage);
+        }
+        const kept = open();
+        await strip.follow(null);
+        return [seen.length, kept, open()];
+      })()
+    """
+    assert browser.run(script) == [4, 2, 0]
+
+
+def test_the_frames_around_play_once(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready", "ready", apart_seconds=0.2)
+    page.expect(1)
+    script = """
+      (async () => {
+        const { Strip } = await import('/static/strip.js');
+        const row = document.createElement('div'), list = document.createElement('ol');
+        const strip = new Strip(row, list, () => null, () => false);
+        row.hidden = false;
+        await strip.follow(1);
+        const first = strip.play();
+        strip.play();
+        void strip.play();
+        const later = new Promise((then) => setTimeout(then, 5000, false));
+        const ended = await Promise.race([first.then(() => true), later]);
+        strip.stop();
+        return ended;
+      })()
+    """
+    assert page.browser.run(script), "the loop that was stopped goes on beside the new one"
+
+
 def test_history_is_for_people(open_page: Callable[..., Page]) -> None:
     page = open_page("ready", "ready")
     browser = page.browser
