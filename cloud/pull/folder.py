@@ -58,11 +58,11 @@ class PullFolder:
         """How many frames there are."""
         return len(self._lines)
 
-    def frames(self) -> Iterator[dict[str, Any]]:
-        """Each frame as it stands, by name; none may be put or dropped meanwhile."""
+    def frames(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each frame as it stands, with its name, by name; none may be put or dropped meanwhile."""
         with self._opened() as stream:
             for name in sorted(self._lines):
-                yield _parsed(self._line_at(stream, name))
+                yield name, _parsed(self._line_at(stream, name))
 
     def image_of(self, name: str, suffix: str) -> Path:
         return self.path / _IMAGES / (quote(name, safe="") + suffix)
@@ -97,8 +97,9 @@ class PullFolder:
             line = _parsed(self._line_at(stream, name))
         del self._lines[name]
         self._append({"name": name, "review_id": review_id, "dropped": True})
-        if line.get("file_name"):
-            (self.path / line["file_name"]).unlink(missing_ok=True)
+        where = line.get("file_name") or line.get("missing")
+        if where:
+            (self.path / where).unlink(missing_ok=True)
         return True
 
     def advance(self, after: int) -> None:

@@ -36,7 +36,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--ca-file", type=Path, metavar="FILE", help="who signed the station's certificate, PEM"
     )
     parser.add_argument(
-        "--verify", action="store_true", help="hash every picture in the folder, and fetch damaged ones anew"
+        "--verify",
+        action="store_true",
+        help="hash every picture in the folder, fetch damaged and missing ones anew",
     )
     parser.set_defaults(run=run_pull)
 
@@ -45,7 +47,7 @@ _ANSWER_SECONDS = 60.0  # a page of changes is worked out by the station
 
 
 def run_pull(args: argparse.Namespace) -> int:
-    """Fetch, and print what was done as JSON. Returns 0."""
+    """Fetch, and print what was done as JSON. Returns 0, or 1 where a picture that the station sends is damaged."""
     from secondlook.cloud.pull.folder import PullFolder
     from secondlook.cloud.pull.run import pull, verify
     from secondlook.stationlink import StationLink
@@ -60,9 +62,11 @@ def run_pull(args: argparse.Namespace) -> int:
         if args.verify:
             verify(station, folder, done)
     if done.gone:
-        print(f"{done.gone} pictures are gone from the station", file=sys.stderr)
+        print(f"pictures that are gone from the station: {done.gone}", file=sys.stderr)
+    if done.damaged:
+        print(f"pictures that are damaged at the station: {done.damaged}", file=sys.stderr)
     print(json.dumps({**vars(done), "kept": len(folder)}))
-    return 0
+    return 1 if done.damaged else 0
 
 
 def parse_since(text: str, now: datetime) -> str:

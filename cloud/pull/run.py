@@ -31,12 +31,13 @@ class Pulled:
     pictures: int = 0
     bytes: int = 0
     gone: int = 0  # pictures that the station does not have any more
+    damaged: int = 0  # pictures that never had the hash that was judged
 
 
 def pull(station: Answers, folder: PullFolder) -> Pulled:
     """Fetch what changed since the folder was here last.
 
-    Raises StationRefused, StationUnreachable, StoreCorrupt where a picture never has the hash that was judged.
+    Raises StationRefused, StationUnreachable.
     """
     done = Pulled()
     query: dict[str, Any] = {"limit": _PAGE}
@@ -57,61 +58,72 @@ def pull(station: Answers, folder: PullFolder) -> Pulled:
 
 
 def verify(station: Answers, folder: PullFolder, done: Pulled) -> None:
-    """Hash every picture that should be here, and fetch those anew that are not whole."""
-    for line in folder.frames():
-        if line["file_name"] is None:
+    """Hash every picture that should be here, and fetch those anew that are not whole, or did not come before."""
+    done.gone = done.damaged = 0  # each that is missing is asked for again
+    changed = {}
+    for name, line in folder.frames():
+        where = line["file_name"] or line.get("missing")
+        if where is None:
             continue
-        path = folder.path / line["file_name"]
-        if not folder.has(path, line["sha256"]):
-            _fetch(station, folder, path, line["review_id"], line["version"], line["sha256"], done)
+        picture = _Picture(folder.path / where, line["review_id"], line["version"], line["sha256"])
+        here = _is_here(station, folder, picture, done)
+        if here is not (line["file_name"] is not None):
+            changed[name] = {**line, **_told(where, here)}
+    for name, line in changed.items():
+        folder.put(name, line)
+    if changed:
+        folder.finish()
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What was judged, and where it belongs."""
+
+    path: Path
+    review_id: int
+    version: str
+    sha256: str
 
 
 def _take(station: Answers, folder: PullFolder, change: dict[str, Any], done: Pulled) -> None:
     if not change["settled"]:
         done.dropped += folder.drop(change["review_id"])
         return
-    facts, picture = change["facts"], change["picture"]
-    line = {**facts, "file_name": None, "version": None, "sha256": None}
-    if picture is not None:
+    facts, told = change["facts"], change["picture"]
+    line = {**facts, "file_name": None, "missing": None, "version": None, "sha256": None}
+    if told is not None:
         path = folder.image_of(change["name"], suffix_of(facts["file_name"]))
-        here = folder.has(path, picture["sha256"])
-        if here or _fetch(
-            station, folder, path, change["review_id"], picture["version"], picture["sha256"], done
-        ):
-            line.update(
-                file_name=str(path.relative_to(folder.path)),
-                version=picture["version"],
-                sha256=picture["sha256"],
-            )
+        picture = _Picture(path, change["review_id"], told["version"], told["sha256"])
+        here = _is_here(station, folder, picture, done)
+        line.update(version=picture.version, sha256=picture.sha256)
+        line.update(_told(str(path.relative_to(folder.path)), here))
     folder.put(change["name"], line)
     done.frames += 1
 
 
-def _fetch(
-    station: Answers,
-    folder: PullFolder,
-    path: Path,
-    review_id: int,
-    version: str,
-    sha256: str,
-    done: Pulled,
-) -> bool:
-    """Whether the station still has the picture."""
-    for attempt in range(_ATTEMPTS):
+def _told(where: str, here: bool) -> dict[str, Any]:
+    """What a frame's line says of its picture's file."""
+    return {"file_name": where, "missing": None} if here else {"file_name": None, "missing": where}
+
+
+def _is_here(station: Answers, folder: PullFolder, picture: _Picture, done: Pulled) -> bool:
+    """Whether a picture is in the folder by now, whole. One that cannot be had is counted, and keeps nothing back."""
+    if folder.has(picture.path, picture.sha256):
+        return True
+    for _ in range(_ATTEMPTS):
         try:
-            data = station.data(f"/api/reviews/{review_id}/images/{version}")
+            data = station.data(f"/api/reviews/{picture.review_id}/images/{picture.version}")
         except StationRefused as refusal:
             if refusal.status not in _GONE:
                 raise
             done.gone += 1
             return False
         try:
-            folder.store_image(path, data, sha256)
+            folder.store_image(picture.path, data, picture.sha256)
         except StoreCorrupt:
-            if attempt == _ATTEMPTS - 1:
-                raise
             continue
-        break
-    done.pictures += 1
-    done.bytes += len(data)
-    return True
+        done.pictures += 1
+        done.bytes += len(data)
+        return True
+    done.damaged += 1
+    return False

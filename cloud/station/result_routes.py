@@ -64,11 +64,17 @@ def build_result_router(
         limit: Annotated[int, Query(ge=1, le=500)] = 200,
     ) -> schema.Changes:
         """Frames whose verdicts changed, as they now stand, page by page: `after` is the `next` of the page before; it
-        stays good, so that a program goes on where it left off. `secondlook pull` does that."""
+        stays good, so that a program goes on where it left off. `secondlook pull` does that.
+
+        The audit trail has a line for the first page, and for each other one that hands something out.
+        """
+        since_ns = schema.nanoseconds(since, 0)
+        page = results.changes(catalogue, since_ns=since_ns, after=after, limit=limit, root_path=root_path)
         if after is None:
             _note(caller, "changes", **({} if since is None else {"since": since.isoformat()}))
-        since_ns = schema.nanoseconds(since, 0)
-        return results.changes(catalogue, since_ns=since_ns, after=after, limit=limit, root_path=root_path)
+        elif page.frames:
+            _note(caller, "changes", after=after, frames=len(page.frames))
+        return page
 
     def _note(caller: Caller, what: str, **asked: object) -> None:
         note_export(catalogue, caller.name or "local", what, dict(asked), now_ns=now_ns())

@@ -17,7 +17,7 @@ from secondlook.cloud.pull.main import parse_since
 from secondlook.cloud.pull.run import pull, verify
 from secondlook.cloud.station.app import create_app
 from secondlook.main import main
-from secondlook.shared.errors import ConfigError, StationRefused, StationUnreachable, StoreCorrupt
+from secondlook.shared.errors import ConfigError, StationRefused, StationUnreachable
 from secondlook.stationlink import StationLink
 from tests.cloud.station.people import add_people, as_user
 from tests.cloud.station.seed import SECOND, START, Scene, drawn_scene, seed
@@ -142,23 +142,82 @@ def test_a_run_that_breaks_off_loses_and_doubles_nothing(site: Site) -> None:
     assert [line["review_id"] for line in lines] == [1, 5, 2, 4]
 
 
-def test_a_picture_that_is_not_the_one_that_was_judged_is_refused(site: Site) -> None:
+class Lying(Cut):
+    """A station that sends other bytes for the first frame than those that were judged."""
+
+    def data(self, path: str) -> bytes:
+        data = super().data(path)
+        return data[:-1] if "/reviews/1/" in path else data
+
+
+def test_a_picture_that_is_not_the_one_that_was_judged_keeps_nothing_back(site: Site) -> None:
+    for review_id in (1, 2):
+        site.say(review_id, "confirm")
+    done = pull(Lying(site.station(), 99), PullFolder(site.folder, site.address))
+    assert (done.frames, done.pictures, done.damaged, done.gone) == (2, 1, 1, 0)
+    first, second = site.pull()[1]
+    assert first["file_name"] is None and second["file_name"] is not None
+    assert [path.name for path in (site.folder / "images").iterdir()] == [Path(second["file_name"]).name]
+    # It is asked for again, and is there once the station has it whole.
+    folder = PullFolder(site.folder, site.address)
+    verify(Lying(site.station(), 99), folder, done)
+    assert (done.damaged, done.gone) == (1, 0)
+    verify(site.station(), folder, done)
+    assert (done.damaged, done.pictures) == (0, 2)
+    line = site.pull()[1][0]
+    path = site.folder / line["file_name"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
+    site.say(1, "unsure")
+    assert site.pull()[0]["dropped"] == 1 and not path.exists()
+
+
+def test_a_picture_that_is_damaged_in_the_folder_comes_anew(site: Site) -> None:
     site.say(1, "confirm")
-
-    class Lying(Cut):
-        def data(self, path: str) -> bytes:
-            return super().data(path)[:-1]
-
-    with pytest.raises(StoreCorrupt, match="has the hash"):
-        pull(Lying(site.station(), 99), PullFolder(site.folder, site.address))
-    assert list((site.folder / "images").iterdir()) == []
     _, (line,) = site.pull()
     path = site.folder / line["file_name"]
     path.write_bytes(b"damaged")
     folder = PullFolder(site.folder, site.address)
     done = pull(site.station(), folder)
     verify(site.station(), folder, done)
-    assert done.pictures == 1 and hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
+    assert (
+        done.pictures == 1
+        and done.damaged == 0
+        and hashlib.sha256(path.read_bytes()).hexdigest() == line["sha256"]
+    )
+
+
+def test_a_picture_that_the_station_has_lost_keeps_nothing_back(site: Site) -> None:
+    for review_id in (1, 2):
+        site.say(review_id, "confirm")
+    kept = next((site.folder.parent / "site/blobs/image/1").glob("refined.*"))
+    data = kept.read_bytes()
+    kept.unlink()
+    done, (first, second) = site.pull()
+    assert (done["gone"], done["pictures"]) == (1, 1)
+    assert first["file_name"] is None and second["file_name"] is not None
+    kept.write_bytes(data)  # from a backup
+    again = pull(site.station(), folder := PullFolder(site.folder, site.address))
+    verify(site.station(), folder, again)
+    assert (again.gone, again.pictures) == (0, 1)
+    assert [line["file_name"] is None for line in site.pull()[1]] == [False, False]
+
+
+def test_what_is_handed_out_is_in_the_audit_trail_page_by_page(site: Site) -> None:
+    for review_id in (1, 2):
+        site.say(review_id, "confirm")
+
+    def asked(**query: Any) -> list[dict[str, Any]]:
+        assert site.client.get("/api/export/changes", params=query).status_code == 200
+        entries = site.client.get("/api/history").json()["entries"]
+        return [one["detail"] for one in entries if one["action"] == "exported"]
+
+    assert asked(after=0) == [{"after": 0, "frames": 2}]
+    last = site.client.get("/api/export/changes", params={"after": 0, "limit": 1}).json()["next"]
+    assert asked(after=last)[0] == {"after": last, "frames": 1}
+    # Who looks whether there is anything leaves no line.
+    end = site.client.get("/api/export/changes", params={"after": last}).json()["next"]
+    lines = len(asked(after=end))
+    assert len(asked(after=end)) == lines
 
 
 def test_a_token_that_ends_meanwhile_makes_no_picture_gone(site: Site) -> None:
@@ -226,3 +285,10 @@ def test_the_command_with_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert (told["frames"], told["pictures"], told["kept"]) == (1, 1, 1)
         entry = rolf.get("/api/history").json()["entries"][0]
         assert (entry["actor"], entry["subject"]) == ("rolf", "export changes")
+        # One that is damaged is left out, and the command says so in its status.
+        (picture,) = (tmp_path / "blobs/image/1").glob("refined.*")
+        picture.write_bytes(picture.read_bytes()[:-1])
+        anew = ["--out", str(tmp_path / "anew"), "--token-file", str(secret)]
+        assert main(["pull", address, *anew]) == 1
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["damaged"] == 1 and "damaged at the station: 1" in printed.err
