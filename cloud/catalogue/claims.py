@@ -90,13 +90,15 @@ def claim_first(
     """Take the first of these frames that is to be judged and that nobody else has; None when there is none, and the
     tab then holds nothing but `keep`.
 
-    Those in `keep` are not handed out: the tab has judged them, and their verdicts are on their way.
+    One that somebody changes at this moment is passed over. Those in `keep` are not handed out: the tab has judged
+    them, and their verdicts are on their way.
     """
     with catalogue.writing() as session:
         for review_id in review_ids:
             if review_id in keep:
                 continue
-            review = session.get(Review, review_id, with_for_update=True)
+            # Those that were passed over stay locked: in another list's order, two would wait for each other.
+            review = session.get(Review, review_id, with_for_update={"skip_locked": True})
             if review is None:
                 continue
             if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
@@ -150,8 +152,11 @@ def free_claim(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: int)
 
 
 def list_claims(catalogue: Catalogue, *, now_ns: int) -> list[ClaimedReview]:
-    """Every frame that somebody has before them."""
-    query = select(Claim).where(Claim.until_ns > now_ns).order_by(Claim.review_id)
+    """Every frame that somebody has before them. One that is decided tries its holder, which nobody else is to know."""
+    query = select(Claim).join(Review, Review.id == Claim.review_id)
+    query = query.where(Claim.until_ns > now_ns, Review.state != ReviewState.DECIDED).order_by(
+        Claim.review_id
+    )
     with catalogue.reading() as session:
         return [ClaimedReview(row.review_id, row.holder, row.since_ns) for row in session.scalars(query)]
 

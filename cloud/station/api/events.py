@@ -160,16 +160,20 @@ class Stream:
             if now - said >= _ALIVE_SECONDS:
                 yield _said("alive", cursor, "{}")
                 said = now
-            if found.more:
-                continue
-            if self.seconds is not None and now - began >= self.seconds:
-                yield _said("alive", cursor, "{}")
-                return
             if now - checked >= _CHECK_SECONDS:
                 if not await run_in_threadpool(self.may_listen):
                     return
                 checked = now
+            if self._is_over(now - began, found.more):
+                yield _said("alive", cursor, "{}")
+                return
+            if found.more:
+                continue
             await asyncio.sleep(POLL_SECONDS)
+
+    def _is_over(self, passed: float, more: bool) -> bool:
+        """After `passed` seconds. One of 0 seconds ends once it has told what there is, however long that takes."""
+        return self.seconds is not None and passed >= self.seconds and not (more and self.seconds == 0)
 
     async def _states(self, now: float) -> list[str]:
         if self.cameras is None or now - self.cameras.looked_at < _LOOK_SECONDS:

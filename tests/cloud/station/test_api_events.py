@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -17,6 +18,8 @@ import uvicorn
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.accounts import Role, create_token, revoke_token
+from secondlook.cloud.catalogue.feed import START as FEED_START
+from secondlook.cloud.catalogue.feed import Interest
 from secondlook.cloud.station import server
 from secondlook.cloud.station.api import events
 from secondlook.cloud.station.app import create_app
@@ -169,6 +172,29 @@ def test_a_stream_ends_with_its_token(tmp_path: Path, monkeypatch: pytest.Monkey
         revoke_token(catalogue, number, actor="t", now_ns=START)
         assert list(parts) == []
     catalogue.close()
+
+
+def test_a_stream_that_catches_up_ends_with_its_token_and_its_time(
+    catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much there is to tell."""
+    monkeypatch.setattr(events, "EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr(events, "_CHECK_SECONDS", 0.0)
+
+    def heard(seconds: float | None, may_listen: bool) -> int:
+        async def listen() -> int:
+            stream = events.Stream(
+                catalogue, Interest(), seconds, may_listen=lambda: may_listen, stopping=asyncio.Event()
+            )
+            return len(
+                [said for one in [part async for part in stream.parts(FEED_START)] for said in parsed(one)]
+            )
+
+        return asyncio.run(listen())
+
+    everything = heard(0, True)
+    assert everything == 12 + 2, "one of no seconds tells all there is"
+    assert heard(None, False) == 2 and heard(1e-9, True) == 3
 
 
 def test_streams_end_when_the_station_does(
