@@ -273,11 +273,21 @@ class Client:
         min_score: float | None = None,
         max_score: float | None = None,
         state: str | None = None,
+        unseen: bool | None = None,
         newest_first: bool = False,
         after: str | None = None,
     ) -> Pages[Frame]:
-        """Stored frames, captured from `since` on and before `until`; with a detection of that class and score."""
-        query = {"label": label, "min_score": min_score, "max_score": max_score, "state": state}
+        """Stored frames, captured from `since` on and before `until`; with a detection of that class and score.
+
+        `unseen`: those alone that no machine looked at, or, False, those that one did.
+        """
+        query = {
+            "label": label,
+            "min_score": min_score,
+            "max_score": max_score,
+            "state": state,
+            "unseen": unseen,
+        }
         return self._pages("/frames", Frame, query, camera, since, until, newest_first, after)
 
     def detections(

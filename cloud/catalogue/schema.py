@@ -150,6 +150,15 @@ class Frame(Base):
             sqlite_where=text("key_seq IS NOT NULL"),
             postgresql_where=text("key_seq IS NOT NULL"),
         ),
+        # Frames that no machine looked at, in order of time, from the index alone.
+        Index(
+            "frames_unseen",
+            "captured_ns",
+            "id",
+            "edge_id",
+            sqlite_where=text("unseen IS NOT NULL"),
+            postgresql_where=text("unseen IS NOT NULL"),
+        ),
         _NEVER_REUSED,
     )
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Response
 from secondlook.cloud.catalogue import Catalogue, Rule, VerdictKind, ask_for_review
 from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import frames, queries, schema
-from secondlook.cloud.station.access import Caller, GuardedRoute
+from secondlook.cloud.station.access import Caller, GuardedRoute, Viewer, may_know
 from secondlook.cloud.station.frame_pictures import FramePictures
 from secondlook.cloud.station.search import FrameSearch, parse_cursor
 from secondlook.shared.errors import BitstreamError, FrameNotFound, ModelError
@@ -37,6 +37,7 @@ def _add_frames(
 ) -> None:
     @router.get("/frames")
     def search(
+        viewer: Viewer,
         camera: Annotated[str | None, Query(max_length=64)] = None,
         label: Annotated[str | None, Query(max_length=64)] = None,
         min_score: Annotated[float, Query(ge=0, le=1)] = 0.0,
@@ -46,6 +47,7 @@ def _add_frames(
         verdict: VerdictKind | None = None,
         reason: Rule | None = None,
         object: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="Frames that show it.")] = None,
+        unseen: Annotated[bool, Query(description="Frames that no machine looked at.")] = False,
         before: Annotated[str | None, Query(max_length=64)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 60,
     ) -> schema.FramePage:
@@ -60,14 +62,16 @@ def _add_frames(
             verdict=verdict,
             rule=reason,
             object_id=object,
+            unseen=unseen,
             before=parse_cursor(before),
+            viewer=viewer,
         )
         return frames.find_frames(catalogue, search, limit=limit)
 
     @router.get("/frames/{frame_id}")
-    def frame(frame_id: Id) -> schema.FrameDetail:
+    def frame(frame_id: Id, viewer: Viewer) -> schema.FrameDetail:
         """One frame, and what was found in it."""
-        return frames.frame_detail(catalogue, frame_id)
+        return frames.frame_detail(catalogue, frame_id, viewer)
 
     @router.get("/frames/{frame_id}/neighbours")
     def around(frame_id: Id) -> list[schema.Neighbour]:
@@ -88,9 +92,8 @@ def _add_frames(
     def ask(frame_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Have a frame reviewed that nobody asked for: its full quality is fetched, and it joins the queue."""
         actor = schema.reviewer_of(body, caller)
-        return queries.review_detail(
-            catalogue, ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns()), actor
-        )
+        number = ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns())
+        return queries.review_detail(catalogue, number, actor, may_know=may_know(caller))
 
 
 def _picture(made: Callable[[int], bytes], frame_id: int) -> Response:

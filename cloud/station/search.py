@@ -1,9 +1,10 @@
 """Searching all frames, page by page, in a time that does not grow with their number.
 
-Each thing that is searched for has an index in order of time (`cloud.catalogue.schema`): frames of a camera,
-detections of a class or an object, standing verdicts of a kind, reasons for a review. A search goes through the one
-with the fewest entries and asks of each what else is wanted; where one index answers everything, that is all. One page
-looks at a bounded number of entries: it may hold fewer frames than were asked for, even none, and says where to go on.
+Each thing that is searched for has an index in order of time (`cloud.catalogue.schema`): frames of a camera, frames
+that no machine looked at, detections of a class or an object, standing verdicts of a kind, reasons for a review. A
+search goes through the one with the fewest entries and asks of each what else is wanted; where one index answers
+everything, that is all. One page looks at a bounded number of entries: it may hold fewer frames than were asked for,
+even none, and says where to go on.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from secondlook.cloud.catalogue import DetectedBox, Frame, Reason, Review, Rule, Verdict, VerdictKind
-from secondlook.cloud.catalogue.blind import ANYBODY
+from secondlook.cloud.catalogue import (
+    Audience,
+    DetectedBox,
+    Frame,
+    Reason,
+    Review,
+    Rule,
+    Verdict,
+    VerdictKind,
+)
 from secondlook.cloud.catalogue.feed import finds, unindexed
 from secondlook.shared.errors import ConfigError
 
@@ -33,7 +42,7 @@ class _Entries:
 
     id: InstrumentedAttribute[int]
     at: InstrumentedAttribute[int]
-    edge_id: InstrumentedAttribute[str]
+    edge_id: ColumnElement[str] | InstrumentedAttribute[str]
     conditions: tuple[ColumnElement[bool], ...] = ()
 
 
@@ -42,7 +51,8 @@ class FrameSearch:
     """What frames are looked for; None: whatever it is. Instants in Unix nanoseconds.
 
     ``before`` is where a page goes on: the instant and the number of the last frame of the one before. ``scores`` are
-    those of a detection, of the class or object where one is given, else of the surest.
+    those of a detection, of the class or object where one is given, else of the surest. ``unseen``: those alone that no
+    machine looked at. ``viewer`` is who asks: nothing is found by verdicts that are a secret from this person.
     """
 
     edge_id: str | None = None
@@ -53,7 +63,9 @@ class FrameSearch:
     verdict: VerdictKind | None = None
     rule: Rule | None = None
     object_id: int | None = None
+    unseen: bool = False
     before: Place | None = None
+    viewer: str = ""
 
     def page(self, session: Session, limit: int) -> tuple[list[int], Place | None]:
         """The numbers of at most ``limit`` frames, the latest first, and where to go on; None: nowhere."""
@@ -101,8 +113,12 @@ class FrameSearch:
         if self._in_detections:
             box = DetectedBox
             choices.append(_Entries(box.frame_id, box.captured_ns, box.edge_id, self._of_detection()))
-        if not choices:
-            scored = (Frame.top_score.between(*self.scores),) if self._scored else ()
+        scored = (Frame.top_score.between(*self.scores),) if self._scored else ()
+        if self.unseen:
+            # Of a camera too by the index of these: that of the host would be gone through for each frame of it.
+            unseen = (Frame.unseen.is_not(None), *scored)
+            choices.append(_Entries(Frame.id, Frame.captured_ns, unindexed(Frame.edge_id), unseen))
+        elif not choices:
             choices.append(_Entries(Frame.id, Frame.captured_ns, Frame.edge_id, scored))
         return choices
 
@@ -114,7 +130,7 @@ class FrameSearch:
         self, kind: VerdictKind, column: ColumnElement[VerdictKind] | None = None
     ) -> tuple[ColumnElement[bool], ...]:
         said = (Verdict.verdict if column is None else column) == kind
-        return (said, Verdict.undone_ns.is_(None), ANYBODY.heard())
+        return (said, Verdict.undone_ns.is_(None), Audience(self.viewer).told())
 
     def _of_reason(
         self, rule: Rule, column: ColumnElement[str] | None = None
@@ -164,6 +180,8 @@ class FrameSearch:
         if self._in_detections and id_ is not DetectedBox.frame_id:
             found = self._of_detection(unindexed(DetectedBox.label), unindexed(DetectedBox.object_id))
             wanted.append(finds(select(DetectedBox.id).where(DetectedBox.frame_id == id_, *found)))
+        if self.unseen and id_ is not Frame.id:
+            wanted.append(finds(select(Frame.id).where(Frame.id == id_, Frame.unseen.is_not(None))))
         if self._scored and not self._in_detections and id_ is not Frame.id:
             top = Frame.top_score.between(*self.scores)
             wanted.append(finds(select(Frame.id).where(Frame.id == id_, top)))

@@ -73,7 +73,7 @@ def test_pages_miss_nothing_and_repeat_nothing_while_four_write(catalogue: cat.C
             while more:
                 paging = Paging(after=places[name], limit=17)
                 if name == "frames":
-                    page = queries.list_frames(catalogue, paging, Seen(), Found(), None)
+                    page = queries.list_frames(catalogue, paging, Seen(), Found(), None, None, cat.ANYBODY)
                 else:
                     page = queries.list_detections(catalogue, paging, Seen(), Found(), None)
                 ids += [item.id for item in page.items]
@@ -136,11 +136,11 @@ def test_a_writer_that_has_not_committed_holds_readers_up_and_makes_them_miss_no
         with catalogue.reading() as session:
             assert sorted(session.scalars(select(cat.Frame.id))) == [1, 3]
             assert horizon(session, "frames") == 1 and horizon(session, "tombstones") == 0
-        page = queries.list_frames(catalogue, Paging(), Seen(), Found(), None)
+        page = queries.list_frames(catalogue, Paging(), Seen(), Found(), None, None, cat.ANYBODY)
         assert [item.seq for item in page.items] == [0]
         may_commit.set()
         hangs.result()
-    page = queries.list_frames(catalogue, Paging(after=page.next), Seen(), Found(), None)
+    page = queries.list_frames(catalogue, Paging(after=page.next), Seen(), Found(), None, None, cat.ANYBODY)
     assert [item.seq for item in page.items] == [1, 2]
     catalogue.close()
 
@@ -193,15 +193,16 @@ def test_lists_go_by_number_whatever_they_are_narrowed_to(tmp_path: object) -> N
     engine = catalogue._reader
     listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
     at = datetime(2026, 1, 1, tzinfo=UTC)
+    bea = cat.Audience("bea")  # who may be tried with known frames
     for order in ("oldest", "newest"):
         paging, seen = Paging(order=order), Seen("gate", at, at)  # type: ignore[arg-type]
         found, said = Found("cat", 0.1, 0.9), Said("cat", cat.VerdictKind.CONFIRM, "ann", True)
-        queries.list_frames(catalogue, paging, seen, found, cat.ReviewState.READY)
+        queries.list_frames(catalogue, paging, seen, found, cat.ReviewState.READY, True, bea)
         queries.list_detections(catalogue, paging, seen, found, None)
         queries.list_objects(catalogue, paging, seen, found)
-        queries.list_reviews(catalogue, paging, seen, found, cat.ReviewState.READY, None)
-        queries.list_verdicts(catalogue, paging, seen, said, cat.ANYBODY)
-        queries.list_comments(catalogue, paging, seen, "ann", None, cat.ANYBODY)
+        queries.list_reviews(catalogue, paging, seen, found, cat.ReviewState.READY, None, bea)
+        queries.list_verdicts(catalogue, paging, seen, said, bea)
+        queries.list_comments(catalogue, paging, seen, "ann", None, bea)
         queries.list_tombstones(catalogue, paging, seen, "idle")
     look(catalogue, START, Interest(edge_id="gate", labels=frozenset({"cat"}), min_score=0.1), limit=9)
     lists = [one for one in list(asked) if "LIMIT" in one[0]]

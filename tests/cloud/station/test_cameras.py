@@ -124,6 +124,17 @@ def test_frames_that_no_machine_looked_at_are_told_apart(client: httpx.Client, s
     assert (row["unseen"], row["labels"]) == ("behind", [])
     assert client.get(f"/api/frames/{row['id']}").json()["unseen"] == "behind"
     assert client.get(f"/api/v1/frames/{row['id']}").json()["unseen"] == "behind"
+    for query in ({}, {"camera": "gate-north"}, {"since": "2026-09-21T14:13:20Z", "max_score": 1}):
+        found = client.get("/api/frames", params={"unseen": True, **query}).json()["frames"]
+        assert [one["id"] for one in found] == [row["id"]], query
+    for query in ({"camera": "yard-2"}, {"label": "car"}, {"min_score": 0.1}, {"reason": "watched"}):
+        found = client.get("/api/frames", params={"unseen": True, **query}).json()["frames"]
+        assert found == [], query
+    listed = {
+        unseen: [one["id"] for one in client.get("/api/v1/frames", params=query).json()["items"]]
+        for unseen, query in ((None, {}), (True, {"unseen": True}), (False, {"unseen": False}))
+    }
+    assert listed[True] == [row["id"]] and listed[None] == [*listed[False], row["id"]]
     line = client.get("/api/cameras/gate-north/timeline", params={"since": "2026-09-21T14:13:20Z"}).json()
     assert sum(slot["unseen"] for slot in line["slots"]) == 1
     assert sum(slot["frames"] for slot in line["slots"]) == 2

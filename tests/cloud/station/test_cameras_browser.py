@@ -89,8 +89,11 @@ def test_gaps_and_frames_that_no_machine_looked_at(open_page: Callable[..., Page
     assert "one in the last day, 1.5 h" in gate
     assert "1 frame of the last day: machines could not keep up" in gate
     assert page.browser.run("document.querySelectorAll('[data-camera=gate-north] .unseen').length") == 1
-    page.browser.call("Page.navigate", url=f"{page.address}/frames")
+    page.browser.run("document.querySelector('[data-camera=gate-north] .pairs a').click()")
     page.browser.wait_for("document.getElementById('frames')?.innerText.includes('not looked at')")
+    assert page.browser.run("location.search") == "?camera=gate-north&unseen=true"
+    assert page.browser.run("document.querySelectorAll('#frames .tile').length") == 1
+    assert page.browser.run("document.querySelector('#frame-search [name=unseen]').value") == "true"
 
 
 def test_a_camera_is_live_while_somebody_can_see_it(open_page: Callable[..., Page]) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.event import listen
 from sqlalchemy.orm import selectinload
 
 from secondlook.cloud import catalogue as cat
@@ -143,6 +144,7 @@ SEARCHES = st.fixed_dictionaries(
         "until_ns": st.sampled_from([2**63 - 1, START + 300 * SECOND]),
         "verdict": KINDS.map(lambda kind: None if kind is None else cat.VerdictKind(kind)),
         "rule": st.sampled_from([None, cat.Rule.AUDIT, cat.Rule.UNCERTAIN, cat.Rule.OPERATOR]),
+        "unseen": st.booleans(),
     }
 )
 
@@ -151,6 +153,8 @@ SEARCHES = st.fixed_dictionaries(
 def filled(catalogue_url: str) -> Iterator[cat.Catalogue]:
     catalogue = cat.open_catalogue(catalogue_url)
     fill(catalogue, 400)
+    with catalogue.writing() as session:  # every third; a machine may have come to it later
+        session.execute(update(cat.Frame).where(cat.Frame.id % 3 == 0).values(unseen=cat.BEHIND))
     yield catalogue
     catalogue.close()
 
@@ -201,6 +205,7 @@ def fits(frame: cat.Frame, **choice: Any) -> bool:
         and any(low <= box.score <= high for box in found)
         and choice["verdict"] in (None, *(verdict.verdict for verdict in verdicts))
         and choice["rule"] in (None, *rules)
+        and (frame.unseen is not None or not choice["unseen"])
     )
 
 
@@ -254,6 +259,22 @@ def fits_review(review: cat.Review, choice: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.parametrize("choice", [{}, {"edge_id": "edge-2"}, {"scores": (0.5, 1.0)}])
+def test_frames_that_no_machine_looked_at_are_found_by_an_index_of_theirs(
+    tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    """SQLite has no figures of its tables: it must not take the index of the host, or of all frames."""
+    catalogue = cat.open_catalogue(f"sqlite:///{tmp_path}/catalogue.db")
+    asked: list[tuple[str, Any]] = []
+    listen(catalogue._reader, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    frames.find_frames(catalogue, FrameSearch(unseen=True, **choice), limit=60)
+    with catalogue._reader.connect() as connection:
+        statement, parameters = next(one for one in asked if "FROM frames" in one[0])
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    assert "frames_unseen" in plan[0].detail and len(plan) == 1, plan
+    catalogue.close()
+
+
 def test_classes_that_are_named(filled: cat.Catalogue) -> None:
     assert queries.named_classes(filled) == ({"car", "fox", "person"}, set())
     assert queries.common_classes(filled, 2) == ["car"]  # of those under review
@@ -279,6 +300,8 @@ def test_lists_of_a_million_frames_answer_at_once(tmp_path: Path) -> None:
         "rare verdict": {"verdict": cat.VerdictKind.UNSURE},
         "reason": {"rule": cat.Rule.AUDIT},
         "rare reason": {"rule": cat.Rule.OPERATOR},
+        "not looked at": {"unseen": True},
+        "not looked at, of a camera": {"unseen": True, "edge_id": "edge-7"},
     }
     took = {}
     for name, choice in choices.items():
