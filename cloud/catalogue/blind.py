@@ -5,7 +5,8 @@ a second person; two who differ send it to a third, whose opinion counts (``opin
 are withheld (``Verdict.withheld``), from the first one on a box on: nobody is told another's, on whichever way.
 
 Known frames are decided ones that an admin chose. They are mixed in with a reviewer's work; what is said of them is
-kept apart (``Verdict.probe``) and changes nothing.
+kept apart (``Verdict.probe``) and changes nothing. While one waits for a person, it is shown to them as if nobody had
+judged it (``shown_as``, ``shown_states``), and what others said of it is not told (``Audience``).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, or_, select, true
+from sqlalchemy.orm import Session, aliased
 
 from secondlook.cloud.catalogue.opinions import BLIND, FrameOpinion, opinion_of, progress_of
 from secondlook.cloud.catalogue.schema import (
@@ -69,16 +70,29 @@ class Audience:
     person: str = ""
     unsettled: bool = False
 
+    @property
+    def judge(self) -> str:
+        """The person who may be tried with known frames; "" where that is nobody."""
+        return "" if self.unsettled else self.person
+
     def hears(self, verdict: Verdict) -> bool:
         own = self.unsettled or (bool(self.person) and verdict.reviewer == self.person)
         return own or not (verdict.withheld or verdict.probe)
 
     def heard(self) -> ColumnElement[bool]:
-        """The same as a condition on verdicts."""
+        """The same as a condition on verdicts, and without those on known frames that the person is to judge."""
         if self.unsettled:
             return true()
+        return or_(self.told(), Verdict.reviewer == self.person) if self.person else self.told()
+
+    def told(self) -> ColumnElement[bool]:
+        """That verdicts are no secret, neither from all nor from this person: a condition on verdicts."""
         told = and_(Verdict.withheld.is_(False), Verdict.probe.is_(False))
-        return or_(told, Verdict.reviewer == self.person) if self.person else told
+        if not self.judge:
+            return told
+        known = aliased(Review)
+        frames = select(known.frame_id).where(known.id.in_(tried_by(self.judge))).correlate(None)
+        return and_(told, Verdict.frame_id.not_in(frames))
 
 
 ANYBODY = Audience()
@@ -95,15 +109,20 @@ class Sight:
 def sights(session: Session, reviews: Sequence[Review], reviewer: str) -> dict[int, Sight]:
     """How these reviews look to a person, by number; those that look as they are left out."""
     numbers = [review.id for review in reviews]
-    wanted: set[int] = set(session.scalars(_wanted(reviewer).where(Opinion.review_id.in_(numbers))))
+    wanted: set[int] = set(session.scalars(tried_by(reviewer).where(Opinion.review_id.in_(numbers))))
     found = {}
     for review in reviews:
         if review.id in wanted:
-            found[review.id] = Sight(state_to_judge(review), probes_of(session, review.id, reviewer))
+            found[review.id] = sight_to_judge(session, review, reviewer)
         elif is_blind(review):
             own = [entry for entry in review.verdicts if entry.reviewer == reviewer]
             found[review.id] = Sight(review.state, own)
     return found
+
+
+def sight_to_judge(session: Session, review: Review, reviewer: str) -> Sight:
+    """How a known frame looks to a person who is to judge it."""
+    return Sight(state_to_judge(review), probes_of(session, review.id, reviewer))
 
 
 def blind_reviews(session: Session, numbers: Collection[int]) -> set[int]:
@@ -119,12 +138,12 @@ def is_blind(review: Review) -> bool:
 
 def wanted_known(session: Session, reviewer: str) -> list[int]:
     """Known frames that a person has been given and not judged."""
-    return list(session.scalars(_wanted(reviewer).order_by(Opinion.asked_ns)))
+    return list(session.scalars(tried_by(reviewer).order_by(Opinion.asked_ns)))
 
 
 def is_wanted(session: Session, review_id: int, reviewer: str) -> bool:
     """Whether this is a known frame that the person has been given and not judged."""
-    return session.scalars(_wanted(reviewer).where(Opinion.review_id == review_id)).first() is not None
+    return session.scalars(tried_by(reviewer).where(Opinion.review_id == review_id)).first() is not None
 
 
 def is_probe(session: Session, review_id: int, reviewer: str) -> bool:
@@ -136,6 +155,25 @@ def is_probe(session: Session, review_id: int, reviewer: str) -> bool:
 def state_to_judge(review: Review) -> ReviewState:
     """As which a known frame is shown."""
     return ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
+
+
+def shown_states(session: Session, person: str) -> dict[int, ReviewState]:
+    """The states in which the known frames that a person is to judge are shown to them, by review."""
+    query = select(Review.id, Review.refined_image.is_(None).label("lost"))
+    rows = session.execute(query.where(Review.id.in_(tried_by(person)))).all() if person else ()
+    return {row.id: ReviewState.EXPIRED if row.lost else ReviewState.READY for row in rows}
+
+
+def shown_as(state: ReviewState, person: str, held: ColumnElement[ReviewState]) -> ColumnElement[bool]:
+    """That a review is in a state as far as a person is shown: a condition on reviews, whose state is ``held``."""
+    if not person:
+        return held == state
+    tried, lost = Review.id.in_(tried_by(person)), Review.refined_image.is_(None)
+    if state is ReviewState.DECIDED:
+        return and_(held == state, ~tried)
+    if state is ReviewState.READY:
+        return or_(held == state, and_(tried, ~lost))
+    return or_(held == state, and_(tried, lost)) if state is ReviewState.EXPIRED else held == state
 
 
 def probes_of(session: Session, review_id: int, reviewer: str) -> list[Verdict]:
@@ -222,9 +260,23 @@ def tell_or_withhold(review: Review, withheld: bool) -> list[Verdict]:
 
 
 def note_probe(session: Session, review: Review, reviewer: str, *, complete: bool, now_ns: int) -> None:
-    """A person has said something of a known frame, or taken it back."""
-    row = session.get_one(Opinion, (review.id, reviewer))
-    row.given_ns = now_ns if complete else None
+    """A person has said something of a known frame, or taken it back. One that tries them no more stays so."""
+    row = session.get(Opinion, (review.id, reviewer))
+    if row is not None and row.kind is OpinionKind.KNOWN:
+        row.given_ns = now_ns if complete else None
+
+
+def forget_known(session: Session, review_id: int) -> None:
+    """A frame is not decided any more, so that nobody is tried with it: everybody judges it as what it is."""
+    session.execute(delete(KnownFrame).where(KnownFrame.review_id == review_id))
+    tried = and_(Opinion.review_id == review_id, Opinion.kind == OpinionKind.KNOWN)
+    session.execute(delete(Opinion).where(tried))
+
+
+def ask_no_more(session: Session, review_id: int) -> None:
+    """Who was given a frame as a known one and has not judged it need not do so any more."""
+    waiting = and_(Opinion.kind == OpinionKind.KNOWN, Opinion.given_ns.is_(None))
+    session.execute(delete(Opinion).where(Opinion.review_id == review_id, waiting))
 
 
 def mix_in_known(session: Session, reviewer: str, *, now_ns: int) -> int | None:
@@ -235,8 +287,12 @@ def mix_in_known(session: Session, reviewer: str, *, now_ns: int) -> int | None:
         Opinion.review_id == KnownFrame.review_id, Opinion.reviewer == reviewer
     )
     judged = exists(Verdict.id).where(Verdict.review_id == KnownFrame.review_id, Verdict.reviewer == reviewer)
-    query = select(KnownFrame.review_id).where(~met, ~judged, KnownFrame.chosen_by != reviewer)
-    chosen = session.scalars(query.order_by(KnownFrame.since_ns, KnownFrame.review_id).limit(1)).first()
+    query = select(KnownFrame.review_id).join(Review, Review.id == KnownFrame.review_id)
+    query = query.where(Review.state == ReviewState.DECIDED, ~met, ~judged, KnownFrame.chosen_by != reviewer)
+    first = query.order_by(KnownFrame.since_ns, KnownFrame.review_id).limit(1)
+    # One that somebody changes at this moment may be known no more: another one will do.
+    unchanged = first.with_for_update(read=True, key_share=True, skip_locked=True, of=(Review, KnownFrame))
+    chosen = session.scalars(unchanged).first()
     if chosen is not None:
         asked = {"asked_ns": now_ns, "given_ns": None}
         session.add(Opinion(review_id=chosen, reviewer=reviewer, kind=OpinionKind.KNOWN, **asked))
@@ -261,7 +317,7 @@ def _set_aside(entry: Verdict, double: DoubleReview) -> bool:
     return entry.reviewer != double.counting and entry.decided_ns <= double.since_ns
 
 
-def _wanted(reviewer: str) -> Select[Any]:
-    return select(Opinion.review_id).where(
-        Opinion.reviewer == reviewer, Opinion.kind == OpinionKind.KNOWN, Opinion.given_ns.is_(None)
-    )
+def tried_by(person: str) -> Select[Any]:
+    """The numbers of known frames that a person has been given and not judged; stands by itself in other queries."""
+    waits = and_(Opinion.kind == OpinionKind.KNOWN, Opinion.given_ns.is_(None))
+    return select(Opinion.review_id).where(Opinion.reviewer == person, waits).correlate(None)

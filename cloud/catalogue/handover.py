@@ -30,10 +30,11 @@ WAITING = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.E
 
 def hand_over(
     catalogue: Catalogue, review_id: int, *, actor: str, to: str | None, comment: str = "", now_ns: int
-) -> None:
+) -> bool:
     """Hand a frame to a colleague, or, without ``to``, back to all; with a ``comment`` where there is something to say.
 
-    ``actor``'s claim on it ends. Raises ReviewNotFound, ClaimHeld while another person has it open, ReviewConflict
+    ``actor``'s claim on it ends. Returns whether ``actor`` was to judge it as a known frame: it went nowhere then, and
+    the answer must not tell so. Raises ReviewNotFound, ClaimHeld while another person has it open, ReviewConflict
     where nothing is to be judged in it, ``to`` is ``actor``, or has too many; ValueError for what is no comment.
     """
     said = comment_text(comment) if comment.strip() else None
@@ -58,6 +59,7 @@ def hand_over(
             audit_review(session, now_ns, actor, "comment given", review_id, {"comment_id": given})
         if changed:
             audit_review(session, now_ns, actor, "review handed over", review_id, {"to": to})
+        return unknowing
 
 
 def _end_claim(session: Session, review_id: int, actor: str, now_ns: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secondlook.cloud.catalogue.blind import counting_verdicts, frame_opinion
+from secondlook.cloud.catalogue.blind import ask_no_more, counting_verdicts, frame_opinion
 from secondlook.cloud.catalogue.opinions import DOUBT
 from secondlook.cloud.catalogue.reviews import audit_review, get_review
 from secondlook.cloud.catalogue.schema import KnownFrame, Review, ReviewState
@@ -12,7 +12,7 @@ from secondlook.shared.errors import ReviewConflict
 
 
 def set_known(catalogue: Catalogue, review_id: int, known: bool, *, actor: str, now_ns: int) -> None:
-    """Let a decided frame be one by which reviewers are tried, or no longer.
+    """Let a decided frame be one by which reviewers are tried, or no longer; who has it before them is let off.
 
     Raises ReviewNotFound, ReviewConflict where it is not decided, or in doubt.
     """
@@ -23,6 +23,8 @@ def set_known(catalogue: Catalogue, review_id: int, known: bool, *, actor: str, 
             return
         if row is not None:
             session.delete(row)
+            session.flush()
+            ask_no_more(session, review_id)
         else:
             _check(review)
             session.add(KnownFrame(review_id=review_id, since_ns=now_ns, chosen_by=actor))

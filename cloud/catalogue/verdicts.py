@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from secondlook.cloud.catalogue.blind import (
     NO_SAMPLING,
     Sampling,
+    forget_known,
     is_probe,
     mix_in_known,
     note_opinion,
@@ -196,29 +197,37 @@ def undo_verdict(
     The review is open again when what is left does not decide it. Raises ReviewConflict when there is nothing
     to undo.
     """
-    with catalogue.writing() as session:
-        entry = _standing_verdict(session, reviewer, verdict_id)
-        review = get_review(session, entry.review_id)
-        before, secret = review.state, entry.withheld
-        entry.undone_ns = now_ns
-        told: list[Verdict] = []
-        if entry.probe:
-            note_probe(
-                session, review, reviewer, complete=_is_complete(session, review, reviewer), now_ns=now_ns
-            )
-        else:
-            told = _settle(session, review, reviewer, NO_SAMPLING, now_ns)
-        detail: dict[str, object] = {
-            "verdict_id": entry.id,
-            "verdict": entry.verdict.value,
-            "state_before": before.value,
-            "state_after": review.state.value,
-        }
-        if secret:
-            detail["withheld"] = True
-        audit_review(session, now_ns, reviewer, "verdict undone", review.id, detail)
-        _note_told(session, review, told, now_ns)
-        return UndoneVerdict(entry.id, review.id)
+    while True:
+        with catalogue.writing() as session:
+            number, review_id = _standing_verdict(session, reviewer, verdict_id)
+            # The review first, as whoever gives a verdict locks it: two that lock in two orders wait for each other.
+            review = get_review(session, review_id)
+            entry = session.get_one(Verdict, number)
+            if entry.undone_ns is None:
+                _undo(session, review, entry, now_ns)
+                return UndoneVerdict(number, review_id)
+        # Another window of this person has undone it meanwhile.
+
+
+def _undo(session: Session, review: Review, entry: Verdict, now_ns: int) -> None:
+    reviewer, before, secret = entry.reviewer, review.state, entry.withheld
+    entry.undone_ns = now_ns
+    told: list[Verdict] = []
+    if entry.probe:
+        complete = _is_complete(session, review, reviewer)
+        note_probe(session, review, reviewer, complete=complete, now_ns=now_ns)
+    else:
+        told = _settle(session, review, reviewer, NO_SAMPLING, now_ns)
+    detail: dict[str, object] = {
+        "verdict_id": entry.id,
+        "verdict": entry.verdict.value,
+        "state_before": before.value,
+        "state_after": review.state.value,
+    }
+    if secret:
+        detail["withheld"] = True
+    audit_review(session, now_ns, reviewer, "verdict undone", review.id, detail)
+    _note_told(session, review, told, now_ns)
 
 
 def is_decided(box_count: int, verdicts: Sequence[Verdict]) -> bool:
@@ -391,6 +400,8 @@ def _settle(
     else:
         state = ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
     if state is not review.state:
+        if review.state is ReviewState.DECIDED:
+            forget_known(session, review.id)
         move_review(review, state)
     if state is not ReviewState.DECIDED:
         kept = Retention.UNDECIDED
@@ -403,17 +414,18 @@ def _settle(
     return tell_or_withhold(review, withholds(review, double, sampling))
 
 
-def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> Verdict:
+def _standing_verdict(session: Session, reviewer: str, verdict_id: int | None) -> tuple[int, int]:
+    """The number of a verdict that stands, and of its review."""
     # From the last one back: by the index of reviewers, all of theirs would be sorted.
-    query = select(Verdict).where(unindexed(Verdict.reviewer) == reviewer, Verdict.undone_ns.is_(None))
+    query = select(Verdict.id, Verdict.review_id)
+    query = query.where(unindexed(Verdict.reviewer) == reviewer, Verdict.undone_ns.is_(None))
     if verdict_id is not None:
         query = query.where(Verdict.id == verdict_id)
-    # Locked, so that two windows of one reviewer cannot undo the same verdict twice.
-    entry = session.scalars(query.order_by(Verdict.id.desc()).limit(1).with_for_update()).first()
-    if entry is None:
+    found = session.execute(query.order_by(Verdict.id.desc()).limit(1)).one_or_none()
+    if found is None:
         what = "verdict" if verdict_id is None else f"verdict {verdict_id}"
         raise ReviewConflict(f"there is no {what} of {reviewer} to undo")
-    return entry
+    return found.id, found.review_id
 
 
 def _check_against_frame(review: Review, verdict: NewVerdict, given: Sequence[Verdict]) -> None:

@@ -185,7 +185,9 @@ class Authorizer:
         if principal is None:
             path = request.scope["path"]
             if not path.startswith(_DATA):
-                back = "" if path == "/" else f"?next={quote(path[1:])}"
+                query = request.scope["query_string"].decode("latin-1")
+                wanted = f"{path[1:]}?{query}" if query else path[1:]
+                back = "" if path == "/" else f"?next={quote(wanted)}"
                 return RedirectResponse(self._login_page + back, HTTPStatus.SEE_OTHER)
             return JSONResponse(
                 {"detail": "log in first"}, HTTPStatus.UNAUTHORIZED, {"www-authenticate": "Bearer"}
@@ -269,6 +271,11 @@ def _viewer(caller: Caller, reviewer: Annotated[str, Query(max_length=64)] = "")
 
 # Under which name somebody looks: that of the log-in, or, where there is none, ``reviewer``.
 Viewer = Annotated[str, Depends(_viewer)]
+
+
+def may_know(caller: Principal) -> bool:
+    """Whether somebody is told which frames are known: those who choose them are."""
+    return caller.role is Role.ADMIN
 
 
 def audience_of(caller: Principal) -> Audience:

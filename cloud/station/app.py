@@ -160,7 +160,7 @@ def create_app(
     parts = _Parts(catalogue, blobs, BaseDecoder(codec, blobs, max_pixels), title, root_path, now_ns)
     sampling = Sampling(double_share, known_share, station_secret(catalogue, SAMPLING_SECRET))
     _include_reviews(app, parts, sampling, learned_filter, doubt, claim_seconds)
-    _include_frames(app, parts, silent_seconds, stalled_seconds)
+    _include_frames(app, parts, sampling, silent_seconds, stalled_seconds)
     app.include_router(build_account_router(catalogue, LoginThrottle(login), session, now_ns=now_ns))
     app.include_router(build_pages(app, root_path))
     app.include_router(build_health_router(beats, stall_seconds))
@@ -214,14 +214,20 @@ def _include_reviews(
         app.include_router(router)
 
 
-def _include_frames(app: FastAPI, parts: _Parts, silent_seconds: float, stalled_seconds: float) -> None:
+def _include_frames(
+    app: FastAPI, parts: _Parts, sampling: Sampling, silent_seconds: float, stalled_seconds: float
+) -> None:
     """All stored frames: for the pages, and for programs."""
     layers = LayerPictures(parts.catalogue, parts.blobs, parts.pictures)
     app.include_router(build_frame_router(parts.catalogue, parts.pictures, now_ns=parts.now_ns))
     app.include_router(
         build_camera_router(parts.catalogue, silent_seconds=stalled_seconds, now_ns=parts.now_ns)
     )
-    app.include_router(build_api(parts.catalogue, layers, silent_seconds=silent_seconds, now_ns=parts.now_ns))
+    app.include_router(
+        build_api(
+            parts.catalogue, layers, sampling=sampling, silent_seconds=silent_seconds, now_ns=parts.now_ns
+        )
+    )
 
 
 def _bare_app(title: str, root_path: str, catalogue: Catalogue, beats: Watchdog, api: ApiLimits) -> FastAPI:

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from secondlook.cloud.catalogue import Catalogue
 from secondlook.cloud.station import cameras, schema
-from secondlook.cloud.station.access import GuardedRoute
+from secondlook.cloud.station.access import GuardedRoute, Viewer
 from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.frame_routes import Instant
 
@@ -35,14 +35,18 @@ def build_camera_router(
         return cameras.list_cameras(catalogue, now_ns=now_ns(), silent_ns=silent_ns)
 
     @router.get("/cameras/{edge_id}/timeline")
-    def timeline(edge_id: EdgeId, since: Instant = None, until: Instant = None) -> schema.Timeline:
+    def timeline(
+        edge_id: EdgeId, viewer: Viewer, since: Instant = None, until: Instant = None
+    ) -> schema.Timeline:
         """How many frames came and in how many something was found, in 96 slots; reviews; objects; what was dropped.
 
         Without `since` and `until`, the last 24 hours.
         """
         last = max(schema.nanoseconds(until, now_ns()), 1)
         first = schema.nanoseconds(since, max(last - _DAY_NS, 0))
-        return cameras.timeline(catalogue, edge_id, since_ns=min(first, last - 1), until_ns=last)
+        return cameras.timeline(
+            catalogue, edge_id, since_ns=min(first, last - 1), until_ns=last, viewer=viewer
+        )
 
     @router.get("/cameras/{edge_id}/newest")
     async def newest(

@@ -17,6 +17,7 @@ from secondlook.cloud.catalogue import (
     ReviewState,
     SeenObject,
     Tombstone,
+    shown_states,
 )
 from secondlook.cloud.catalogue.camerastates import CameraState, state_of
 from secondlook.cloud.catalogue.hosts import last_events, signs_of
@@ -60,8 +61,10 @@ def camera_events(catalogue: Catalogue, edge_id: str, limit: int) -> list[schema
         return [_event(event) for event in last_events(session, edge_id, limit)]
 
 
-def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int) -> schema.Timeline:
-    """What a camera host sent, slot by slot, and what is missing."""
+def timeline(
+    catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int, viewer: str = ""
+) -> schema.Timeline:
+    """What a camera host sent, slot by slot, and what is missing; reviews as ``viewer`` is to see them."""
     step = max((until_ns - since_ns) // _SLOTS, 1)
     slot = (Frame.captured_ns - since_ns) // step
     with catalogue.reading() as session:
@@ -81,6 +84,7 @@ def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int
             .order_by(Review.captured_ns, Review.id)
             .limit(500)
         ).all()
+        shown = shown_states(session, viewer)
         dropped = session.scalars(
             select(Tombstone)
             .where(Tombstone.edge_id == edge_id, Tombstone.received_ns.between(since_ns, until_ns))
@@ -99,7 +103,9 @@ def timeline(catalogue: Catalogue, edge_id: str, *, since_ns: int, until_ns: int
             until=schema.instant(until_ns),
             slots=slots,
             reviews=[
-                schema.TimelineReview(id=row.id, at=schema.instant(row.captured_ns), state=row.state)
+                schema.TimelineReview(
+                    id=row.id, at=schema.instant(row.captured_ns), state=shown.get(row.id, row.state)
+                )
                 for row in judged
             ],
             dropped=[

@@ -19,6 +19,7 @@ from secondlook.cloud.catalogue import (
     Rule,
     Verdict,
     handed_elsewhere,
+    tried_by,
 )
 from secondlook.cloud.catalogue.feed import finds, unindexed
 from secondlook.cloud.station import schema
@@ -74,7 +75,9 @@ class ReviewChoice:
         """``query``, which selects from reviews, for those that are chosen."""
         state = unindexed(Review.state) if self.beside_states else Review.state
         query = query.where(state.in_(STATES[self.filter]))
-        if self.viewer and self.filter != "decided":
+        if self.viewer and self.filter == "decided":
+            query = query.where(Review.id.not_in(tried_by(self.viewer)))
+        elif self.viewer:
             query = query.where(~given_by(self.viewer))
         return self.narrowed(query)
 
@@ -106,12 +109,14 @@ class ReviewChoice:
         """Decided ones by their last verdict, newest first, unless another order is asked for."""
         if self.order == "priority":
             if self.filter == "decided":
-                # From verdict to review, the newest first: a page reads no more than it shows.
+                # From verdict to review, the newest first: a page reads no more than it shows. What is said of known
+                # frames moves none up: others would know by that which they are.
                 later = aliased(Verdict)
                 overtaken = exists(later.id).where(
-                    later.review_id == Verdict.review_id, later.id > Verdict.id
+                    later.review_id == Verdict.review_id, later.id > Verdict.id, later.probe.is_(False)
                 )
-                query = query.join(Verdict, Verdict.review_id == Review.id).where(~overtaken)
+                query = query.join(Verdict, Verdict.review_id == Review.id)
+                query = query.where(Verdict.probe.is_(False), ~overtaken)
                 return query.order_by(Verdict.id.desc())
             return query.order_by(Review.priority.desc(), Review.created_ns, Review.id)
         if self.order in ("newest", "oldest"):

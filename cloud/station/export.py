@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
@@ -162,14 +162,19 @@ def _joined(lines: IO[str]) -> Iterator[str]:
         separator = ",\n"
 
 
-def verdict_lines(reviews: Iterable[Review], audience: Audience) -> Iterator[str]:
-    """One JSON object a line for every verdict ever given that ``audience`` may know, undone ones included."""
+def verdict_lines(
+    reviews: Iterable[Review], audience: Audience, hidden: Collection[int] = ()
+) -> Iterator[str]:
+    """One JSON object a line for every verdict ever given that ``audience`` may know, undone ones included.
+
+    Of reviews that are ``hidden`` there are none.
+    """
     for batch in _batches(reviews):
         yield "".join(
             json.dumps(_verdict_line(review, verdict)) + "\n"
             for review in batch
             for verdict in review.verdicts
-            if audience.hears(verdict)
+            if audience.hears(verdict) and review.id not in hidden
         )
 
 

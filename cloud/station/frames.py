@@ -6,7 +6,7 @@ frames costs what the first one does; ``search`` has how they are found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -19,8 +19,9 @@ from secondlook.cloud.catalogue import (
     Retention,
     Review,
     ReviewState,
+    Sight,
     counting_verdicts,
-    is_blind,
+    sights,
 )
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.queries import detection_facts
@@ -43,17 +44,19 @@ def find_frames(catalogue: Catalogue, search: FrameSearch, *, limit: int) -> sch
         query = select(Frame).options(selectinload(Frame.detections), *_REVIEW).where(Frame.id.in_(page))
         frames = {frame.id: frame for frame in session.scalars(query)}
         names = _camera_names(session)
-        rows = [_row(frames[id_], names) for id_ in page if id_ in frames]
+        seen = sights(session, [frame.review for frame in frames.values() if frame.review], search.viewer)
+        rows = [_row(frames[id_], names, seen) for id_ in page if id_ in frames]
         return schema.FramePage(frames=rows, next=None if end is None else f"{end[0]}.{end[1]}")
 
 
-def frame_detail(catalogue: Catalogue, frame_id: int) -> schema.FrameDetail:
-    """Raises FrameNotFound."""
+def frame_detail(catalogue: Catalogue, frame_id: int, viewer: str = "") -> schema.FrameDetail:
+    """As ``viewer`` is to see it. Raises FrameNotFound."""
     with catalogue.reading() as session:
         frame = _frame(session, frame_id)
         names = _camera_names(session)
+        seen = {} if frame.review is None else sights(session, [frame.review], viewer)
         return schema.FrameDetail(
-            **vars(_row(frame, names)),
+            **vars(_row(frame, names, seen)),
             boot_id=frame.boot_id,
             seq=frame.seq,
             width=frame.width,
@@ -103,10 +106,11 @@ def _frame(session: Session, frame_id: int) -> Frame:
     return frame
 
 
-def _row(frame: Frame, names: dict[str, str]) -> schema.FrameRow:
+def _row(frame: Frame, names: dict[str, str], seen: Mapping[int, Sight]) -> schema.FrameRow:
+    """``seen``: how reviews look to whoever asks, where that is not as they are."""
     review = frame.review
-    # What others said of a frame that people judge blindly is not told.
-    told = [] if review is None or is_blind(review) else counting_verdicts(review)
+    sight = None if review is None else seen.get(review.id)
+    told = sight.verdicts if sight is not None else [] if review is None else counting_verdicts(review)
     standing = [entry for entry in told if entry.undone_ns is None]
     surest_first = sorted(frame.detections, key=lambda box: -box.score)
     return schema.FrameRow(
@@ -117,7 +121,7 @@ def _row(frame: Frame, names: dict[str, str]) -> schema.FrameRow:
         labels=list(dict.fromkeys(box.label for box in surest_first)),
         top_score=frame.top_score,
         review_id=None if review is None else review.id,
-        state=None if review is None else review.state,
+        state=sight.state if sight is not None else None if review is None else review.state,
         reason=None if review is None else review.reason,
         verdict=standing[-1].verdict if standing else None,
         unseen=frame.unseen,

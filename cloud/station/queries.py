@@ -31,6 +31,8 @@ from secondlook.cloud.catalogue import (
     counting_verdicts,
     handed_to,
     list_claims,
+    shown_states,
+    sight_to_judge,
     sights,
     wanted_known,
 )
@@ -49,7 +51,8 @@ _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
 _MOST_COUNTED = 10_000  # of a list that is narrowed
 _COMMON_OF = 2000  # of so many reviews, and verdicts, of late the commonest classes are those
-_VERDICT_ACTIONS = ("verdict given", "verdict undone")
+_VERDICT_ACTIONS = ("verdict given", "verdict undone", "verdict told")
+_KNOWN_ACTIONS = ("known frame chosen", "known frame dropped")
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
 _NO_TALK = Talk()
 
@@ -83,6 +86,9 @@ def summary(catalogue: Catalogue, *, now_ns: int, viewer: str = "") -> schema.Su
         )
         for state, count in given:
             counts[state] -= count
+        for state in shown_states(session, viewer).values():
+            counts[ReviewState.DECIDED] = counts.get(ReviewState.DECIDED, 0) - 1
+            counts[state] = counts.get(state, 0) + 1
         worked_on = Review.state == ReviewState.LEASED
         marks = session.execute(
             select(
@@ -230,8 +236,13 @@ def burst_frame(review: Review) -> BurstFrame:
     return BurstFrame(review.id, f"{frame.edge_id}/{frame.boot_id}", frame.captured_ns, classes)
 
 
-def review_detail(catalogue: Catalogue, review_id: int, viewer: str = "") -> schema.ReviewDetail:
-    """As `viewer` is to see it. Raises ReviewNotFound."""
+def review_detail(
+    catalogue: Catalogue, review_id: int, viewer: str = "", *, may_know: bool = False, to_judge: bool = False
+) -> schema.ReviewDetail:
+    """As `viewer` is to see it, who `may_know` which frames are known; or, `to_judge`, as if it were one of theirs.
+
+    Raises ReviewNotFound.
+    """
     with catalogue.reading() as session:
         review = session.scalars(
             select(Review).options(*_WITH_FRAME).where(Review.id == review_id)
@@ -239,7 +250,9 @@ def review_detail(catalogue: Catalogue, review_id: int, viewer: str = "") -> sch
         if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
         sight = sights(session, [review], viewer).get(review_id)
-        known = session.get(KnownFrame, review_id) is not None and sight is None
+        if to_judge:
+            sight = sight_to_judge(session, review, viewer)
+        known = may_know and sight is None and session.get(KnownFrame, review_id) is not None
         hidden = [] if sight is None else [review_id]
         beside = talks(session, [review_id], hidden, viewer).get(review_id, _NO_TALK)
         written = comments_of(review, viewer, hidden=sight is not None)
@@ -310,10 +323,12 @@ def history(
     actor: str = "",
     people: bool = False,
     viewer: str = "",
+    may_know: bool = False,
 ) -> schema.History:
     """The audit trail, newest first, from just below line ``before``; of one actor, or of what people did alone.
 
-    What others said of a frame that ``viewer`` may have to judge without knowing is left out.
+    That others said something of a frame which ``viewer`` may have to judge without knowing is left out, and so is
+    which frames are known, but where the viewer ``may_know``. A page may be short by that.
     """
     with catalogue.reading() as session:
         query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
@@ -343,9 +358,7 @@ def history(
             actor=line.actor,
             action=line.action,
             subject=line.subject,
-            detail={"hidden": "until others have judged it"}
-            if number in blind and line.actor != viewer and line.action in _VERDICT_ACTIONS
-            else line.detail,
+            detail=line.detail,
             verdict_id=verdict_id,
             review_id=number if number in frames else None,
             frame_id=None if number is None else frames.get(number),
@@ -353,6 +366,8 @@ def history(
             comment=written.get(_comment_id(line) or 0),
         )
         for line, verdict_id, number in zip(page, given, numbers, strict=True)
+        if may_know or line.action not in _KNOWN_ACTIONS
+        if number not in blind or line.actor == viewer or line.action not in _VERDICT_ACTIONS
     ]
     return schema.History(entries=entries, next_before=page[-1].id if len(lines) > limit else None)
 

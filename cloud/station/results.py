@@ -46,19 +46,21 @@ def changes(
 ) -> schema.Changes:
     """Frames that verdicts or undos touched after line ``after`` of the audit trail, or, without it, since an instant.
 
-    Each is told once, as it stands. One that is not decided, or in doubt, or gone, says so: ``settled`` is false.
+    Each is told once, as it stands. One that is not decided, or in doubt, or gone, says so: ``settled`` is false. That
+    a frame is judged blindly is told to nobody: the line by which it is decided is not withheld.
     """
     with catalogue.reading() as session:
         start = _line_before(session, since_ns) if after is None else after
         query = (
-            select(AuditEntry.id, AuditEntry.subject)
+            select(AuditEntry.id, AuditEntry.subject, AuditEntry.detail)
             # The first condition says which index is entered: most lines are of machines.
             .where(AuditEntry.by_person == true(), AuditEntry.id > start, AuditEntry.action.in_(_CHANGES))
             .order_by(AuditEntry.id)
             .limit(limit)
         )
         lines = session.execute(query).all()
-        numbers = list(dict.fromkeys(int(line.subject.partition("/")[2]) for line in lines))
+        told = [line for line in lines if not line.detail.get("withheld")]
+        numbers = list(dict.fromkeys(int(line.subject.partition("/")[2]) for line in told))
         found = {
             review.id: review
             for review in session.scalars(select(Review).options(*_WITH_FRAME).where(Review.id.in_(numbers)))

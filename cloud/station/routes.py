@@ -24,10 +24,11 @@ from secondlook.cloud.catalogue import (
     set_known,
     set_preferences,
     undo_verdict,
+    wanted_known,
 )
 from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import archive, export, queries, schema
-from secondlook.cloud.station.access import Caller, GuardedRoute, Hearer, Viewer
+from secondlook.cloud.station.access import Caller, GuardedRoute, Hearer, Viewer, may_know
 from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.storage.blobs import Blobs
@@ -75,7 +76,8 @@ def build_router(
     """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
     classes = ClassBook(catalogue, now_ns=now_ns)
-    _add_reads(router, catalogue, blobs, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
+    _add_reads(router, catalogue, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
+    _add_pictures(router, catalogue, blobs)
     _add_writes(router, catalogue, blobs, classes, sampling, now_ns=now_ns)
     _add_preferences(router, catalogue)
     _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
@@ -85,7 +87,6 @@ def build_router(
 def _add_reads(
     router: APIRouter,
     catalogue: Catalogue,
-    blobs: Blobs,
     classes: ClassBook,
     *,
     title: str,
@@ -116,22 +117,50 @@ def _add_reads(
         return queries.list_reviews(catalogue, chosen, limit=limit, offset=offset)
 
     @router.get("/reviews/{review_id}")
-    def review(review_id: Id, viewer: Viewer) -> schema.ReviewDetail:
+    def review(review_id: Id, viewer: Viewer, caller: Caller) -> schema.ReviewDetail:
         """Everything about one review; of one that several judge blindly, one's own verdicts alone."""
-        return queries.review_detail(catalogue, review_id, viewer)
+        return queries.review_detail(catalogue, review_id, viewer, may_know=may_know(caller))
 
     @router.get("/reviews/{review_id}/burst")
     def burst(review_id: Id, viewer: Viewer) -> list[schema.ReviewRow]:
         """Reviews of the same scene, itself too, that can be judged together, in order of time."""
         return queries.burst(catalogue, review_id, viewer)
 
+    @router.get("/history")
+    def history(
+        viewer: Viewer,
+        caller: Caller,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        before: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
+        actor: Annotated[str, Query(max_length=128)] = "",
+        people: bool = False,
+    ) -> schema.History:
+        """The audit trail, newest first; of one `actor`, or, with `people=true`, without what machines did.
+
+        What is a secret from who asks is left out: a page may be short, and `next_before` says whether there is more.
+        """
+        return queries.history(
+            catalogue,
+            limit=limit,
+            before=before,
+            actor=actor,
+            people=people,
+            viewer=viewer,
+            may_know=may_know(caller),
+        )
+
+
+def _add_pictures(router: APIRouter, catalogue: Catalogue, blobs: Blobs) -> None:
     @router.get("/reviews/{review_id}/images/{version}", response_class=Response)
     def image(review_id: Id, version: schema.ImageVersion, request: Request) -> Response:
-        """A picture, lossless; 410 once retention has deleted it.
+        """A picture, lossless; 410 once retention has deleted it, and where it is lost.
 
         `X-Content-SHA256` is the hash of exactly these bytes; verdicts name it.
         """
-        data = _picture(catalogue, blobs, review_id, version)
+        try:
+            data = _picture(catalogue, blobs, review_id, version)
+        except BlobMissing as error:
+            raise ReviewGone(f"the {version} picture of review {review_id} is lost: {error}") from error
         if data is None:
             raise ReviewNotFound(f"review {review_id} has no {version} picture")
         sha256 = hashlib.sha256(data).hexdigest()
@@ -139,19 +168,6 @@ def _add_reads(
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type=media_type(data), headers=headers)
-
-    @router.get("/history")
-    def history(
-        viewer: Viewer,
-        limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        before: Annotated[int | None, Query(ge=1, le=_MAX_ID)] = None,
-        actor: Annotated[str, Query(max_length=128)] = "",
-        people: bool = False,
-    ) -> schema.History:
-        """The audit trail, newest first; of one `actor`, or, with `people=true`, without what machines did."""
-        return queries.history(
-            catalogue, limit=limit, before=before, actor=actor, people=people, viewer=viewer
-        )
 
 
 def _add_writes(
@@ -163,6 +179,9 @@ def _add_writes(
     *,
     now_ns: Callable[[], int],
 ) -> None:
+    def detail(review_id: int, reviewer: str, caller: Principal) -> schema.ReviewDetail:
+        return queries.review_detail(catalogue, review_id, reviewer, may_know=may_know(caller))
+
     @router.post(
         "/reviews/{review_id}/verdicts",
         response_model=schema.ReviewDetail,
@@ -186,36 +205,36 @@ def _add_writes(
                     raise ReviewConflict(f"no picture of review {review_id} has the hash that was shown")
                 record_verdict(catalogue, review_id, verdict, now_ns=now_ns(), sampling=sampling)
         except DecidedMeanwhile as error:
-            return JSONResponse(_conflict(catalogue, review_id, error).model_dump(mode="json"), 409)
-        return queries.review_detail(catalogue, review_id, reviewer)
+            return _meanwhile(detail(review_id, reviewer, caller), error)
+        return detail(review_id, reviewer, caller)
 
     @router.post("/undo")
     def undo_last(body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back the reviewer's last standing verdict, wherever it was. Call again to go further back."""
         reviewer = schema.reviewer_of(body, caller)
         undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns())
-        return queries.review_detail(catalogue, undone.review_id, reviewer)
+        return detail(undone.review_id, reviewer, caller)
 
     @router.post("/verdicts/{verdict_id}/undo")
     def undo_one(verdict_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Take back one verdict; only its own reviewer can."""
         reviewer = schema.reviewer_of(body, caller)
         undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns(), verdict_id=verdict_id)
-        return queries.review_detail(catalogue, undone.review_id, reviewer)
+        return detail(undone.review_id, reviewer, caller)
 
     @router.post("/reviews/{review_id}/retry")
     def retry(review_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
         """Ask the camera host once more for the full quality of an expired review."""
         reviewer = schema.reviewer_of(body, caller)
         retry_review(catalogue, review_id, actor=reviewer, now_ns=now_ns())
-        return queries.review_detail(catalogue, review_id, reviewer)
+        return detail(review_id, reviewer, caller)
 
     @router.post("/reviews/{review_id}/known")
     def know(review_id: Id, body: schema.KnownIn, caller: Caller) -> schema.ReviewDetail:
         """Have reviewers tried with a decided frame, or no longer: it is mixed in with their work."""
         reviewer = schema.reviewer_of(body, caller)
         set_known(catalogue, review_id, body.known, actor=reviewer, now_ns=now_ns())
-        return queries.review_detail(catalogue, review_id, reviewer)
+        return detail(review_id, reviewer, caller)
 
 
 def _add_preferences(router: APIRouter, catalogue: Catalogue) -> None:
@@ -282,16 +301,22 @@ def _add_exports(
         """Every verdict that is kept, one JSON object a line, undone ones included; of frames that are judged blindly
         one's own alone."""
         note_export(catalogue, _name(caller), "verdicts.jsonl", {}, now_ns=now_ns())
-        lines = export.verdict_lines(queries.exported_reviews(catalogue, decided_only=False), hearer)
+        with catalogue.reading() as session:
+            known = wanted_known(session, hearer.judge) if hearer.judge else []
+        reviews = queries.exported_reviews(catalogue, decided_only=False)
+        lines = export.verdict_lines(reviews, hearer, hidden=known)
         return StreamingResponse(
             lines, media_type="application/x-ndjson", headers=_download("verdicts.jsonl")
         )
 
 
-def _conflict(catalogue: Catalogue, review_id: int, error: DecidedMeanwhile) -> schema.Conflict:
-    review = queries.review_detail(catalogue, review_id)
-    (other,) = (verdict for verdict in review.verdicts if verdict.id == error.other_id)
-    return schema.Conflict(detail=str(error), conflict=other, review=review)
+def _meanwhile(review: schema.ReviewDetail, error: DecidedMeanwhile) -> schema.ReviewDetail | JSONResponse:
+    """The answer to a verdict on what somebody else decided; where that has become a secret, as if nobody had."""
+    other = next((entry for entry in review.verdicts if entry.id == error.other_id), None)
+    if other is None:
+        return review
+    conflict = schema.Conflict(detail=str(error), conflict=other, review=review)
+    return JSONResponse(conflict.model_dump(mode="json"), 409)
 
 
 def _picture(

@@ -24,6 +24,7 @@ from secondlook.cloud.catalogue import (
     Verdict,
     blind_reviews,
     list_claims,
+    wanted_known,
 )
 from secondlook.cloud.station import schema
 from secondlook.shared.errors import AccountConflict, AccountNotFound, ReviewConflict
@@ -100,6 +101,8 @@ def comment_lines(catalogue: Catalogue, audience: Audience) -> Iterator[str]:
             following = query.where(Comment.id > last).order_by(Comment.id).limit(_BATCH)
             rows = session.scalars(following).all()
             hidden = set() if audience.unsettled else blind_reviews(session, {row.review_id for row in rows})
+            if audience.judge:
+                hidden |= set(wanted_known(session, audience.judge))
             session.expunge_all()
         if not rows:
             return

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from secondlook.cloud.accounts import Role, Scope
 from secondlook.cloud.catalogue import Catalogue, delete_comment, give_comment, hand_over, note_export
 from secondlook.cloud.station import queries, schema, talk
-from secondlook.cloud.station.access import Caller, GuardedRoute, Hearer
+from secondlook.cloud.station.access import Caller, GuardedRoute, Hearer, may_know
 from secondlook.shared.errors import ClaimHeld
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -31,7 +31,7 @@ def build_talk_router(catalogue: Catalogue, *, now_ns: Callable[[], int]) -> API
         """Write something beside a frame, for all who see it. One's last words on it, sent again, count once."""
         author = schema.reviewer_of(body, caller)
         give_comment(catalogue, review_id, author=author, text=body.text, now_ns=now_ns())
-        return queries.review_detail(catalogue, review_id, author)
+        return queries.review_detail(catalogue, review_id, author, may_know=may_know(caller))
 
     @router.post("/comments/{comment_id}/delete")
     def delete(comment_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
@@ -39,7 +39,7 @@ def build_talk_router(catalogue: Catalogue, *, now_ns: Callable[[], int]) -> API
         actor = schema.reviewer_of(body, caller)
         is_admin = caller.role is Role.ADMIN and Scope.ADMIN in caller.scopes
         review_id = delete_comment(catalogue, comment_id, actor=actor, is_admin=is_admin, now_ns=now_ns())
-        return queries.review_detail(catalogue, review_id, actor)
+        return queries.review_detail(catalogue, review_id, actor, may_know=may_know(caller))
 
     @router.post(
         "/reviews/{review_id}/handover",
@@ -57,10 +57,16 @@ def build_talk_router(catalogue: Catalogue, *, now_ns: Callable[[], int]) -> API
         if body.to is not None:
             talk.check_colleague(catalogue, body.to)
         try:
-            hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now_ns())
+            now = now_ns()
+            known = hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now)
         except ClaimHeld as error:
             return JSONResponse({"detail": str(error), "holder": error.holder}, 409)
-        return queries.review_detail(catalogue, review_id, actor)
+        if not known:
+            return queries.review_detail(catalogue, review_id, actor, may_know=may_know(caller))
+        answer = queries.review_detail(catalogue, review_id, actor, to_judge=True)
+        if body.to is not None:
+            answer.handed = schema.HandedFacts(colleague=body.to, giver=actor, at=schema.instant(now))
+        return answer
 
     @router.get("/export/comments.jsonl", response_class=StreamingResponse)
     def export_comments(caller: Caller, hearer: Hearer) -> StreamingResponse:

@@ -23,6 +23,8 @@ from secondlook.cloud.catalogue.opinions import (
     same_opinion,
 )
 from secondlook.cloud.catalogue.schema import Stage, VerdictKind
+from secondlook.cloud.station.choice import ReviewChoice
+from secondlook.cloud.station.queries import list_reviews
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ClaimHeld, ReviewConflict
 from tests.cloud.test_catalogue import frame
@@ -227,6 +229,62 @@ def test_known_frames_try_people_and_change_nothing(desk: Desk) -> None:
     with desk.catalogue.reading() as session:
         assert cat.wanted_known(session, "Bea") == []  # she has met the only one
     cat.set_known(desk.catalogue, 1, False, actor="Ada", now_ns=170)
+
+
+def known(desk: Desk, person: str) -> list[int]:
+    """Known frames that wait for a person."""
+    with desk.catalogue.reading() as session:
+        return cat.wanted_known(session, person)
+
+
+def try_bea(desk: Desk) -> None:
+    """Ann decides the first frame, Ada makes it known, and Bea is given it."""
+    desk.sampling = cat.NO_SAMPLING
+    desk.say("Ann", "confirm")
+    cat.set_known(desk.catalogue, 1, True, actor="Ada", now_ns=150)
+    desk.sampling = cat.Sampling(known_share=1.0, secret=b"s")
+    desk.say("Bea", "confirm", 2)
+    assert known(desk, "Bea") == [1]
+
+
+def test_a_known_frame_whose_decision_is_undone_is_one_like_any_other(desk: Desk) -> None:
+    try_bea(desk)
+    desk.undo("Ann")
+    assert desk.stands() == ("ready", None, None) and known(desk, "Bea") == []
+    mine = ReviewChoice(viewer="Bea")
+    assert [row.id for row in list_reviews(desk.catalogue, mine, limit=9, offset=0).reviews] == [1, 3]
+    desk.say("Bea", "reject")
+    assert desk.stands() == ("decided", None, None), "what she says is of the frame, and no probe"
+    desk.say("Cai", "confirm", 3)
+    assert known(desk, "Cai") == []  # nobody is tried with it any more
+    with desk.catalogue.reading() as session:
+        assert session.scalars(select(cat.KnownFrame)).all() == []
+        assert session.scalars(select(cat.Opinion)).all() == []
+
+
+def test_nobody_is_tried_with_what_is_not_decided(desk: Desk) -> None:
+    with desk.catalogue.writing() as session:  # as an earlier version left it
+        session.add(cat.KnownFrame(review_id=1, since_ns=1, chosen_by="Ada"))
+    desk.sampling = cat.Sampling(known_share=1.0, secret=b"s")
+    desk.say("Bea", "confirm", 2)
+    assert known(desk, "Bea") == []
+
+
+def test_who_has_a_known_frame_before_them_is_let_off_when_it_is_none_any_more(desk: Desk) -> None:
+    try_bea(desk)
+    cat.set_known(desk.catalogue, 1, False, actor="Ada", now_ns=170)
+    assert known(desk, "Bea") == [] and desk.sees("Bea") is None
+
+
+def test_a_verdict_on_a_known_frame_is_undone_though_the_frame_was_handed_over(desk: Desk) -> None:
+    try_bea(desk)
+    desk.say("Bea", "reject", box_index=0)
+    assert cat.hand_over(desk.catalogue, 1, actor="Bea", to="Cai", now_ns=180)
+    desk.undo("Bea")
+    with desk.catalogue.reading() as session:
+        (probe,) = session.scalars(select(cat.Verdict).where(cat.Verdict.probe.is_(True)))
+        assert probe.undone_ns is not None
+    assert desk.stands() == ("decided", None, None)
 
 
 def test_doubtful_frames_try_nobody(desk: Desk) -> None:

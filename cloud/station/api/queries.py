@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from secondlook.cloud import catalogue as cat
@@ -134,7 +134,13 @@ def camera_events(catalogue: cat.Catalogue, edge_id: str) -> list[schema.CameraT
 
 
 def list_frames(
-    catalogue: cat.Catalogue, paging: Paging, seen: Seen, found: Found, state: cat.ReviewState | None
+    catalogue: cat.Catalogue,
+    paging: Paging,
+    seen: Seen,
+    found: Found,
+    state: cat.ReviewState | None,
+    unseen: bool | None,
+    audience: cat.Audience,
 ) -> schema.Page[schema.Frame]:
     wanted = [
         cat.Frame.retention != cat.Retention.DELETING,
@@ -142,7 +148,12 @@ def list_frames(
         *found.in_frame(cat.Frame.id),
     ]
     if state is not None:
-        wanted.append(exists().where(cat.Review.frame_id == cat.Frame.id, cat.Review.state == state))
+        shown = cat.shown_as(state, audience.judge, unindexed(cat.Review.state))
+        wanted.append(exists().where(cat.Review.frame_id == cat.Frame.id, shown))
+    if unseen is not None:
+        # No index of these: a page goes by the number.
+        why = unindexed(cat.Frame.unseen)
+        wanted.append(why.is_not(None) if unseen else why.is_(None))
     query = select(cat.Frame).options(selectinload(cat.Frame.detections), selectinload(cat.Frame.review))
     return _page(
         catalogue,
@@ -215,7 +226,9 @@ def list_reviews(
     found: Found,
     state: cat.ReviewState | None,
     handed_to: str | None,
+    audience: cat.Audience,
 ) -> schema.Page[schema.Review]:
+    """As ``audience`` is to see them: a known frame that the person is to judge is in the state of one to judge."""
     row = cat.Review
     wanted = [
         cat.Frame.retention != cat.Retention.DELETING,
@@ -223,22 +236,30 @@ def list_reviews(
         *found.in_frame(row.frame_id),
     ]
     if state is not None:
-        wanted.append(unindexed(row.state) == state)
+        wanted.append(cat.shown_as(state, audience.judge, unindexed(row.state)))
     if handed_to is not None:
         to = cat.Handover.colleague == handed_to
         wanted.append(exists().where(cat.Handover.review_id == row.id, to))
-    query = select(row, cat.Frame).join(cat.Frame, cat.Frame.id == row.frame_id).where(*wanted)
+    tried: Condition = row.id.in_(cat.tried_by(audience.judge)) if audience.judge else false()
+    query = select(row, cat.Frame, tried).join(cat.Frame, cat.Frame.id == row.frame_id).where(*wanted)
     query = query.options(selectinload(row.handover))
-    return _page(catalogue, paging, "reviews", row.id, query, lambda row: schema.review_facts(*row))
+    return _page(catalogue, paging, "reviews", row.id, query, lambda row: _review(*row))
 
 
-def review(catalogue: cat.Catalogue, review_id: int) -> schema.Review:
-    """Raises ReviewNotFound."""
+def review(
+    catalogue: cat.Catalogue, review_id: int, audience: cat.Audience, *, to_judge: bool = False
+) -> schema.Review:
+    """As ``audience`` is to see it; or, ``to_judge``, as if it were to be judged. Raises ReviewNotFound."""
     with catalogue.reading() as session:
         row = session.get(cat.Review, review_id)
         if row is None or row.frame.retention is cat.Retention.DELETING:
             raise ReviewNotFound(f"there is no review {review_id}")
-        return schema.review_facts(row, row.frame)
+        tried = to_judge or review_id in cat.shown_states(session, audience.judge)
+        return _review(row, row.frame, tried)
+
+
+def _review(row: cat.Review, frame: cat.Frame, tried: bool) -> schema.Review:
+    return schema.review_facts(row, frame, cat.state_to_judge(row) if tried else row.state)
 
 
 @dataclass(frozen=True)
@@ -283,10 +304,18 @@ def list_verdicts(
 def verdict(catalogue: cat.Catalogue, verdict_id: int, audience: cat.Audience) -> schema.Verdict:
     """Raises ReviewNotFound, also for one that ``audience`` may not know yet."""
     with catalogue.reading() as session:
-        row = session.get(cat.Verdict, verdict_id)
-        if row is None or not audience.hears(row):
+        told = select(cat.Verdict).where(cat.Verdict.id == verdict_id, audience.heard())
+        row = session.scalars(told).one_or_none()
+        if row is None:
             raise ReviewNotFound(f"there is no verdict {verdict_id}")
         return schema.verdict_facts(row, row.review.frame)
+
+
+def hears(catalogue: cat.Catalogue, verdict_id: int, audience: cat.Audience) -> bool:
+    """Whether ``audience`` may know of a verdict."""
+    with catalogue.reading() as session:
+        told = select(cat.Verdict.id).where(cat.Verdict.id == verdict_id, audience.heard())
+        return session.scalar(told) is not None
 
 
 def list_comments(
@@ -306,9 +335,11 @@ def list_comments(
         wanted.append(unindexed(row.author) == author)
     if review_id is not None:
         wanted.append(row.review_id == review_id)
-    withheld = exists().where(cat.Verdict.review_id == row.review_id, cat.Verdict.withheld.is_(True))
+    hidden: Condition = exists().where(cat.Verdict.review_id == row.review_id, cat.Verdict.withheld.is_(True))
+    if audience.judge:
+        hidden = or_(hidden, row.review_id.in_(cat.tried_by(audience.judge)))
     query = (
-        select(row, cat.Frame, withheld)
+        select(row, cat.Frame, hidden)
         .join(cat.Review, cat.Review.id == row.review_id)
         .join(cat.Frame, cat.Frame.id == cat.Review.frame_id)
         .where(*wanted)
@@ -325,12 +356,14 @@ def comment(catalogue: cat.Catalogue, comment_id: int, audience: cat.Audience) -
         if row is None or row.review.frame.retention is cat.Retention.DELETING:
             raise CommentNotFound(f"there is no comment {comment_id}")
         blind = bool(cat.blind_reviews(session, [row.review_id]))
-        return _comment(row, row.review.frame, blind, audience)
+        hidden = blind or row.review_id in cat.shown_states(session, audience.judge)
+        return _comment(row, row.review.frame, hidden, audience)
 
 
-def _comment(row: cat.Comment, frame: cat.Frame, blind: bool, audience: cat.Audience) -> schema.Comment:
+def _comment(row: cat.Comment, frame: cat.Frame, hidden: bool, audience: cat.Audience) -> schema.Comment:
+    """``hidden``: others' text is a secret."""
     knows = audience.unsettled or (bool(audience.person) and row.author == audience.person)
-    return schema.comment_facts(row, frame, hidden=blind and not knows)
+    return schema.comment_facts(row, frame, hidden=hidden and not knows)
 
 
 def list_tombstones(

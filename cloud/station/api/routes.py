@@ -18,6 +18,7 @@ from secondlook.cloud.catalogue import (
     Audience,
     Catalogue,
     ReviewState,
+    Sampling,
     ask_for_review,
     delete_comment,
     find_repeated,
@@ -36,8 +37,15 @@ from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
 from secondlook.cloud.station.api.queries import Found, Paging, Said, Seen
 from secondlook.cloud.station.problems import MEDIA_TYPE
-from secondlook.cloud.station.schema import CommentIn, HandoverIn, ReviewerIn, VerdictIn, reviewer_of
-from secondlook.shared.errors import FrameNotFound, ReviewConflict
+from secondlook.cloud.station.schema import (
+    CommentIn,
+    HandoverIn,
+    ReviewerIn,
+    VerdictIn,
+    instant,
+    reviewer_of,
+)
+from secondlook.shared.errors import DecidedMeanwhile, FrameNotFound, ReviewConflict
 from secondlook.shared.version import __version__
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1, examples=[1042])]
@@ -87,15 +95,21 @@ _SECURITY = {
 
 
 def build_api(
-    catalogue: Catalogue, pictures: LayerPictures, *, silent_seconds: float, now_ns: Callable[[], int]
+    catalogue: Catalogue,
+    pictures: LayerPictures,
+    *,
+    sampling: Sampling,
+    silent_seconds: float,
+    now_ns: Callable[[], int],
 ) -> APIRouter:
     """All routes below /api/v1; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api/v1", route_class=ApiRoute, responses=_REFUSALS)
     _add_lists(router, catalogue)
+    _add_further_lists(router, catalogue)
     _add_single(router, catalogue)
     _add_pictures(router, pictures)
     _add_events(router, catalogue, silent_seconds=silent_seconds, now_ns=now_ns)
-    _add_writes(router, catalogue, pictures, now_ns=now_ns)
+    _add_writes(router, catalogue, pictures, sampling, now_ns=now_ns)
     _add_talk(router, catalogue, now_ns=now_ns)
 
     @router.get("/openapi.json", include_in_schema=False)
@@ -130,10 +144,17 @@ def _add_lists(router: APIRouter, catalogue: Catalogue) -> None:
 
     @router.get("/frames", operation_id="listFrames")
     def frames(
-        paging: Pages, seen: OfFrames, found: OfBoxes, state: State = None
+        paging: Pages,
+        seen: OfFrames,
+        found: OfBoxes,
+        hearer: Hearer,
+        state: State = None,
+        unseen: Annotated[
+            bool | None, Query(description="true: no machine looked at it; false: one did.")
+        ] = None,
     ) -> schema.Page[schema.Frame]:
         """Stored frames with their detections; `label` and scores: those that hold such a detection."""
-        return queries.list_frames(catalogue, paging, seen, found, state)
+        return queries.list_frames(catalogue, paging, seen, found, state, unseen, hearer)
 
     @router.get("/detections", operation_id="listDetections")
     def detections(
@@ -155,13 +176,14 @@ def _add_lists(router: APIRouter, catalogue: Catalogue) -> None:
         paging: Pages,
         seen: OfFrames,
         found: OfBoxes,
+        hearer: Hearer,
         state: State = None,
         handed_to: Annotated[
             str | None, Query(max_length=128, description="That wait for one person.")
         ] = None,
     ) -> schema.Page[schema.Review]:
         """Frames that people are to see; `label` and scores: those that hold such a detection."""
-        return queries.list_reviews(catalogue, paging, seen, found, state, handed_to)
+        return queries.list_reviews(catalogue, paging, seen, found, state, handed_to, hearer)
 
     @router.get("/verdicts", operation_id="listVerdicts")
     def verdicts(paging: Pages, seen: OfFrames, said: Sayings, hearer: Hearer) -> schema.Page[schema.Verdict]:
@@ -172,6 +194,8 @@ def _add_lists(router: APIRouter, catalogue: Catalogue) -> None:
         """
         return queries.list_verdicts(catalogue, paging, seen, said, hearer)
 
+
+def _add_further_lists(router: APIRouter, catalogue: Catalogue) -> None:
     @router.get("/comments", operation_id="listComments")
     def comments(
         paging: Pages,
@@ -213,9 +237,9 @@ def _add_single(router: APIRouter, catalogue: Catalogue) -> None:
         return queries.frame(catalogue, frame_id)
 
     @router.get("/reviews/{review_id}", operation_id="getReview", responses=_MISSING)
-    def review(review_id: Id) -> schema.Review:
+    def review(review_id: Id, hearer: Hearer) -> schema.Review:
         """One review."""
-        return queries.review(catalogue, review_id)
+        return queries.review(catalogue, review_id, hearer)
 
     @router.get("/verdicts/{verdict_id}", operation_id="getVerdict", responses=_MISSING)
     def verdict(verdict_id: Id, hearer: Hearer) -> schema.Verdict:
@@ -306,7 +330,12 @@ class _Streamed(StreamingResponse):
 
 
 def _add_writes(
-    router: APIRouter, catalogue: Catalogue, pictures: LayerPictures, *, now_ns: Callable[[], int]
+    router: APIRouter,
+    catalogue: Catalogue,
+    pictures: LayerPictures,
+    sampling: Sampling,
+    *,
+    now_ns: Callable[[], int],
 ) -> None:
     @router.post(
         "/reviews/{review_id}/verdicts",
@@ -321,17 +350,23 @@ def _add_writes(
         somebody else decided it since `seen_verdict_id`: both verdicts are kept then.
         """
         verdict = body.as_verdict(reviewer_of(body, caller))
-        number = find_repeated(catalogue, review_id, verdict)
-        if number is None:
-            frame_id = queries.review(catalogue, review_id).frame_id
-            try:
-                pictures.get(frame_id, body.shown_sha256)
-            except FrameNotFound as error:
-                raise ReviewConflict(
-                    f"no picture of review {review_id} has the hash that was shown"
-                ) from error
-            number = record_verdict(catalogue, review_id, verdict, now_ns=now_ns())
-        return queries.verdict(catalogue, number, Audience(verdict.reviewer))
+        audience = Audience(verdict.reviewer)
+        try:
+            number = find_repeated(catalogue, review_id, verdict)
+            if number is None:
+                _check_shown(queries.review(catalogue, review_id, audience), body.shown_sha256)
+                number = record_verdict(catalogue, review_id, verdict, now_ns=now_ns(), sampling=sampling)
+        except DecidedMeanwhile as error:
+            if queries.hears(catalogue, error.other_id, audience):
+                raise
+            number = error.verdict_id  # by now others judge the frame without knowing of the other verdict
+        return queries.verdict(catalogue, number, audience)
+
+    def _check_shown(review: schema.Review, sha256: str) -> None:
+        try:
+            pictures.get(review.frame_id, sha256)
+        except FrameNotFound as error:
+            raise ReviewConflict(f"no picture of review {review.id} has the hash that was shown") from error
 
     @router.post(
         "/verdicts/{verdict_id}/undo", operation_id="undoVerdict", responses={**_MISSING, **_CONFLICT}
@@ -345,8 +380,9 @@ def _add_writes(
     @router.post("/frames/{frame_id}/review", operation_id="askForReview", responses=_MISSING)
     def ask(frame_id: Id, body: ReviewerIn, caller: Caller) -> schema.Review:
         """Have a frame reviewed that nobody asked for: its full quality is fetched, and it joins the queue."""
-        number = ask_for_review(catalogue, frame_id, actor=reviewer_of(body, caller), now_ns=now_ns())
-        return queries.review(catalogue, number)
+        actor = reviewer_of(body, caller)
+        number = ask_for_review(catalogue, frame_id, actor=actor, now_ns=now_ns())
+        return queries.review(catalogue, number, Audience(actor))
 
 
 def _add_talk(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], int]) -> None:
@@ -380,5 +416,9 @@ def _add_talk(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], i
         actor = reviewer_of(body, caller)
         if body.to is not None:
             talk.check_colleague(catalogue, body.to)
-        hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now_ns())
-        return queries.review(catalogue, review_id)
+        now = now_ns()
+        known = hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now)
+        review = queries.review(catalogue, review_id, Audience(actor), to_judge=known)
+        if known and body.to is not None:
+            review.handed_to, review.handed_by, review.handed_at = body.to, actor, instant(now)
+        return review

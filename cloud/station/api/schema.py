@@ -299,14 +299,15 @@ def object_facts(row: cat.SeenObject) -> SeenObject:
     )
 
 
-def review_facts(row: cat.Review, frame: cat.Frame) -> Review:
+def review_facts(row: cat.Review, frame: cat.Frame, state: cat.ReviewState) -> Review:
+    """``state``: in which it is shown to whoever asks."""
     handed = row.handover
     return Review(
         id=row.id,
         frame_id=row.frame_id,
         camera=frame.edge_id,
         captured_at=instant(frame.captured_ns),
-        state=row.state,
+        state=state,
         priority=row.priority,
         reason=row.reason,
         created_at=instant(row.created_ns),
@@ -378,7 +379,7 @@ def event_facts(event: Event, audience: cat.Audience) -> EventData:
         if isinstance(row, cat.DetectedBox):
             data.detection = detection_facts(row, frame)
         elif isinstance(row, cat.Review):
-            data.review = review_facts(row, frame)
+            data.review = review_facts(row, frame, row.state)
         elif isinstance(row, cat.Comment):
             hidden = event.is_blind and not (audience.unsettled or row.author == audience.person)
             data.comment = comment_facts(row, frame, hidden=hidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from tests.cloud.station.browser import Browser
 from tests.cloud.station.pages import IN_BROWSER, Page, enter_password
@@ -70,10 +71,22 @@ def test_a_link_leads_through_the_login(open_page: Callable[..., Page]) -> None:
     page = open_page("ready", "ready", user="rolf", path="/reviews/2")
     page.expect(2)
     assert page.browser.run("location.pathname") == "/reviews/2"
+    for elsewhere in ("//elsewhere.example/x", "/%5Celsewhere.example", "https:%2F%2Felsewhere.example?x"):
+        page.browser.call("Network.clearBrowserCookies")
+        page.browser.call("Page.navigate", url=f"{page.address}/login?next={elsewhere}")
+        enter_password(page.browser, "rolf")
+        assert page.browser.run("location.host") == page.address.removeprefix("http://")
+
+
+def test_what_a_link_asks_for_is_kept_through_the_login(open_page: Callable[..., Page]) -> None:
+    asked = "?camera=yard-2&since=2026-09-21T14%3A13"
+    page = open_page("ready", "ready", user="rolf", path=f"/frames{asked}")
+    assert page.browser.run("location.pathname + location.search") == f"/frames{asked}"
+    page.browser.wait_for("document.querySelectorAll('#frames .tile').length === 1")
+    # Also where the page itself finds that nobody is logged in any more.
     page.browser.call("Network.clearBrowserCookies")
-    page.browser.call("Page.navigate", url=f"{page.address}/login?next=//elsewhere.example/x")
-    enter_password(page.browser, "rolf")
-    assert page.browser.run("location.host") == page.address.removeprefix("http://")
+    answer = page.browser.run(f"fetch('/frames{asked}').then((r) => r.url)")
+    assert answer == f"{page.address}/login?next={quote(f'frames{asked}')}"
 
 
 def test_light_and_dark(open_page: Callable[..., Page]) -> None:

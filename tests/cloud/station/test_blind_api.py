@@ -140,6 +140,57 @@ def test_verdicts_on_boxes_of_a_frame_that_will_be_drawn_are_withheld_too(site: 
     assert len(bea.listen()) == 4 and len(site.programs["rolf"].listen()) == 4
 
 
+def test_verdicts_of_programs_are_drawn_for_double_review_too(site: Site) -> None:
+    client = site.programs["rolf"].client
+    shown = client.get("/api/reviews/1/images/refined").headers["x-content-sha256"]
+    body = {"verdict": "confirm", "shown_sha256": shown}
+    for index in (0, 1):
+        assert client.post("/api/v1/reviews/1/verdicts", json={**body, "box_index": index}).status_code == 201
+        assert site.programs["bea"].listed() == [] and site.programs["bea"].listen() == []
+    assert client.get("/api/v1/reviews/1").json()["state"] == "ready"  # for a second person
+
+
+def test_that_a_frame_is_judged_blindly_is_told_in_no_list_of_what_happened(site: Site) -> None:
+    site.say("rolf", 1, "confirm")
+    bea, rolf = site.programs["bea"].client, site.programs["rolf"].client
+
+    def told(client: httpx.Client, **query: Any) -> list[tuple[str, str]]:
+        entries = client.get("/api/history", params=query).json()["entries"]
+        return [(one["actor"], one["action"]) for one in entries if one["action"].startswith("verdict")]
+
+    def changed() -> list[tuple[int, bool]]:
+        frames = bea.get("/api/export/changes", params={"after": 0}).json()["frames"]
+        return [(one["review_id"], one["settled"]) for one in frames]
+
+    assert told(rolf) == [("rolf", "verdict given")] and told(bea) == [] and changed() == []
+    assert told(site.programs["ada"].client) == []
+    first = bea.get("/api/history", params={"limit": 1, "people": True}).json()
+    assert first["next_before"] is not None  # there is more behind what is left out
+    site.say("bea", 1, "confirm")
+    assert ("rolf", "verdict given") in told(bea) and ("station", "verdict told") in told(bea)
+    assert changed() == [(1, True)]
+    # What all know of is undone for all, and what was told then is told no more.
+    bea.post("/api/undo", json={})
+    assert changed() == [(1, False)]
+    assert told(site.programs["cai"].client) == []
+
+
+def test_a_conflict_that_has_become_a_secret_is_none(site: Site) -> None:
+    site.say("rolf", 1, "confirm")
+    site.say("bea", 1, "confirm")
+    cai = site.programs["cai"].client
+    shown = cai.get("/api/reviews/1/images/refined").headers["x-content-sha256"]
+    body = {"verdict": "reject", "shown_sha256": shown, "seen_verdict_id": 0, "idempotency_key": "key-of-cai"}
+    answer = cai.post("/api/reviews/1/verdicts", json=body)
+    assert answer.status_code == 409 and answer.json()["conflict"]["reviewer"] == "bea"
+    site.programs["bea"].client.post("/api/undo", json={})
+    again = cai.post("/api/reviews/1/verdicts", json=body)  # the first answer was lost on its way
+    assert again.status_code == 200, again.text
+    assert [one["reviewer"] for one in again.json()["verdicts"]] == ["cai"]
+    program = cai.post("/api/v1/reviews/1/verdicts", json=body)
+    assert (program.status_code, program.json()["reviewer"]) == (201, "cai"), program.text
+
+
 def test_what_was_taken_back_before_is_told_to_nobody(site: Site) -> None:
     site.say("rolf", 1, "confirm")
     undone = site.programs["rolf"].client.post("/api/undo", json={})

@@ -149,8 +149,8 @@ def test_a_second_person_is_told_nothing(reviewers: Reviewers) -> None:
         r for r in client.get("/api/reviews", params={"reviewer": "Bea"}).json()["reviews"] if r["id"] == 1
     )
     assert row["verdict"] is None
-    entry = client.get("/api/history", params={"reviewer": "Bea"}).json()["entries"][0]
-    assert entry["actor"] == "Ann" and "verdict" not in entry["detail"]
+    entries = client.get("/api/history", params={"reviewer": "Bea"}).json()["entries"]
+    assert "Ann" not in {entry["actor"] for entry in entries}
     assert client.get("/api/frames/1").json()["verdict"] is None
     counts = [
         client.get("/api/summary", params={"reviewer": who}).json()["remaining"] for who in ("Ann", "Bea")

@@ -131,7 +131,7 @@ def test_a_picture_comes_with_the_hash_of_its_bytes(untouched: httpx.Client) -> 
 def test_a_lost_picture_is_said_to_be_lost(client: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "blobs/image/1/refined.webp").unlink()
     answer = client.get("/api/reviews/1/images/refined")
-    assert answer.status_code == 503
+    assert answer.status_code == 410
     assert "image/1/refined.webp" in answer.json()["detail"]
     # What the base picture showed can still be judged.
     assert give(client, 1, shown_sha256=shown(client, 1, "base")).status_code == 200
