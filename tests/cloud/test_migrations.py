@@ -144,6 +144,33 @@ def test_old_verdicts_are_found_and_counted_like_new_ones(engine: Engine, old_ur
     catalogue.close()
 
 
+def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_url: str) -> None:
+    cat.open_catalogue(old_url).close()
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX frames_unseen"))
+        connection.execute(text("UPDATE catalogue_version SET version_num = '0012_comments'"))
+        ids = connection.execute(text("SELECT id FROM reviews WHERE state = 'decided' ORDER BY id")).scalars()
+        decided, dropped, *_ = ids.all()
+        undone = connection.scalar(text("SELECT min(id) FROM reviews WHERE state <> 'decided'"))
+        for known in (decided, undone):
+            connection.execute(text(f"INSERT INTO known_frames VALUES ({known}, 1, 'ada')"))
+        for review_id, person, given in (
+            (decided, "bea", "NULL"),
+            (decided, "cai", "2"),
+            (undone, "bea", "NULL"),
+            (undone, "cai", "2"),
+            (dropped, "bea", "NULL"),
+            (dropped, "cai", "2"),
+        ):
+            row = f"({review_id}, '{person}', 'known', 1, {given})"
+            columns = "review_id, reviewer, kind, asked_ns, given_ns"
+            connection.execute(text(f"INSERT INTO opinions ({columns}) VALUES {row}"))
+    cat.open_catalogue(old_url).close()
+    assert rows(engine, "SELECT review_id FROM known_frames") == [(decided,)]
+    kept = rows(engine, "SELECT review_id, reviewer FROM opinions ORDER BY review_id, reviewer")
+    assert kept == sorted([(decided, "bea"), (decided, "cai"), (dropped, "cai")])
+
+
 def test_a_catalogue_whose_tables_were_made_in_part_gets_the_rest(engine: Engine) -> None:
     """Before there were migrations, a worker made no tables of accounts, and an older one no such index."""
     with engine.begin() as connection:

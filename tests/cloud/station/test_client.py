@@ -57,6 +57,8 @@ def test_lists_come_as_typed_rows(client: Client) -> None:
     tracks = {track.id: track for track in client.objects()}
     assert all(tracks[one.object_id].camera == one.camera for one in found if one.object_id)
     assert [one.state for one in client.reviews(newest_first=True)] == ["due", "ready", "expired", "ready"]
+    assert [one.id for one in client.frames(unseen=False)] == [1, 2, 3, 4]
+    assert list(client.frames(unseen=True)) == []
     assert client.review(2).why_expired == "the camera host no longer has it"
     assert list(client.verdicts()) == list(client.tombstones()) == []
 
