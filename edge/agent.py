@@ -7,19 +7,15 @@ it gets its sequence number.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
 import secrets
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +38,13 @@ from secondlook.edge.source.place import Taken, place_keeper
 from secondlook.edge.source.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.statusfile import counts_of, free_bytes, instant, write_status
 from secondlook.edge.telling import Telling, TellingTimes
 from secondlook.shared import metrics, tracing
 from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceError, StorageError, StoreBusy
-from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
+from secondlook.shared.files import keep_private, make_folder, only_process
 from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
-from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
 from secondlook.shared.stop import descriptors
 from secondlook.shared.watchdog import Watchdog
 
@@ -302,7 +298,9 @@ class Agent:
             self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)
-            self._too_large += self._is_too_large(encoded)
+            if (why := encoded.too_large(self._config.spool.max_bytes)) is not None:
+                log.warning("%s; lower source.resize or the quality", why)
+                self._too_large += 1
             self._bytes_base += len(encoded.base)
             self._bytes_enhancement += len(encoded.enhancement)
         else:
@@ -372,28 +370,6 @@ class Agent:
                 dropped,
                 self._config.rate.behind_seconds,
             )
-
-    def _is_too_large(self, frame: SpooledFrame) -> bool:
-        """Say why a frame goes under a tombstone that no spool and no packet can hold."""
-        limits = (
-            ("base layer", len(frame.base), MAX_BASE_BYTES),
-            ("enhancement", len(frame.enhancement), MAX_ENHANCEMENT_BYTES),
-            ("two layers", frame.size_bytes, self._config.spool.max_bytes),
-        )
-        for what, size, most in limits:
-            if size > most:
-                log.warning(
-                    "frame %d is too large (%dx%d): %s of %d bytes, at most %d are possible; lower source.resize or"
-                    " the quality",
-                    frame.info.seq,
-                    frame.info.width,
-                    frame.info.height,
-                    what,
-                    size,
-                    most,
-                )
-                return True
-        return False
 
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
@@ -522,9 +498,9 @@ class Agent:
         )
 
     def _write_status(self, spool: Spool, uplink: Uplink, camera: Shutter) -> None:
-        encoder, counts = self._encoder, self._counts
+        encoder = self._encoder
         status: dict[str, Any] = {
-            "time": _iso(time.time_ns()),
+            "time": instant(time.time_ns()),
             "edge_id": self._config.edge_id,
             "boot_id": self.boot_id,
             "camera": self._config.camera,
@@ -550,45 +526,14 @@ class Agent:
             "link_kbps": None if self._rate is None else round(uplink.link_rate * 8 / 1000, 1),
             "base_quality": encoder.base_quality,
             "clock_offset_seconds": uplink.clock_offset_seconds,
-            "last_frame": _iso(self._last_frame_ns),
+            "last_frame": instant(self._last_frame_ns),
             "source_lag_seconds": None
             if self._source_lag_ns is None
             else round(self._source_lag_ns / 1e9, 3),
-            "all_boots": None
-            if counts is None
-            else {
-                "boots": counts.boots,
-                "frames": counts.frames,
-                "acknowledged": counts.acknowledged,
-                "undelivered": counts.undelivered,
-                "dropped_untold": counts.dropped_untold,
-                "oldest_undelivered": _iso(counts.oldest_undelivered_ns),
-            },
+            "all_boots": counts_of(self._counts),
             "spool_bytes": spool.size_bytes,
-            "disk_free_bytes": _free_bytes(self._config.data_dir),
+            "disk_free_bytes": free_bytes(self._config.data_dir),
             "pid": os.getpid(),
         }
         status["conditions"] = self._telling.tell(status, spool.dropped(), spool.waiting, time.time())
-        try:
-            path, data = self._config.data_dir / "status.json", json.dumps(status, indent=1).encode()
-            write_atomically(path, data, synced=False)
-        except DiskFull as error:
-            log.warning("the status is out of date: %s", error)
-
-
-def _free_bytes(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
-
-
-def _iso(time_ns: int | None) -> str | None:
-    """An instant in UTC, to the millisecond; None for none, or one that no calendar has."""
-    if time_ns is None:
-        return None
-    try:
-        instant = datetime.fromtimestamp(time_ns / 1e9, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        write_status(self._config.data_dir, status)

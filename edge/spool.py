@@ -39,6 +39,7 @@ from secondlook.edge.spooled import (
     SpooledTombstone,
     UnspooledTombstone,
 )
+from secondlook.edge.spoolschema import SCHEMA, SCHEMA_VERSION, UPGRADE
 from secondlook.shared.errors import StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES, BaseFrame, FrameInfo
@@ -49,55 +50,6 @@ _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
 _LONGEST_STEP_NS = 3600 * 10**9
 _BOOTS_KEPT = 256  # the latest ones are known for good, so that a gateway that lost them can be told
-SCHEMA_VERSION = 2
-INDEXES = """
-CREATE INDEX frames_undelivered ON frames (boot, seq) WHERE safe = 0;
-CREATE INDEX frames_deltas ON frames (id) WHERE safe = 0 AND key_seq IS NOT NULL;
-CREATE INDEX frames_safe ON frames (id) WHERE safe = 1;
-CREATE INDEX frames_pinned ON frames (pinned_until_ns) WHERE pinned_until_ns > 0;
-"""
-CLOCK = """
-CREATE TABLE clock (spool_ns INTEGER NOT NULL, wall_ns INTEGER NOT NULL) STRICT;
-INSERT INTO clock VALUES (0, 0);
-"""
-SCHEMA = f"""
-CREATE TABLE boots (
-    number INTEGER PRIMARY KEY,
-    boot_id TEXT NOT NULL UNIQUE,
-    started_ns INTEGER NOT NULL,
-    next_seq INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE TABLE frames (
-    id INTEGER PRIMARY KEY,
-    boot INTEGER NOT NULL REFERENCES boots (number),
-    seq INTEGER NOT NULL,
-    captured_ns INTEGER NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    key_seq INTEGER,
-    size_bytes INTEGER NOT NULL,
-    put_ns INTEGER NOT NULL DEFAULT 0,  -- by the spool's own clock
-    pinned_until_ns INTEGER NOT NULL DEFAULT 0,  -- by the same clock
-    safe INTEGER NOT NULL DEFAULT 0,
-    base BLOB NOT NULL,
-    enhancement BLOB NOT NULL,
-    UNIQUE (boot, seq)
-) STRICT;
-{INDEXES}CREATE TABLE tombstones (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    boot INTEGER NOT NULL REFERENCES boots (number),
-    first_seq INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,
-    reason TEXT NOT NULL
-) STRICT;
-{CLOCK}"""
-# From version 1: frames begin to age anew, and none is pinned.
-UPGRADE = f"""
-ALTER TABLE frames ADD COLUMN put_ns INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE frames ADD COLUMN pinned_until_ns INTEGER NOT NULL DEFAULT 0;
-DROP INDEX frames_undelivered;
-DROP INDEX frames_safe;
-{INDEXES}{CLOCK}"""
 
 
 class Spool:
