@@ -45,6 +45,7 @@ from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceErro
 from secondlook.shared.files import keep_private, make_folder, only_process
 from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
+from secondlook.shared.packet import MAX_NS
 from secondlook.shared.stop import descriptors
 from secondlook.shared.watchdog import Watchdog
 
@@ -276,6 +277,7 @@ class Agent:
             self._commit(spool, uplink)
 
     def _take(self, captured: Frame) -> None:
+        captured = self._dated(captured)
         self._captured += 1
         self._last_frame_ns = captured.captured_ns
         self._source_lag_ns = (
@@ -313,6 +315,14 @@ class Agent:
             kept = frame if self._config.regions.mask_local else captured
             if self._config.source.record_dir is not None and kept is not None:
                 record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
+
+    def _dated(self, captured: Frame) -> Frame:
+        """The frame with a time that a packet can carry: what a source says of it may be anything."""
+        if 0 <= captured.captured_ns <= MAX_NS:
+            return captured
+        text = f"a frame is said to be taken {captured.captured_ns} ns after 1970; it counts as taken now"
+        self._complaints.warning("time", text, time.monotonic())
+        return replace(captured, captured_ns=min(max(0, time.time_ns()), MAX_NS))
 
     def _masked(self, captured: Frame) -> Frame | None:
         """The frame with all masks filled; None where they cannot be made, and so no part of it may pass."""

@@ -19,12 +19,13 @@ between two commits. A long stop of the agent so counts as an hour.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -40,11 +41,13 @@ from secondlook.edge.spooled import (
     UnspooledTombstone,
 )
 from secondlook.edge.spoolschema import SCHEMA, SCHEMA_VERSION, UPGRADE
-from secondlook.shared.errors import StoreCorrupt, Unwritable
+from secondlook.shared.errors import DiskFull, PacketError, StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES, BaseFrame, FrameInfo
 from secondlook.shared.sqlite import immediate, named_errors, prepare, private_database
 from secondlook.shared.videobits import GROUP_MARK
+
+log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
@@ -481,8 +484,12 @@ class Spool:
         self, boot_id: str, from_seq: int, max_bytes: int, last_seq: int | None = None, max_frames: int = -1
     ) -> list[BaseFrame]:
         """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
-        `max_bytes`, at least one; at most `max_frames` unless that is below 0."""
+        `max_bytes`, at least one; at most `max_frames` unless that is below 0.
+
+        Frames that no packet can carry go under tombstones with the reason `damaged`."""
         found: list[BaseFrame] = []
+        damaged: list[int] = []
+        why: PacketError | None = None
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
@@ -490,11 +497,36 @@ class Spool:
                 (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, max_frames),
             ):
                 *facts, base = row
+                try:
+                    frame = BaseFrame(FrameInfo(boot_id, *facts), base)
+                except PacketError as error:
+                    damaged.append(facts[0])
+                    why = why or error
+                    continue
                 max_bytes -= len(base)
                 if found and max_bytes < 0:
                     break
-                found.append(BaseFrame(FrameInfo(boot_id, *facts), base))
+                found.append(frame)
+            if damaged:
+                log.warning(
+                    "%d frames from %d on cannot be sent, and are given up: %s", len(damaged), damaged[0], why
+                )
+                self._bury_damaged(boot_id, damaged)
+        if damaged and not found:
+            return self.read(boot_id, damaged[-1] + 1, max_bytes, last_seq, max_frames)
         return found
+
+    def _bury_damaged(self, boot_id: str, seqs: Sequence[int]) -> None:
+        """Give up undelivered frames whose row is not what was written, or was never looked at by an earlier version.
+
+        Where the disk has no room for that, they are met again on the next connection.
+        """
+        with suppress(DiskFull), self._changing():
+            boot = self._number(boot_id)
+            assert boot is not None
+            for seq in seqs:
+                self._pin(boot_id, seq, 0)
+                self._drop(boot, seq, "damaged")
 
     def tombstones(self, after_id: int) -> list[SpooledTombstone]:
         """Unconfirmed tombstones with an id above `after_id`, in the order they were made."""

@@ -205,6 +205,10 @@ def check_shot(shot: object) -> None:
         raise SourceUnreadable(f"a source of a package hands out SourceFrame, not {type(shot).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise SourceUnreadable(f"a frame is uint8[H,W,3] RGB, not {image.dtype}{list(image.shape)}")
+    for name, kind in (("taken_ns", int), ("source_ns", int), ("place", str)):
+        value = getattr(shot, name)
+        if value is not None and type(value) is not kind:
+            raise SourceUnreadable(f"a frame's {name} is {kind.__name__} or None, not {type(value).__name__}")
 
 
 def _usb_number(address: str) -> int | None:

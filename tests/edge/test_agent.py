@@ -30,6 +30,7 @@ from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
 from secondlook.shared.layers import Encoded, Key, Layers
+from secondlook.shared.packet import MAX_NS
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +171,20 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "link_kbps": None,
         "base_quality": 16,
     }
+
+
+@pytest.mark.parametrize("captured_ns", [-1, MAX_NS + 1, 2**80])
+def test_a_frame_is_of_a_time_that_a_packet_can_carry(
+    tmp_path: Path, folder: Path, captured_ns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A package that is a source may say anything."""
+    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    before = time.time_ns()
+    for at in (captured_ns, 0, MAX_NS):
+        agent._take(replace(still(), captured_ns=at))
+    first, *others = [item.info.captured_ns for item in agent._batch if isinstance(item, SpooledFrame)]
+    assert before <= first <= time.time_ns() and others == [0, MAX_NS]
+    assert f"taken {captured_ns} ns after 1970; it counts as taken now" in caplog.text
 
 
 def test_captured_frames_are_recorded(tmp_path: Path, folder: Path) -> None:

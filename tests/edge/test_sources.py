@@ -140,6 +140,21 @@ def test_the_demo_is_the_same_every_time_and_moves() -> None:
     assert np.array_equal(next(itertools.islice(demo_shots(6.25), 10, None)).image, before.image)
 
 
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        ({"taken_ns": 1.7e18}, "a frame's taken_ns is int or None, not float"),
+        ({"taken_ns": np.int64(5)}, "a frame's taken_ns is int or None, not int64"),
+        ({"source_ns": "now"}, "a frame's source_ns is int or None, not str"),
+        ({"place": Path("a")}, "a frame's place is str or None, not PosixPath"),
+    ],
+)
+def test_what_a_package_says_of_a_frame_is_looked_at(fact: dict[str, object], told: str) -> None:
+    sources.check_shot(SourceFrame(0.0, picture(RED), taken_ns=5, place="a", source_ns=None))
+    with pytest.raises(SourceUnreadable, match=told):
+        sources.check_shot(SourceFrame(0.0, picture(RED), **fact))
+
+
 def test_failures_name_their_cause(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "noise.mp4").write_bytes(random.Random(1).randbytes(4000))

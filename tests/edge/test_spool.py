@@ -18,6 +18,7 @@ from secondlook.edge.config import SpoolConfig
 from secondlook.edge.restored import Restored
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
+from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packet import FrameInfo
@@ -195,6 +196,44 @@ def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
     assert held(again) == [0, 1, 2]
     dropped = sum(again.put([], found_a_time_server * 2 + hour * 3600 * SECOND) for hour in range(169))
     assert dropped == 3, "seven days that were lived through count"
+
+
+def test_a_frame_that_no_packet_can_carry_goes_under_a_tombstone_with_those_that_need_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = spool(tmp_path)
+    times = {1: -5, 2: 2**62, 6: p.MAX_NS + 1, 8: p.MAX_NS}
+    frames = [frame(seq, key={3: 2, 5: 4}.get(seq), at=times.get(seq, 7)) for seq in range(9)]
+    store.put(frames, 0)
+    assert [one.info.seq for one in store.read(BOOT, 0, 10**9, max_frames=3)] == [0]
+    assert held(store) == [0, 4, 5, 7, 8] and spans(store.tombstones(0)) == [
+        (1, 3, "damaged"),
+        (6, 6, "damaged"),
+    ]
+    assert store.waiting == (5, 250) and store.size_bytes == 500
+    assert "2 frames from 1 on cannot be sent, and are given up: " in caplog.text
+    assert "captured_ns is -5, outside" in caplog.text
+    store.put([frame(9, at=-1), frame(10, at=-1), frame(11)], 0)
+    assert [one.info.seq for one in store.read(BOOT, 9, 10**9, max_frames=2)] == [11], (
+        "where none of those that were looked at can be sent, it goes on behind them"
+    )
+
+
+def test_a_full_disk_does_not_keep_the_others_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = spool(tmp_path)
+    store.put([frame(0, at=-1), frame(1)], 0)
+    with monkeypatch.context() as patch:
+
+        @contextmanager
+        def full(connection: sqlite3.Connection) -> Iterator[None]:
+            raise DiskFull("no space left")
+            yield
+
+        patch.setattr("secondlook.edge.spool.immediate", full)
+        assert held(store) == [1] and store.waiting[0] == 2
+    assert held(store) == [1] and store.waiting[0] == 1
 
 
 def test_keep_keys_drops_deltas_first_and_then_the_oldest_key(tmp_path: Path) -> None:
