@@ -366,9 +366,9 @@ class Agent:
         if (surplus := self._rate.surplus()) > 0:
             self._give_up(spool, surplus)
 
-    def _give_up(self, spool: Spool, base_bytes: int) -> None:
+    def _give_up(self, spool: Spool, link_bytes: int) -> None:
         try:
-            dropped = spool.give_up(base_bytes, time.time_ns())
+            dropped = spool.give_up(link_bytes, time.time_ns(), overhead_bytes=OVERHEAD_BYTES)
         except (DiskFull, StoreBusy) as error:
             log.debug("nothing is given up now: %s", error)
             return

@@ -205,15 +205,16 @@ class Spool:
         self._wait(1, len(frame.base))
         return dropped
 
-    def give_up(self, base_bytes: int, now_ns: int) -> int:
-        """Drop the oldest undelivered frames, with those that need them, until so many bytes of base layers are gone.
+    def give_up(self, link_bytes: int, now_ns: int, *, overhead_bytes: int) -> int:
+        """Drop the oldest undelivered frames, with those that need them, until the link has so many bytes less to do.
 
-        They go under tombstones with the reason `behind`. Returns how many frames were dropped.
+        A frame counts as its base layer and `overhead_bytes` of headers. They go under tombstones with the reason
+        `behind`. Returns how many frames were dropped.
         """
         with self._changing():
             self._advance(now_ns)
-            dropped, least = 0, self._waiting[1] - base_bytes
-            while self._waiting[1] > least:
+            dropped, before = 0, self._waiting
+            while before[1] - self._waiting[1] + overhead_bytes * dropped < link_bytes:
                 row = self._first("boot, seq", "safe = 0")
                 if row is None:
                     break

@@ -345,7 +345,7 @@ def test_counts_go_back_with_a_commit_that_fails(tmp_path: Path, monkeypatch: py
         for change in (
             lambda: store.put([frame(4)], 0),
             lambda: store.mark_safe([Safe(BOOT, 2)]),
-            lambda: store.give_up(1, 0),
+            lambda: store.give_up(1, 0, overhead_bytes=9),
         ):
             with pytest.raises(DiskFull):
                 change()
