@@ -206,7 +206,7 @@ class Spool:
         return dropped
 
     def give_up(self, link_bytes: int, now_ns: int, *, overhead_bytes: int) -> int:
-        """Drop the oldest undelivered frames, with those that need them, until the link has so many bytes less to do.
+        """Drop the oldest undelivered frames, with those that need them, until the link has `link_bytes` less to carry.
 
         A frame counts as its base layer and `overhead_bytes` of headers. They go under tombstones with the reason
         `behind`. Returns how many frames were dropped.

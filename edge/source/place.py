@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _FILE = "source.json"
 _TAKEN_FILE = "taken.jsonl"  # of a watched folder
+_MOST_AWAY = 100_000  # files that are remembered of a folder while none of them is there
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,11 @@ class WatchKeeper:
         self._taken: list[Identity] = []
 
     def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
-        """The files that earlier starts took, for the capture; forgets those that are gone from the folder."""
-        kept: list[str] = []
+        """The files that earlier starts took, for the capture; forgets those that are gone from the folder.
+
+        Where none of them is there, nothing is forgotten: the card is out, or the share is not mounted.
+        """
+        taken: list[tuple[Identity, str]] = []
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError):
@@ -120,13 +124,13 @@ class WatchKeeper:
                 if boot_id not in follows:
                     follows[boot_id] = next_seq(boot_id)
                 following = follows[boot_id]
-                was_spooled = following is None or int(one["seq"]) < following
-                if was_spooled and (self._source / identity[0]).exists():
-                    self._taken.append(identity)
-                    kept.append(line)
+                if following is None or int(one["seq"]) < following:
+                    taken.append((identity, line))
+        kept = [one for one in taken if _is_there(self._source / one[0][0])] or taken[-_MOST_AWAY:]
+        self._taken = [identity for identity, _ in kept]
         if len(kept) < len(lines):
             with contextlib.suppress(DiskFull):
-                write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+                write_atomically(self._path, "".join(f"{line}\n" for _, line in kept).encode())
         if kept:
             log.info("source %s: %d files were taken before", self._source, len(kept))
         return self.after(None)
@@ -159,6 +163,17 @@ class WatchKeeper:
 
     def forget(self) -> None:
         """A watched folder has no end: what was taken stays so."""
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file exists; one of which nobody can tell, as on a share that does not answer, counts as there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def place_keeper(folder: Path, config: SourceConfig, boot_id: str) -> PlaceKeeper | WatchKeeper:

@@ -7,6 +7,7 @@ All images are RGB from here on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -113,10 +114,10 @@ def local_path(address: str) -> Path | None:
     return None if address == DEMO or address.isdecimal() or "://" in address else Path(address)
 
 
-def is_moving(address: str) -> bool:
+def is_moving(config: SourceConfig) -> bool:
     """Whether its frames are those of one camera in a row: not of an image or a folder of images."""
-    path = local_path(address)
-    return path is None or not (path.is_dir() or path.suffix.lower() in suffixes())
+    path = local_path(config.address)
+    return path is None or not (config.watch or path.is_dir() or path.suffix.lower() in suffixes())
 
 
 def shown(address: str) -> str:
@@ -165,11 +166,12 @@ def open_shots(
             config.hwaccel,
         )
         return Source(video.live, _fitted(_video_shots(video, config, after), config))
-    _check_path(path)
     if config.watch:
-        if not path.is_dir():
-            raise SourceNotFound(f"source {shown(address)} is no folder, so it cannot be watched")
+        with contextlib.suppress(OSError):  # one that is away, such as a card that is out, is waited for
+            if not stat.S_ISDIR(path.stat().st_mode):
+                raise SourceNotFound(f"source {shown(address)} is no folder, so it cannot be watched")
         return Source(False, _fitted(_watched_shots(path, config, after, reports), config))
+    check_path(path)
     if path.is_dir():
         return Source(False, _folder_shots(path, config, after, reports))
     if path.suffix.lower() in suffixes():
@@ -222,8 +224,8 @@ def _encoded_login(address: str) -> str:
     return address if login is None else with_login(address, login)
 
 
-def _check_path(path: Path) -> None:
-    """Folders and regular files only: a device or a pipe may go on for ever."""
+def check_path(path: Path) -> None:
+    """Folders and regular files only: a device or a pipe may go on for ever. Raises SourceError."""
     name = printable(str(path))
     try:
         status = path.stat()

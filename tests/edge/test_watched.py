@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from secondlook.edge.agent import Agent
+from secondlook.edge.coding.snapshot import first_frame
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.source.place import Taken, WatchKeeper
 from secondlook.edge.source.sources import SourceFrame, open_source, turned
@@ -164,6 +165,63 @@ def test_files_that_were_taken_are_known_to_the_next_start_and_those_gone_are_fo
     with (data / "taken.jsonl").open("a") as stream:
         stream.write('{"boot": "a')  # a power cut in the middle of a line
     assert len(identities(WatchKeeper(data, folder, "c" * 32).resume({"a" * 32: 3}.get))) == 2
+
+
+def test_nothing_is_forgotten_while_the_folder_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = tmp_path / "card", tmp_path / "data"
+    data.mkdir()
+    places = [Taken(seq, json.dumps([f"{seq}.png", 5, 7])) for seq in range(3)]
+    WatchKeeper(data, folder, "a" * 32).about_to_spool(places)
+    all_three = {(f"{seq}.png", 5, 7) for seq in range(3)}
+
+    def known() -> set[Identity]:
+        return identities(WatchKeeper(data, folder, "b" * 32).resume(lambda boot: None))
+
+    assert known() == all_three, "no folder, as where a share is not mounted"
+    folder.mkdir()
+    assert known() == all_three, "an empty one, as where a card is mounted"
+    write(folder / "other.png", 1)
+    assert known() == all_three, "another card"
+    with monkeypatch.context() as patch:
+        patch.setattr("secondlook.edge.source.place._MOST_AWAY", 2)
+        assert known() == all_three - {("0.png", 5, 7)}, "and yet the list has an end"
+    write(folder / "1.png", 1)
+    (folder / "2.png").symlink_to("2.png")  # a loop: nobody can tell whether it is there
+    assert known() == all_three - {("0.png", 5, 7)}
+    (folder / "2.png").unlink()
+    assert known() == {("1.png", 5, 7)}
+    assert len((data / "taken.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_folder_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    folder, memory = tmp_path / "card", Memory()
+    gateway = SmallGateway(memory)
+    plain = config(tmp_path, folder, gateway.address)
+    settings = replace(plain, source=replace(plain.source, watch=True, settle_seconds=0.0))
+    agent, stop = Agent(settings, PlainCodec()), threading.Event()
+    assert agent._encoder.model.startswith("plain"), (
+        "pictures are coded as pictures, though none is there yet"
+    )
+    running = threading.Thread(target=agent.run, args=(stop,))
+    running.start()
+    try:
+        wait_until((tmp_path / "edge" / "status.json").exists, 30)
+        time.sleep(1.0)
+        assert running.is_alive()
+        write(tmp_path / "elsewhere" / "1.png", 10)
+        (tmp_path / "elsewhere").rename(folder)
+        wait_until(lambda: len(memory.frames) == 1, 30)
+    finally:
+        stop.set()
+        running.join()
+        gateway.stop()
+
+
+def test_a_snapshot_waits_for_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match="card does not exist"):
+        first_frame(SourceConfig(str(tmp_path / "card"), watch=True))
 
 
 def test_an_agent_that_is_killed_and_started_again_takes_each_file_once(tmp_path: Path) -> None:
