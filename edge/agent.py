@@ -383,33 +383,36 @@ class Agent:
 
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
-            batch, self._batch = self._batch, []
-            last = batch[-1].last_seq if batch else -1
-            places = [taken for taken in self._places if taken.seq <= last]
-            self._places = [taken for taken in self._places if taken.seq > last]
-            self._place.about_to_spool(places)
-            try:
-                dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
-            except DiskFull as error:
-                self._lose(batch, error)
-            except StoreBusy as error:
-                self._batch = batch + self._batch
-                self._places = places + self._places
-                self._wait_for_spool(error)
-            else:
-                self._unspooled = None
-                self._spooled += sum(isinstance(item, SpooledFrame) for item in batch)
-                self._tombstoned += dropped
-                self._dropped_untold += max(0, dropped - self._too_large)
-                self._too_large = 0
-                if dropped:
-                    self._encoder.end_group()  # what is missing may be of the group at hand
-                uplink.wake()
-                self._spool_is_back()
+            self._spool_batch(spool, uplink)
         else:
             self._spool_is_back()
         self._committed_at = time.monotonic()
         self._tell_of_drops(self._committed_at)
+
+    def _spool_batch(self, spool: Spool, uplink: Uplink) -> None:
+        """Hand the batch to the spool. What fails leaves it here: what is put later would else leave a hole."""
+        batch = self._batch
+        last = batch[-1].last_seq if batch else -1
+        try:
+            self._place.about_to_spool([taken for taken in self._places if taken.seq <= last])
+            dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
+        except DiskFull as error:
+            self._lose(batch, error)
+        except StoreBusy as error:
+            self._wait_for_spool(error)
+            return
+        else:
+            self._unspooled = None
+            self._spooled += sum(isinstance(item, SpooledFrame) for item in batch)
+            self._tombstoned += dropped
+            self._dropped_untold += max(0, dropped - self._too_large)
+            self._too_large = 0
+            if dropped:
+                self._encoder.end_group()  # what is missing may be of the group at hand
+            uplink.wake()
+            self._spool_is_back()
+        self._batch = []
+        self._places = [taken for taken in self._places if taken.seq > last]
 
     def _tell_of_drops(self, now: float) -> None:
         if self._dropped_untold and now - self._dropped_told_at >= _DROPPED_SECONDS:

@@ -26,6 +26,7 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.source.camera import Frame
+from secondlook.edge.source.place import PlaceKeeper
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
@@ -398,6 +399,29 @@ def test_a_full_disk_costs_frames_under_a_tombstone_but_not_the_agent(
     assert arrived | buried == set(range(7))
     assert arrived.isdisjoint(buried)
     assert buried
+
+
+@pytest.mark.parametrize("failing", [(Spool, "put"), (PlaceKeeper, "about_to_spool")])
+def test_a_disk_that_fails_once_costs_no_frame_that_has_a_number(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[type, str]
+) -> None:
+    really, left = getattr(*failing), [3]
+
+    def fails_once(*arguments: object, **more: object) -> object:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Unwritable("reading or writing the database failed")
+        return really(*arguments, **more)
+
+    monkeypatch.setattr(*failing, fails_once)
+    settings = config(tmp_path, folder, "tcp://127.0.0.1:9")
+    agent = Agent(replace(settings, spool=replace(settings.spool, commit_seconds=0.0)), PlainCodec())
+    with pytest.raises(Unwritable, match="reading or writing"):
+        agent.run(threading.Event())
+    with closing(Spool(tmp_path / "edge", SpoolConfig(min_free_bytes=0), "c" * 32, time.time_ns())) as store:
+        held = [one.info.seq for one in store.read(agent.boot_id, 0, 1 << 30)]
+        assert held == list(range(agent.captured)) and len(held) >= 3
+        assert store.tombstones(0) == []
 
 
 def test_a_source_that_fails_is_an_error(tmp_path: Path) -> None:
