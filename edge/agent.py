@@ -207,8 +207,10 @@ class Agent:
                 log.info("boot %s of %s", self.boot_id, config.edge_id)
                 yield uplink, camera
             finally:
-                camera.close()
-                uplink.stop()
+                try:
+                    camera.close()
+                finally:
+                    uplink.stop()  # its thread reads the spool, which is closed below
                 self._tell_of_drops(now=float("inf"))
                 self._count(spool, now=float("inf"))
                 self._write_status(spool, uplink, camera)

@@ -25,11 +25,18 @@ import pytest
 from secondlook.edge.agent import Agent
 from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
-from secondlook.edge.source.camera import Frame
+from secondlook.edge.source.camera import Camera, Frame
 from secondlook.edge.source.place import PlaceKeeper
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
-from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
+from secondlook.shared.errors import (
+    ConfigError,
+    DiskFull,
+    SourceEmpty,
+    SourceUnreadable,
+    StoreBusy,
+    Unwritable,
+)
 from secondlook.shared.layers import Encoded, Key, Layers
 from secondlook.shared.packet import MAX_NS
 from tests.edge.gateway import Memory, SmallGateway, wait_until
@@ -422,6 +429,34 @@ def test_a_disk_that_fails_once_costs_no_frame_that_has_a_number(
         held = [one.info.seq for one in store.read(agent.boot_id, 0, 1 << 30)]
         assert held == list(range(agent.captured)) and len(held) >= 3
         assert store.tombstones(0) == []
+
+
+def test_a_capture_that_cannot_be_ended_does_not_keep_the_uplink_running(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Camera) -> None:
+        really_close(self)
+        raise ValueError("it cannot be ended")
+
+    really_close = Camera.close
+    monkeypatch.setattr(Camera, "close", fails)
+    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    with pytest.raises(ValueError, match="cannot be ended"):
+        agent.run(threading.Event())
+    assert agent._uplink is not None and not agent._uplink.is_alive() and agent._uplink.failure is None
+
+
+def test_an_agent_whose_capture_cannot_be_started_says_so(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_process(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess._Popen", no_process)
+    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
+    with pytest.raises(SourceUnreadable, match="cannot be started: Cannot allocate memory"):
+        agent.run(threading.Event())
+    assert agent._uplink is not None and not agent._uplink.is_alive()
 
 
 def test_a_source_that_fails_is_an_error(tmp_path: Path) -> None:

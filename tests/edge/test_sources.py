@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -247,6 +248,44 @@ def test_a_capture_that_is_killed_is_reported(video: Path) -> None:
     playing._process.kill()
     with pytest.raises(SourceUnreadable, match="ended unexpectedly"):
         all_frames(playing)
+
+
+def no_process(*_: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_capture_that_cannot_be_started_is_reported_and_leaves_nothing_open(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess._Popen", no_process)
+    playing = camera(video)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(
+        SourceUnreadable, match=r"video\.avi cannot be started: Resource temporarily unavailable"
+    ):
+        playing.read(0.2)
+    playing.close()
+    assert playing.state == "ended" and len(os.listdir("/proc/self/fd")) <= before + 1  # the resource tracker
+
+
+def test_a_live_source_whose_capture_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with http_server(camera=mjpeg(10)) as server:
+        playing = Camera(
+            SourceConfig(f"{server}/camera", retry_min_seconds=0.05, retry_max_seconds=0.1),
+            random.Random(1),
+            is_patient=True,
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr("multiprocessing.context.SpawnProcess._Popen", no_process)
+            assert playing.read(0.1) is None and playing.state == "reconnecting"
+            assert "cannot be started" in str(playing.trouble)
+        deadline = time.monotonic() + 20.0
+        while playing.read(0.2) is None:
+            assert time.monotonic() < deadline
+        assert playing.state == "running" and playing.trouble is None
+        playing.close()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
