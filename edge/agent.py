@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RATE_SECONDS = 0.5  # between two looks of the rate control at the link
+_AGE_SECONDS = 60.0  # between two looks for what outlived its time in the spool
 _WAIT_SECONDS = 0.1
 _IDLE_SECONDS = 1.0  # where nothing waits for us, and whoever stops us wakes us up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
@@ -110,7 +111,7 @@ class Agent:
         self._place = place_keeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
-        self._rate_at = 0.0
+        self._rate_at = self._age_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
@@ -383,6 +384,25 @@ class Agent:
                 self._config.rate.behind_seconds,
             )
 
+    def _let_age(self, spool: Spool, now: float) -> None:
+        """What outlives its time goes also while nothing is spooled, as in a pause, and behind the last frame."""
+        if now < self._age_at or self._outage.why is not None:
+            return
+        self._age_at = now + _AGE_SECONDS
+        try:
+            dropped = spool.age(time.time_ns())
+        except (DiskFull, StoreBusy) as error:
+            log.debug("nothing goes by its age now: %s", error)
+            return
+        if dropped:
+            self._tombstoned += dropped
+            self._encoder.end_group()
+            log.warning(
+                "%d frames are given up that were not delivered for %g s",
+                dropped,
+                self._config.spool.max_age_seconds,
+            )
+
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
             self._spool_batch(spool, uplink)
@@ -473,6 +493,7 @@ class Agent:
         if self._link is not None:
             self._link.keep()
         self._keep_to_rate(spool, uplink, camera, time.monotonic())
+        self._let_age(spool, time.monotonic())
         said = (self._captured, self._tombstoned, uplink.acknowledged, uplink.enhancement_bytes_sent)
         now = time.monotonic()
         if self._telling_times.is_due((*said, uplink.state, camera.state, camera.trouble), now):

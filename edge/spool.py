@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
+_AGED_TIMES = 64  # so often in one go, where nothing else is done
 _LONGEST_STEP_NS = 3600 * 10**9
 _BOOTS_KEPT = 256  # the latest ones are known for good, so that a gateway that lost them can be told
 
@@ -143,7 +144,7 @@ class Spool:
         could not be stored right `before`, and those that were passed over, which do not count."""
         with self._changing():
             self._advance(now_ns)
-            dropped = self._drop_aged()
+            _, dropped = self._drop_aged()
             if before is not None:
                 self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
                 self._lost_key(before.key_seq)
@@ -205,6 +206,24 @@ class Spool:
         self._wait(1, len(frame.base))
         return dropped
 
+    def age(self, now_ns: int) -> int:
+        """Delete what outlived its time, for when little is put. Returns how many undelivered frames were dropped.
+
+        Where nothing did, nothing is written, but for the clock once an hour.
+        """
+        gone = dropped = 0
+        with self._changing():
+            self._advance(now_ns, kept=False)
+            for _ in range(_AGED_TIMES):
+                aged, lost = self._drop_aged()
+                gone += aged
+                dropped += lost
+                if aged < _AGED_ROWS:
+                    break
+            if gone or abs(now_ns - self._kept_ns) >= _LONGEST_STEP_NS:
+                self._keep_clock()
+        return dropped
+
     def give_up(self, link_bytes: int, now_ns: int, *, overhead_bytes: int) -> int:
         """Drop the oldest undelivered frames, with those that need them, until the link has `link_bytes` less to carry.
 
@@ -247,11 +266,16 @@ class Spool:
         if seq is not None and (self._dropped_key is None or seq > self._dropped_key):
             self._dropped_key = seq
 
-    def _advance(self, now_ns: int) -> None:
+    def _advance(self, now_ns: int, *, kept: bool = True) -> None:
         """Let the spool's own clock follow the wall clock."""
         self._clock_ns += min(max(0, now_ns - self._wall_ns), _LONGEST_STEP_NS)
         self._wall_ns = now_ns
-        self._db.execute("UPDATE clock SET spool_ns = ?, wall_ns = ?", (self._clock_ns, now_ns))
+        if kept:
+            self._keep_clock()
+
+    def _keep_clock(self) -> None:
+        self._db.execute("UPDATE clock SET spool_ns = ?, wall_ns = ?", (self._clock_ns, self._wall_ns))
+        self._kept_ns = self._wall_ns
 
     def _make_room(self, frame: SpooledFrame) -> tuple[bool, int]:
         """Free bytes for a frame where the bounds ask: (room now?, undelivered frames dropped)."""
@@ -303,8 +327,9 @@ class Spool:
         ).fetchone()
         return row
 
-    def _drop_aged(self) -> int:
-        """Delete what outlived its time; returns how many of those frames were never delivered."""
+    def _drop_aged(self) -> tuple[int, int]:
+        """Delete the first rows that outlived their time: (how many had, undelivered frames dropped for that)."""
+        aged = dropped = 0
         oldest_safe = self._clock_ns - int(self._config.retention_seconds * 1e9)
         oldest = self._clock_ns - int(self._config.max_age_seconds * 1e9)
         for identity, size, put_ns in self._db.execute(
@@ -313,9 +338,9 @@ class Spool:
         ).fetchall():
             if put_ns >= oldest_safe:
                 break
+            aged += 1
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
-        dropped = 0
         for boot, seq, put_ns in self._db.execute(
             "SELECT boot, seq, put_ns FROM frames WHERE safe = 0 AND pinned_until_ns <= ?"
             " ORDER BY boot, seq LIMIT ?",
@@ -323,8 +348,9 @@ class Spool:
         ).fetchall():
             if put_ns >= oldest:
                 break
+            aged += 1
             dropped += self._drop(boot, seq, "spool-age")[1]
-        return dropped
+        return aged, dropped
 
     def _drop(self, boot: int, seq: int, reason: str) -> tuple[int, int]:
         """Drop an undelivered frame and the undelivered ones that need it, deltas or the rest of its group:

@@ -459,6 +459,27 @@ def test_an_agent_whose_capture_cannot_be_started_says_so(
     assert agent._uplink is not None and not agent._uplink.is_alive()
 
 
+def test_what_was_delivered_goes_in_time_though_nothing_new_comes(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secondlook.edge.agent._AGE_SECONDS", 0.2)
+    gateway = SmallGateway(Memory())
+    settings = config(tmp_path, folder, gateway.address)
+    agent = Agent(replace(settings, spool=replace(settings.spool, retention_seconds=1.0)), PlainCodec())
+    stop = threading.Event()
+    running = threading.Thread(target=agent.run, args=(stop,))
+    running.start()
+    try:
+        wait_until(
+            lambda: (tmp_path / "edge" / "status.json").exists() and status(tmp_path)["acknowledged"] == 7, 30
+        )
+        wait_until(lambda: status(tmp_path)["spool_bytes"] == 0, 20)
+    finally:
+        stop.set()
+        running.join()
+        gateway.stop()
+
+
 def test_a_source_that_fails_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(SourceEmpty):

@@ -184,6 +184,42 @@ def test_undelivered_frames_are_given_up_by_age(tmp_path: Path) -> None:
     assert spans(store.tombstones(0)) == [(0, 0, "spool-age")]
 
 
+def test_ages_count_while_nothing_is_put(tmp_path: Path) -> None:
+    """A camera that is paused, or whose commits bring more frames than one look takes."""
+    store = spool(tmp_path, retention_seconds=3600, max_age_seconds=7200)
+    store.put([frame(seq, size=10) for seq in range(1000)], 0)
+    store.mark_safe([Safe(BOOT, 599)])
+    assert store.age(3500 * SECOND) == 0 and store.size_bytes == 10_000
+    assert store.age(3700 * SECOND) == 0 and store.size_bytes == 4000, "all that were delivered went at once"
+    assert store.enhancement(BOOT, 0) == "expired" and held(store) == list(range(600, 1000))
+    assert store.age(7300 * SECOND) == 400 and store.size_bytes == 0
+    assert spans(store.tombstones(0)) == [(600, 999, "spool-age")]
+
+
+def test_a_look_for_what_is_old_writes_nothing_where_nothing_is(tmp_path: Path) -> None:
+    """An idle host would else write to its card every minute."""
+    store = spool(tmp_path, max_age_seconds=86_400)
+    store.put([frame(0)], 0)
+
+    def written() -> tuple[int, int]:
+        (clock,) = store._db.execute("SELECT wall_ns FROM clock").fetchone()
+        return (tmp_path / "spool.db-wal").stat().st_size, clock
+
+    before = written()
+    for minute in range(1, 60):
+        assert store.age(minute * 60 * SECOND) == 0
+        assert written() == before
+    store.age(3600 * SECOND)
+    assert written()[1] == 3600 * SECOND, (
+        "but once an hour, or a host that is switched off each day would forget"
+    )
+    store.close()
+    again = spool(tmp_path, LATER, 3600 * SECOND, max_age_seconds=86_400)
+    assert sum(again.age(hour * 3600 * SECOND) for hour in range(1, 24)) == 0
+    assert again.age(86_000 * SECOND) == 0
+    assert again.age(86_401 * SECOND) == 1, "the minutes between two writings count"
+
+
 def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
     store = spool(tmp_path, max_age_seconds=7 * 86_400)
     store.put([frame(0, at=0)], 0)
