@@ -41,7 +41,15 @@ from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, Spoole
 from secondlook.edge.statusfile import counts_of, free_bytes, instant, write_status
 from secondlook.edge.telling import Telling, TellingTimes
 from secondlook.shared import metrics, tracing
-from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceError, StorageError, StoreBusy
+from secondlook.shared.errors import (
+    DiskFull,
+    LinkError,
+    MaskFailed,
+    SourceError,
+    StorageError,
+    StoreBusy,
+    Unwritable,
+)
 from secondlook.shared.files import keep_private, make_folder, only_process
 from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
@@ -282,6 +290,7 @@ class Agent:
     def _take(self, captured: Frame) -> None:
         captured = self._dated(captured)
         self._captured += 1
+        before = self._encoder.next_seq
         self._last_frame_ns = captured.captured_ns
         self._source_lag_ns = (
             None if captured.source_ns is None else captured.captured_ns - captured.source_ns
@@ -311,13 +320,22 @@ class Agent:
         else:
             self._encoder.pass_over(frame, reason)
             self._passed[reason] += 1
-        if reason != "thinned":  # such a frame may not have its number yet
-            seq = self._encoder.next_seq - 1
-            if captured.place is not None:
-                self._places.append(Taken(seq, captured.place))
-            kept = frame if self._config.regions.mask_local else captured
-            if self._config.source.record_dir is not None and kept is not None:
-                record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
+        if captured.place is not None:
+            self._place.took(captured.place)
+        if self._encoder.next_seq > before:  # one that is thinned out of a video group has no number yet
+            self._note(captured, frame, self._encoder.next_seq - 1)
+
+    def _note(self, captured: Frame, masked: Frame | None, seq: int) -> None:
+        """Keep the place of a frame that has its number, and its picture where the settings ask for that."""
+        if captured.place is not None:
+            self._places.append(Taken(seq, captured.place))
+        kept = masked if self._config.regions.mask_local else captured
+        if self._config.source.record_dir is None or kept is None:
+            return
+        try:
+            record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
+        except (DiskFull, Unwritable) as error:
+            self._complaints.warning("record", f"a frame is not recorded: {error}", time.monotonic())
 
     def _dated(self, captured: Frame) -> Frame:
         """The frame with a time that a packet can carry: what a source says of it may be anything."""

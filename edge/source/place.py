@@ -16,7 +16,7 @@ from pathlib import Path
 
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.source.sources import is_live, local_path, shown
-from secondlook.edge.source.watched import Identity
+from secondlook.edge.source.watched import Identity, identities
 from secondlook.shared.errors import DiskFull
 from secondlook.shared.files import PRIVATE_FILE, storage_error, write_atomically
 
@@ -74,6 +74,9 @@ class PlaceKeeper:
         """Where a capture that begins anew in this start goes on, behind the place of its last frame."""
         return self._before if place is None else place
 
+    def took(self, place: str) -> None:
+        """A frame came from this place. The last one is all that counts, and whoever captures has it."""
+
     def about_to_spool(self, taken: Sequence[Taken]) -> None:
         """Frames of this boot are going to be spooled, in this order."""
         if self._source is None or not taken:
@@ -104,7 +107,7 @@ class WatchKeeper:
         self._path = folder / _TAKEN_FILE
         self._source = source
         self._boot_id = boot_id
-        self._taken: list[Identity] = []
+        self._taken: set[Identity] = set()
 
     def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
         """The files that earlier starts took, for the capture; forgets those that are gone from the folder.
@@ -127,7 +130,7 @@ class WatchKeeper:
                 if following is None or int(one["seq"]) < following:
                     taken.append((identity, line))
         kept = [one for one in taken if _is_there(self._source / one[0][0])] or taken[-_MOST_AWAY:]
-        self._taken = [identity for identity, _ in kept]
+        self._taken = {identity for identity, _ in kept}
         if len(kept) < len(lines):
             with contextlib.suppress(DiskFull):
                 write_atomically(self._path, "".join(f"{line}\n" for _, line in kept).encode())
@@ -137,7 +140,11 @@ class WatchKeeper:
 
     def after(self, place: str | None) -> str | None:
         """All that was taken, for a capture that begins anew in this start."""
-        return json.dumps(self._taken)
+        return json.dumps(sorted(self._taken))
+
+    def took(self, place: str) -> None:
+        """A frame came from this file. It may be passed over, and is taken all the same."""
+        self._taken |= identities(f"[{place}]")
 
     def about_to_spool(self, taken: Sequence[Taken]) -> None:
         """Frames of this boot are going to be spooled, in this order."""
@@ -146,7 +153,6 @@ class WatchKeeper:
         lines = []
         for one in taken:
             name, size, ns = json.loads(one.place)
-            self._taken.append((name, size, ns))
             line = {"boot": self._boot_id, "seq": one.seq, "name": name, "size": size, "ns": ns}
             lines.append(json.dumps(line) + "\n")
         try:

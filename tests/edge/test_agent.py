@@ -25,20 +25,17 @@ import pytest
 from secondlook.edge.agent import Agent
 from secondlook.edge.coding.encode import FrameEncoder
 from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
-from secondlook.edge.source.camera import Camera, Frame
-from secondlook.edge.source.place import PlaceKeeper
+from secondlook.edge.source.camera import Frame
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
 from secondlook.shared.errors import (
     ConfigError,
     DiskFull,
     SourceEmpty,
-    SourceUnreadable,
     StoreBusy,
     Unwritable,
 )
 from secondlook.shared.layers import Encoded, Key, Layers
-from secondlook.shared.packet import MAX_NS
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -179,20 +176,6 @@ def test_every_frame_is_delivered_and_counted(tmp_path: Path, folder: Path) -> N
         "link_kbps": None,
         "base_quality": 16,
     }
-
-
-@pytest.mark.parametrize("captured_ns", [-1, MAX_NS + 1, 2**80])
-def test_a_frame_is_of_a_time_that_a_packet_can_carry(
-    tmp_path: Path, folder: Path, captured_ns: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A package that is a source may say anything."""
-    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
-    before = time.time_ns()
-    for at in (captured_ns, 0, MAX_NS):
-        agent._take(replace(still(), captured_ns=at))
-    first, *others = [item.info.captured_ns for item in agent._batch if isinstance(item, SpooledFrame)]
-    assert before <= first <= time.time_ns() and others == [0, MAX_NS]
-    assert f"taken {captured_ns} ns after 1970; it counts as taken now" in caplog.text
 
 
 def test_captured_frames_are_recorded(tmp_path: Path, folder: Path) -> None:
@@ -406,78 +389,6 @@ def test_a_full_disk_costs_frames_under_a_tombstone_but_not_the_agent(
     assert arrived | buried == set(range(7))
     assert arrived.isdisjoint(buried)
     assert buried
-
-
-@pytest.mark.parametrize("failing", [(Spool, "put"), (PlaceKeeper, "about_to_spool")])
-def test_a_disk_that_fails_once_costs_no_frame_that_has_a_number(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[type, str]
-) -> None:
-    really, left = getattr(*failing), [3]
-
-    def fails_once(*arguments: object, **more: object) -> object:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Unwritable("reading or writing the database failed")
-        return really(*arguments, **more)
-
-    monkeypatch.setattr(*failing, fails_once)
-    settings = config(tmp_path, folder, "tcp://127.0.0.1:9")
-    agent = Agent(replace(settings, spool=replace(settings.spool, commit_seconds=0.0)), PlainCodec())
-    with pytest.raises(Unwritable, match="reading or writing"):
-        agent.run(threading.Event())
-    with closing(Spool(tmp_path / "edge", SpoolConfig(min_free_bytes=0), "c" * 32, time.time_ns())) as store:
-        held = [one.info.seq for one in store.read(agent.boot_id, 0, 1 << 30)]
-        assert held == list(range(agent.captured)) and len(held) >= 3
-        assert store.tombstones(0) == []
-
-
-def test_a_capture_that_cannot_be_ended_does_not_keep_the_uplink_running(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(self: Camera) -> None:
-        really_close(self)
-        raise ValueError("it cannot be ended")
-
-    really_close = Camera.close
-    monkeypatch.setattr(Camera, "close", fails)
-    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
-    with pytest.raises(ValueError, match="cannot be ended"):
-        agent.run(threading.Event())
-    assert agent._uplink is not None and not agent._uplink.is_alive() and agent._uplink.failure is None
-
-
-def test_an_agent_whose_capture_cannot_be_started_says_so(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_process(*_: object) -> None:
-        raise OSError(12, "Cannot allocate memory")
-
-    monkeypatch.setattr("multiprocessing.context.SpawnProcess._Popen", no_process)
-    agent = Agent(config(tmp_path, folder, "tcp://127.0.0.1:9"), PlainCodec())
-    with pytest.raises(SourceUnreadable, match="cannot be started: Cannot allocate memory"):
-        agent.run(threading.Event())
-    assert agent._uplink is not None and not agent._uplink.is_alive()
-
-
-def test_what_was_delivered_goes_in_time_though_nothing_new_comes(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("secondlook.edge.agent._AGE_SECONDS", 0.2)
-    gateway = SmallGateway(Memory())
-    settings = config(tmp_path, folder, gateway.address)
-    agent = Agent(replace(settings, spool=replace(settings.spool, retention_seconds=1.0)), PlainCodec())
-    stop = threading.Event()
-    running = threading.Thread(target=agent.run, args=(stop,))
-    running.start()
-    try:
-        wait_until(
-            lambda: (tmp_path / "edge" / "status.json").exists() and status(tmp_path)["acknowledged"] == 7, 30
-        )
-        wait_until(lambda: status(tmp_path)["spool_bytes"] == 0, 20)
-    finally:
-        stop.set()
-        running.join()
-        gateway.stop()
 
 
 def test_a_source_that_fails_is_an_error(tmp_path: Path) -> None:
