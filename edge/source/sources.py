@@ -32,6 +32,7 @@ from secondlook.edge.source.streams import Reports, Timed, Times, open_file, ope
 from secondlook.edge.source.watched import identities, watched_pictures
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.errors import (
+    ConfigError,
     SecondlookError,
     SourceEmpty,
     SourceNotFound,
@@ -182,9 +183,13 @@ def open_shots(
 
 def _of_package(scheme: str, config: SourceConfig, reports: Reports) -> Source:
     """What another package reads. What it raises that is none of our errors ends the source as `SourceUnreadable`."""
-    entry = find_plugin(SOURCES, scheme)
-    assert entry is not None
-    opening = load_plugin(entry)
+    try:
+        entry = find_plugin(SOURCES, scheme)
+        assert entry is not None
+        with unforeseen_named(SecondlookError):  # its own code, while it is imported
+            opening = load_plugin(entry)
+    except (ConfigError, Unforeseen) as error:
+        raise SourceUnreadable(f"source {shown(config.address)} cannot be read: {error}") from error
     name = f"source {shown(config.address)}, read by {package_of(entry)},"
 
     def shots() -> Iterator[SourceFrame]:
@@ -285,7 +290,9 @@ def _fitted(shots: Iterable[SourceFrame], config: SourceConfig) -> Iterator[Sour
                 f"source {shown(config.address)} delivers {width}x{height} pixels; a frame may have {MAX_PIXELS},"
                 f" and {MAX_SIDE} a side: set source.resize"
             )
-        yield replace(shot, image=image)
+        yield replace(
+            shot, image=np.ascontiguousarray(image)
+        )  # a package may hand out a view, as of BGR turned round
 
 
 def _video_shots(video: streams.Video, config: SourceConfig, after: str | None) -> Iterator[SourceFrame]:
