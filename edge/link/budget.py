@@ -48,7 +48,7 @@ class Spent:
         """What `to_bytes` made; nothing spent where that cannot be read."""
         try:
             return cls._of(json.loads(data))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
     @classmethod

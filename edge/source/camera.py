@@ -97,17 +97,12 @@ class Camera:
         if self._pipe is None and pause > 0:
             multiprocessing.connection.wait(self._wakes, min(pause, timeout_seconds))
             return None
-        pipe = self._pipe
-        if pipe is None:
-            try:
-                pipe = self._pipe = self._start()
-            except (
-                OSError,
-                EOFError,
-            ) as error:  # EOFError: the process that all captures are forks of has ended
-                why = getattr(error, "strerror", None) or type(error).__name__
-                self._failed(SourceUnreadable(f"capture from source {self._name} cannot be started: {why}"))
-                return None
+        try:
+            pipe = self._pipe or self._start()
+        except (OSError, EOFError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            self._failed(SourceUnreadable(f"capture from source {self._name} cannot be started: {why}"))
+            return None
         try:
             ready = multiprocessing.connection.wait([pipe, *self._wakes], timeout_seconds)
             if pipe in ready:
@@ -131,7 +126,7 @@ class Camera:
         return shown(self._config.address)
 
     def _start(self) -> multiprocessing.connection.Connection:
-        """Start the capture. Raises OSError or EOFError, and leaves nothing behind."""
+        """Start the capture. Raises OSError, or EOFError where the process that all captures are forks of has ended."""
         # Not fork: the agent has threads and sockets that a copy of it must not share.
         context: Any = multiprocessing.get_context(self._method)
         if self._method == "forkserver":
@@ -151,10 +146,9 @@ class Camera:
                 finally:
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
             undo.pop_all()
-        self._process = process
+        self._process, self._pipe = process, near_end
         self._deadline = time.monotonic() + self._config.open_seconds
-        pipe: multiprocessing.connection.Connection = near_end
-        return pipe
+        return self._pipe
 
     def _receive(self, pipe: multiprocessing.connection.Connection, header: Captured) -> Frame:
         image = np.empty((header.height, header.width, 3), np.uint8)

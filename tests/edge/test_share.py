@@ -223,6 +223,16 @@ def test_a_clock_that_is_set_late_gives_nothing_back() -> None:
     assert (budget.spent.day_bytes, budget.spent.month_bytes) == (60_300, 60_300)
 
 
+@pytest.mark.parametrize("text", [b"", b"5", b"[]", b"{}", b'{"day": "2025-11-29"}'])
+def test_what_cannot_be_read_has_spent_nothing(text: bytes) -> None:
+    assert Spent.parse(text) == Spent()
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    before = b'{"day": "2025-11-29", "day_bytes": 5, "month": "2025-11-01", "month_bytes": 9, "seen": 1764374400.0}'
+    assert Spent.parse(before) == Spent("2025-11-29", 5, "2025-11-01", 9, DAY)
+
+
 def test_days_without_the_host_are_no_wrong_clock() -> None:
     config = UplinkConfig(bytes_per_day=100_000, bytes_per_month=1 << 21)
     budget = Budget(config)
