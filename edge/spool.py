@@ -24,7 +24,7 @@ import shutil
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -515,8 +515,8 @@ class Spool:
 
         Frames that no packet can carry go under tombstones with the reason `damaged`."""
         found: list[BaseFrame] = []
-        damaged: list[int] = []
-        why: PacketError | None = None
+        damaged: dict[int, PacketError] = {}
+        room = max_bytes
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
@@ -527,33 +527,35 @@ class Spool:
                 try:
                     frame = BaseFrame(FrameInfo(boot_id, *facts), base)
                 except PacketError as error:
-                    damaged.append(facts[0])
-                    why = why or error
+                    damaged[facts[0]] = error
                     continue
-                max_bytes -= len(base)
-                if found and max_bytes < 0:
+                room -= len(base)
+                if found and room < 0:
                     break
                 found.append(frame)
-            if damaged:
-                log.warning(
-                    "%d frames from %d on cannot be sent, and are given up: %s", len(damaged), damaged[0], why
-                )
-                self._bury_damaged(boot_id, damaged)
-        if damaged and not found:
-            return self.read(boot_id, damaged[-1] + 1, max_bytes, last_seq, max_frames)
-        return found
+        if not damaged:
+            return found
+        if self._bury_damaged(boot_id, damaged):
+            return self.read(
+                boot_id, from_seq, max_bytes, last_seq, max_frames
+            )  # without those that need them
+        return found or self.read(boot_id, max(damaged) + 1, max_bytes, last_seq, max_frames)
 
-    def _bury_damaged(self, boot_id: str, seqs: Sequence[int]) -> None:
+    def _bury_damaged(self, boot_id: str, frames: Mapping[int, PacketError]) -> bool:
         """Give up undelivered frames whose row is not what was written, or was never looked at by an earlier version.
 
-        Where the disk has no room for that, they are met again on the next connection.
+        False where the disk has no room for that: they are met again on the next connection.
         """
         with suppress(DiskFull), self._changing():
             boot = self._number(boot_id)
             assert boot is not None
-            for seq in seqs:
+            for seq in frames:
                 self._pin(boot_id, seq, 0)
                 self._drop(boot, seq, "damaged")
+            first, why = next(iter(frames.items()))
+            log.warning("%d frames from %d on cannot be sent, and are given up: %s", len(frames), first, why)
+            return True
+        return False
 
     def tombstones(self, after_id: int) -> list[SpooledTombstone]:
         """Unconfirmed tombstones with an id above `after_id`, in the order they were made."""
