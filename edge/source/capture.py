@@ -165,7 +165,8 @@ def _capture(channel: _Channel, config: SourceConfig, after: str | None, options
 
 def _known_name(error: SourceError) -> str:
     """Of the class that the agent knows: a package may have one of its own below it."""
-    return next(kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next(name for name in names if isinstance(error, getattr(errors, name, ())))
 
 
 def _deliver(channel: _Channel, config: SourceConfig, after: str | None, options: Mapping[str, str]) -> None:

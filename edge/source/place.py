@@ -44,7 +44,8 @@ class PlaceKeeper:
         self._source = _identity(config.address)
         self._shown = shown(config.address)
         self._boot_id = boot_id
-        self._before: str | None = None
+        self._before: str | None = None  # the batch at hand
+        self._batch: Sequence[Taken] = ()  # which may not be spooled yet
 
     def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
         """The place to go on behind; None: begin at the start. `next_seq` tells what the spool has of a boot."""
@@ -78,9 +79,12 @@ class PlaceKeeper:
         """A frame came from this place. The last one is all that counts, and whoever captures has it."""
 
     def about_to_spool(self, taken: Sequence[Taken]) -> None:
-        """Frames of this boot are going to be spooled, in this order."""
+        """Frames of this boot are going to be spooled, in this order; those that could not be come here again."""
         if self._source is None or not taken:
             return
+        if self._batch and self._batch[-1].seq < taken[0].seq:
+            self._before = self._batch[-1].place
+        self._batch = taken
         kept = {
             "source": self._source,
             "boot_id": self._boot_id,
@@ -89,7 +93,6 @@ class PlaceKeeper:
         }
         with contextlib.suppress(DiskFull):
             write_atomically(self._path, json.dumps(kept).encode())
-        self._before = taken[-1].place
 
     def forget(self) -> None:
         """The run is complete: the next one begins at the start."""

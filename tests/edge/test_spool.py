@@ -238,7 +238,7 @@ def test_a_frame_that_no_packet_can_carry_goes_under_a_tombstone_with_those_that
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = spool(tmp_path)
-    times = {1: -5, 2: 2**62, 6: p.MAX_NS + 1, 8: p.MAX_NS}
+    times = {1: -5, 2: 2**63 - 1, 6: p.MAX_NS + 1, 8: p.MAX_NS}
     frames = [frame(seq, key={3: 2, 5: 4}.get(seq), at=times.get(seq, 7)) for seq in range(9)]
     store.put(frames, 0)
     assert [one.info.seq for one in store.read(BOOT, 0, 10**9, max_frames=4)] == [0, 4, 5, 7], "3 needs 2"
