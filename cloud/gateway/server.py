@@ -121,8 +121,8 @@ class Gateway:
             greet_again=self._intake.greet_again,
             presence=presence,
             conditions=self._watch.told,
-            # Where several gateways share a queue, frames come by the others, too: then nobody is to wait here.
-            longest_wait_seconds=_LONGEST_WAIT_SECONDS if stores.is_embedded else 0.0,
+            # Into a queue that is a server, frames come by other gateways, too: then nobody is to wait here.
+            longest_wait_seconds=_LONGEST_WAIT_SECONDS if config.queue is None else 0.0,
             tally=self._intake.tally,
         )
         self._waiting = Waiting()
@@ -150,7 +150,7 @@ class Gateway:
         self.close()
 
     def _disk_fullness(self, config: CloudConfig) -> Callable[[float], str | None]:
-        if not self._stores.is_embedded:
+        if config.queue is not None and config.ledger_url is not None:
             return lambda now: None  # servers look after their own disks
         queue = self._stores.queue
         drains_here = config.queue is None and on_one_disk(config.data_dir, config.blobs_url)
