@@ -48,10 +48,10 @@ _Socket: TypeAlias = "zmq.Socket[bytes]"
 log = logging.getLogger(__name__)
 
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
-_POLL_MS = 250  # as often as time brings anything; what arrives wakes it
+_POLL_MS = 500  # as often as time brings anything; what arrives wakes it
 _SETTLE_MS = 1  # while the queue's server is storing a batch
-_TICK_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = 1.5  # of a worker for frames; it keeps its camera hosts for 2 s (`affinity`)
+_TICK_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 1.25  # of a worker for frames; it keeps its camera hosts for 2 s (`affinity`)
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
 _CALLS_AT_ONCE = 32
 _PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
