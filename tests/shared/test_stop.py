@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import select
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +137,13 @@ def test_a_word_is_heard_by_a_process_with_many_files_open() -> None:
         for one in opened:
             os.close(one)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_no_module_with_signal_handlers_makes_events_that_take_a_lock() -> None:
+    root = Path(__file__).parents[2]
+    texts = {
+        path: path.read_text() for room in ("edge", "cloud", "shared") for path in (root / room).rglob("*.py")
+    }
+    with_handlers = {path for path, text in texts.items() if "signal.signal(" in text}
+    assert {root / "edge" / "main.py", root / "cloud" / "main.py"} <= with_handlers
+    assert not [path for path in with_handlers if re.search(r"(?<!Signal)\bEvent\(\)", texts[path])]
