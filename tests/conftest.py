@@ -34,11 +34,13 @@ def general_detector() -> Path:
 # What a module that starts processes, servers, networks or training runs has among its names.
 _STARTERS = {
     "Browser",
+    "IN_BROWSER",
     "SmallGateway",
     "StationProcess",
     "load_codec",
     "multiprocessing",
     "onnxruntime",
+    "open_page",
     "running",
     "subprocess",
     "torch",
