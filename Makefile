@@ -9,8 +9,10 @@ ROUNDS ?= 20
 JOBS ?= 1
 MINUTES ?= 10
 
-# onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need.
-EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,models,dev || echo edge,cloud,models,dev)
+# onnxruntime and onnxruntime-gpu must not share an environment; cloud-gpu covers what edge and cloud need. A processor
+# with bfloat16 refines pictures two to three times as fast with cloud-fast.
+CPU    := $(if $(shell grep -m1 -oE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null),cloud-fast,cloud)
+EXTRAS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cloud-gpu,models,dev || echo edge,$(CPU),models,dev)
 
 BIN   := $(VENV)/bin
 KEY   := $(shell (cat pyproject.toml; echo '$(EXTRAS)') | sha256sum | cut -c1-16)

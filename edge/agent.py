@@ -7,19 +7,15 @@ it gets its sequence number.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
 import secrets
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +38,22 @@ from secondlook.edge.source.place import Taken, place_keeper
 from secondlook.edge.source.shutter import Frames, Shutter
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedReason, Spoolable, SpoolCounts, SpooledFrame, UnspooledTombstone
+from secondlook.edge.statusfile import counts_of, free_bytes, instant, write_status
 from secondlook.edge.telling import Telling, TellingTimes
 from secondlook.shared import metrics, tracing
-from secondlook.shared.errors import DiskFull, LinkError, MaskFailed, SourceError, StorageError, StoreBusy
-from secondlook.shared.files import keep_private, make_folder, only_process, write_atomically
+from secondlook.shared.errors import (
+    DiskFull,
+    LinkError,
+    MaskFailed,
+    SourceError,
+    StorageError,
+    StoreBusy,
+    Unwritable,
+)
+from secondlook.shared.files import keep_private, make_folder, only_process
 from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
-from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES
+from secondlook.shared.packet import MAX_NS
 from secondlook.shared.stop import descriptors
 from secondlook.shared.watchdog import Watchdog
 
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RATE_SECONDS = 0.5  # between two looks of the rate control at the link
+_AGE_SECONDS = 60.0  # between two looks for what outlived its time in the spool
 _WAIT_SECONDS = 0.1
 _IDLE_SECONDS = 1.0  # where nothing waits for us, and whoever stops us wakes us up
 _DROPPED_SECONDS = 1.0  # between two lines about frames that the spool dropped
@@ -113,7 +119,7 @@ class Agent:
         self._place = place_keeper(config.data_dir, config.source, self.boot_id)
         self._unspooled: UnspooledTombstone | None = None  # what a full disk has cost since the last commit
         self._committed_at = 0.0
-        self._rate_at = 0.0
+        self._rate_at = self._age_at = 0.0
         self._captured = self._spooled = self._tombstoned = 0
         self._passed: Counter[PassedReason] = Counter()
         self._bytes_base = self._bytes_enhancement = 0
@@ -210,8 +216,10 @@ class Agent:
                 log.info("boot %s of %s", self.boot_id, config.edge_id)
                 yield uplink, camera
             finally:
-                camera.close()
-                uplink.stop()
+                try:
+                    camera.close()
+                finally:
+                    uplink.stop()  # its thread reads the spool, which is closed below
                 self._tell_of_drops(now=float("inf"))
                 self._count(spool, now=float("inf"))
                 self._write_status(spool, uplink, camera)
@@ -280,7 +288,9 @@ class Agent:
             self._commit(spool, uplink)
 
     def _take(self, captured: Frame) -> None:
+        captured = self._dated(captured)
         self._captured += 1
+        before = self._encoder.next_seq
         self._last_frame_ns = captured.captured_ns
         self._source_lag_ns = (
             None if captured.source_ns is None else captured.captured_ns - captured.source_ns
@@ -302,19 +312,38 @@ class Agent:
             self._gate.sent()
             self._batch.extend(self._encoder.take_passed())
             self._batch.append(encoded)
-            self._too_large += self._is_too_large(encoded)
+            if (why := encoded.too_large(self._config.spool.max_bytes)) is not None:
+                log.warning("%s; lower source.resize or the quality", why)
+                self._too_large += 1
             self._bytes_base += len(encoded.base)
             self._bytes_enhancement += len(encoded.enhancement)
         else:
             self._encoder.pass_over(frame, reason)
             self._passed[reason] += 1
-        if reason != "thinned":  # such a frame may not have its number yet
-            seq = self._encoder.next_seq - 1
-            if captured.place is not None:
-                self._places.append(Taken(seq, captured.place))
-            kept = frame if self._config.regions.mask_local else captured
-            if self._config.source.record_dir is not None and kept is not None:
-                record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
+        if captured.place is not None:
+            self._place.took(captured.place)
+        if self._encoder.next_seq > before:  # one that is thinned out of a video group has no number yet
+            self._note(captured, frame, self._encoder.next_seq - 1)
+
+    def _note(self, captured: Frame, masked: Frame | None, seq: int) -> None:
+        """Keep the place of a frame that has its number, and its picture where the settings ask for that."""
+        if captured.place is not None:
+            self._places.append(Taken(seq, captured.place))
+        kept = masked if self._config.regions.mask_local else captured
+        if self._config.source.record_dir is None or kept is None:
+            return
+        try:
+            record(self._config.source.record_dir, f"{self.boot_id}-{seq:08d}", kept)
+        except (DiskFull, Unwritable) as error:
+            self._complaints.warning("record", f"a frame is not recorded: {error}", time.monotonic())
+
+    def _dated(self, captured: Frame) -> Frame:
+        """The frame with a time that a packet can carry: what a source says of it may be anything."""
+        if 0 <= captured.captured_ns <= MAX_NS:
+            return captured
+        text = f"a frame is said to be taken {captured.captured_ns} ns after 1970; it counts as taken now"
+        self._complaints.warning("time", text, time.monotonic())
+        return replace(captured, captured_ns=min(max(0, time.time_ns()), MAX_NS))
 
     def _masked(self, captured: Frame) -> Frame | None:
         """The frame with all masks filled; None where they cannot be made, and so no part of it may pass."""
@@ -358,9 +387,9 @@ class Agent:
         if (surplus := self._rate.surplus()) > 0:
             self._give_up(spool, surplus)
 
-    def _give_up(self, spool: Spool, base_bytes: int) -> None:
+    def _give_up(self, spool: Spool, link_bytes: int) -> None:
         try:
-            dropped = spool.give_up(base_bytes, time.time_ns())
+            dropped = spool.give_up(link_bytes, time.time_ns(), overhead_bytes=OVERHEAD_BYTES)
         except (DiskFull, StoreBusy) as error:
             log.debug("nothing is given up now: %s", error)
             return
@@ -373,57 +402,57 @@ class Agent:
                 self._config.rate.behind_seconds,
             )
 
-    def _is_too_large(self, frame: SpooledFrame) -> bool:
-        """Say why a frame goes under a tombstone that no spool and no packet can hold."""
-        limits = (
-            ("base layer", len(frame.base), MAX_BASE_BYTES),
-            ("enhancement", len(frame.enhancement), MAX_ENHANCEMENT_BYTES),
-            ("two layers", frame.size_bytes, self._config.spool.max_bytes),
-        )
-        for what, size, most in limits:
-            if size > most:
-                log.warning(
-                    "frame %d is too large (%dx%d): %s of %d bytes, at most %d are possible; lower source.resize or"
-                    " the quality",
-                    frame.info.seq,
-                    frame.info.width,
-                    frame.info.height,
-                    what,
-                    size,
-                    most,
-                )
-                return True
-        return False
+    def _let_age(self, spool: Spool, now: float) -> None:
+        """What outlives its time goes also while nothing is spooled, as in a pause, and behind the last frame."""
+        if now < self._age_at or self._outage.why is not None:
+            return
+        self._age_at = now + _AGE_SECONDS
+        try:
+            dropped = spool.age(time.time_ns())
+        except (DiskFull, StoreBusy) as error:
+            log.debug("nothing goes by its age now: %s", error)
+            return
+        if dropped:
+            self._tombstoned += dropped
+            self._encoder.end_group()
+            log.warning(
+                "%d frames are given up that were not delivered for %g s",
+                dropped,
+                self._config.spool.max_age_seconds,
+            )
 
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:
-            batch, self._batch = self._batch, []
-            last = batch[-1].last_seq if batch else -1
-            places = [taken for taken in self._places if taken.seq <= last]
-            self._places = [taken for taken in self._places if taken.seq > last]
-            self._place.about_to_spool(places)
-            try:
-                dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
-            except DiskFull as error:
-                self._lose(batch, error)
-            except StoreBusy as error:
-                self._batch = batch + self._batch
-                self._places = places + self._places
-                self._wait_for_spool(error)
-            else:
-                self._unspooled = None
-                self._spooled += sum(isinstance(item, SpooledFrame) for item in batch)
-                self._tombstoned += dropped
-                self._dropped_untold += max(0, dropped - self._too_large)
-                self._too_large = 0
-                if dropped:
-                    self._encoder.end_group()  # what is missing may be of the group at hand
-                uplink.wake()
-                self._spool_is_back()
+            self._spool_batch(spool, uplink)
         else:
             self._spool_is_back()
         self._committed_at = time.monotonic()
         self._tell_of_drops(self._committed_at)
+
+    def _spool_batch(self, spool: Spool, uplink: Uplink) -> None:
+        """Hand the batch to the spool. What fails leaves it here: what is put later would else leave a hole."""
+        batch = self._batch
+        last = batch[-1].last_seq if batch else -1
+        try:
+            self._place.about_to_spool([taken for taken in self._places if taken.seq <= last])
+            dropped = spool.put(batch, time.time_ns(), before=self._unspooled)
+        except DiskFull as error:
+            self._lose(batch, error)
+        except StoreBusy as error:
+            self._wait_for_spool(error)
+            return
+        else:
+            self._unspooled = None
+            self._spooled += sum(isinstance(item, SpooledFrame) for item in batch)
+            self._tombstoned += dropped
+            self._dropped_untold += max(0, dropped - self._too_large)
+            self._too_large = 0
+            if dropped:
+                self._encoder.end_group()  # what is missing may be of the group at hand
+            uplink.wake()
+            self._spool_is_back()
+        self._batch = []
+        self._places = [taken for taken in self._places if taken.seq > last]
 
     def _tell_of_drops(self, now: float) -> None:
         if self._dropped_untold and now - self._dropped_told_at >= _DROPPED_SECONDS:
@@ -482,6 +511,7 @@ class Agent:
         if self._link is not None:
             self._link.keep()
         self._keep_to_rate(spool, uplink, camera, time.monotonic())
+        self._let_age(spool, time.monotonic())
         said = (self._captured, self._tombstoned, uplink.acknowledged, uplink.enhancement_bytes_sent)
         now = time.monotonic()
         if self._telling_times.is_due((*said, uplink.state, camera.state, camera.trouble), now):
@@ -522,9 +552,9 @@ class Agent:
         )
 
     def _write_status(self, spool: Spool, uplink: Uplink, camera: Shutter) -> None:
-        encoder, counts = self._encoder, self._counts
+        encoder = self._encoder
         status: dict[str, Any] = {
-            "time": _iso(time.time_ns()),
+            "time": instant(time.time_ns()),
             "edge_id": self._config.edge_id,
             "boot_id": self.boot_id,
             "camera": self._config.camera,
@@ -550,45 +580,14 @@ class Agent:
             "link_kbps": None if self._rate is None else round(uplink.link_rate * 8 / 1000, 1),
             "base_quality": encoder.base_quality,
             "clock_offset_seconds": uplink.clock_offset_seconds,
-            "last_frame": _iso(self._last_frame_ns),
+            "last_frame": instant(self._last_frame_ns),
             "source_lag_seconds": None
             if self._source_lag_ns is None
             else round(self._source_lag_ns / 1e9, 3),
-            "all_boots": None
-            if counts is None
-            else {
-                "boots": counts.boots,
-                "frames": counts.frames,
-                "acknowledged": counts.acknowledged,
-                "undelivered": counts.undelivered,
-                "dropped_untold": counts.dropped_untold,
-                "oldest_undelivered": _iso(counts.oldest_undelivered_ns),
-            },
+            "all_boots": counts_of(self._counts),
             "spool_bytes": spool.size_bytes,
-            "disk_free_bytes": _free_bytes(self._config.data_dir),
+            "disk_free_bytes": free_bytes(self._config.data_dir),
             "pid": os.getpid(),
         }
         status["conditions"] = self._telling.tell(status, spool.dropped(), spool.waiting, time.time())
-        try:
-            path, data = self._config.data_dir / "status.json", json.dumps(status, indent=1).encode()
-            write_atomically(path, data, synced=False)
-        except DiskFull as error:
-            log.warning("the status is out of date: %s", error)
-
-
-def _free_bytes(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
-
-
-def _iso(time_ns: int | None) -> str | None:
-    """An instant in UTC, to the millisecond; None for none, or one that no calendar has."""
-    if time_ns is None:
-        return None
-    try:
-        instant = datetime.fromtimestamp(time_ns / 1e9, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        write_status(self._config.data_dir, status)

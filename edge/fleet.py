@@ -224,7 +224,8 @@ class Fleet:
     def _reload(self) -> None:
         """Cameras that are new, gone or changed begin, end or begin anew; the others do not notice."""
         try:
-            site = self._reread()
+            with unforeseen_named(SecondlookError):
+                site = self._reread()
         except SecondlookError as error:
             log.error("the configuration is not taken, and all goes on as before: %s", error)
             return

@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
 from secondlook.shared.errors import ConfigError
@@ -239,7 +238,7 @@ def run(args: argparse.Namespace) -> int:
     from secondlook.shared.inference import tell_providers
     from secondlook.shared.logs import set_up_logs
     from secondlook.shared.reload import ask_for_restart
-    from secondlook.shared.stop import Stop
+    from secondlook.shared.stop import SignalEvent, Stop
     from secondlook.shared.tracing import set_up_tracing
     from secondlook.shared.watchdog import Watchdog
 
@@ -253,7 +252,7 @@ def run(args: argparse.Namespace) -> int:
     with serve_health(site.host.health, watchdog, telling=site.host.metrics):
         if site.has_tables:
             share_heaps()
-            reload = Event()
+            reload = SignalEvent()
             signal.signal(signal.SIGHUP, lambda *_: reload.set())
             codecs = Codecs(lambda codec: load_codec(codec.model, threads=codec.threads, device=codec.device))
             Fleet(site, codecs, lambda: _site(args)).run(stop, reload, watchdog)

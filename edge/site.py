@@ -124,7 +124,10 @@ def camera_trees(path: Path, tree: Mapping[str, Any], given: Given) -> list[tupl
                 raise ConfigError(
                     f"{told}{name} is of the host: it belongs outside of the [[{TABLES}]] tables"
                 )
-        trees.append((told, _camera_tree(shared, table, folder, keys, path.parent)))
+        try:
+            trees.append((told, _camera_tree(shared, table, folder, keys, path.parent)))
+        except OSError as error:
+            raise ConfigError(f"{told}link.secret_key_file cannot be looked at: {error}") from error
     return trees
 
 
@@ -146,7 +149,7 @@ def _camera_tree(
     keys: tuple[str, object] | None,
     home: Path,
 ) -> dict[str, Any]:
-    """The settings of one camera as a file of its own would have them."""
+    """The settings of one camera as a file of its own would have them. Raises OSError over the place of its key."""
     own = dict(table)
     edge_id = own.get("edge_id")
     merged = _merged(shared, own)

@@ -19,12 +19,13 @@ between two commits. A long stop of the agent so counts as an hour.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -39,65 +40,20 @@ from secondlook.edge.spooled import (
     SpooledTombstone,
     UnspooledTombstone,
 )
-from secondlook.shared.errors import StoreCorrupt, Unwritable
+from secondlook.edge.spoolschema import SCHEMA, SCHEMA_VERSION, UPGRADE
+from secondlook.shared.errors import DiskFull, PacketError, StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES, BaseFrame, FrameInfo
 from secondlook.shared.sqlite import immediate, named_errors, prepare, private_database
 from secondlook.shared.videobits import GROUP_MARK
 
+log = logging.getLogger(__name__)
+
 _BUSY_SECONDS = 5.0  # then the caller says that it waits
 _AGED_ROWS = 64  # rows looked at for their age at each commit
+_AGED_TIMES = 64  # so often in one go, where nothing else is done
 _LONGEST_STEP_NS = 3600 * 10**9
 _BOOTS_KEPT = 256  # the latest ones are known for good, so that a gateway that lost them can be told
-SCHEMA_VERSION = 2
-INDEXES = """
-CREATE INDEX frames_undelivered ON frames (boot, seq) WHERE safe = 0;
-CREATE INDEX frames_deltas ON frames (id) WHERE safe = 0 AND key_seq IS NOT NULL;
-CREATE INDEX frames_safe ON frames (id) WHERE safe = 1;
-CREATE INDEX frames_pinned ON frames (pinned_until_ns) WHERE pinned_until_ns > 0;
-"""
-CLOCK = """
-CREATE TABLE clock (spool_ns INTEGER NOT NULL, wall_ns INTEGER NOT NULL) STRICT;
-INSERT INTO clock VALUES (0, 0);
-"""
-SCHEMA = f"""
-CREATE TABLE boots (
-    number INTEGER PRIMARY KEY,
-    boot_id TEXT NOT NULL UNIQUE,
-    started_ns INTEGER NOT NULL,
-    next_seq INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE TABLE frames (
-    id INTEGER PRIMARY KEY,
-    boot INTEGER NOT NULL REFERENCES boots (number),
-    seq INTEGER NOT NULL,
-    captured_ns INTEGER NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    key_seq INTEGER,
-    size_bytes INTEGER NOT NULL,
-    put_ns INTEGER NOT NULL DEFAULT 0,  -- by the spool's own clock
-    pinned_until_ns INTEGER NOT NULL DEFAULT 0,  -- by the same clock
-    safe INTEGER NOT NULL DEFAULT 0,
-    base BLOB NOT NULL,
-    enhancement BLOB NOT NULL,
-    UNIQUE (boot, seq)
-) STRICT;
-{INDEXES}CREATE TABLE tombstones (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    boot INTEGER NOT NULL REFERENCES boots (number),
-    first_seq INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,
-    reason TEXT NOT NULL
-) STRICT;
-{CLOCK}"""
-# From version 1: frames begin to age anew, and none is pinned.
-UPGRADE = f"""
-ALTER TABLE frames ADD COLUMN put_ns INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE frames ADD COLUMN pinned_until_ns INTEGER NOT NULL DEFAULT 0;
-DROP INDEX frames_undelivered;
-DROP INDEX frames_safe;
-{INDEXES}{CLOCK}"""
 
 
 class Spool:
@@ -188,7 +144,7 @@ class Spool:
         could not be stored right `before`, and those that were passed over, which do not count."""
         with self._changing():
             self._advance(now_ns)
-            dropped = self._drop_aged()
+            _, dropped = self._drop_aged()
             if before is not None:
                 self._bury(self._boot, before.first_seq, before.last_seq, "disk-full")
                 self._lost_key(before.key_seq)
@@ -250,15 +206,34 @@ class Spool:
         self._wait(1, len(frame.base))
         return dropped
 
-    def give_up(self, base_bytes: int, now_ns: int) -> int:
-        """Drop the oldest undelivered frames, with those that need them, until so many bytes of base layers are gone.
+    def age(self, now_ns: int) -> int:
+        """Delete what outlived its time, for when little is put. Returns how many undelivered frames were dropped.
 
-        They go under tombstones with the reason `behind`. Returns how many frames were dropped.
+        Where nothing did, nothing is written, but for the clock once an hour.
+        """
+        gone = dropped = 0
+        with self._changing():
+            self._advance(now_ns, kept=False)
+            for _ in range(_AGED_TIMES):
+                aged, lost = self._drop_aged()
+                gone += aged
+                dropped += lost
+                if aged < _AGED_ROWS:
+                    break
+            if gone or abs(now_ns - self._kept_ns) >= _LONGEST_STEP_NS:
+                self._keep_clock()
+        return dropped
+
+    def give_up(self, link_bytes: int, now_ns: int, *, overhead_bytes: int) -> int:
+        """Drop the oldest undelivered frames, with those that need them, until the link has `link_bytes` less to carry.
+
+        A frame counts as its base layer and `overhead_bytes` of headers. They go under tombstones with the reason
+        `behind`. Returns how many frames were dropped.
         """
         with self._changing():
             self._advance(now_ns)
-            dropped, least = 0, self._waiting[1] - base_bytes
-            while self._waiting[1] > least:
+            dropped, before = 0, self._waiting
+            while before[1] - self._waiting[1] + overhead_bytes * dropped < link_bytes:
                 row = self._first("boot, seq", "safe = 0")
                 if row is None:
                     break
@@ -291,11 +266,16 @@ class Spool:
         if seq is not None and (self._dropped_key is None or seq > self._dropped_key):
             self._dropped_key = seq
 
-    def _advance(self, now_ns: int) -> None:
+    def _advance(self, now_ns: int, *, kept: bool = True) -> None:
         """Let the spool's own clock follow the wall clock."""
         self._clock_ns += min(max(0, now_ns - self._wall_ns), _LONGEST_STEP_NS)
         self._wall_ns = now_ns
-        self._db.execute("UPDATE clock SET spool_ns = ?, wall_ns = ?", (self._clock_ns, now_ns))
+        if kept:
+            self._keep_clock()
+
+    def _keep_clock(self) -> None:
+        self._db.execute("UPDATE clock SET spool_ns = ?, wall_ns = ?", (self._clock_ns, self._wall_ns))
+        self._kept_ns = self._wall_ns
 
     def _make_room(self, frame: SpooledFrame) -> tuple[bool, int]:
         """Free bytes for a frame where the bounds ask: (room now?, undelivered frames dropped)."""
@@ -347,8 +327,9 @@ class Spool:
         ).fetchone()
         return row
 
-    def _drop_aged(self) -> int:
-        """Delete what outlived its time; returns how many of those frames were never delivered."""
+    def _drop_aged(self) -> tuple[int, int]:
+        """Delete the first rows that outlived their time: (how many had, undelivered frames dropped for that)."""
+        aged = dropped = 0
         oldest_safe = self._clock_ns - int(self._config.retention_seconds * 1e9)
         oldest = self._clock_ns - int(self._config.max_age_seconds * 1e9)
         for identity, size, put_ns in self._db.execute(
@@ -357,9 +338,9 @@ class Spool:
         ).fetchall():
             if put_ns >= oldest_safe:
                 break
+            aged += 1
             self._db.execute("DELETE FROM frames WHERE id = ?", (identity,))
             self._bytes -= size
-        dropped = 0
         for boot, seq, put_ns in self._db.execute(
             "SELECT boot, seq, put_ns FROM frames WHERE safe = 0 AND pinned_until_ns <= ?"
             " ORDER BY boot, seq LIMIT ?",
@@ -367,8 +348,9 @@ class Spool:
         ).fetchall():
             if put_ns >= oldest:
                 break
+            aged += 1
             dropped += self._drop(boot, seq, "spool-age")[1]
-        return dropped
+        return aged, dropped
 
     def _drop(self, boot: int, seq: int, reason: str) -> tuple[int, int]:
         """Drop an undelivered frame and the undelivered ones that need it, deltas or the rest of its group:
@@ -529,8 +511,12 @@ class Spool:
         self, boot_id: str, from_seq: int, max_bytes: int, last_seq: int | None = None, max_frames: int = -1
     ) -> list[BaseFrame]:
         """Undelivered base layers from `from_seq` on (to `last_seq` if given), in order: as many as fit
-        `max_bytes`, at least one; at most `max_frames` unless that is below 0."""
+        `max_bytes`, at least one; at most `max_frames` unless that is below 0.
+
+        Frames that no packet can carry go under tombstones with the reason `damaged`."""
         found: list[BaseFrame] = []
+        damaged: dict[int, PacketError] = {}
+        room = max_bytes
         with self._reading() as db:
             for row in db.execute(
                 "SELECT seq, captured_ns, width, height, key_seq, length(enhancement), base FROM frames"
@@ -538,11 +524,38 @@ class Spool:
                 (self._number(boot_id), from_seq, 2**53 if last_seq is None else last_seq, max_frames),
             ):
                 *facts, base = row
-                max_bytes -= len(base)
-                if found and max_bytes < 0:
+                try:
+                    frame = BaseFrame(FrameInfo(boot_id, *facts), base)
+                except PacketError as error:
+                    damaged[facts[0]] = error
+                    continue
+                room -= len(base)
+                if found and room < 0:
                     break
-                found.append(BaseFrame(FrameInfo(boot_id, *facts), base))
-        return found
+                found.append(frame)
+        if not damaged:
+            return found
+        if self._bury_damaged(boot_id, damaged):
+            return self.read(
+                boot_id, from_seq, max_bytes, last_seq, max_frames
+            )  # without those that need them
+        return found or self.read(boot_id, max(damaged) + 1, max_bytes, last_seq, max_frames)
+
+    def _bury_damaged(self, boot_id: str, frames: Mapping[int, PacketError]) -> bool:
+        """Give up undelivered frames whose row is not what was written, or was never looked at by an earlier version.
+
+        False where the disk has no room for that: they are met again on the next connection.
+        """
+        with suppress(DiskFull), self._changing():
+            boot = self._number(boot_id)
+            assert boot is not None
+            for seq in frames:
+                self._pin(boot_id, seq, 0)
+                self._drop(boot, seq, "damaged")
+            first, why = next(iter(frames.items()))
+            log.warning("%d frames from %d on cannot be sent, and are given up: %s", len(frames), first, why)
+            return True
+        return False
 
     def tombstones(self, after_id: int) -> list[SpooledTombstone]:
         """Unconfirmed tombstones with an id above `after_id`, in the order they were made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from secondlook.shared.packet import FrameInfo, Tombstone
+from secondlook.shared.packet import MAX_BASE_BYTES, MAX_ENHANCEMENT_BYTES, FrameInfo, Tombstone
 from secondlook.shared.videobits import is_of_group
 
 
@@ -35,6 +35,19 @@ class SpooledFrame:
         if self.info.key_seq is not None and is_of_group(self.base):
             return self.info.key_seq
         return self.info.seq if self.info.key_seq is None else None
+
+    def too_large(self, most_bytes: int) -> str | None:
+        """Why it goes under a tombstone: what no packet carries, or no spool of so many bytes holds; else None."""
+        limits = (
+            ("base layer", len(self.base), MAX_BASE_BYTES),
+            ("enhancement", len(self.enhancement), MAX_ENHANCEMENT_BYTES),
+            ("two layers", self.size_bytes, most_bytes),
+        )
+        for what, size, most in limits:
+            if size > most:
+                place = f"frame {self.info.seq} is too large ({self.info.width}x{self.info.height})"
+                return f"{place}: {what} of {size} bytes, at most {most} are possible"
+        return None
 
 
 PassedReason = Literal["idle", "thinned", "unmasked"]

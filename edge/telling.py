@@ -62,6 +62,7 @@ class Telling:
         self._up_at: float | None = None  # when the link was last up
         self._frame_at: float | None = None  # when the latest frame was seen to have come
         self._last_frame: object = None
+        self._counted: dict[tuple[str, ...], float] = {}  # what was told to the metrics, by name and labels
 
     def tell(
         self, status: Mapping[str, Any], dropped: Mapping[str, int], waiting: tuple[int, int], now: float
@@ -80,17 +81,17 @@ class Telling:
     ) -> None:
         camera = self._camera
         for name, key in _COUNTED.items():
-            metrics.count_to(name, float(status[key]), camera)
+            self._count_to(float(status[key]), name, camera)
         safe = status["acknowledged"] + status["acknowledged_earlier"]
-        metrics.count_to("frames_acknowledged_total", float(safe), camera)
+        self._count_to(float(safe), "frames_acknowledged_total", camera)
         for reason, many in dropped.items():
-            metrics.count_to("frames_dropped_total", float(many), camera, reason)
+            self._count_to(float(many), "frames_dropped_total", camera, reason)
         for layer, at, key in (
             ("base", "encoded", "bytes_base"),
             ("enhancement", "encoded", "bytes_enhancement_stored"),
             ("enhancement", "sent", "bytes_enhancement_sent"),
         ):
-            metrics.count_to("layer_bytes_total", float(status[key]), camera, layer, at)
+            self._count_to(float(status[key]), "layer_bytes_total", camera, layer, at)
         for name, key in _GAUGES.items():
             if status[key] is not None:
                 metrics.measure(name, float(status[key]), camera)
@@ -99,6 +100,14 @@ class Telling:
         metrics.measure("spool_oldest_seconds", _oldest(status, now), camera)
         if status["disk_free_bytes"] is not None:
             metrics.measure("disk_free_bytes", status["disk_free_bytes"], self._data_dir)
+
+    def _count_to(self, total: float, name: str, *labels: str) -> None:
+        """Raise a counter by what a total of this start grew by. The counter is of the process, which may have seen
+        earlier starts of the camera."""
+        before = self._counted.get((name, *labels), 0.0)
+        if total > before:
+            self._counted[name, *labels] = total
+            metrics.count(name, *labels, by=total - before)
 
     def _figures(
         self, status: Mapping[str, Any], waiting_bytes: int, now: float

@@ -207,7 +207,6 @@ registry = CollectorRegistry()
 _described = {one.name: one for one in METRICS if one.name not in _OF_SCRAPE}
 _made: dict[str, Any] = {}
 _of_labels: dict[tuple[str, tuple[str, ...]], Any] = {}
-_seen: dict[tuple[str, tuple[str, ...]], float] = {}
 _making = threading.Lock()
 
 
@@ -245,14 +244,6 @@ PlatformCollector(registry=registry)
 def count(name: str, *labels: str, by: float = 1.0) -> None:
     """Raise a counter."""
     _one(name, labels).inc(by)
-
-
-def count_to(name: str, total: float, *labels: str) -> None:
-    """Raise a counter to what somebody else has counted since this process started; never lowers it."""
-    before = _seen.get((name, labels), 0.0)
-    if total > before:
-        _seen[name, labels] = total
-        count(name, *labels, by=total - before)
 
 
 def measure(name: str, value: float, *labels: str) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+import time
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from secondlook.shared.errors import (
     SourceTooLarge,
     SourceUnreadable,
 )
+from secondlook.shared.packet import MAX_NS
 
 U8Image = npt.NDArray[np.uint8]  # height x width x 3, RGB
 
@@ -84,7 +86,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Picture:
-    """Height x width x 3 uint8 RGB, and the wall clock when it was taken, in ns since 1970."""
+    """Height x width x 3 uint8 RGB, and the wall clock when it was taken, in ns since 1970, as a packet carries it."""
 
     image: U8Image
     taken_ns: int
@@ -111,14 +113,15 @@ def read_picture(path: Path, *, shrink_to: int | None = None) -> Picture:
                 f"{path} has {status.st_size} bytes, a picture may have {MAX_FILE_BYTES}: store it smaller"
             )
         Image.init()  # Pillow loads its rarer formats only then
+        changed_ns = _changed_ns(status.st_mtime_ns)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of what is checked or refused here
-                return _decode(path, stream, status.st_mtime_ns, shrink_to)
+                return _decode(path, stream, changed_ns, shrink_to)
         except SourceError:
             raise
         except UnidentifiedImageError:
-            return Picture(_radiance(path, stream), status.st_mtime_ns)
+            return Picture(_radiance(path, stream), changed_ns)
         except Image.DecompressionBombError as error:
             raise SourceTooLarge(f"{path}: {' '.join(str(error).split())}") from error
         except _DAMAGED as error:
@@ -143,9 +146,9 @@ def _open_regular(path: Path) -> BinaryIO:
     return stream
 
 
-def _decode(path: Path, stream: BinaryIO, mtime_ns: int, shrink_to: int | None) -> Picture:
+def _decode(path: Path, stream: BinaryIO, changed_ns: int, shrink_to: int | None) -> Picture:
     with _header(stream) as picture:
-        taken_ns = _exif_time_ns(picture) or mtime_ns
+        taken_ns = _exif_time_ns(picture) or changed_ns
         if shrink_to is not None and picture.format in ("JPEG", "MPO"):
             scale = shrink_to / max(picture.size)
             picture.draft("RGB", (round(picture.width * scale), round(picture.height * scale)))
@@ -264,6 +267,11 @@ def to_eight_bits(image: npt.NDArray[np.generic]) -> U8Image:
     return eight
 
 
+def _changed_ns(mtime_ns: int) -> int:
+    """When a file was changed; now, where that is before 1970 or so late that no packet carries it."""
+    return mtime_ns if 0 <= mtime_ns <= MAX_NS else time.time_ns()
+
+
 def _exif_time_ns(picture: Image.Image) -> int | None:
     """When the picture was taken, by its EXIF; None if it does not say. Without an offset it is our local time."""
     try:
@@ -284,5 +292,7 @@ def _exif_time_ns(picture: Image.Image) -> int | None:
         except (ValueError, OverflowError, OSError):
             continue
         digits = fraction[:9] if fraction.isascii() and fraction.isdigit() else "0"
-        return seconds * 10**9 + int(digits.ljust(9, "0"))
+        taken_ns = seconds * 10**9 + int(digits.ljust(9, "0"))
+        if taken_ns <= MAX_NS:
+            return taken_ns
     return None

@@ -10,6 +10,8 @@ import os
 import select
 import threading
 
+_LONGEST_POLL = 2**31 - 1  # milliseconds
+
 
 def _pipe() -> tuple[int, int]:
     """A pipe that blocks nobody and that no other program inherits."""
@@ -19,15 +21,46 @@ def _pipe() -> tuple[int, int]:
     return ends
 
 
-class Stop(threading.Event):
-    """An event with a descriptor that becomes readable once it is set, and stays so. May be set in a signal handler."""
+def _poll(descriptor: int, seconds: float | None) -> None:
+    """Wait until something can be read, for so long at most; None: for ever."""
+    poller = select.poll()  # select() takes no descriptor beyond 1,023
+    poller.register(descriptor, select.POLLIN)
+    poller.poll(None if seconds is None else min(1000 * max(0.0, seconds), _LONGEST_POLL))
+
+
+class SignalEvent(threading.Event):
+    """An event with a descriptor that is readable as long as it is set. It may be set in a signal handler.
+
+    `threading.Event` takes a lock to be set: a handler that interrupts the main thread while that holds the lock, on
+    its way into a wait, would never return. This one takes none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._is_set = False
         self._read, self._write = _pipe()
 
+    def is_set(self) -> bool:
+        return self._is_set
+
     def set(self) -> None:
-        super().set()
+        self._is_set = True
+        self._say()
+
+    def clear(self) -> None:
+        self._is_set = False
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._read, 4096):
+                pass
+        if self._is_set:  # again, meanwhile
+            self._say()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._is_set:
+            _poll(self._read, timeout)
+        return self._is_set
+
+    def _say(self) -> None:
         with contextlib.suppress(OSError):  # it holds enough words
             os.write(self._write, b"s")
 
@@ -42,9 +75,13 @@ class Stop(threading.Event):
                     os.close(descriptor)
 
 
+class Stop(SignalEvent):
+    """The word that all shall end."""
+
+
 def descriptors(stop: threading.Event) -> list[int]:
     """What to wait for beside something else, so that a `Stop` is heard at once; nothing of a plain event."""
-    return [stop.fileno()] if isinstance(stop, Stop) else []
+    return [stop.fileno()] if isinstance(stop, SignalEvent) else []
 
 
 class Wake:
@@ -70,9 +107,7 @@ class Wake:
 
     def wait(self, seconds: float) -> bool:
         """Wait for a word, for so long at most; whether there was one."""
-        poller = select.poll()  # select() takes no descriptor beyond 1,023
-        poller.register(self._read, select.POLLIN)
-        poller.poll(1000 * seconds)
+        _poll(self._read, seconds)
         return self.take()
 
     def close(self) -> None:

@@ -34,21 +34,28 @@ def general_detector() -> Path:
 # What a module that starts processes, servers, networks or training runs has among its names.
 _STARTERS = {
     "Browser",
+    "IN_BROWSER",
     "SmallGateway",
     "StationProcess",
     "load_codec",
     "multiprocessing",
     "onnxruntime",
+    "open_page",
     "running",
     "subprocess",
     "torch",
     "wait_until",
 }
+# Servers, as fixtures or as what a fixture is asked for.
+_SERVERS = {"jetstream", "nats_server", "postgresql", "s3"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make unit` leaves out."""
     for item in items:
         names = vars(item.module).keys() | item.fixturenames  # type: ignore[attr-defined]
-        if names & {*_STARTERS, "postgresql", "nats_server"} or "training" in item.path.parts:
+        given = (
+            {str(value) for value in item.callspec.params.values()} if hasattr(item, "callspec") else set()
+        )
+        if names & {*_STARTERS, *_SERVERS} or given & _SERVERS or "training" in item.path.parts:
             item.add_marker(pytest.mark.process)

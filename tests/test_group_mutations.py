@@ -10,6 +10,8 @@ from tests.mutations import Tally, groups
 from tests.mutations.__main__ import main
 from tests.mutations.groups import KINDS, GroupAttack
 
+pytestmark = pytest.mark.process
+
 SEED = 20
 
 

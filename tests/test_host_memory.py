@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from secondlook.cloud.bench.host import write_scene
-from secondlook.cloud.bench.processtree import usage
+from secondlook.cloud.bench.processtree import descendants, usage
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -54,17 +54,25 @@ def test_eight_cameras_need_less_than_600_megabytes_and_little_time(tmp_path: Pa
         finally:
             agent.terminate()
     gateway.stop()
-    frames, seconds = (after - before for after, before in zip(end, start, strict=True))
-    cpu_ms = 1000 * seconds / frames
-    print(f"{most / 1e6:.0f} MB, {cpu_ms:.1f} CPU ms a frame, {frames:.0f} frames")
+    frames, seconds, captures = (after - before for after, before in zip(end, start, strict=True))
+    cpu_ms = 1000 * (seconds - captures) / frames
+    print(f"{most / 1e6:.0f} MB, {frames:.0f} frames, CPU ms a frame: {cpu_ms:.1f} of the agent,", end=" ")
+    print(f"{1000 * captures / frames:.1f} of those who read the cameras")
     assert 100e6 < most < _MOST_BYTES
     assert frames > 0.9 * 5 * _CAMERAS * (_SECONDS - 10)
     assert cpu_ms < _MOST_CPU_MS
 
 
-def _frames_and_seconds(pid: int, statuses: Callable[[], list[dict[str, object]]]) -> tuple[float, float]:
-    """Frames captured by all cameras, just when one says so anew (each does every five seconds), and CPU seconds."""
+def _frames_and_seconds(
+    pid: int, statuses: Callable[[], list[dict[str, object]]]
+) -> tuple[float, float, float]:
+    """Frames captured by all cameras, CPU seconds of all processes, and of those that read the cameras.
+
+    Just when one says so anew: each does every five seconds.
+    """
     before = statuses()
     wait_until(lambda: statuses() != before, 20)
     time.sleep(0.5)  # the others follow
-    return float(sum(int(str(one["captured"])) for one in statuses())), usage(pid).cpu_seconds
+    frames = float(sum(int(str(one["captured"])) for one in statuses()))
+    captures = sum(usage(child).cpu_seconds for child in descendants(pid))
+    return frames, usage(pid).cpu_seconds, captures

@@ -15,6 +15,8 @@ from tests.mutations import Attack, Tally, child
 from tests.mutations.__main__ import main
 from tests.mutations.streams import KINDS, Mutator, corpus
 
+pytestmark = pytest.mark.process
+
 STREAMS = 3000
 SEED = 20
 

@@ -309,6 +309,16 @@ def test_config_of_an_agent_and_of_nobody(
     assert "no cloud.toml or edge.toml" in capsys.readouterr().err
 
 
+def test_a_queue_of_a_later_program_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cloud.toml"
+    path.write_text('data_dir = "data"\n')
+    (tmp_path / "data").mkdir(mode=0o700)
+    with closing(sqlite3.connect(tmp_path / "data" / "gateway.db")) as file:
+        file.execute("PRAGMA user_version = 99")
+    _, found = doctor(capsys, "--config", str(path))
+    assert found["gateway file"][0] == "fault" and "this program knows" in found["gateway file"][1]
+
+
 # --- SIGHUP
 
 

@@ -12,6 +12,8 @@ pytest.importorskip("material", reason="mkdocs-material is not installed")
 
 from tests import site
 
+pytestmark = pytest.mark.process
+
 TOPICS = {
     "quick start": "quickstart.html",
     "first camera": "first-camera.html",

@@ -1,9 +1,11 @@
 """`secondlook backup` and `restore`: a site's stores as one folder, taken while everything runs.
 
-The order makes the copy whole (docs/delivery.md): the gateway's stores first, then the catalogue, then the blobs, for a
-frame leaves the queue when the catalogue has it, and a row is written when its blob is there. What retention deleted
-meanwhile has rows without blobs: `restore` marks those frames as going, so that retention finishes them. SQLite files
-are copied by SQLite itself, PostgreSQL by `pg_dump`, whose snapshot is one instant.
+The order makes the copy whole (docs/delivery.md): the ledger, the gateway's queue, the catalogue, then the blobs. For a
+frame is in the ledger and the queue at once, leaves the queue when the catalogue has it, and a row is written when its
+blob is there. A ledger that is behind the others asks for frames again; one ahead of them would lose some.
+
+What retention deleted meanwhile has rows without blobs: `restore` marks those frames as going, so that retention
+finishes them. SQLite files are copied by SQLite itself, PostgreSQL by `pg_dump`, whose snapshot is one instant.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _MANIFEST, _BLOBS = "manifest.json", "blobs"
 _GATEWAY, _CATALOGUE, _LEDGER = "gateway.db", "catalogue", "ledger.dump"
+_LEDGERS = "gateway_*"  # tables of ledger and requests, which may be in the catalogue's database
 _AT_ONCE = 500
 
 
@@ -52,10 +55,10 @@ def back_up(
         raise ConfigError(f"{folder} is not empty: a backup goes into a folder of its own")
     make_folder(folder)
     began = time.time()
+    if config.ledger_url is not None:
+        _dump(config.ledger_url, folder / _LEDGER, f"--table={_LEDGERS}")
     if config.database.exists():
         _copy_sqlite(config.database, folder / _GATEWAY)
-    if config.ledger_url is not None and config.ledger_url != config.catalogue:
-        _dump(config.ledger_url, folder / _LEDGER)
     _copy_catalogue(config, folder)
     blobs, missing = ({}, []) if not with_blobs else _copy_blobs(config, folder / _BLOBS, than)
     files = {
@@ -165,7 +168,7 @@ def _put_sqlite(source: Path, target: Path) -> None:
 def _copy_catalogue(config: CloudConfig, folder: Path) -> None:
     source = _sqlite_file(config.catalogue_url)
     if source is None:
-        _dump(config.catalogue_url, folder / f"{_CATALOGUE}.dump")
+        _dump(config.catalogue_url, folder / f"{_CATALOGUE}.dump", f"--exclude-table={_LEDGERS}")
     elif source.exists():
         _copy_sqlite(source, folder / f"{_CATALOGUE}.db")
     else:
@@ -229,9 +232,17 @@ def _mark_going(url: str, copied: Collection[str]) -> int:
     return len(going)
 
 
-def _dump(url: str, target: Path) -> None:
+def _dump(url: str, target: Path, tables: str) -> None:
     _run(
-        url, lambda name: ["pg_dump", "--format=custom", "--no-owner", f"--file={target}", f"--dbname={name}"]
+        url,
+        lambda name: [
+            "pg_dump",
+            "--format=custom",
+            "--no-owner",
+            tables,
+            f"--file={target}",
+            f"--dbname={name}",
+        ],
     )
     target.chmod(0o600)
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from secondlook.cloud.config import CloudConfig
 from secondlook.cloud.storage.database import EmbeddedDatabase, ServerDatabase
 from secondlook.cloud.storage.ledger import Ledger
-from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.sql import open_engine
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.shared.errors import SecondlookError
@@ -41,13 +40,14 @@ def ledger_read(config: CloudConfig) -> Iterator[tuple[Ledger | None, int | None
         )
         with closing(opened) as database:
             database.execute("BEGIN")
-            queued = _told(config) if config.queue is not None else _counted(database, config)
+            queued = _told(config) if config.queue is not None else _counted(database)
             yield Ledger(EmbeddedDatabase(database), reads_only=True), queued
 
 
-def _counted(database: sqlite3.Connection, config: CloudConfig) -> int:
-    queue = SqliteQueue(database, config.gateway.queue, lambda dead, why: None)
-    return queue.depth + queue.dead_count
+def _counted(database: sqlite3.Connection) -> int:
+    """All items, of a queue of any version: to open it would bring it up to date."""
+    (items,) = database.execute("SELECT count(*) FROM queue").fetchone()
+    return int(items)
 
 
 def _told(config: CloudConfig) -> int | None:

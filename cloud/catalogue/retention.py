@@ -161,8 +161,8 @@ def remove_deleted(catalogue: Catalogue, frame_ids: Collection[int]) -> Held:
 def wanted_blobs(catalogue: Catalogue, keys: Iterable[str]) -> set[str]:
     """Those of ``keys`` that a row wants, or that say nothing about frames and reviews.
 
-    A base or enhancement layer is wanted by its frame, and by every delta that refers to it; a background by all
-    frames of its camera host.
+    A base or enhancement layer is wanted by its frame, by every delta that refers to it, and by the frames behind it in
+    its group, whether or not it has a row itself; a background by all frames of its camera host.
     """
     owners: dict[str, list[str]] = {}
     layers: dict[tuple[str, str], dict[int, list[str]]] = {}
@@ -189,12 +189,22 @@ def wanted_blobs(catalogue: Catalogue, keys: Iterable[str]) -> set[str]:
                     .where(column.is_not(None), column.in_(list(keys_of)))
                 )
                 wanted.update(key for seq in found if seq is not None for key in keys_of[seq])
+            for seq, own in keys_of.items():
+                if wanted.isdisjoint(own) and _is_inside_group(session, edge_id, boot_id, seq):
+                    wanted.update(own)
         for edge_id, keys_of_edge in owners.items():
             if session.scalar(select(Frame.id).where(Frame.edge_id == edge_id).limit(1)) is not None:
                 wanted.update(keys_of_edge)
         for id_ in session.scalars(select(Review.id).where(Review.id.in_(list(images)))):
             wanted.update(images[id_])
     return wanted
+
+
+def _is_inside_group(session: Session, edge_id: str, boot_id: str, seq: int) -> bool:
+    """Whether the next frame of its boot belongs to a group that began before this one, and so needs it."""
+    behind = select(Frame.key_seq).where(Frame.edge_id == edge_id, Frame.boot_id == boot_id, Frame.seq > seq)
+    key_seq = session.scalar(behind.order_by(Frame.seq).limit(1))
+    return key_seq is not None and key_seq < seq
 
 
 def delete_tombstones(catalogue: Catalogue, *, before_ns: int, limit: int) -> int:

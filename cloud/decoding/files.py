@@ -19,15 +19,15 @@ _THUMB_QUALITY = 78
 _TYPES = {b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
 
-def lossless(image: U8Image) -> bytes:
+def lossless(image: U8Image, *, quick: bool = False) -> bytes:
     """A picture, uint8[H,W,3] in RGB, to the bit: WebP, a third smaller than PNG at its speed, or PNG where that is
-    too small for it."""
+    too small for it. ``quick`` takes a quarter of the time and an eighth more bytes."""
     if max(image.shape[:2]) > _MOST_SIDE:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         _, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
         return encoded.tobytes()
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", lossless=True, method=2, quality=0)
+    Image.fromarray(image).save(file, "WEBP", lossless=True, method=0 if quick else 2, quality=0)
     return file.getvalue()
 
 

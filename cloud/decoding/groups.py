@@ -24,7 +24,7 @@ from secondlook.shared.video import GroupDecoder
 from secondlook.shared.videobits import GroupHead, parse_base
 
 MAX_DECODERS = 32
-MAX_PIXELS = 1 << 25  # of all decoders together; one keeps up to 25 bytes a pixel
+MAX_PIXELS = 1 << 25  # of all decoders of a worker together; one keeps up to 25 bytes a pixel
 
 _Group = tuple[str, str, int]  # edge id, boot id, sequence of its first frame
 
@@ -32,9 +32,10 @@ _Group = tuple[str, str, int]  # edge id, boot id, sequence of its first frame
 class GroupDecoders:
     """Decoders of the groups decoded last, a bounded number of them. One object serves one thread at a time."""
 
-    def __init__(self, blobs: Blobs, max_pixels: int) -> None:
-        """`max_pixels`: of a picture; a larger one raises PictureTooLarge before it is decoded."""
-        self._blobs, self._max_pixels = blobs, max_pixels
+    def __init__(self, blobs: Blobs, max_pixels: int, kept_pixels: int = MAX_PIXELS) -> None:
+        """`max_pixels`: of a picture; a larger one raises PictureTooLarge before it is decoded. `kept_pixels`: of the
+        pictures of all decoders together."""
+        self._blobs, self._max_pixels, self._kept_pixels = blobs, max_pixels, kept_pixels
         self._decoders: OrderedDict[_Group, GroupDecoder] = OrderedDict()
 
     def decode(
@@ -124,7 +125,7 @@ class GroupDecoders:
         self._decoders[group] = decoder
         while len(self._decoders) > 1 and (
             len(self._decoders) > MAX_DECODERS
-            or sum(one.pixels for one in self._decoders.values()) > MAX_PIXELS
+            or sum(one.pixels for one in self._decoders.values()) > self._kept_pixels
         ):
             self._decoders.popitem(last=False)
 

@@ -74,9 +74,9 @@ def count(catalogue: Catalogue, boots: Iterable[str]) -> Counts:
 
 
 def make_report(
-    catalogue: Catalogue, blobs: Blobs, frames_folder: Path, edge: EdgeTotals, boots: Sequence[str]
+    catalogue: Catalogue, blobs: Blobs, frames_folder: Path | None, edge: EdgeTotals, boots: Sequence[str]
 ) -> dict[str, Any]:
-    """The report of a run, ready for JSON. `frames_folder` holds the captured frames as recorded."""
+    """The report of a run, ready for JSON. `frames_folder` holds the captured frames, where they were recorded."""
     counts = count(catalogue, boots)
     of_run = Frame.boot_id.in_(tuple(boots))
     with catalogue.reading() as session:
@@ -97,9 +97,9 @@ def make_report(
             "base": edge.bytes_base,
             "enhancement_stored": edge.bytes_enhancement_stored,
             "enhancement_sent": edge.bytes_enhancement_sent,
-            "source_jpeg": sum(
-                _jpeg_bytes(path) for boot in boots for path in frames_folder.glob(f"{boot}-*.png")
-            ),
+            "source_jpeg": None
+            if frames_folder is None
+            else sum(_jpeg_bytes(path) for boot in boots for path in frames_folder.glob(f"{boot}-*.png")),
         },
         "reviews": {
             "created": counts.reviews_created,
@@ -158,11 +158,13 @@ def _rate(captured_ns: Sequence[int], detected_ns: Sequence[int]) -> float | Non
 
 
 def _quality(
-    blobs: Blobs, frames_folder: Path, refined: Sequence[tuple[Review, Frame]]
+    blobs: Blobs, frames_folder: Path | None, refined: Sequence[tuple[Review, Frame]]
 ) -> dict[str, float | None]:
-    """Mean over the refined reviews of the PSNR of each picture a reviewer may see; None without a review."""
+    """Mean over the refined reviews of the PSNR of each picture a reviewer may see; None without any, or a record."""
     values: dict[str, list[float]] = {"base": [], "enhanced": [], "refined": []}
     for review, frame in refined:
+        if frames_folder is None:
+            break
         original = _read(frames_folder / f"{frame.boot_id}-{frame.seq:08d}.png")
         keys = {"base": review.base_image, "enhanced": review.enhanced_image, "refined": review.refined_image}
         for name, key in keys.items():

@@ -66,12 +66,12 @@ class Demo:
             finally:
                 self._stop()
                 self._end_line()
-            if not self._config.records_frames:
+            if not self._config.exit_when_done and self._config.report is None:
                 return None
             return make_report(
                 catalogue,
                 open_blobs(str(self._folder / "cloud" / "blobs")),
-                self._folder / "frames",
+                self._folder / "frames" if self._config.records_frames else None,
                 self._edge.read(),
                 self._edge.boots(),
             )

@@ -39,8 +39,8 @@ class DemoConfig:
 
     @property
     def records_frames(self) -> bool:
-        """Whether the captured frames are kept, to measure quality against them."""
-        return self.exit_when_done or self.report is not None
+        """Whether the captured frames are kept, to measure quality against them; in real time it takes too much."""
+        return self.exit_when_done
 
 
 @dataclass(frozen=True)

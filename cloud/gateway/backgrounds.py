@@ -2,8 +2,9 @@
 
 What is queued and stored of a group's first frame holds its background: no frame in the cloud depends on what is kept
 here. This is a cache, in memory and in the blob store that all gateways share: what it lacks is asked for again. Each
-camera host has a few places in the store, which later backgrounds overwrite, so no host fills a disk; retention
-deletes them once it keeps no frame of the host.
+camera host has a few places in either, which later backgrounds overwrite, so no host fills a disk or takes the others'
+room; and none has more than one written a second, for to write holds up the gateway's thread. Retention deletes what is
+stored once it keeps no frame of the host.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from secondlook.shared.videobits import background_digest, join_head, split_head
 log = logging.getLogger(__name__)
 
 MEMORY_BYTES = 32 << 20  # of all camera hosts together
+MAX_OF_HOST = 8  # in memory; the store has as many
 _QUIET_SECONDS = 30.0  # a store that failed is left alone for so long
+_WRITE_SECONDS = 1.0  # between two writes of one camera host's
+_MAX_HOSTS = 10_000
 
 
 class Backgrounds:
@@ -29,6 +33,8 @@ class Backgrounds:
         self._blobs, self._most = blobs, memory_bytes
         self._known: OrderedDict[tuple[str, str], bytes] = OrderedDict()  # by edge id and digest
         self._bytes = 0
+        self._of_host: dict[str, OrderedDict[str, None]] = {}  # digests by edge id, the oldest first
+        self._written_at: dict[str, float] = {}  # by edge id
         self._quiet_from: float | None = None
 
     def keep(self, edge_id: str, head: bytes, *, may_write: bool, now: float) -> None:
@@ -44,7 +50,7 @@ class Backgrounds:
             self._known.move_to_end((edge_id, digest))
             return
         self._remember(edge_id, digest, background)
-        if may_write and not self._is_quiet(now):
+        if may_write and not self._is_quiet(now) and self._may_write(edge_id, now):
             try:
                 self._blobs.put(background_key(edge_id, digest), background)
             except StorageError as error:
@@ -81,8 +87,27 @@ class Backgrounds:
     def _remember(self, edge_id: str, digest: str, background: bytes) -> None:
         self._known[edge_id, digest] = background
         self._bytes += len(background)
+        own = self._of_host.setdefault(edge_id, OrderedDict())
+        own[digest] = None
+        if len(own) > MAX_OF_HOST:
+            self._forget(edge_id, next(iter(own)))
         while self._bytes > self._most and len(self._known) > 1:
-            self._bytes -= len(self._known.popitem(last=False)[1])
+            self._forget(*next(iter(self._known)))
+
+    def _forget(self, edge_id: str, digest: str) -> None:
+        self._bytes -= len(self._known.pop((edge_id, digest)))
+        own = self._of_host[edge_id]
+        del own[digest]
+        if not own:
+            del self._of_host[edge_id]
+
+    def _may_write(self, edge_id: str, now: float) -> bool:
+        if 0 <= now - self._written_at.get(edge_id, -_WRITE_SECONDS) < _WRITE_SECONDS:
+            return False
+        if len(self._written_at) >= _MAX_HOSTS:
+            self._written_at.clear()
+        self._written_at[edge_id] = now
+        return True
 
     def _is_quiet(self, now: float) -> bool:
         return self._quiet_from is not None and 0 <= now - self._quiet_from < _QUIET_SECONDS

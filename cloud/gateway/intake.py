@@ -16,21 +16,21 @@ from collections.abc import Callable, Sequence
 from secondlook.cloud.config import IntakeLimits, RateLimits
 from secondlook.cloud.gateway.backgrounds import Backgrounds
 from secondlook.cloud.gateway.batcher import Batch, IntakeBatcher, Settled
+from secondlook.cloud.gateway.enhancements import Enhancements
 from secondlook.cloud.gateway.keys import Registry
 from secondlook.cloud.gateway.ratelimit import EdgeRates
 from secondlook.cloud.gateway.sessions import CHANNEL_OF, PROBE_CHANNEL, Peer, Session, Sessions
 from secondlook.cloud.gateway.tally import Tally
-from secondlook.cloud.storage.blobs import Blobs, enhancement_key
+from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import BootName, FrameTombstone, Ledger, with_keys
 from secondlook.cloud.storage.queue import FrameQueue, QueuedFrame
-from secondlook.cloud.storage.requests import Assemblies, Request, RequestState, RequestTable
+from secondlook.cloud.storage.requests import RequestTable
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
     BitstreamError,
     DiskFull,
     PacketError,
     QueueFull,
-    StorageError,
     StoreBusy,
     StoreUnavailable,
 )
@@ -42,8 +42,6 @@ from secondlook.shared.packet import (
     Ack,
     BaseFrame,
     Chunk,
-    ChunkCredit,
-    EnhancementRequest,
     Fault,
     Hello,
     LeanFrame,
@@ -84,12 +82,10 @@ class Intake:
         self._ledger = ledger
         self._queue = queue
         self._requests = requests
-        self._blobs = blobs
         self._backgrounds = Backgrounds(blobs)
         self._limits = limits
         self._costs = rates
         self._rates = EdgeRates(rates, most=limits.max_sessions)
-        self._assemblies = Assemblies()
         self._sessions = Sessions(registry)
         self._batcher = IntakeBatcher(limits, self._begin)
         self._least_room: int | None = None  # in the queue, for whomever; as of the last batch
@@ -104,6 +100,7 @@ class Intake:
         self._unreachable = False  # the latest trouble was a store that does not answer
         self._complaints = LimitedLog(log)
         self.tally = Tally()
+        self._enhancements = Enhancements(requests, blobs, self.tally, self._fault)
 
     def waits_for(self, *, now: float) -> str | None:
         """Why nothing can be taken, where a store does not answer; None when all are there.
@@ -232,6 +229,7 @@ class Intake:
         self.tally.rolled_back()
         for session in self._sessions.values():
             session.told_busy = ""
+            session.clock_noted = None
         self._cannot_store = self._cannot_store or self._stored_at == now
         self._stall(error, now)
 
@@ -283,8 +281,9 @@ class Intake:
         }
         answers: list[Outgoing] = []
         of_queue = 0
+        share = self._share(now) if held_back else 0  # counts all connections: not for each of them
         for peer, session in held_back.items():
-            why = self._why_busy(session, now)
+            why = self._why_busy(session, share, now)
             of_queue += why.startswith(_QUEUE_FULL)
             if why and session.told_busy != why:
                 session.told_busy = why
@@ -298,20 +297,19 @@ class Intake:
             self._full.over(now)
         return answers
 
-    def _why_busy(self, session: Session, now: float) -> str:
+    def _why_busy(self, session: Session, share: int, now: float) -> str:
         """Why a connection has no credit; empty where it sends too fast, or has some again."""
         if self._is_stalled(now) and self._outage.why is not None:
             if self._unreachable:
                 return "a store does not answer"
             return "disk full" if self._disk_was_full else "disk or queue full"
         least = self._limits.least_credit_bytes
-        if self._share(now) < least:
+        if share < least:
             return _QUEUE_FULL
         return f"{_QUEUE_FULL} for this host" if self._room_of(session.edge_id) < least else ""
 
     def _end_requests(self, now: float) -> list[Outgoing]:
-        self._requests.expire(now=now)
-        self._assemblies.drop(self._requests.ended(self._assemblies.ids))
+        self._enhancements.end(now)
         return []
 
     def lost(self, peer: Peer) -> None:
@@ -335,9 +333,9 @@ class Intake:
         if isinstance(packet, BaseFrame | Tombstone):
             return self._collect(peer, session, packet, now)
         if isinstance(packet, Chunk):
-            return self._chunk(session, packet, now)
+            return self._enhancements.chunk(session.edge_id, packet, now)
         if isinstance(packet, Refusal):
-            return self._refusal(session, packet, now)
+            return self._enhancements.refusal(session.edge_id, packet, now)
         if isinstance(packet, Report):
             self.tally.reports(session, packet, now)
             return []
@@ -350,8 +348,9 @@ class Intake:
         offset = now - ping.now_ns / _NANOSECONDS
         if (news := session.compare_clock(offset)) is not None:
             self._complaints.warning("clock", news, now)
-        if session.notes_clock(offset, now):
+        if session.shall_note_clock(offset, now):
             self._ledger.note_clock(session.edge_id, offset)
+            session.clock_noted = (offset, now)
 
     def _hello(self, peer: Peer, hello: Hello, public_key: str, now: float) -> list[Packet]:
         speaks_for = self._sessions.speaks_for(public_key, now)
@@ -371,7 +370,8 @@ class Intake:
             # A new connection goes last: requests are sent on an edge's latest one.
             self._sessions.pop(peer, None)
             self._sessions[peer] = session
-            log.info("%s connected (%s)", hello.edge_id, channel)
+            if self._sessions.tells_of(hello.edge_id, channel, now):
+                log.info("%s connected (%s)", hello.edge_id, channel)
         if hello.boot_id not in session.boots and len(session.boots) >= self._limits.max_boots:
             return [self._fault("too-many-boots", "deliver the earlier boots first", now)]
         session.boots.pop(hello.boot_id, None)
@@ -458,60 +458,11 @@ class Intake:
         self._batcher.growing.add_frame(peer, frame)
         return []
 
-    def _chunk(self, session: Session, chunk: Chunk, now: float) -> list[Packet]:
-        request = self._requests.get(chunk.request_id)
-        if request is None or request.edge_id != session.edge_id:
-            return [self._fault("unknown-request", f"request {chunk.request_id} is not yours", now)]
-        if request.state is RequestState.DONE:
-            return [ChunkCredit(request.id, chunk.total)]
-        if request.state not in (RequestState.PENDING, RequestState.SENT):
-            return [self._fault("request-ended", f"request {request.id} is {request.state.value}", now)]
-        here = self._assemblies.add(
-            request.id, offset=chunk.offset, total=chunk.total, crc32=chunk.crc32, payload=chunk.payload
-        )
-        if here < chunk.total:
-            self._requests.extend_lease(request, now=now)
-            return [ChunkCredit(request.id, here)]
-        layer = self._assemblies.finish(request.id)
-        if layer is None:
-            log.warning("%s: enhancement of frame %d fails its CRC", request.edge_id, request.seq)
-            self._requests.corrupt(request, now=now)
-            return []
-        key = enhancement_key(request.edge_id, request.boot_id, request.seq)
-        try:
-            self._blobs.put(key, layer)
-        except StorageError as error:
-            log.error("enhancement of frame %d cannot be stored: %s", request.seq, error)
-            self._requests.defer(request.id, now=now)
-            return []
-        self._requests.done(request.id, key)
-        self.tally.enhancement(request, layer)
-        return [ChunkCredit(request.id, chunk.total)]
-
-    def _refusal(self, session: Session, refusal: Refusal, now: float) -> list[Packet]:
-        request = self._requests.get(refusal.request_id)
-        if request is None or request.edge_id != session.edge_id:
-            return [self._fault("unknown-request", f"request {refusal.request_id} is not yours", now)]
-        self._assemblies.drop([request.id])
-        if refusal.reason == "busy":
-            self._requests.defer(request.id, now=now)
-        else:
-            self._requests.refuse(request.id, refusal.reason)
-        return []
-
     def _requests_to_send(self, now: float) -> list[Outgoing]:
-        waiting = self._requests.edges_with_work(now)
-        if not waiting:
-            return []
         control = {
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
-        return [
-            (control[edge_id], _on_the_wire(request))
-            for edge_id in waiting
-            if edge_id in control
-            for request in self._requests.to_send(edge_id, now=now)
-        ]
+        return [(control[edge_id], request) for edge_id, request in self._enhancements.to_send(control, now)]
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""
@@ -529,11 +480,13 @@ class Intake:
 
     def _probes(self, now: float) -> list[Outgoing]:
         """A packet for each connection that has long been silent: sending shows whether it is still there."""
+        silent = list(self._sessions.silent(self._limits.probe_seconds, now))
+        share = self._share(now) if silent else 0
         return [
-            (peer, self._ack(session, session.boot_id, self._share(now), now))
+            (peer, self._ack(session, session.boot_id, share, now))
             if session.channel == "bulk"
             else (peer, Pong(int(now * _NANOSECONDS)))
-            for peer, session in self._sessions.silent(self._limits.probe_seconds, now)
+            for peer, session in silent
         ]
 
     def _ack(self, session: Session, boot_id: str, share: int, now: float) -> Ack:
@@ -589,8 +542,3 @@ class Intake:
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
         self._complaints.warning(code, f"{code}: {printable}", now)
         return Fault(code, printable)
-
-
-def _on_the_wire(request: Request) -> EnhancementRequest:
-    deadline_ns, priority = int(request.deadline * _NANOSECONDS), max(0, request.priority)
-    return EnhancementRequest(request.id, request.boot_id, request.seq, deadline_ns, priority)

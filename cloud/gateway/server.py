@@ -48,10 +48,10 @@ _Socket: TypeAlias = "zmq.Socket[bytes]"
 log = logging.getLogger(__name__)
 
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
-_POLL_MS = 250  # as often as time brings anything; what arrives wakes it
+_POLL_MS = 500  # as often as time brings anything; what arrives wakes it
 _SETTLE_MS = 1  # while the queue's server is storing a batch
-_TICK_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = 1.5  # of a worker for frames; it keeps its camera hosts for 2 s (`affinity`)
+_TICK_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 1.25  # of a worker for frames; it keeps its camera hosts for 2 s (`affinity`)
 _MESSAGES = 64  # ZeroMQ's own queues, a peer and side; credit is what really bounds them
 _CALLS_AT_ONCE = 32
 _PACKETS_AT_ONCE = 1024  # answers of one turn that wait for its commit, about
@@ -121,8 +121,8 @@ class Gateway:
             greet_again=self._intake.greet_again,
             presence=presence,
             conditions=self._watch.told,
-            # Where several gateways share a queue, frames come by the others, too: then nobody is to wait here.
-            longest_wait_seconds=_LONGEST_WAIT_SECONDS if stores.is_embedded else 0.0,
+            # Into a queue that is a server, frames come by other gateways, too: then nobody is to wait here.
+            longest_wait_seconds=_LONGEST_WAIT_SECONDS if config.queue is None else 0.0,
             tally=self._intake.tally,
         )
         self._waiting = Waiting()
@@ -150,7 +150,7 @@ class Gateway:
         self.close()
 
     def _disk_fullness(self, config: CloudConfig) -> Callable[[float], str | None]:
-        if not self._stores.is_embedded:
+        if config.queue is not None and config.ledger_url is not None:
             return lambda now: None  # servers look after their own disks
         queue = self._stores.queue
         drains_here = config.queue is None and on_one_disk(config.data_dir, config.blobs_url)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _CLOCK_SECONDS = 2.0  # clocks of camera host and gateway may differ by so much
 _CLOCK_CHANGE_SECONDS = 0.5  # what a change of the difference has to be to be noted
 _CLOCK_NOTED_SECONDS = 30.0  # it is not noted more often than so
+_LINE_SECONDS = 1.0  # between two lines of the log about connections of one camera host
+_MAX_TOLD = 10_000
 
 Peer = bytes
 CHANNEL_OF: dict[type[Packet], str] = {
@@ -75,14 +77,12 @@ class Session:
             )
         return f"{self.edge_id}: its clock agrees with ours again" if was_off and not is_off else None
 
-    def notes_clock(self, offset: float, now: float) -> bool:
-        """Whether the ledger shall have this difference: it is another one, and the last was noted a while ago."""
-        if self.clock_noted is not None:
-            noted, at = self.clock_noted
-            if abs(offset - noted) < _CLOCK_CHANGE_SECONDS or 0 <= now - at < _CLOCK_NOTED_SECONDS:
-                return False
-        self.clock_noted = (offset, now)
-        return True
+    def shall_note_clock(self, offset: float, now: float) -> bool:
+        """Whether the ledger should have this difference: it is another one, and the last was noted a while ago."""
+        if self.clock_noted is None:
+            return True
+        noted, at = self.clock_noted
+        return abs(offset - noted) >= _CLOCK_CHANGE_SECONDS and not 0 <= now - at < _CLOCK_NOTED_SECONDS
 
 
 class Sessions(dict[Peer, Session]):
@@ -92,6 +92,7 @@ class Sessions(dict[Peer, Session]):
         super().__init__()
         self._registry = registry
         self.to_greet: set[str] = set()  # edge ids
+        self._told_at: dict[tuple[str, str], float] = {}  # by edge id and channel
 
     def speaks_for(self, public_key: str, now: float) -> str | None:
         """The edge id a connection may speak for: None for any, "" for none."""
@@ -104,6 +105,15 @@ class Sessions(dict[Peer, Session]):
     def bulk(self) -> int:
         """Connections that carry base frames."""
         return sum(session.channel == "bulk" for session in self.values())
+
+    def tells_of(self, edge_id: str, channel: str, now: float) -> bool:
+        """Whether the log should have a line of this connection: one a second, for a host that connects without end."""
+        if 0 <= now - self._told_at.get((edge_id, channel), 0.0) < _LINE_SECONDS:
+            return False
+        if len(self._told_at) >= _MAX_TOLD:
+            self._told_at.clear()
+        self._told_at[edge_id, channel] = now
+        return True
 
     def of(self, peer: Peer, public_key: str) -> Session | None:
         """The session of a connection with this key."""

@@ -21,6 +21,7 @@ _LONGEST_DELIVERY_SECONDS = 90 * 86_400.0
 TOMBSTONE_REASONS = frozenset(
     {
         "behind",
+        "damaged",
         "dead-letter-limit",
         "dead-letter-purged",
         "disk-full",

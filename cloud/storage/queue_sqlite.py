@@ -26,7 +26,7 @@ from secondlook.shared.errors import LeaseLost, QueueFull, UnsupportedStore
 from secondlook.shared.sqlite import immediate, named_errors
 
 # What the file says of its queue (``user_version``); 0 is a new file, or one of a version that did not say.
-_VERSION = 2
+VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -418,10 +418,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
     """Make the tables of this version, and take over what an earlier one left. Raises UnsupportedStore."""
     with named_errors("queue"):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == _VERSION:
+        if version == VERSION:
             return
-        if version > _VERSION:
-            raise UnsupportedStore(f"queue: schema version {version} is not {_VERSION}")
+        if version > VERSION:
+            raise UnsupportedStore(f"queue: schema version {version} is not {VERSION}")
         with immediate(connection):
             earlier = {row[1] for row in connection.execute("PRAGMA table_info(queue)")}
             if earlier:
@@ -434,7 +434,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
                 connection.execute("INSERT INTO payloads SELECT id, payload FROM queue")
                 connection.execute("ALTER TABLE queue DROP COLUMN payload")
             _run(connection, _FILL)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:

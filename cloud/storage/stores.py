@@ -43,24 +43,22 @@ class Stores:
     queue: FrameQueue
     ledger: Ledger
     requests: RequestTable
+    is_embedded: bool  # the ledger is in the gateway's own file
     _path: Path  # of the gateway's own file
-    _database: sqlite3.Connection | None
+    _database: sqlite3.Connection | None  # that file, where anything is kept in it
+    _shares_commit: bool
     _opened: ExitStack
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the ledger is in the gateway's own file."""
-        return self._database is not None
 
     @contextmanager
     def one_commit(self, *, synced: bool) -> Iterator[None]:
-        """Where the ledger is in the gateway's own file, what happens within to that file is committed together.
+        """Where queue and ledger are in the gateway's own file, what happens within to that file is committed together.
 
         What camera hosts are told must survive a power cut (``synced``). What workers do need not wait for the disk:
         every commit survives the process, and leases or acknowledgements that a power cut undoes are given again.
-        Servers commit each step by itself.
+        Servers commit each step by itself, and so does the file beside one: neither the queue nor the ledger may be
+        committed later than what tells of it.
         """
-        if self._database is None:
+        if self._database is None or not self._shares_commit:
             yield
             return
         self._database.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
@@ -139,6 +137,13 @@ def open_stores(config: CloudConfig) -> Stores:
             jetstream = _open_jetstream(config.queue, config, removed)
             opened.callback(jetstream.close)
             queue = jetstream
-        # A ledger elsewhere commits at once: the queue must not be committed later than what it tells of.
-        shared = database if config.ledger_url is None else None
-        return Stores(queue, ledger, requests, config.database, shared, opened.pop_all())
+        return Stores(
+            queue,
+            ledger,
+            requests,
+            is_embedded=config.ledger_url is None,
+            _path=config.database,
+            _database=database,
+            _shares_commit=config.queue is None and config.ledger_url is None,
+            _opened=opened.pop_all(),
+        )

@@ -91,13 +91,13 @@ class Streams:
 
     def served(self, edge_id: str) -> None:
         """It gave frames: it goes to the end of the line."""
-        edge = self._edges[edge_id]
+        edge = self._edges.setdefault(edge_id, _Edge())  # a look may have taken it out meanwhile
         edge.pause = _EMPTY_SECONDS
         self._edges.move_to_end(edge_id)
 
     def pause(self, edge_id: str, seconds: float | None = None) -> None:
         """It had no frame left: it is asked again later, and later each time."""
-        edge = self._edges[edge_id]
+        edge = self._edges.setdefault(edge_id, _Edge())
         edge.ask_at = time.monotonic() + (edge.pause if seconds is None else seconds)
         edge.pause = min(2 * edge.pause, _LONGEST_EMPTY_SECONDS)
 
@@ -156,8 +156,9 @@ class Streams:
                 self.wake([name])
             elif not edge.items and edge.ask_at > 0:
                 edge.asleep = True
-        for name in [name for name in self._edges if name not in seen]:
-            del self._edges[name]  # the next frame that is put makes its consumer anew
+        for name, edge in list(self._edges.items()):
+            if name not in seen and not edge.added_bytes:  # else it is as new as this listing
+                del self._edges[name]  # the next frame that is put makes its consumer anew
 
     async def _consumers(self) -> list[api.ConsumerInfo]:
         found: list[api.ConsumerInfo] = []

@@ -468,7 +468,7 @@ class MachineWorker:
 
     def _copy_tombstones(self) -> None:
         """Bring what the gateway heard of dropped frames into the catalogue, now and then."""
-        if self.clock() - self._tombstones_at < _TOMBSTONE_SECONDS:
+        if 0 <= self.clock() - self._tombstones_at < _TOMBSTONE_SECONDS:
             return
         tombstones = self.broker.tombstones(self._last_tombstone)
         store_tombstones(

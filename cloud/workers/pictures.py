@@ -24,6 +24,7 @@ from secondlook.shared.videobits import is_of_group, split_layers
 
 U8Image = npt.NDArray[np.uint8]
 
+KEPT_PIXELS = 1 << 23  # of decoders of cameras; beside them pictures wait for the filter
 _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 
 
@@ -70,6 +71,7 @@ class PictureMaker:
     postfilter: ImageFilter
     blobs: Blobs
     max_pixels: int
+    groups: GroupDecoders
 
     def check(self) -> None:
         """Whether the post-filter works at all. Raises ModelCorrupt."""
@@ -92,8 +94,7 @@ class PictureMaker:
         """Decode and store the base image."""
         base = self._layer(review.base_blob)
         if is_of_group(base):
-            groups = GroupDecoders(self.blobs, self.max_pixels)
-            image = groups.decode(review.edge_id, review.boot_id, review.seq, review.key_seq, base, hold)
+            image = self.groups.decode(review.edge_id, review.boot_id, review.seq, review.key_seq, base, hold)
         else:
             image = self.codec.decode_base(base, key=self._key_base(review))
         hold()
@@ -170,7 +171,8 @@ class PictureMaker:
 
     def _store(self, review: LeasedReview, kind: str, image: U8Image) -> StoredPicture:
         """Store an image as it will be shown."""
-        data = lossless(image)
+        # What is seen until the refined picture is there is wanted soon.
+        data = lossless(image, quick=kind != "refined")
         key = image_key(review.review_id, kind)
         self.blobs.put(key, data)
         return StoredPicture(key, hashlib.sha256(data).hexdigest(), len(data))

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from secondlook.cloud.catalogue import (
     Catalogue,
@@ -38,10 +38,11 @@ from secondlook.cloud.catalogue import (
     wake_reviews,
 )
 from secondlook.cloud.config import RefinerConfig
+from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
-from secondlook.cloud.workers.pictures import PictureMaker
+from secondlook.cloud.workers.pictures import KEPT_PIXELS, PictureMaker
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
 from secondlook.shared import metrics, tracing
 from secondlook.shared.errors import (
@@ -153,7 +154,12 @@ class Refiner:
 
     @property
     def _pictures(self) -> PictureMaker:
-        return PictureMaker(self.codec, self.postfilter, self.blobs, self.config.max_pixels)
+        return PictureMaker(self.codec, self.postfilter, self.blobs, self.config.max_pixels, self._groups)
+
+    @cached_property
+    def _groups(self) -> GroupDecoders:
+        """Reviews of a camera follow each other: their decoders stay."""
+        return GroupDecoders(self.blobs, self.config.max_pixels, kept_pixels=KEPT_PIXELS)
 
     def step(self) -> int:
         """Take what is due, look at what has come, refine; returns how many left our hands, well or badly."""

@@ -282,7 +282,7 @@ def choose_encoder(
     regions: Regions | None = None,
 ) -> FrameEncoder:
     """The encoder of the family that is set; for `auto`, of the one that suits the source, and a line says which."""
-    if config.family == "video" or (config.family == "auto" and is_moving(source.address)):
+    if config.family == "video" or (config.family == "auto" and is_moving(source)):
         log.info("base layers are coded by %s, in groups of %d frames", config.encoder, config.group_frames)
         return VideoFrameEncoder(codec, config, boot_id, regions)
     if config.family == "auto":

@@ -39,7 +39,12 @@ def is_original(kept: bytes) -> bool:
 def picture(kept: bytes) -> U8Image:
     """The frame that was kept, uint8[H,W,3] RGB. Raises MalformedBitstream on damage."""
     data = np.frombuffer(kept, np.uint8, offset=len(MARK))
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # its header claims a size beyond all limits
+        raise MalformedBitstream(
+            f"a frame that was kept for enhancements cannot be read: {error.err}"
+        ) from error
     if bgr is None:
         raise MalformedBitstream("a frame that was kept for enhancements cannot be read")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -13,7 +13,7 @@ from secondlook.edge.coding.classmasks import PrivacyMasks
 from secondlook.edge.coding.regions import Regions
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.source.camera import Camera, Frame
-from secondlook.edge.source.sources import shown
+from secondlook.edge.source.sources import check_path, local_path, shown
 from secondlook.shared.errors import ConfigError, SourceEmpty, SourceStalled
 from secondlook.shared.files import write_atomically
 
@@ -28,7 +28,10 @@ def check_ending(path: Path) -> None:
 
 
 def first_frame(source: SourceConfig) -> Frame:
-    """The first picture that the source delivers. Raises SourceError."""
+    """The first picture that the source delivers; a folder that is watched has to be there. Raises SourceError."""
+    folder = local_path(source.address)
+    if source.watch and folder is not None:
+        check_path(folder)
     camera = Camera(replace(source, frames=1, from_start=True), random.Random())
     deadline = time.monotonic() + source.open_seconds + source.stall_seconds
     try:

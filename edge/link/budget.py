@@ -13,12 +13,15 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from secondlook.edge.config import UplinkConfig
 
 _BURST = 4.0  # times the even pace, while less is spent than would be due
 _AHEAD = 0.05  # of the budget that may be spent ahead of time before the rate is lowered
 _LEAST_BYTES = 4096  # left: less than a frame, and so nothing
+_LEAP_SECONDS = 2 * 86_400.0  # by which a clock that goes on may be wrong: the host was off, or the clock is
+_BELIEVED_SECONDS = 600.0  # a clock that is so far behind is set by a time server meanwhile, or it is right
 
 
 class Spending(enum.Enum):
@@ -37,22 +40,48 @@ class Spent:
     day_bytes: int = 0
     month: str = ""
     month_bytes: int = 0
-    seen: float = 0.0  # the latest instant that was seen: a clock that goes back is not believed
+    seen: float = 0.0  # the latest instant that was seen: a clock that goes back is not believed at once
+    left: Spent | None = None  # the page that the clock last leaped from: it may come back there
 
     @classmethod
     def parse(cls, data: bytes) -> Spent:
         """What `to_bytes` made; nothing spent where that cannot be read."""
         try:
-            found = json.loads(data)
-            return cls(
-                str(found["day"]),
-                int(found["day_bytes"]),
-                str(found["month"]),
-                int(found["month_bytes"]),
-                float(found["seen"]),
-            )
-        except (ValueError, TypeError, KeyError):
+            return cls._of(json.loads(data))
+        except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
+
+    @classmethod
+    def _of(cls, found: dict[str, Any]) -> Spent:
+        left = found.get("left")
+        return cls(
+            str(found["day"]),
+            int(found["day_bytes"]),
+            str(found["month"]),
+            int(found["month_bytes"]),
+            float(found["seen"]),
+            None if left is None else cls._of(left),
+        )
+
+    def at(self, seen: float, month_begins: int) -> Spent:
+        """The same at an instant: nothing is spent of a day or a month that is new."""
+        day = day_of(seen)[0].strftime("%Y-%m-%d")
+        month = month_of(seen, month_begins)[0].strftime("%Y-%m-%d")
+        day_bytes = self.day_bytes if day == self.day else 0
+        month_bytes = self.month_bytes if month == self.month else 0
+        return Spent(day, day_bytes, month, month_bytes, seen, self.left)
+
+    def behind_a_leap(self, seen: float, month_begins: int) -> Spent:
+        """The same where the clock has leaped: the host was off, or the clock is wrong, or it is right again.
+
+        In a day or month that it has come back to, what went before counts, and what went while it was wrong.
+        """
+        page, left = self.at(seen, month_begins), self.left
+        if left is not None and left.day == page.day:
+            page = replace(page, day_bytes=left.day_bytes + self.day_bytes)
+        if left is not None and left.month == page.month != self.month:
+            page = replace(page, month_bytes=left.month_bytes + self.month_bytes)
+        return replace(page, left=replace(self, left=None))
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -65,6 +94,7 @@ class Budget:
         self._config = config
         self._states = {"day": Spending.WITHIN, "month": Spending.WITHIN}
         self._news: list[str] = []
+        self._behind_since: float | None = None  # when the clock was first seen to be far behind
         self.spent = spent
 
     def spend(self, size: int, now: float) -> None:
@@ -109,17 +139,20 @@ class Budget:
         }
 
     def _turn_page(self, now: float) -> None:
-        seen = max(now, self.spent.seen)
-        day = day_of(seen)[0].strftime("%Y-%m-%d")
-        month = month_of(seen, self._config.month_begins)[0].strftime("%Y-%m-%d")
-        kept = self.spent
-        self.spent = Spent(
-            day,
-            kept.day_bytes if day == kept.day else 0,
-            month,
-            kept.month_bytes if month == kept.month else 0,
-            seen,
-        )
+        kept, begins = self.spent, self._config.month_begins
+        if now >= kept.seen - _LEAP_SECONDS:
+            self._behind_since = None
+            leaps = now > kept.seen + _LEAP_SECONDS
+            self.spent = kept.behind_a_leap(now, begins) if leaps else kept.at(max(now, kept.seen), begins)
+            return
+        # Far behind: the clock was not set yet, or what it said before was wrong.
+        if self._behind_since is None or now < self._behind_since:
+            self._behind_since = now
+        if now - self._behind_since >= _BELIEVED_SECONDS:
+            self._behind_since = None
+            self.spent = kept.behind_a_leap(now, begins)
+            was, date = (datetime.fromtimestamp(one, UTC).strftime("%Y-%m-%d") for one in (kept.seen, now))
+            self._news.append(f"the clock said {was}, and goes on at {date}: so do the uplink's budgets")
 
     def _rate(
         self, name: str, most: int | None, used: int, period: tuple[datetime, datetime], now: float

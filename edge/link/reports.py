@@ -87,6 +87,8 @@ def _report(doing: Doing, waiting: tuple[int, int | None], now_ns: int) -> Repor
     frames, oldest_ns = waiting
     if oldest_ns is None or now_ns - oldest_ns <= _WAITING_NS:
         frames, oldest_ns = 0, None
+    else:
+        oldest_ns = max(0, oldest_ns)  # an earlier version took any time that a file said
     source = doing.source.replace(" ", "-")
     known = source if CODE.fullmatch(source) else "unknown"
     return Report(frames, oldest_ns, known, _printable(doing.model), _printable(doing.trouble))

@@ -17,6 +17,7 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any, Literal
@@ -96,7 +97,12 @@ class Camera:
         if self._pipe is None and pause > 0:
             multiprocessing.connection.wait(self._wakes, min(pause, timeout_seconds))
             return None
-        pipe = self._pipe or self._start()
+        try:
+            pipe = self._pipe or self._start()
+        except (OSError, EOFError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            self._failed(SourceUnreadable(f"capture from source {self._name} cannot be started: {why}"))
+            return None
         try:
             ready = multiprocessing.connection.wait([pipe, *self._wakes], timeout_seconds)
             if pipe in ready:
@@ -120,21 +126,27 @@ class Camera:
         return shown(self._config.address)
 
     def _start(self) -> multiprocessing.connection.Connection:
+        """Start the capture. Raises OSError, or EOFError where the process that all captures are forks of has ended."""
         # Not fork: the agent has threads and sockets that a copy of it must not share.
         context: Any = multiprocessing.get_context(self._method)
         if self._method == "forkserver":
             context.set_forkserver_preload(["secondlook.edge.source.capture"])
-        self._pipe, far_end = context.Pipe(duplex=False)
-        arguments = (far_end, self._config, self._after)
-        self._process = context.Process(target=capture.run, args=arguments, daemon=True)
-        resource_tracker.ensure_running()  # it is started on the way otherwise, and would unblock the signals
-        # It begins with the signals blocked that it is going to ignore: they may come to the whole group.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        far_end.close()
+        with ExitStack() as undo:
+            near_end, far_end = context.Pipe(duplex=False)
+            undo.callback(near_end.close)
+            with far_end:
+                process = context.Process(
+                    target=capture.run, args=(far_end, self._config, self._after), daemon=True
+                )
+                resource_tracker.ensure_running()  # else it is started on the way, and unblocks the signals
+                # It begins with the signals blocked that it is going to ignore: they may come to the whole group.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+                try:
+                    process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            undo.pop_all()
+        self._process, self._pipe = process, near_end
         self._deadline = time.monotonic() + self._config.open_seconds
         return self._pipe
 

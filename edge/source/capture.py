@@ -26,8 +26,10 @@ import cv2
 
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.source import streams
-from secondlook.edge.source.sources import SourceFrame, open_shots
-from secondlook.shared.errors import SourceError
+from secondlook.edge.source.sources import SourceFrame, open_shots, shown
+from secondlook.shared import errors
+from secondlook.shared.errors import SecondlookError, SourceError, SourceUnreadable
+from secondlook.shared.faults import unforeseen_named
 
 _LIVE_FRAMES = 2
 _BEATS_PER_STALL = 8.0
@@ -149,24 +151,39 @@ def _end_with_parent() -> None:
 
 
 def _capture(channel: _Channel, config: SourceConfig, after: str | None, options: Mapping[str, str]) -> Ended:
+    """Deliver all frames; raises BrokenPipeError where the agent has gone."""
     try:
-        source = open_shots(config, channel, after=after, options=options)
-        channel.send(Opened(source.live))
-        shots = source.shots
-        if config.realtime and not source.live:
-            shots = _paced(shots, channel)
-        if config.realtime or source.live:
-            shots_ns = _latest(shots)
-        else:
-            shots_ns = ((time.time_ns(), shot) for shot in shots)
-        for read_ns, shot in shots_ns:
-            height, width = shot.image.shape[:2]
-            captured_ns = read_ns if shot.taken_ns is None else shot.taken_ns
-            header = Captured(captured_ns, height, width, shot.place, shot.source_ns)
-            channel.send(header, shot.image.data.cast("B"))
+        with unforeseen_named(SecondlookError, BrokenPipeError):
+            _deliver(channel, config, after, options)
     except SourceError as error:
-        return Ended(type(error).__name__, str(error))
+        return Ended(_known_name(error), str(error))
+    except SecondlookError as error:
+        text = f"source {shown(config.address)} failed: {error}"
+        return Ended(SourceUnreadable.__name__, text)
     return Ended()
+
+
+def _known_name(error: SourceError) -> str:
+    """Of the class that the agent knows: a package may have one of its own below it."""
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next(name for name in names if isinstance(error, getattr(errors, name, ())))
+
+
+def _deliver(channel: _Channel, config: SourceConfig, after: str | None, options: Mapping[str, str]) -> None:
+    source = open_shots(config, channel, after=after, options=options)
+    channel.send(Opened(source.live))
+    shots = source.shots
+    if config.realtime and not source.live:
+        shots = _paced(shots, channel)
+    if config.realtime or source.live:
+        shots_ns = _latest(shots)
+    else:
+        shots_ns = ((time.time_ns(), shot) for shot in shots)
+    for read_ns, shot in shots_ns:
+        height, width = shot.image.shape[:2]
+        captured_ns = read_ns if shot.taken_ns is None else shot.taken_ns
+        header = Captured(captured_ns, height, width, shot.place, shot.source_ns)
+        channel.send(header, shot.image.data.cast("B"))
 
 
 def _paced(shots: Iterator[SourceFrame], channel: _Channel) -> Iterator[SourceFrame]:
@@ -184,16 +201,17 @@ def _latest(shots: Iterator[SourceFrame]) -> Iterator[tuple[int, SourceFrame]]:
     """Read in a thread; yield (wall clock ns, shot), passing over what has become old meanwhile."""
     waiting: deque[tuple[int, SourceFrame]] = deque(maxlen=_LIVE_FRAMES)
     changed = threading.Condition()
-    ended: list[SourceError | None] = []
+    ended: list[SecondlookError | None] = []
 
     def read() -> None:
-        failure: SourceError | None = None
+        failure: SecondlookError | None = None
         try:
-            for shot in shots:
-                with changed:
-                    waiting.append((time.time_ns(), shot))
-                    changed.notify()
-        except SourceError as error:
+            with unforeseen_named(SecondlookError):
+                for shot in shots:
+                    with changed:
+                        waiting.append((time.time_ns(), shot))
+                        changed.notify()
+        except SecondlookError as error:
             failure = error
         with changed:
             ended.append(failure)

@@ -33,7 +33,11 @@ def with_credentials(
     :raises SecretExposed: others may read the file
     """
     if config_file is not None and has_secret(source.address):
-        check_private(config_file, config_file.stat())
+        try:
+            status = config_file.stat()
+        except OSError as error:
+            raise ConfigError(f"cannot read {config_file}: {error.strerror}") from error
+        check_private(config_file, status)
     found = _credentials(source, environment)
     if found is None:
         return source

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from secondlook.edge.config import SourceConfig
 from secondlook.edge.source.sources import is_live, local_path, shown
-from secondlook.edge.source.watched import Identity
+from secondlook.edge.source.watched import Identity, identities
 from secondlook.shared.errors import DiskFull
 from secondlook.shared.files import PRIVATE_FILE, storage_error, write_atomically
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _FILE = "source.json"
 _TAKEN_FILE = "taken.jsonl"  # of a watched folder
+_MOST_AWAY = 100_000  # files that are remembered of a folder while none of them is there
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class PlaceKeeper:
         self._source = _identity(config.address)
         self._shown = shown(config.address)
         self._boot_id = boot_id
-        self._before: str | None = None
+        self._before: str | None = None  # the batch at hand
+        self._batch: Sequence[Taken] = ()  # which may not be spooled yet
 
     def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
         """The place to go on behind; None: begin at the start. `next_seq` tells what the spool has of a boot."""
@@ -73,10 +75,16 @@ class PlaceKeeper:
         """Where a capture that begins anew in this start goes on, behind the place of its last frame."""
         return self._before if place is None else place
 
+    def took(self, place: str) -> None:
+        """A frame came from this place. The last one is all that counts, and whoever captures has it."""
+
     def about_to_spool(self, taken: Sequence[Taken]) -> None:
-        """Frames of this boot are going to be spooled, in this order."""
+        """Frames of this boot are going to be spooled, in this order; those that could not be come here again."""
         if self._source is None or not taken:
             return
+        if self._batch and self._batch[-1].seq < taken[0].seq:
+            self._before = self._batch[-1].place
+        self._batch = taken
         kept = {
             "source": self._source,
             "boot_id": self._boot_id,
@@ -85,7 +93,6 @@ class PlaceKeeper:
         }
         with contextlib.suppress(DiskFull):
             write_atomically(self._path, json.dumps(kept).encode())
-        self._before = taken[-1].place
 
     def forget(self) -> None:
         """The run is complete: the next one begins at the start."""
@@ -103,11 +110,14 @@ class WatchKeeper:
         self._path = folder / _TAKEN_FILE
         self._source = source
         self._boot_id = boot_id
-        self._taken: list[Identity] = []
+        self._taken: set[Identity] = set()
 
     def resume(self, next_seq: Callable[[str], int | None]) -> str | None:
-        """The files that earlier starts took, for the capture; forgets those that are gone from the folder."""
-        kept: list[str] = []
+        """The files that earlier starts took, for the capture; forgets those that are gone from the folder.
+
+        Where none of them is there, nothing is forgotten: the card is out, or the share is not mounted.
+        """
+        taken: list[tuple[Identity, str]] = []
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError):
@@ -120,20 +130,24 @@ class WatchKeeper:
                 if boot_id not in follows:
                     follows[boot_id] = next_seq(boot_id)
                 following = follows[boot_id]
-                was_spooled = following is None or int(one["seq"]) < following
-                if was_spooled and (self._source / identity[0]).exists():
-                    self._taken.append(identity)
-                    kept.append(line)
+                if following is None or int(one["seq"]) < following:
+                    taken.append((identity, line))
+        kept = [one for one in taken if _is_there(self._source / one[0][0])] or taken[-_MOST_AWAY:]
+        self._taken = {identity for identity, _ in kept}
         if len(kept) < len(lines):
             with contextlib.suppress(DiskFull):
-                write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+                write_atomically(self._path, "".join(f"{line}\n" for _, line in kept).encode())
         if kept:
             log.info("source %s: %d files were taken before", self._source, len(kept))
         return self.after(None)
 
     def after(self, place: str | None) -> str | None:
         """All that was taken, for a capture that begins anew in this start."""
-        return json.dumps(self._taken)
+        return json.dumps(sorted(self._taken))
+
+    def took(self, place: str) -> None:
+        """A frame came from this file. It may be passed over, and is taken all the same."""
+        self._taken |= identities(f"[{place}]")
 
     def about_to_spool(self, taken: Sequence[Taken]) -> None:
         """Frames of this boot are going to be spooled, in this order."""
@@ -142,7 +156,6 @@ class WatchKeeper:
         lines = []
         for one in taken:
             name, size, ns = json.loads(one.place)
-            self._taken.append((name, size, ns))
             line = {"boot": self._boot_id, "seq": one.seq, "name": name, "size": size, "ns": ns}
             lines.append(json.dumps(line) + "\n")
         try:
@@ -159,6 +172,17 @@ class WatchKeeper:
 
     def forget(self) -> None:
         """A watched folder has no end: what was taken stays so."""
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file exists; one of which nobody can tell, as on a share that does not answer, counts as there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def place_keeper(folder: Path, config: SourceConfig, boot_id: str) -> PlaceKeeper | WatchKeeper:

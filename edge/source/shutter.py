@@ -11,7 +11,7 @@ from secondlook.edge.config import EdgeConfig
 from secondlook.edge.hours import Hours, within_hours
 from secondlook.edge.pause import is_paused
 from secondlook.edge.source.camera import Frame, SourceState
-from secondlook.edge.source.schedule import RUNNING, DutyCycle, Rest, Why, rest
+from secondlook.edge.source.schedule import RUNNING, DutyCycle, Phase, Rest, Why, rest
 
 _LOOK_SECONDS = 0.5  # between two looks at pause and hours
 _REST_SECONDS = 1.0  # of waiting at once while nothing is captured
@@ -55,7 +55,8 @@ class Shutter:
         self._looked_at = float("-inf")
         self._has_ended = False
         self.rest: Rest = RUNNING
-        self.is_delivered = False  # nothing waits in the spool; whoever owns this keeps it up to date
+        # In this cycle: nothing waits in the spool. Whoever owns this keeps it up to date while `is_delivering`.
+        self.is_delivered = False
 
     @property
     def state(self) -> CameraState:
@@ -96,6 +97,8 @@ class Shutter:
         wall = time.time()
         paused = is_paused(self._data_dir, wall)
         phase = self._duty.phase(now, is_delivered=self.is_delivered)
+        if phase is not Phase.DELIVERING:
+            self.is_delivered = False  # of the next cycle nothing is known yet
         self.rest = rest(paused=paused, open_hours=within_hours(self._hours, wall, self._zone), phase=phase)
         if self.rest.why is not None and self._source is not None and self._source.can_reopen:
             self._close_source()

@@ -7,6 +7,7 @@ All images are RGB from here on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -31,6 +32,7 @@ from secondlook.edge.source.streams import Reports, Timed, Times, open_file, ope
 from secondlook.edge.source.watched import identities, watched_pictures
 from secondlook.shared.bitstream import MAX_PIXELS, MAX_SIDE
 from secondlook.shared.errors import (
+    ConfigError,
     SecondlookError,
     SourceEmpty,
     SourceNotFound,
@@ -113,10 +115,10 @@ def local_path(address: str) -> Path | None:
     return None if address == DEMO or address.isdecimal() or "://" in address else Path(address)
 
 
-def is_moving(address: str) -> bool:
+def is_moving(config: SourceConfig) -> bool:
     """Whether its frames are those of one camera in a row: not of an image or a folder of images."""
-    path = local_path(address)
-    return path is None or not (path.is_dir() or path.suffix.lower() in suffixes())
+    path = local_path(config.address)
+    return path is None or not (config.watch or path.is_dir() or path.suffix.lower() in suffixes())
 
 
 def shown(address: str) -> str:
@@ -165,11 +167,12 @@ def open_shots(
             config.hwaccel,
         )
         return Source(video.live, _fitted(_video_shots(video, config, after), config))
-    _check_path(path)
     if config.watch:
-        if not path.is_dir():
-            raise SourceNotFound(f"source {shown(address)} is no folder, so it cannot be watched")
+        with contextlib.suppress(OSError):  # one that is away, such as a card that is out, is waited for
+            if not stat.S_ISDIR(path.stat().st_mode):
+                raise SourceNotFound(f"source {shown(address)} is no folder, so it cannot be watched")
         return Source(False, _fitted(_watched_shots(path, config, after, reports), config))
+    check_path(path)
     if path.is_dir():
         return Source(False, _folder_shots(path, config, after, reports))
     if path.suffix.lower() in suffixes():
@@ -180,9 +183,13 @@ def open_shots(
 
 def _of_package(scheme: str, config: SourceConfig, reports: Reports) -> Source:
     """What another package reads. What it raises that is none of our errors ends the source as `SourceUnreadable`."""
-    entry = find_plugin(SOURCES, scheme)
-    assert entry is not None
-    opening = load_plugin(entry)
+    try:
+        entry = find_plugin(SOURCES, scheme)
+        assert entry is not None
+        with unforeseen_named(SecondlookError):  # its own code, while it is imported
+            opening = load_plugin(entry)
+    except (ConfigError, Unforeseen) as error:
+        raise SourceUnreadable(f"source {shown(config.address)} cannot be read: {error}") from error
     name = f"source {shown(config.address)}, read by {package_of(entry)},"
 
     def shots() -> Iterator[SourceFrame]:
@@ -205,6 +212,10 @@ def check_shot(shot: object) -> None:
         raise SourceUnreadable(f"a source of a package hands out SourceFrame, not {type(shot).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise SourceUnreadable(f"a frame is uint8[H,W,3] RGB, not {image.dtype}{list(image.shape)}")
+    for name, kind in (("taken_ns", int), ("source_ns", int), ("place", str)):
+        value = getattr(shot, name)
+        if value is not None and type(value) is not kind:
+            raise SourceUnreadable(f"a frame's {name} is {kind.__name__} or None, not {type(value).__name__}")
 
 
 def _usb_number(address: str) -> int | None:
@@ -218,8 +229,8 @@ def _encoded_login(address: str) -> str:
     return address if login is None else with_login(address, login)
 
 
-def _check_path(path: Path) -> None:
-    """Folders and regular files only: a device or a pipe may go on for ever."""
+def check_path(path: Path) -> None:
+    """Folders and regular files only: a device or a pipe may go on for ever. Raises SourceError."""
     name = printable(str(path))
     try:
         status = path.stat()
@@ -279,7 +290,9 @@ def _fitted(shots: Iterable[SourceFrame], config: SourceConfig) -> Iterator[Sour
                 f"source {shown(config.address)} delivers {width}x{height} pixels; a frame may have {MAX_PIXELS},"
                 f" and {MAX_SIDE} a side: set source.resize"
             )
-        yield replace(shot, image=image)
+        yield replace(
+            shot, image=np.ascontiguousarray(image)
+        )  # a package may hand out a view, as of BGR turned round
 
 
 def _video_shots(video: streams.Video, config: SourceConfig, after: str | None) -> Iterator[SourceFrame]:

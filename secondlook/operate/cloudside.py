@@ -137,6 +137,8 @@ def _check_stores(config: CloudConfig) -> Iterator[Finding]:
 
 
 def _check_gateway_file(config: CloudConfig) -> Iterator[Finding]:
+    from secondlook.cloud.storage.queue_sqlite import VERSION as QUEUE_VERSION
+
     path = config.database
     if not path.exists():
         return
@@ -146,7 +148,12 @@ def _check_gateway_file(config: CloudConfig) -> Iterator[Finding]:
     except sqlite3.Error as error:
         yield fault("gateway file", f"{path}: {error}", "put back a backup (docs/operations.md)")
         return
-    yield ok("gateway file", f"{path}, queue version {version}, SQLite {sqlite3.sqlite_version}")
+    told = f"{path}, queue version {version}, SQLite {sqlite3.sqlite_version}"
+    if version > QUEUE_VERSION:
+        cure = "install the program that wrote it, or put back a backup (docs/operations.md)"
+        yield fault("gateway file", f"{told}: this program knows {QUEUE_VERSION}", cure)
+    else:
+        yield ok("gateway file", told)
 
 
 def _check_blobs(config: CloudConfig) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def _check_spool(name: str, folder: Path) -> Iterator[Finding]:
     path = folder / "spool.db"
     if not path.exists():
         return
-    from secondlook.edge.spool import SCHEMA_VERSION
+    from secondlook.edge.spoolschema import SCHEMA_VERSION
 
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as spool:

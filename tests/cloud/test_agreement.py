@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,6 +165,19 @@ def test_a_gateway_may_run_meanwhile(site: Site, capsys: pytest.CaptureFixture[s
         status, found = site.audit(capsys)
     stores.close()
     assert (status, found["received"], found["queued"]) == (0, 2, 2)
+
+
+def test_a_queue_of_an_earlier_version_is_read_as_it_is(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.receive(0, 1, 2)
+    site.work_off(1)
+    with contextlib.closing(sqlite3.connect(site.config.database)) as old:
+        old.execute("ALTER TABLE queue RENAME COLUMN dead TO state")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    status, found = site.audit(capsys)
+    assert (status, found["queued"]) == (0, 2)
 
 
 def test_without_a_gateways_file_the_catalogue_and_blobs_are_compared(

@@ -117,8 +117,8 @@ def test_memory_and_store_are_bounded_and_a_place_taken_by_another_is_no_answer(
     many = [b"\x8a\x31" + bytes([30, 0, 0, 0]) + bytes([number]) * 30 + b"frame" for number in range(40)]
     digests = [background_digest(bytes([number]) * 30) for number in range(40)]
     at_work = Backgrounds(blobs, memory_bytes=90)
-    for one in many:
-        at_work.keep("gate", one, may_write=True, now=0.0)
+    for second, one in enumerate(many):
+        at_work.keep("gate", one, may_write=True, now=2.0 * second)
     found = [at_work.find("gate", digest, now=0.0) for digest in digests]
     assert found.count(None) >= 40 - 8 - 3 and found[-1] == bytes([39]) * 30
     assert all(
@@ -130,6 +130,29 @@ def test_memory_and_store_are_bounded_and_a_place_taken_by_another_is_no_answer(
     at_work.keep("yard", many[0], may_write=False, now=0.0)
     at_work.keep("yard", b"\x89 a layer of another family", may_write=True, now=0.0)
     assert len(list(blobs.listing())) == before
+
+
+def test_a_host_that_sends_ever_new_backgrounds_writes_one_a_second_and_takes_nobodys_room(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    put = type(blobs).put
+    monkeypatch.setattr(
+        type(blobs), "put", lambda self, key, data: written.append(key) or put(self, key, data)
+    )
+    at_work = Backgrounds(blobs)
+    at_work.keep("honest", HEADS[0], may_write=True, now=0.0)
+    honest = len(written)
+    for number in range(200):
+        at_work.keep(
+            "hostile",
+            b"\x8a\x31" + bytes([30, 0, 0, 0]) + number.to_bytes(30, "big") + b"frame",
+            may_write=True,
+            now=0.01 * number,
+        )
+    assert honest == 1 and len(written) - honest == 2
+    assert at_work.find("honest", DIGEST, now=2.0) == BACKGROUND
+    assert len(at_work._known) == 1 + backgrounds.MAX_OF_HOST
 
 
 def test_a_store_that_is_away_costs_one_attempt(blobs: Blobs) -> None:

@@ -27,7 +27,7 @@ from secondlook.cloud.storage.stores import open_stores
 from secondlook.main import main
 from secondlook.shared.errors import ConfigError, StoreBusy, StoreCorrupt, StoreUnavailable
 from tests.cloud.servers import PostgreSQL
-from tests.cloud.test_agreement import BOOT, Site
+from tests.cloud.test_agreement import BOOT, NOW, Site, queued
 
 FRAMES = 40
 
@@ -127,6 +127,52 @@ def test_a_copy_that_is_taken_while_frames_are_worked_off_loses_none(
         assert [line for line in found.problems if not line.startswith("orphan")] == []
         assert found.received == FRAMES and found.queued is not None
         assert found.frames + found.queued >= FRAMES
+
+
+@pytest.mark.parametrize("database_of", ["its own", "the catalogue's"])
+def test_a_ledger_on_a_server_beside_an_embedded_queue_is_not_ahead_of_it(
+    tmp_path: Path, postgresql: PostgreSQL, database_of: str
+) -> None:
+    """What is acknowledged and neither queued nor filed after a restore would be lost without a word."""
+    if shutil.which("pg_dump") is None:
+        pytest.skip("PostgreSQL's client programs are not installed")
+
+    def made(folder: Path) -> CloudConfig:
+        url = database(postgresql)
+        ledger = url if database_of == "the catalogue's" else database(postgresql)
+        return replace(CloudConfig(data_dir=folder), catalogue=url, ledger=ledger)
+
+    config = made(tmp_path / "data")
+    catalogue = cat.open_catalogue(config.catalogue_url)
+    site = Site(config, catalogue, open_blobs(config.blobs_url))
+    stop, begun = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        stores = open_stores(config)
+        for seq in itertools.count():
+            stores.ledger.take(stores.queue, [queued(seq)], [], now=NOW)
+            begun.set()
+            for item in stores.queue.lease(1 if seq % 2 else 0, ttl_seconds=30, worker="w", now=NOW):
+                site.file(item.frame.info.seq)
+                stores.queue.ack([item.id], worker="w")
+            if stop.is_set():
+                break
+        stores.close()
+
+    gateway = threading.Thread(target=serve)
+    gateway.start()
+    begun.wait()
+    try:
+        backup.back_up(config, tmp_path / "copy")
+    finally:
+        stop.set()
+        gateway.join()
+    restored = made(tmp_path / "elsewhere")
+    backup.restore(restored, tmp_path / "copy")
+    found = audited(restored)
+    assert [line for line in found.problems if not line.startswith("orphan")] == []
+    assert found.received is not None and found.received > 0
+    catalogue.close()
 
 
 def test_frames_that_retention_took_meanwhile_are_finished_after_the_restore(

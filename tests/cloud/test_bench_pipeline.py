@@ -13,6 +13,8 @@ from secondlook.cloud.bench.pipeline import Plan
 from secondlook.main import main
 from secondlook.shared.errors import ConfigError, FramesLost
 
+pytestmark = pytest.mark.process
+
 KEYS = {
     *("backend", "edges", "packet_bytes", "packets_per_s", "raw_packets_per_s", "ratio"),
     *("p50_ms", "p99_ms", "rss_mb", "lost", "duplicated"),

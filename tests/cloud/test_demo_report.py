@@ -146,6 +146,10 @@ def test_report_measures_the_stored_pictures(catalogue, tmp_path):
     assert report["fps"]["end_to_end"] == pytest.approx(3 / 0.24, abs=0.01)
     jpeg = cv2.imencode(".jpg", original, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     assert report["bytes"]["source_jpeg"] == 3 * len(jpeg)
+    unrecorded = make_report(catalogue, blobs, None, edge, [BOOT])
+    assert unrecorded["quality_db"] == {"base": None, "enhanced": None, "refined": None}
+    assert unrecorded["bytes"]["source_jpeg"] is None
+    assert unrecorded["latency_ms"] == report["latency_ms"]
 
 
 def test_an_unmeasured_figure_is_null(catalogue, tmp_path):

@@ -10,11 +10,12 @@ import pytest
 from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits
 from secondlook.cloud.gateway.diskroom import DiskRoom, on_one_disk
 from secondlook.cloud.gateway.intake import Intake
+from secondlook.cloud.gateway.server import Gateway
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.stores import Stores, open_stores
 from secondlook.shared import packet as p
 from secondlook.shared.errors import DiskFull
-from tests.cloud.helpers import BOOT, base_frame
+from tests.cloud.helpers import BOOT, base_frame, free
 from tests.cloud.servers import small_disk
 
 MB = 1 << 20
@@ -88,6 +89,15 @@ def test_what_is_queued_needs_its_room_once_more(tmp_path: Path) -> None:
         assert room.why_full(3.0) is not None, "not back and forth"
         queued[0] = 9 * MB
         assert room.why_full(4.0) is None
+
+
+def test_an_embedded_queue_has_a_guard_wherever_the_ledger_is(tmp_path: Path, database_url: str) -> None:
+    full = GatewayConfig(limits=IntakeLimits(min_free_bytes=1 << 50))
+    config = free(CloudConfig(data_dir=tmp_path, ledger=database_url, gateway=full))
+    with Gateway(config) as gateway:
+        assert gateway._intake._disk_full(1.0) is not None
+        assert (tmp_path / "gateway.reserve").exists()
+        gateway._stores.shorten_log()
 
 
 def test_blobs_on_the_same_disk_are_told_from_others(tmp_path: Path) -> None:

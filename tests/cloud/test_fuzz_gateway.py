@@ -8,6 +8,8 @@ import pytest
 
 from tests.fuzz_gateway import GREETING, Leak, Target, _await_port, fuzz, handshake_only, overheard
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.timeout(300)
 def test_hostile_bytes_for_a_while(tmp_path: Path) -> None:

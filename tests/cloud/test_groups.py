@@ -163,17 +163,15 @@ def test_places_that_do_not_suit_the_sequence_are_refused(blobs: Blobs) -> None:
         at_work.decode("gate", BOOT, 11, 10, b"\x8a")
 
 
-def test_decoders_are_few(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoders_are_few(blobs: Blobs) -> None:
     at_work = GroupDecoders(blobs, 1 << 20)
     for number in range(3 * groups.MAX_DECODERS):
         assert decoded(at_work, FRAMES[0], f"gate-{number}")
     assert len(at_work._decoders) == groups.MAX_DECODERS
-    monkeypatch.setattr(groups, "MAX_PIXELS", 2 * WIDTH * HEIGHT)
-    assert decoded(at_work, FRAMES[0], "another")
-    assert list(at_work._decoders) == [
-        (f"gate-{3 * groups.MAX_DECODERS - 1}", BOOT, FIRST),
-        ("another", BOOT, FIRST),
-    ]
+    small = GroupDecoders(blobs, 1 << 20, kept_pixels=2 * WIDTH * HEIGHT)
+    for name in ("first", "second", "third"):
+        assert decoded(small, FRAMES[0], name)
+    assert list(small._decoders) == [("second", BOOT, FIRST), ("third", BOOT, FIRST)]
 
 
 def test_the_decoder_of_a_group_gives_way_to_that_of_the_next(blobs: Blobs) -> None:

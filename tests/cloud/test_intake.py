@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from secondlook.cloud.config import CloudConfig, GatewayConfig, IntakeLimits, QueueLimits, RequestTimes
 from secondlook.cloud.gateway.intake import Intake
+from secondlook.cloud.gateway.sessions import Sessions
 from secondlook.cloud.storage.blobs import open_blobs
 from secondlook.cloud.storage.ledger import MAX_RANGES, FrameTombstone, Ledger
 from secondlook.cloud.storage.queue import QueuedFrame
@@ -487,6 +488,37 @@ def test_a_wrong_crc_is_asked_for_again_and_then_given_up(room: Room) -> None:
     assert room.tick() == []
 
 
+def test_a_blob_store_that_fails_is_left_alone_for_a_while(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To wait for it holds up the thread that serves everybody."""
+    tried: list[str] = []
+
+    def hangs(key: str, data: bytes) -> None:
+        tried.append(key)
+        raise StoreUnavailable("no answer")
+
+    store = room.intake._enhancements._blobs
+    with monkeypatch.context() as away:
+        away.setattr(type(store), "put", lambda self, key, data: hangs(key, data))
+        id_ = ask(room, 7, deadline=9000.0)
+        room.hello("control", b"control1")
+        assert [packet.request_id for packet in room.tick()] == [id_]
+        for part in chunks(id_):
+            room.say(part, b"control1")
+        assert len(tried) == 1
+        for _ in range(10):  # 20 s: nobody is asked, and what comes all the same is put off
+            room.now += TIMES.busy_seconds
+            assert room.tick() == []
+            assert room.say(chunks(id_)[0], b"control1") == []
+        assert len(tried) == 1
+    room.now += 30.0
+    assert [packet.request_id for packet in room.tick()] == [id_]
+    for part in chunks(id_):
+        room.say(part, b"control1")
+    assert state(room, id_)[0] is RequestState.DONE
+
+
 def test_refusals(room: Room) -> None:
     gone, busy = ask(room, 7), ask(room, 8)
     room.hello("control", b"control1")
@@ -557,6 +589,63 @@ def test_how_far_a_clock_is_off_is_kept_in_the_ledger_but_not_at_every_ping(room
     room.hello("bulk")
     (edge,) = room.ledger.edges()
     assert edge.clock_offset_seconds == pytest.approx(0.0)  # a hello does not forget it
+
+
+def noted(room: Room) -> float | None:
+    """A ping by a clock that is ten minutes behind, and what the ledger has then."""
+    room.say(p.Ping(int((room.now - 600) * 1e9)), b"control1")
+    (edge,) = room.ledger.edges()
+    return edge.clock_offset_seconds
+
+
+def test_a_clock_that_could_not_be_noted_is_noted_later(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(edge_id: str, offset_seconds: float) -> None:
+        raise StoreUnavailable("no answer")
+
+    room.hello("control", b"control1")
+    with monkeypatch.context() as away:
+        away.setattr(room.ledger, "note_clock", fails)
+        assert noted(room) is None
+    assert noted(room) == pytest.approx(600.0)
+
+
+def test_a_clock_whose_note_was_rolled_back_is_noted_again(tmp_path: Path) -> None:
+    room = enter(tmp_path)
+    room.hello("control", b"control1")
+    with pytest.raises(ZeroDivisionError), room.stores.one_commit(synced=True):
+        noted(room)
+        raise ZeroDivisionError
+    room.intake.on_rollback(DiskFull("no space"), now=room.now)
+    assert noted(room) == pytest.approx(600.0)
+    room.stores.close()
+
+
+def test_a_host_that_connects_without_end_gets_a_line_a_second(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for number in range(40):
+        room.hello("control" if number % 2 else "bulk")
+        room.now += 0.1
+    lines = [line for line in caplog.messages if "gate connected" in line]
+    assert 6 <= len(lines) <= 10  # 4 s, two channels
+
+
+def test_a_full_queue_costs_one_count_of_connections_a_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = enter(tmp_path, max_bytes=1050, max_share=1.0)
+    for number in range(60):
+        room.hello(peer=f"bulk{number}".encode(), edge_id=f"edge-{number}")
+    room.say(base_frame(0, b"x" * 1000), b"bulk0")
+    room.flush()
+    counted: list[int] = []
+    whole = Sessions.bulk.fget
+    assert whole is not None
+    monkeypatch.setattr(Sessions, "bulk", property(lambda self: counted.append(1) or whole(self)))
+    room.now += 100  # all are silent, too
+    assert len(room.tick()) >= 60
+    assert len(counted) <= 6
 
 
 def test_complaints_are_one_line_a_second_for_each_cause(

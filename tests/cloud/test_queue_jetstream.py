@@ -14,10 +14,11 @@ import nats
 import nkeys
 import pytest
 
-from secondlook.cloud.config import JetStreamConfig, QueueLimits
+from secondlook.cloud.config import CloudConfig, JetStreamConfig, QueueLimits
+from secondlook.cloud.gateway.server import Gateway
 from secondlook.cloud.storage.queue_jetstream import JetStreamQueue
 from secondlook.shared.errors import ConfigError, LeaseLost, StoreUnavailable
-from tests.cloud.helpers import wait_until
+from tests.cloud.helpers import free, wait_until
 from tests.cloud.queues import BOOT, JETSTREAM, LIMITS, await_lease, lease, put, queued, seqs
 from tests.cloud.servers import NatsServer, nats_running
 
@@ -52,6 +53,25 @@ def test_a_message_that_is_no_frame_goes_to_the_dead(nats_server: NatsServer, qu
     assert [(dead.edge_id, dead.seq, dead.why) for dead in queue.dead(9)] == [
         ("", -1, "it is not a frame")
     ] * 4
+
+
+def test_beside_a_ledger_in_a_file_each_step_commits_by_itself_and_nobody_waits_here(
+    nats_url: str, tmp_path: Path
+) -> None:
+    """What NATS forgets must not come back by a rollback, and its outage must not meet a worker that waits."""
+    with Gateway(free(CloudConfig(data_dir=tmp_path, queue=nats_url))) as gateway:
+        assert gateway._broker.longest_wait_seconds == 0.0
+        stores = gateway._stores
+        with stores.one_commit(synced=True):
+            assert stores._database is not None and not stores._database.in_transaction
+
+
+def test_a_host_that_a_look_took_out_meanwhile_is_served_all_the_same(queue: JetStreamQueue) -> None:
+    put(queue, queued(0))
+    queue._streams._edges.clear()
+    queue._streams.pause("gate")
+    queue._streams.served("gate")
+    assert await_lease(queue).frame == queued(0)
 
 
 def test_a_reason_may_hold_any_text(queue: JetStreamQueue) -> None:

@@ -487,6 +487,19 @@ def test_blobs_without_a_row_go_after_a_grace_and_others_stay(site: Site) -> Non
     assert site.stored == {*wanted, "base/notes.txt"}
 
 
+def test_a_layer_without_a_row_stays_while_frames_behind_it_in_its_group_do(site: Site) -> None:
+    """Its detector failed over it, say: those behind cannot be decoded without it."""
+    first, dead = site.frame(50), next(site._seqs)
+    site.frame(49, key=first)
+    last = next(site._seqs)
+    site.frame(48)
+    inside, behind = base_key("gate", BOOT, dead), base_key("gate", BOOT, last)
+    for blob in (inside, behind):
+        site.blobs.put(blob, LAYER)
+    Retainer(site.catalogue, site.blobs, KEEP_ALL, clock=lambda: NOW * 2).run_once()
+    assert inside in site.stored and behind not in site.stored
+
+
 def test_backgrounds_stay_while_a_frame_of_their_camera_host_does(site: Site) -> None:
     site.frame(50)
     ours, theirs = background_key("gate", "ab" * 32), background_key("elsewhere", "ab" * 32)

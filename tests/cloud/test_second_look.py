@@ -200,3 +200,8 @@ def test_what_waits_for_the_filter_keeps_no_slot(site: Site) -> None:
     site.refiner.step()
     site.refiner.step()
     assert states(site)[1][1], "its base image is there"
+
+
+def test_decoders_of_cameras_stay_between_reviews(site: Site) -> None:
+    """A group has up to 255 frames, and the next review is some behind the last."""
+    assert site.refiner._pictures.groups is site.refiner._pictures.groups

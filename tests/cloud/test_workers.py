@@ -214,6 +214,14 @@ def test_tombstones_are_copied_into_the_catalogue(site: Site) -> None:
     assert (row.first_seq, row.last_seq, row.reason) == (1, 3, "spool-full")
 
 
+def test_tombstones_are_copied_after_the_clock_was_set_back(site: Site) -> None:
+    site.machine._tombstones_at = time.time() + 3600.0
+    site.deliver(base_frame(0, grey(1)), p.Tombstone(BOOT, 1, 3, "spool-full"))
+    site.machine.step()
+    with site.catalogue.reading() as session:
+        assert session.scalars(select(cat.Tombstone)).one().first_seq == 1
+
+
 def test_how_far_a_camera_hosts_clock_is_off_is_copied_into_the_catalogue(site: Site) -> None:
     site.edge.send(p.Ping(time.time_ns() - 600 * 10**9), "control")
     site.edge.expect("control")

@@ -28,7 +28,13 @@ from secondlook.edge.config import CodecConfig, EdgeConfig, LinkConfig, SourceCo
 from secondlook.edge.source.camera import Frame
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import SpooledFrame, UnspooledTombstone
-from secondlook.shared.errors import ConfigError, DiskFull, SourceEmpty, StoreBusy, Unwritable
+from secondlook.shared.errors import (
+    ConfigError,
+    DiskFull,
+    SourceEmpty,
+    StoreBusy,
+    Unwritable,
+)
 from secondlook.shared.layers import Encoded, Key, Layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 

@@ -14,13 +14,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from secondlook.edge.agent import Agent
 from secondlook.edge.config import EdgeConfig, LinkConfig, SourceConfig, SpoolConfig
 from secondlook.edge.source import capture
 from secondlook.edge.source.camera import Camera
-from secondlook.shared.errors import ConfigError, SourceStalled
+from secondlook.shared.errors import ConfigError, SourceStalled, SourceUnreadable
 from secondlook.shared.watchdog import Watchdog
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.servers import RtspCamera, http_server, mjpeg, write_video
@@ -167,6 +168,82 @@ def test_sigterm_to_the_whole_group_is_a_clean_end(tmp_path: Path, moment: float
         os.killpg(child.pid, signal.SIGTERM)
         _, complaints = child.communicate(timeout=20)
     assert (child.returncode, complaints) == (0, "")
+
+
+GRABBER = """
+import numpy as np
+from secondlook.plugin import ConfigError, SourceError, SourceFrame
+from secondlook.shared.errors import SourceStalled
+
+class BoardAsleep(SourceStalled):
+    pass
+
+def open_it(address):
+    image = np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)
+    {body}
+"""
+
+
+def grabber(folder: Path, code: str) -> None:
+    """A package that is installed in a folder, and reads the addresses grab://."""
+    (folder / "grabber_board.py").write_text(code)
+    info = folder / "grabber_board-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: grabber-board\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[secondlook.sources]\ngrab = grabber_board:open_it\n")
+
+
+def test_a_package_may_hand_out_views_of_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV's BGR, turned into RGB without a copy."""
+    grabber(tmp_path, GRABBER.format(body="yield SourceFrame(0.0, image[:, ::2, ::-1])"))
+    monkeypatch.syspath_prepend(tmp_path)
+    playing = camera("grab://2")
+    frame, ends = None, time.monotonic() + 30.0
+    while frame is None:
+        assert time.monotonic() < ends
+        frame = playing.read(0.2)
+    playing.close()
+    image = np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)
+    assert np.array_equal(frame.image, image[:, ::2, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "told"),
+    [
+        (GRABBER.format(body="raise BoardAsleep('board 2 sleeps')"), SourceStalled, "^board 2 sleeps$"),
+        (
+            GRABBER.format(body="raise ConfigError('no board 2')"),
+            SourceUnreadable,
+            "grab://2 failed: no board 2$",
+        ),
+        (
+            GRABBER.format(body="yield SourceFrame('0', image)"),
+            SourceUnreadable,
+            "grab://2 failed: TypeError: ",
+        ),
+        (
+            "import no_such_driver",
+            SourceUnreadable,
+            r"grab://2 cannot be read: .* of grabber-board 1\.0 needs no_such_driver",
+        ),
+        (
+            "raise RuntimeError('the driver is too old')",
+            SourceUnreadable,
+            "grab://2 cannot be read: RuntimeError: the driver is too old$",
+        ),
+    ],
+)
+def test_whatever_a_package_raises_is_said_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[Exception], told: str
+) -> None:
+    grabber(tmp_path, code)
+    monkeypatch.syspath_prepend(tmp_path)
+    failing = camera("grab://2", fps=5.0)
+    with pytest.raises(kind, match=told):
+        read_for(failing, 20.0)
+    assert failing.state == "ended" and failing.trouble is not None and type(failing.trouble) is kind
 
 
 def test_options_of_ffmpeg_are_read_as_opencv_reads_them() -> None:

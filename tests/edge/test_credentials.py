@@ -69,3 +69,8 @@ def test_credentials_for_a_file_are_a_mistake(tmp_path: Path) -> None:
         with_credentials(SourceConfig("a.mp4", credentials_file=private(tmp_path / "c", "me:hush")), None, {})
     with pytest.raises(ConfigError, match="cannot read credentials_file"):
         with_credentials(SourceConfig("rtsp://c/x", credentials_file=tmp_path / "none"), None, {})
+
+
+def test_a_configuration_that_is_gone_meanwhile_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^cannot read .*gone\.toml: No such file"):
+        with_credentials(SourceConfig("rtsp://me:hush@camera/x"), tmp_path / "gone.toml", {})

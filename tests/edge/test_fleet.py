@@ -187,6 +187,28 @@ def test_when_every_camera_hangs_somebody_else_has_to_help(
         free.set()
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), RuntimeError("no home directory")]
+)
+def test_whatever_goes_wrong_with_a_new_configuration_the_cameras_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def begin(config: EdgeConfig, around: Surroundings, stop: threading.Event, watchdog: Watchdog) -> None:
+        watchdog.ready()
+        stop.wait()
+
+    def fails() -> Site:
+        raise error
+
+    host = Host(tmp_path, camera(tmp_path, "a"), begin=begin)
+    host.fleet._reread = fails
+    with running(host):
+        wait_until(lambda: host.watchdog.has_started)
+        host.reload.set()
+        wait_until(lambda: "all goes on as before: " in caplog.text)
+        assert host.fleet.states() == {"a": "running"} and host.thread.is_alive()
+
+
 def test_files_end_and_so_does_the_host(tmp_path: Path) -> None:
     memory = Memory()
     gateway = SmallGateway(memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -84,9 +85,19 @@ def test_a_picture_too_large_for_the_spool_is_kept_at_a_lower_quality_or_coded(
     assert not originals.is_original(encoder(codec).encode(shot(0)).enhancement)
 
 
-@pytest.mark.parametrize("damaged", [originals.MARK, originals.MARK + b"no picture"])
+def claims(width: int, height: int) -> bytes:
+    """A kept picture whose header was damaged."""
+    kept = originals.keep(photo(64, 96), 90)
+    assert kept is not None
+    at = kept.index(b"\xff\xc0") + 5  # behind marker, length and depth: height and width
+    return kept[:at] + struct.pack(">HH", height, width) + kept[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    "damaged", [originals.MARK, originals.MARK + b"no picture", claims(65_000, 65_000), claims(0, 0)]
+)
 def test_damage_is_an_error_of_ours(codec, damaged: bytes) -> None:
-    with pytest.raises(MalformedBitstream):
+    with pytest.raises(MalformedBitstream, match="cannot be read"):
         EnhancementCoder(codec, 16, 40)(damaged)
 
 

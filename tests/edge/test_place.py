@@ -150,6 +150,17 @@ def test_the_spool_decides_how_far_a_batch_came(tmp_path: Path, folder: Path) ->
         assert authorizer(tmp_path, folder, "b").resume(lambda _, n=following: n) == place
 
 
+def test_a_batch_that_is_tried_again_is_not_behind_itself(tmp_path: Path, folder: Path) -> None:
+    """Another process may hold the spool, or the disk fail; what was not spooled then is taken by the next start."""
+    first = authorizer(tmp_path, folder, "a")
+    first.about_to_spool([Taken(0, "0.png"), Taken(1, "1.png")])
+    for more in ([], [Taken(4, "4.png")]):
+        first.about_to_spool([Taken(2, "2.png"), Taken(3, "3.png"), *more])
+        assert authorizer(tmp_path, folder, "b").resume(lambda _: 2) == "1.png"
+    first.about_to_spool([Taken(5, "5.png")])
+    assert authorizer(tmp_path, folder, "b").resume(lambda _: 5) == "4.png"
+
+
 def test_another_file_or_a_wish_begins_at_the_start(tmp_path: Path, folder: Path) -> None:
     film = tmp_path / "film.avi"
     film.write_bytes(b"one")
@@ -184,7 +195,7 @@ def test_new_files_of_a_folder_are_read_by_the_next_start(tmp_path: Path, folder
 def test_a_frame_too_large_is_said_to_be_and_the_spool_is_not_blamed(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secondlook.edge.agent.MAX_ENHANCEMENT_BYTES", 10)
+    monkeypatch.setattr("secondlook.edge.spooled.MAX_ENHANCEMENT_BYTES", 10)
     monkeypatch.setattr("secondlook.edge.spool.MAX_ENHANCEMENT_BYTES", 10)
     gateway = SmallGateway(Memory())
     config = replace(settings(tmp_path, folder, gateway.address, frames=2), exit_when_acknowledged=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,12 +192,12 @@ def test_frames_that_are_given_up_go_under_tombstones_with_those_that_need_them(
     frames = [encoder.encode(still()) for _ in range(10)]
     spool.put(frames, 2)
     assert spool.waiting == (10, sum(len(frame.base) for frame in frames))
-    assert spool.give_up(5, 3) == 8, "the second key goes with its deltas"
+    assert spool.give_up(5, 3, overhead_bytes=0) == 8, "the second key goes with its deltas"
     (tombstone,) = spool.tombstones(0)
     assert (tombstone.first_seq, tombstone.last_seq, tombstone.reason) == (0, 7, "behind")
     assert [pending.info.seq for pending in spool.read(BOOT, 0, 1 << 20)] == [8, 9]
     assert spool.waiting == (2, sum(len(frame.base) for frame in frames[8:]))
-    assert spool.give_up(100, 4) == 2 and spool.waiting == (0, 0)
+    assert spool.give_up(100, 4, overhead_bytes=0) == 2 and spool.waiting == (0, 0)
     spool.close()
 
 
@@ -256,17 +257,37 @@ def test_whatever_happens_quality_and_frame_rate_stay_within_their_bounds() -> N
         assert max(pauses) < 60, "the camera is never switched off"
 
 
-class _Waiting:
-    """A spool in which ten minutes of the link wait."""
+def filled(folder: Path, link_bytes: float, base_bytes: int) -> Spool:
+    """A spool in which so many bytes wait for the link, headers included, in frames of one size."""
+    spool = Spool(folder, SpoolConfig(min_free_bytes=0), BOOT, 1)
+    many = int(link_bytes / (base_bytes + OVERHEAD_BYTES))
+    info = FrameInfo(BOOT, 0, 5, 64, 48, None, 1)
+    spool.put([SpooledFrame(replace(info, seq=seq), bytes(base_bytes), b"e") for seq in range(many)], 2)
+    return spool
 
-    def __init__(self, link_bytes: float) -> None:
-        self.waiting = (1, int(600 * link_bytes))
-        self.given_up: list[int] = []
 
-    def give_up(self, base_bytes: int, now_ns: int) -> int:
-        self.given_up.append(base_bytes)
-        self.waiting = (1, self.waiting[1] - base_bytes)
-        return 7
+@pytest.mark.parametrize("base_bytes", [60, 2000])
+@pytest.mark.parametrize("behind_seconds", [40, 120])
+def test_what_is_given_up_counts_as_the_link_counts_it(
+    tmp_path: Path, base_bytes: int, behind_seconds: float
+) -> None:
+    """A frame of a fixed camera has 60 bytes, and more than twice that in headers."""
+    rate = RateConfig(uplink_kbps=30, behind_seconds=behind_seconds)
+    control = RateControl(rate, 16, 0.0)
+    spool = filled(tmp_path, 180 * rate.uplink_bytes, base_bytes)
+    newest = spool.bounds(BOOT)[1] - 1
+
+    def seconds() -> float:
+        frames, waiting = spool.waiting
+        return (waiting + frames * OVERHEAD_BYTES) / rate.uplink_bytes
+
+    control.link(rate.uplink_bytes, int(seconds() * rate.uplink_bytes), 1.0)
+    dropped = spool.give_up(control.surplus(), 3, overhead_bytes=OVERHEAD_BYTES)
+    assert seconds() == pytest.approx(behind_seconds / 2, abs=1.0), "half of it is left"
+    (tombstone,) = spool.tombstones(0)
+    assert (tombstone.first_seq, tombstone.last_seq, tombstone.reason) == (0, dropped - 1, "behind")
+    assert spool.read(BOOT, newest, 1 << 20)[0].info.seq == newest, "the newest frames come through"
+    spool.close()
 
 
 @pytest.mark.parametrize(
@@ -283,16 +304,21 @@ def test_the_oldest_frames_are_given_up_only_where_newer_ones_can_go(
 ) -> None:
     rate = RateConfig(uplink_kbps=20, when_behind=when_behind, behind_seconds=40)
     agent = Agent(EdgeConfig("gate", SourceConfig("demo:"), rate=rate, data_dir=tmp_path), PlainCodec())
-    spool = _Waiting(rate.uplink_bytes)
+    spool = filled(tmp_path, 600 * rate.uplink_bytes, 2000)
+    before = spool.waiting[0]
     uplink = SimpleNamespace(state=link, link_rate=rate.uplink_bytes)
     now = time.monotonic()
     for turn in range(4):
         agent._keep_to_rate(spool, uplink, SimpleNamespace(state=camera), now + turn)
-    assert bool(spool.given_up) is gives_up
+    frames, base_bytes = spool.waiting
+    assert (frames < before) is gives_up
     if gives_up:
-        assert len(spool.given_up) == 1, "it is done once, and then there is no more to give up"
-        assert spool.waiting[1] == pytest.approx(20 * rate.uplink_bytes, rel=0.02)
-        assert "7 frames are given up that waited for more than 40 s of the link" in caplog.text
-        assert agent._tombstoned == 7
+        assert base_bytes + frames * OVERHEAD_BYTES == pytest.approx(
+            20 * rate.uplink_bytes, abs=2000 + OVERHEAD_BYTES
+        )
+        told = f"{before - frames} frames are given up that waited for more than 40 s of the link"
+        assert caplog.text.count("are given up") == 1 and told in caplog.text, "it is done once"
+        assert agent._tombstoned == before - frames
+    spool.close()
     if link == "up" and camera == "running":
         assert caplog.text.count("behind: 10 min 0 s of frames wait for a link that carries 20.0 kbit/s") == 1

@@ -92,6 +92,11 @@ def test_whatever_a_source_says_fits_a_packet(doing: Doing, told: tuple[str, str
     assert p.parse(report.to_frames()) == report
 
 
+def test_a_frame_of_a_time_that_no_packet_carries_waits_as_one_of_1970() -> None:
+    report = Reports().next(WELL, (1, -(10**18)), now=0, now_ns=NOW_NS)
+    assert report is not None and (report.waiting, report.oldest_ns) == (1, 0)
+
+
 def test_a_gateway_hears_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secondlook.edge.link.reports._APART_SECONDS", 0.1)
     monkeypatch.setattr("secondlook.edge.link.reports.LOOK_SECONDS", 0.0)

@@ -20,10 +20,12 @@ from secondlook.edge.agent import Agent
 from secondlook.edge.config import DutyConfig, ScheduleConfig
 from secondlook.edge.hours import Hours, within_hours
 from secondlook.edge.link.budget import day_of, month_of
+from secondlook.edge.source.camera import Frame
 from secondlook.edge.source.schedule import OFF_HOURS, PAUSED, RUNNING, DutyCycle, Phase, rest
+from secondlook.edge.source.shutter import Shutter
 from secondlook.shared.errors import ConfigError
 from tests.edge.gateway import Memory, SmallGateway, wait_until
-from tests.edge.test_agent import PlainCodec, config, status
+from tests.edge.test_agent import PlainCodec, config, status, still
 
 VIENNA = ZoneInfo("Europe/Vienna")
 
@@ -201,6 +203,38 @@ def test_a_duty_cycle_closes_source_and_link_while_it_sleeps(tmp_path: Path) -> 
         wait_until(lambda: agent.captured > slept, 40)
         wait_until(lambda: len(gateway.memory.frames) > slept, 20)
     gateway.stop()
+
+
+class _Still:
+    """A source that delivers a frame each time it is asked."""
+
+    can_reopen = True
+    state, trouble = "running", None
+
+    def read(self, timeout_seconds: float) -> Frame:
+        return still()
+
+    def close(self) -> None:
+        pass
+
+
+def test_every_cycle_delivers_before_it_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("secondlook.edge.source.shutter.time.monotonic", lambda: now[0])
+    duty = DutyConfig(every_seconds=100, capture_seconds=10, deliver_seconds=30)
+    settings = replace(config(tmp_path, Path("demo:"), "tcp://127.0.0.1:9"), duty=duty)
+    camera = Shutter(settings, lambda place: _Still(), lambda seconds: None)
+    seen: list[list[str]] = []
+    for cycle in range(3):
+        seen.append([])
+        while now[0] < 1100.0 + 100 * cycle:
+            camera.read(0.0)
+            if camera.is_delivering:
+                camera.is_delivered = now[0] >= 1015.0 + 100 * cycle  # five seconds behind the capture
+            if camera.state not in seen[-1]:
+                seen[-1].append(camera.state)
+            now[0] += 1.0
+    assert seen == [["running", "delivering", "asleep"]] * 3
 
 
 def test_off_its_hours_a_camera_is_not_opened(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondlook.edge.config import UplinkConfig
+from secondlook.edge.link.budget import Budget, Spent
 from secondlook.edge.link.hostlink import Clocks, HostLink
 from secondlook.edge.link.pacing import OVERHEAD_BYTES
 from secondlook.edge.link.share import FairShare, max_min
@@ -191,6 +192,59 @@ def test_what_was_spent_outlives_a_restart_and_a_clock_that_goes_back(tmp_path: 
     assert tomorrow.camera("gate", 1.0).may_send(0, 1.0)
     assert tomorrow.status()["day"] == {"bytes": 0, "budget": 100_000, "state": "within"}
     assert tomorrow.status()["month"]["bytes"] == 99_000
+
+
+def test_a_clock_that_was_far_ahead_is_given_up_and_what_went_meanwhile_counts() -> None:
+    """A clock without a battery says 2035 until the time server answers, a minute later."""
+    config = UplinkConfig(bytes_per_day=100_000, bytes_per_month=1 << 21)
+    budget, ahead = Budget(config), DAY + 3650 * 86_400
+    budget.spend(20_000, DAY + 1000)
+    budget.spend(99_000, ahead)
+    assert budget.rate(ahead + 1) == 0 and budget.rate(DAY + 1090) == 0, "it is not believed at once"
+    again = Budget(config, Spent.parse(budget.spent.to_bytes()))
+    assert again.rate(DAY + 1100) == 0 and again.rate(DAY + 1699) == 0
+    assert again.spent.seen == ahead + 1
+    assert again.rate(DAY + 1701) == 0, "that much is spent today"
+    assert (again.spent.day_bytes, again.spent.month_bytes) == (119_000, 119_000)
+    assert again.news()[-1].startswith("the clock said 2035-11-27, and goes on at 2025-11-29")
+    assert again.rate(DAY + 86_401) > 0, "and the next day has its own"
+    assert (again.spent.day_bytes, again.spent.month_bytes) == (0, 119_000)
+
+
+def test_a_clock_that_is_set_late_gives_nothing_back() -> None:
+    config = UplinkConfig(bytes_per_day=100_000, bytes_per_month=1 << 21)
+    budget = Budget(config)
+    budget.spend(60_000, DAY + 1000)
+    for minute in range(30):  # in 1970, for longer than that is put down to a clock that was not set yet
+        budget.spend(10, 1000.0 + 60 * minute)
+    assert budget.spent.day == "1970-01-01"
+    assert any("the clock said 2025-11-29, and goes on at 1970-01-01" in line for line in budget.news())
+    assert budget.rate(DAY + 3000) > 0
+    assert (budget.spent.day_bytes, budget.spent.month_bytes) == (60_300, 60_300)
+
+
+@pytest.mark.parametrize("text", [b"", b"5", b"[]", b"{}", b'{"day": "2025-11-29"}'])
+def test_what_cannot_be_read_has_spent_nothing(text: bytes) -> None:
+    assert Spent.parse(text) == Spent()
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    before = b'{"day": "2025-11-29", "day_bytes": 5, "month": "2025-11-01", "month_bytes": 9, "seen": 1764374400.0}'
+    assert Spent.parse(before) == Spent("2025-11-29", 5, "2025-11-01", 9, DAY)
+
+
+def test_days_without_the_host_are_no_wrong_clock() -> None:
+    config = UplinkConfig(bytes_per_day=100_000, bytes_per_month=1 << 21)
+    budget = Budget(config)
+    for day in (0, 5, 10, 40, 80):  # from 29 November on
+        budget.spend(1000, DAY + day * 86_400)
+        assert budget.spent.day_bytes == 1000, "each day has its own"
+    assert Spent.parse(budget.spent.to_bytes()) == budget.spent
+    told = [(DAY + day * 86_400, bytes_) for day, bytes_ in ((80, 2000), (81, 1000), (81, 2000))]
+    for now, expected in told:
+        budget.spend(1000, now)
+        assert budget.spent.day_bytes == expected
+    assert budget.spent.month == "2026-02-01" and budget.spent.month_bytes == 4000
 
 
 def test_enhancements_and_pings_are_spent_too(tmp_path: Path) -> None:

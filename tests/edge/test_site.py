@@ -131,6 +131,13 @@ def test_what_is_wrong_with_a_camera_is_one_line_that_names_it(
     assert "\n" not in str(error.value)
 
 
+def test_a_place_of_keys_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        site(tmp_path, TWO.replace('"keys"', f'"{"k" * 300}"'))
+    assert "edge.toml: camera 1: link.secret_key_file cannot be looked at: " in str(error.value)
+    assert "File name too long" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_list_of_names_is_no_cameras(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"camera must be \[\[camera\]\] tables"):
         site(tmp_path, 'camera = ["a", "b"]')

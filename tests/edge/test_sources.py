@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -140,6 +141,21 @@ def test_the_demo_is_the_same_every_time_and_moves() -> None:
     assert np.array_equal(next(itertools.islice(demo_shots(6.25), 10, None)).image, before.image)
 
 
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        ({"taken_ns": 1.7e18}, "a frame's taken_ns is int or None, not float"),
+        ({"taken_ns": np.int64(5)}, "a frame's taken_ns is int or None, not int64"),
+        ({"source_ns": "now"}, "a frame's source_ns is int or None, not str"),
+        ({"place": Path("a")}, "a frame's place is str or None, not PosixPath"),
+    ],
+)
+def test_what_a_package_says_of_a_frame_is_looked_at(fact: dict[str, object], told: str) -> None:
+    sources.check_shot(SourceFrame(0.0, picture(RED), taken_ns=5, place="a", source_ns=None))
+    with pytest.raises(SourceUnreadable, match=told):
+        sources.check_shot(SourceFrame(0.0, picture(RED), **fact))
+
+
 def test_failures_name_their_cause(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "noise.mp4").write_bytes(random.Random(1).randbytes(4000))
@@ -232,6 +248,44 @@ def test_a_capture_that_is_killed_is_reported(video: Path) -> None:
     playing._process.kill()
     with pytest.raises(SourceUnreadable, match="ended unexpectedly"):
         all_frames(playing)
+
+
+def no_process(*_: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_capture_that_cannot_be_started_is_reported_and_leaves_nothing_open(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess._Popen", no_process)
+    playing = camera(video)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(
+        SourceUnreadable, match=r"video\.avi cannot be started: Resource temporarily unavailable"
+    ):
+        playing.read(0.2)
+    playing.close()
+    assert playing.state == "ended" and len(os.listdir("/proc/self/fd")) <= before + 1  # the resource tracker
+
+
+def test_a_live_source_whose_capture_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with http_server(camera=mjpeg(10)) as server:
+        playing = Camera(
+            SourceConfig(f"{server}/camera", retry_min_seconds=0.05, retry_max_seconds=0.1),
+            random.Random(1),
+            is_patient=True,
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr("multiprocessing.context.SpawnProcess._Popen", no_process)
+            assert playing.read(0.1) is None and playing.state == "reconnecting"
+            assert "cannot be started" in str(playing.trouble)
+        deadline = time.monotonic() + 20.0
+        while playing.read(0.2) is None:
+            assert time.monotonic() < deadline
+        assert playing.state == "running" and playing.trouble is None
+        playing.close()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -18,6 +18,7 @@ from secondlook.edge.config import SpoolConfig
 from secondlook.edge.restored import Restored
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import Safe, SpooledFrame, SpooledTombstone, UnspooledTombstone
+from secondlook.shared import packet as p
 from secondlook.shared.errors import ConfigError, DiskFull, StorageError, StoreCorrupt, Unwritable
 from secondlook.shared.link import Received
 from secondlook.shared.packet import FrameInfo
@@ -183,6 +184,42 @@ def test_undelivered_frames_are_given_up_by_age(tmp_path: Path) -> None:
     assert spans(store.tombstones(0)) == [(0, 0, "spool-age")]
 
 
+def test_ages_count_while_nothing_is_put(tmp_path: Path) -> None:
+    """A camera that is paused, or whose commits bring more frames than one look takes."""
+    store = spool(tmp_path, retention_seconds=3600, max_age_seconds=7200)
+    store.put([frame(seq, size=10) for seq in range(1000)], 0)
+    store.mark_safe([Safe(BOOT, 599)])
+    assert store.age(3500 * SECOND) == 0 and store.size_bytes == 10_000
+    assert store.age(3700 * SECOND) == 0 and store.size_bytes == 4000, "all that were delivered went at once"
+    assert store.enhancement(BOOT, 0) == "expired" and held(store) == list(range(600, 1000))
+    assert store.age(7300 * SECOND) == 400 and store.size_bytes == 0
+    assert spans(store.tombstones(0)) == [(600, 999, "spool-age")]
+
+
+def test_a_look_for_what_is_old_writes_nothing_where_nothing_is(tmp_path: Path) -> None:
+    """An idle host would else write to its card every minute."""
+    store = spool(tmp_path, max_age_seconds=86_400)
+    store.put([frame(0)], 0)
+
+    def written() -> tuple[int, int]:
+        (clock,) = store._db.execute("SELECT wall_ns FROM clock").fetchone()
+        return (tmp_path / "spool.db-wal").stat().st_size, clock
+
+    before = written()
+    for minute in range(1, 60):
+        assert store.age(minute * 60 * SECOND) == 0
+        assert written() == before
+    store.age(3600 * SECOND)
+    assert written()[1] == 3600 * SECOND, (
+        "but once an hour, or a host that is switched off each day would forget"
+    )
+    store.close()
+    again = spool(tmp_path, LATER, 3600 * SECOND, max_age_seconds=86_400)
+    assert sum(again.age(hour * 3600 * SECOND) for hour in range(1, 24)) == 0
+    assert again.age(86_000 * SECOND) == 0
+    assert again.age(86_401 * SECOND) == 1, "the minutes between two writings count"
+
+
 def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
     store = spool(tmp_path, max_age_seconds=7 * 86_400)
     store.put([frame(0, at=0)], 0)
@@ -195,6 +232,44 @@ def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path) -> None:
     assert held(again) == [0, 1, 2]
     dropped = sum(again.put([], found_a_time_server * 2 + hour * 3600 * SECOND) for hour in range(169))
     assert dropped == 3, "seven days that were lived through count"
+
+
+def test_a_frame_that_no_packet_can_carry_goes_under_a_tombstone_with_those_that_need_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = spool(tmp_path)
+    times = {1: -5, 2: 2**63 - 1, 6: p.MAX_NS + 1, 8: p.MAX_NS}
+    frames = [frame(seq, key={3: 2, 5: 4}.get(seq), at=times.get(seq, 7)) for seq in range(9)]
+    store.put(frames, 0)
+    assert [one.info.seq for one in store.read(BOOT, 0, 10**9, max_frames=4)] == [0, 4, 5, 7], "3 needs 2"
+    assert held(store) == [0, 4, 5, 7, 8] and spans(store.tombstones(0)) == [
+        (1, 3, "damaged"),
+        (6, 6, "damaged"),
+    ]
+    assert store.waiting == (5, 250) and store.size_bytes == 500
+    assert "2 frames from 1 on cannot be sent, and are given up: " in caplog.text
+    assert "captured_ns is -5, outside" in caplog.text
+    store.put([frame(9, at=-1), frame(10, at=-1), frame(11)], 0)
+    assert [one.info.seq for one in store.read(BOOT, 9, 10**9, max_frames=2)] == [11], (
+        "where none of those that were looked at can be sent, it goes on behind them"
+    )
+
+
+def test_a_full_disk_does_not_keep_the_others_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = spool(tmp_path)
+    store.put([frame(0, at=-1), frame(1)], 0)
+    with monkeypatch.context() as patch:
+
+        @contextmanager
+        def full(connection: sqlite3.Connection) -> Iterator[None]:
+            raise DiskFull("no space left")
+            yield
+
+        patch.setattr("secondlook.edge.spool.immediate", full)
+        assert held(store) == [1] and store.waiting[0] == 2
+    assert held(store) == [1] and store.waiting[0] == 1
 
 
 def test_keep_keys_drops_deltas_first_and_then_the_oldest_key(tmp_path: Path) -> None:
@@ -306,7 +381,7 @@ def test_counts_go_back_with_a_commit_that_fails(tmp_path: Path, monkeypatch: py
         for change in (
             lambda: store.put([frame(4)], 0),
             lambda: store.mark_safe([Safe(BOOT, 2)]),
-            lambda: store.give_up(1, 0),
+            lambda: store.give_up(1, 0, overhead_bytes=9),
         ):
             with pytest.raises(DiskFull):
                 change()

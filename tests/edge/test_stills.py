@@ -25,6 +25,7 @@ from secondlook.edge.source.stills import natural_key
 from secondlook.main import main
 from secondlook.shared import pictures
 from secondlook.shared.errors import SourceEmpty, SourceError, SourceTooLarge, SourceUnreadable
+from secondlook.shared.packet import MAX_NS
 from secondlook.shared.pictures import read_picture, suffixes, to_eight_bits
 from tests.edge.test_streams import Heard
 from tests.pictures import U8Image, photo
@@ -263,6 +264,13 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         ({0x9003: "0000:00:00 00:00:00"}, None),
         ({0x9003: "1970:01:01 00:00:00"}, None),
         ({0x9003: "yesterday"}, None),
+        ({0x9003: "9999:12:31 23:59:59", 0x9011: "+00:00"}, None),  # no packet carries it
+        ({0x9003: "2200:01:01 00:00:01", 0x9011: "+00:00"}, None),
+        (
+            {0x9003: "2300:01:01 00:00:00", 0x9004: "2024:07:01 12:00:00", 0x9012: "+00:00"},
+            datetime(2024, 7, 1, 12, tzinfo=UTC),
+        ),
+        ({0x9003: "2199:12:31 23:59:59", 0x9011: "+00:00"}, datetime(2199, 12, 31, 23, 59, 59, tzinfo=UTC)),
         ({}, None),
     ],
 )
@@ -276,6 +284,15 @@ def test_a_still_has_the_time_when_it_was_taken(
     wanted = 1_600_000_000_123_456_789 if taken is None else int(taken.timestamp()) * 10**9
     assert take(tmp_path)[0][0].taken_ns == wanted
     assert take(path)[0][0].taken_ns == wanted
+
+
+@pytest.mark.parametrize("changed_ns", [-(10**15), -1, MAX_NS + 1])
+def test_a_file_s_own_time_that_no_packet_carries_is_now(tmp_path: Path, changed_ns: int) -> None:
+    path = save(tmp_path / "a.jpg")
+    os.utime(path, ns=(5, changed_ns))
+    before = time.time_ns()
+    assert before <= read_picture(path).taken_ns <= time.time_ns()
+    assert before <= take(tmp_path)[0][0].taken_ns <= time.time_ns()
 
 
 def test_fractions_of_the_second_count(tmp_path: Path) -> None:

@@ -92,6 +92,25 @@ def test_frames_arrive_once_and_become_safe(edge: Edge, memory: Memory) -> None:
     assert all((hello.edge_id, hello.camera) == ("gate", "door") for hello in memory.hellos)
 
 
+def test_frames_of_an_earlier_version_that_no_packet_can_carry_end_no_uplink(
+    tmp_path: Path, memory: Memory, gateway: SmallGateway
+) -> None:
+    before = Spool(tmp_path, SpoolConfig(min_free_bytes=0), EARLIER, 0)
+    times = (-(10**15), 7, p.MAX_NS + 1)  # a picture may say that it was taken whenever
+    infos = [replace(frame(seq).info, captured_ns=at) for seq, at in enumerate(times)]
+    before.put([replace(frame(info.seq), info=info) for info in infos], 0)
+    before.close()
+    edge = Edge(tmp_path, replace(QUICK, gateway=gateway.address))
+    edge.put(frame(0))
+    wait_until(edge.all_safe)
+    edge.stop()
+    assert set(memory.arrivals) == {(EARLIER, 1), (BOOT, 0)}
+    assert [(one.first_seq, one.last_seq, one.reason) for one in memory.tombstones] == [
+        (0, 0, "damaged"),
+        (2, 2, "damaged"),
+    ]
+
+
 def test_a_restarted_gateway_gets_the_rest_and_nothing_twice(tmp_path: Path, memory: Memory) -> None:
     first = SmallGateway(memory)
     edge = Edge(tmp_path, replace(QUICK, gateway=first.address))

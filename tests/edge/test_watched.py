@@ -7,8 +7,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,10 +18,13 @@ import pytest
 from PIL import Image
 
 from secondlook.edge.agent import Agent
-from secondlook.edge.config import SourceConfig
+from secondlook.edge.coding.snapshot import first_frame
+from secondlook.edge.config import SourceConfig, SpoolConfig
+from secondlook.edge.source.camera import Frame
 from secondlook.edge.source.place import Taken, WatchKeeper
 from secondlook.edge.source.sources import SourceFrame, open_source, turned
 from secondlook.edge.source.watched import Identity, identities, watched_pictures
+from secondlook.edge.spool import Spool
 from secondlook.shared.errors import ConfigError, SourceNotFound
 from secondlook.shared.pictures import Picture
 from tests.edge.gateway import Memory, SmallGateway, wait_until
@@ -154,6 +159,8 @@ def test_files_that_were_taken_are_known_to_the_next_start_and_those_gone_are_fo
     keeper = WatchKeeper(data, folder, "a" * 32)
     keeper.resume(lambda boot: None)
     places = [Taken(seq, json.dumps([f"{seq}.png", 5, 7])) for seq in range(4)]
+    for one in places:
+        keeper.took(one.place)
     keeper.about_to_spool(places[:2])
     keeper.about_to_spool(places[2:])
     assert len(identities(keeper.after(None))) == 4
@@ -164,6 +171,90 @@ def test_files_that_were_taken_are_known_to_the_next_start_and_those_gone_are_fo
     with (data / "taken.jsonl").open("a") as stream:
         stream.write('{"boot": "a')  # a power cut in the middle of a line
     assert len(identities(WatchKeeper(data, folder, "c" * 32).resume({"a" * 32: 3}.get))) == 2
+
+
+def test_nothing_is_forgotten_while_the_folder_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = tmp_path / "card", tmp_path / "data"
+    data.mkdir()
+    places = [Taken(seq, json.dumps([f"{seq}.png", 5, 7])) for seq in range(3)]
+    WatchKeeper(data, folder, "a" * 32).about_to_spool(places)
+    all_three = {(f"{seq}.png", 5, 7) for seq in range(3)}
+
+    def known() -> set[Identity]:
+        return identities(WatchKeeper(data, folder, "b" * 32).resume(lambda boot: None))
+
+    assert known() == all_three, "no folder, as where a share is not mounted"
+    folder.mkdir()
+    assert known() == all_three, "an empty one, as where a card is mounted"
+    write(folder / "other.png", 1)
+    assert known() == all_three, "another card"
+    with monkeypatch.context() as patch:
+        patch.setattr("secondlook.edge.source.place._MOST_AWAY", 2)
+        assert known() == all_three - {("0.png", 5, 7)}, "and yet the list has an end"
+    write(folder / "1.png", 1)
+    (folder / "2.png").symlink_to("2.png")  # a loop: nobody can tell whether it is there
+    assert known() == all_three - {("0.png", 5, 7)}
+    (folder / "2.png").unlink()
+    assert known() == {("1.png", 5, 7)}
+    assert len((data / "taken.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_folder_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    folder, memory = tmp_path / "card", Memory()
+    gateway = SmallGateway(memory)
+    plain = config(tmp_path, folder, gateway.address)
+    settings = replace(plain, source=replace(plain.source, watch=True, settle_seconds=0.0))
+    agent, stop = Agent(settings, PlainCodec()), threading.Event()
+    assert agent._encoder.model.startswith("plain"), (
+        "pictures are coded as pictures, though none is there yet"
+    )
+    running = threading.Thread(target=agent.run, args=(stop,))
+    running.start()
+    try:
+        wait_until((tmp_path / "edge" / "status.json").exists, 30)
+        time.sleep(1.0)
+        assert running.is_alive()
+        write(tmp_path / "elsewhere" / "1.png", 10)
+        (tmp_path / "elsewhere").rename(folder)
+        wait_until(lambda: len(memory.frames) == 1, 30)
+    finally:
+        stop.set()
+        running.join()
+        gateway.stop()
+
+
+def test_a_snapshot_waits_for_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match="card does not exist"):
+        first_frame(SourceConfig(str(tmp_path / "card"), watch=True))
+
+
+@pytest.mark.parametrize("family", ["lite", "video"])
+def test_files_whose_frames_were_passed_over_are_taken_once_too(tmp_path: Path, family: str) -> None:
+    """Hours, a pause or a duty cycle open the folder again; so does the next start."""
+    folder = tmp_path / "card"
+    for number in range(4):
+        write(folder / f"{number}.png", number)
+    plain = config(tmp_path, folder, "tcp://127.0.0.1:9")
+    source = replace(plain.source, watch=True, record_dir=tmp_path / "kept")
+    agent = Agent(replace(plain, source=source, codec=replace(plain.codec, family=family)), PlainCodec())
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "edge").mkdir()
+    reasons = {0: "thinned", 1: None, 2: "idle", 3: None}
+    for number, reason in reasons.items():
+        agent._why_pass_over = lambda frame, reason=reason: reason  # type: ignore[method-assign]
+        image = np.full((48, 64, 3), number, np.uint8)
+        agent._take(Frame(image, 5, json.dumps([f"{number}.png", 5, 7])))
+    every = {(f"{number}.png", 5, 7) for number in reasons}
+    assert identities(agent._place.after(None)) == every, "nothing is committed yet"
+    with closing(Spool(tmp_path / "edge", SpoolConfig(min_free_bytes=0), agent.boot_id, 0)) as spool:
+        agent._commit(spool, SimpleNamespace(wake=lambda: None))
+        assert spool.next_seq(agent.boot_id) == 4
+        again = identities(WatchKeeper(tmp_path / "edge", folder, "b" * 32).resume(spool.next_seq))
+    # One that is thinned out of a video group had no number when it was taken: a start may take that again.
+    assert again == (every if family == "lite" else every - {("0.png", 5, 7)})
+    assert len(list((tmp_path / "kept").glob("*.png"))) == len(again)
 
 
 def test_an_agent_that_is_killed_and_started_again_takes_each_file_once(tmp_path: Path) -> None:

@@ -63,12 +63,6 @@ def known(family: str) -> bool:
     return family in KNOWN or f"{family}_total" in KNOWN
 
 
-def test_a_total_that_somebody_else_keeps_is_followed_and_never_goes_down() -> None:
-    for total in (5.0, 5.0, 9.0, 2.0):
-        metrics.count_to("frames_spooled_total", total, "metrics-2")
-    assert value("frames_spooled_total", camera="metrics-2") == 9
-
-
 def test_a_name_that_is_not_in_the_table_is_an_error() -> None:
     with pytest.raises(KeyError):
         metrics.count("frames_imagined_total")

@@ -19,6 +19,8 @@ from secondlook.cloud.station.app import create_app
 from tests.cloud.station.seed import BOOT, START, seed
 from tests.cloud.station.server import client_of
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = int(os.environ.get("API_EXAMPLES", "6"))  # of each operation and mode
 OPERATIONS = [
     "listCameras",
