@@ -56,6 +56,7 @@ def test_a_frame_goes_to_a_second_person(open_page: Callable[..., Page]) -> None
     page.expect(2)
     browser.press("a")
     page.expect(None, "")
+    browser.wait_for("document.getElementById('unsaved').hidden")  # the station has it, too
     browser.call("Page.navigate", url=f"{page.address}/figures")
     browser.wait_for("document.querySelectorAll('#figures-agreement table').length > 0")
     report = page.text("figures-agreement")
