@@ -102,7 +102,7 @@ BEGIN
             ('secondlook_station', 'claims', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_station', 'double_reviews', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_station', 'opinions', 'SELECT, INSERT, UPDATE, DELETE'),
-            ('secondlook_station', 'known_frames', 'SELECT, INSERT, DELETE'),
+            ('secondlook_station', 'known_frames', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_station', 'comments', 'SELECT, INSERT, UPDATE (text, deleted_ns)'),
             ('secondlook_station', 'handovers', 'SELECT, INSERT, UPDATE, DELETE'),
             ('secondlook_station', 'judged_boxes', 'SELECT, INSERT, UPDATE, DELETE'),
