@@ -16,11 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from secondlook.edge.config import UplinkConfig
+from secondlook.shared.packet import MAX_NS
 
 _BURST = 4.0  # times the even pace, while less is spent than would be due
 _AHEAD = 0.05  # of the budget that may be spent ahead of time before the rate is lowered
 _LEAST_BYTES = 4096  # left: less than a frame, and so nothing
 _LEAP_SECONDS = 2 * 86_400.0  # by which a clock that goes on may be wrong: the host was off, or the clock is
+_LAST_SECOND = MAX_NS / 1e9
 _BELIEVED_SECONDS = 600.0  # a clock that is so far behind is set by a time server meanwhile, or it is right
 
 
@@ -48,18 +50,20 @@ class Spent:
         """What `to_bytes` made; nothing spent where that cannot be read."""
         try:
             return cls._of(json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
             return cls()
 
     @classmethod
     def _of(cls, found: dict[str, Any]) -> Spent:
-        left = found.get("left")
+        left, seen = found.get("left"), float(found["seen"])
+        if not 0 <= seen <= _LAST_SECOND or int(found["day_bytes"]) < 0 or int(found["month_bytes"]) < 0:
+            raise ValueError("out of range")
         return cls(
             str(found["day"]),
             int(found["day_bytes"]),
             str(found["month"]),
             int(found["month_bytes"]),
-            float(found["seen"]),
+            seen,
             None if left is None else cls._of(left),
         )
 

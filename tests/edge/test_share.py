@@ -223,7 +223,17 @@ def test_a_clock_that_is_set_late_gives_nothing_back() -> None:
     assert (budget.spent.day_bytes, budget.spent.month_bytes) == (60_300, 60_300)
 
 
-@pytest.mark.parametrize("text", [b"", b"5", b"[]", b"{}", b'{"day": "2025-11-29"}'])
+WRITTEN = b'{"day": "2025-11-29", "day_bytes": %s, "month": "2025-11-01", "month_bytes": 9, "seen": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"5", b"[]", b"{}", b'{"day": "2025-11-29"}', b"[" * 100_000),
+        *(WRITTEN % (b"5", seen) for seen in (b"Infinity", b"NaN", b"-1", b"1e300")),
+        *(WRITTEN % (many, b"5") for many in (b"Infinity", b"-5")),
+    ],
+)
 def test_what_cannot_be_read_has_spent_nothing(text: bytes) -> None:
     assert Spent.parse(text) == Spent()
 
