@@ -48,6 +48,8 @@ log = logging.getLogger("secondlook.video")
 
 EncoderName = Literal["x264", "x265", "svtav1", "hardware"]
 
+# PyAV has no class for some of FFmpeg's codes, and raises OSError then.
+AV_ERRORS = (av.error.FFmpegError, OSError)
 _ENDLESS = 99_999  # frames between keys that an encoder sets by itself
 _FRAMES_PER_SECOND = 5  # what encoders are told; at a constant quantiser it moves nothing
 _DECODERS = {Coding.H264: "h264", Coding.H265: "hevc", Coding.AV1: "libdav1d"}
@@ -99,7 +101,7 @@ class Maker:
             }
             with kept_scheduling():
                 encoder.open()
-        except (av.error.FFmpegError, ValueError) as error:
+        except (*AV_ERRORS, ValueError) as error:
             told = f"preset {preset}, " if preset else ""
             raise EncoderFailed(
                 f"encoder {self.name} cannot be opened for {told}{width}x{height}: {_cause(error)}"
@@ -241,7 +243,7 @@ class GroupEncoder:
         """Let the encoder go. SVT-AV1 wants to be told that no frame follows."""
         try:
             self._encoder.encode(None)
-        except av.error.FFmpegError as error:
+        except AV_ERRORS as error:
             log.debug("encoder %s: %s", self._maker.name, _cause(error))
 
     def _code(self, image: U8Image, *, key: bool) -> tuple[bytes, int]:
@@ -249,7 +251,7 @@ class GroupEncoder:
         frame.pts, frame.time_base = self.place, self._encoder.time_base
         try:
             stream = b"".join(bytes(packet) for packet in self._encoder.encode(frame))
-        except av.error.FFmpegError as error:
+        except AV_ERRORS as error:
             raise EncoderFailed(f"encoder {self._maker.name}: {_cause(error)}") from error
         try:
             payload = packed(stream, self._maker.coding, key=key)
@@ -394,7 +396,7 @@ class _Planes:
         """The picture of a payload. Raises MalformedBitstream."""
         try:
             pictures = self._decoder.decode(av.Packet(unpacked(payload, self._coding)))
-        except (av.error.FFmpegError, ValueError, EOFError) as error:
+        except (*AV_ERRORS, ValueError, EOFError) as error:
             raise MalformedBitstream(f"payload cannot be decoded: {_cause(error)}") from error
         if len(pictures) != 1:
             raise MalformedBitstream(f"a payload is one picture, and {len(pictures)} came of it")
@@ -474,7 +476,10 @@ class GroupDecoder:
         picture = self._planes.decode(payload)
         if planes_crc(picture) != crc:
             raise SymbolMismatch(f"{told}: the decoded picture fails its checksum")
-        shown = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        try:
+            shown = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+        except AV_ERRORS as error:  # parameters may name colours that swscale does not know
+            raise MalformedBitstream(f"{told}: the picture cannot be shown: {_cause(error)}") from error
         return np.ascontiguousarray(shown[: self._packet.height, : self._packet.width])
 
 

@@ -79,7 +79,7 @@ class Decoder:
         self.kind = kind
 
     def decode(self, packet: av.Packet[Any]) -> Iterator[tuple[av.VideoFrame, int]]:
-        """Frames, each with the degrees by which it is to be turned to the left. Raises FFmpegError."""
+        """Frames, each with the degrees by which it is to be turned to the left. Raises FFmpegError, OSError."""
         if self._by_name is None:
             for frame in packet.decode():
                 yield frame, frame.rotation

@@ -352,7 +352,7 @@ def _decoded(
                 if live:
                     reports.beat()
                 yield frame
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, OSError):  # PyAV has no class for some codes of FFmpeg
             counts.failures += 1
         if time.monotonic() - frame_at > patience:
             raise SourceUnreadable(

@@ -6,8 +6,10 @@ import logging
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 
@@ -346,3 +348,50 @@ def test_encoders_that_have_one_quantiser_take_the_setting_and_code_as_before(en
         for quality in (None, 40)
     ]
     assert made[0].background == made[1].background
+
+
+class Unsupported:
+    """An encoder or decoder of libavcodec that says so: by OSError, for PyAV has no class for every code."""
+
+    time_base = Fraction(1, 25)
+
+    def decode(self, packet: object) -> list[object]:
+        raise OSError(95, "Operation not supported")
+
+    encode = decode
+
+
+def test_what_libavcodec_does_not_support_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    coder = VideoEncoder(VideoSettings("x264"))
+    coded = coder.encode(photo(32, 48), base_quality=16)
+    assert coded.background is not None
+    decoder = GroupDecoder(coded.background.to_bytes())
+    monkeypatch.setattr(decoder._planes, "_decoder", Unsupported())
+    with pytest.raises(MalformedBitstream, match="Operation not supported"):
+        decoder.decode(coded.frame.to_bytes())
+    assert coder._group is not None
+    monkeypatch.setattr(coder._group, "_encoder", Unsupported())
+    with pytest.raises(EncoderFailed, match="Operation not supported"):
+        coder.encode(photo(32, 48), base_quality=16)
+
+
+def test_a_picture_of_colours_that_cannot_be_shown_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A true picture by its checksum, under parameters of another stream."""
+    coder = VideoEncoder(VideoSettings("x264"))
+    coded = coder.encode(photo(32, 48), base_quality=16)
+    assert coded.background is not None
+    decoder = GroupDecoder(coded.background.to_bytes())
+
+    class Foreign:
+        def __init__(self, picture: av.VideoFrame) -> None:
+            self._picture = picture
+
+        def to_ndarray(self, **wanted: str) -> np.ndarray:
+            if wanted:
+                raise OSError(95, "Operation not supported")
+            return self._picture.to_ndarray()
+
+    decode = decoder._planes.decode
+    monkeypatch.setattr(decoder._planes, "decode", lambda payload: Foreign(decode(payload)))
+    with pytest.raises(MalformedBitstream, match="cannot be shown: Operation not supported"):
+        decoder.decode(coded.frame.to_bytes())
