@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -97,8 +98,10 @@ class Flood:
                 self.cut_at = time.monotonic()
             if dealer.poll(20, zmq.POLLOUT) & zmq.POLLOUT:
                 message = self._messages[self.sent % len(self._messages)]
-                dealer.send_multipart(message if self.sent else hello)
-                self.sent += 1
+                # The connection may have been cut since the poll: to wait for another would be for ever.
+                with contextlib.suppress(zmq.Again):
+                    dealer.send_multipart(message if self.sent else hello, zmq.DONTWAIT)
+                    self.sent += 1
             while dealer.poll(0):
                 dealer.recv_multipart()
         dealer.disable_monitor()
