@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Event
@@ -388,38 +388,32 @@ class Agent:
             self._give_up(spool, surplus)
 
     def _give_up(self, spool: Spool, link_bytes: int) -> None:
-        try:
-            dropped = spool.give_up(link_bytes, time.time_ns(), overhead_bytes=OVERHEAD_BYTES)
-        except (DiskFull, StoreBusy) as error:
-            log.debug("nothing is given up now: %s", error)
-            return
-        if dropped:
-            self._tombstoned += dropped
-            self._encoder.end_group()
-            log.warning(
-                "%d frames are given up that waited for more than %g s of the link: newer ones go first",
-                dropped,
-                self._config.rate.behind_seconds,
-            )
+        self._drop(
+            lambda: spool.give_up(link_bytes, time.time_ns(), overhead_bytes=OVERHEAD_BYTES),
+            f"that waited for more than {self._config.rate.behind_seconds:g} s of the link: newer ones go first",
+        )
 
     def _let_age(self, spool: Spool, now: float) -> None:
         """What outlives its time goes also while nothing is spooled, as in a pause, and behind the last frame."""
         if now < self._age_at or self._outage.why is not None:
             return
         self._age_at = now + _AGE_SECONDS
+        self._drop(
+            lambda: spool.age(time.time_ns()),
+            f"that were not delivered for {self._config.spool.max_age_seconds:g} s",
+        )
+
+    def _drop(self, drop: Callable[[], int], which: str) -> None:
+        """Let the spool give up frames, under tombstones; a spool that cannot now does it the next time."""
         try:
-            dropped = spool.age(time.time_ns())
+            dropped = drop()
         except (DiskFull, StoreBusy) as error:
-            log.debug("nothing goes by its age now: %s", error)
+            log.debug("nothing is given up now: %s", error)
             return
         if dropped:
             self._tombstoned += dropped
             self._encoder.end_group()
-            log.warning(
-                "%d frames are given up that were not delivered for %g s",
-                dropped,
-                self._config.spool.max_age_seconds,
-            )
+            log.warning("%d frames are given up %s", dropped, which)
 
     def _commit(self, spool: Spool, uplink: Uplink) -> None:
         if self._batch or self._unspooled is not None:

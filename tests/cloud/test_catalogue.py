@@ -37,6 +37,18 @@ def frame(seq: int, key_seq: int | None = None, edge_id: str = "gate", **facts: 
     )
 
 
+def ready(
+    catalogue: cat.Catalogue, seq: int, shown: str, found: Sequence[Detection] = (), now_ns: int = 1
+) -> None:
+    """File a frame whose review is next in line, and refine it; ``shown``: the hash of what people see."""
+    reasons = [cat.NewReview("doubt", 50 - seq)]
+    cat.store_frame(catalogue, frame(seq), found, detector="tiny", reasons=reasons, now_ns=now_ns)
+    lease = cat.lease_due_review(catalogue, "r", lease_seconds=60, now_ns=now_ns)
+    assert lease is not None
+    pictures = ("enhancement", 1, "base", "enhanced", "refined", shown, "f", "c")
+    cat.mark_ready(catalogue, lease.review_id, "r", cat.Refinement(*pictures), now_ns=now_ns + 1)
+
+
 def box(label: str = "cat", score: float = 0.5) -> Detection:
     return Detection(label=label, score=score, box=(1.0, 2.0, 30.0, 40.0))
 

@@ -27,7 +27,7 @@ from secondlook.cloud.station.choice import ReviewChoice
 from secondlook.cloud.station.queries import list_reviews
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ClaimHeld, ReviewConflict
-from tests.cloud.test_catalogue import frame
+from tests.cloud.test_catalogue import ready
 
 SHOWN = "e" * 64
 ALL = cat.Sampling(double_share=1.0, secret=b"s" * 32)
@@ -40,12 +40,7 @@ def catalogue(catalogue_url: str) -> Iterator[cat.Catalogue]:
     catalogue = cat.open_catalogue(catalogue_url)
     for seq in range(3):
         found = [Detection("person", 0.4, PLACE), Detection("car", 0.8, (20.0, 20.0, 40.0, 40.0))]
-        reasons = [cat.NewReview("doubt", 50 - seq)]
-        cat.store_frame(catalogue, frame(seq), found, detector="tiny", reasons=reasons, now_ns=1)
-        lease = cat.lease_due_review(catalogue, "r", lease_seconds=60, now_ns=1)
-        assert lease is not None
-        pictures = ("enhancement", 1, "base", "enhanced", "refined", SHOWN, "f", "c")
-        cat.mark_ready(catalogue, lease.review_id, "r", cat.Refinement(*pictures), now_ns=2)
+        ready(catalogue, seq, SHOWN, found)
     yield catalogue
     catalogue.close()
 

@@ -15,7 +15,7 @@ from secondlook.cloud.catalogue.audit import verify_audit
 from secondlook.cloud.station.choice import ReviewChoice
 from secondlook.cloud.station.queries import list_reviews, review_detail, review_ids, summary
 from secondlook.shared.errors import ClaimHeld, CommentNotFound, ReviewConflict, ReviewGone, ReviewNotFound
-from tests.cloud.test_catalogue import frame
+from tests.cloud.test_catalogue import frame, ready
 
 SECOND = 1_000_000_000
 SHOWN = "c" * 64
@@ -27,15 +27,10 @@ LEASE: dict[str, Any] = {"lease_seconds": 60.0, "now_ns": 20}
 def catalogue(catalogue_url: str) -> Iterator[cat.Catalogue]:
     """Reviews 1 to 6 of frames without a box, ready, in this order; then one that is due."""
     catalogue = cat.open_catalogue(catalogue_url)
-    for seq in range(7):
-        reasons = [cat.NewReview("doubt", 50 - seq)]
-        cat.store_frame(catalogue, frame(seq), [], detector="tiny", reasons=reasons, now_ns=10)
-        if seq == 6:
-            break
-        lease = cat.lease_due_review(catalogue, "r", lease_seconds=60, now_ns=10)
-        assert lease is not None
-        pictures = ("enhancement", 1, "base", "enhanced", "refined", SHOWN, "f", "c")
-        cat.mark_ready(catalogue, lease.review_id, "r", cat.Refinement(*pictures), now_ns=11)
+    for seq in range(6):
+        ready(catalogue, seq, SHOWN, now_ns=10)
+    reasons = [cat.NewReview("doubt", 44)]
+    cat.store_frame(catalogue, frame(6), [], detector="tiny", reasons=reasons, now_ns=10)
     yield catalogue
     catalogue.close()
 

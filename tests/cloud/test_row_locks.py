@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.reviews import get_review
 from tests.cloud.helpers import wait_until
-from tests.cloud.test_catalogue import frame
+from tests.cloud.test_catalogue import ready
 
 SHOWN = "e" * 64
 SECONDS = 15.0
@@ -23,12 +23,7 @@ def catalogue(database_url: str) -> Iterator[cat.Catalogue]:
     """Three frames without a box that are ready to be judged."""
     catalogue = cat.open_catalogue(database_url)
     for seq in range(3):
-        reasons = [cat.NewReview("doubt", 50 - seq)]
-        cat.store_frame(catalogue, frame(seq), [], detector="tiny", reasons=reasons, now_ns=1)
-        lease = cat.lease_due_review(catalogue, "r", lease_seconds=60, now_ns=1)
-        assert lease is not None
-        pictures = ("enhancement", 1, "base", "enhanced", "refined", SHOWN, "f", "c")
-        cat.mark_ready(catalogue, lease.review_id, "r", cat.Refinement(*pictures), now_ns=2)
+        ready(catalogue, seq, SHOWN)
     yield catalogue
     catalogue.close()
 

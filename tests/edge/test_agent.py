@@ -79,13 +79,16 @@ def test_encoding_times_are_kept() -> None:
     assert encoder.frames_per_second() == pytest.approx(1000 / 50.5)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "images"
+def seven_images(path: Path) -> Path:
     path.mkdir()
     for number in range(7):
         cv2.imwrite(str(path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
     return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return seven_images(tmp_path / "images")
 
 
 def config(tmp_path: Path, folder: Path, gateway: str, **settings: object) -> EdgeConfig:

@@ -8,8 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from secondlook.edge.agent import Agent
@@ -21,16 +19,12 @@ from secondlook.edge.spooled import SpooledFrame
 from secondlook.shared.errors import DiskFull, SourceUnreadable, Unwritable
 from secondlook.shared.packet import MAX_NS
 from tests.edge.gateway import Memory, SmallGateway, wait_until
-from tests.edge.test_agent import PlainCodec, config, status, still
+from tests.edge.test_agent import PlainCodec, config, seven_images, status, still
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "images"
-    path.mkdir()
-    for number in range(7):
-        cv2.imwrite(str(path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
-    return path
+    return seven_images(tmp_path / "images")
 
 
 @pytest.mark.parametrize("captured_ns", [-1, MAX_NS + 1, 2**80])
