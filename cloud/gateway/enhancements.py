@@ -8,7 +8,7 @@ Instants are Unix seconds handed in as ``now``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Sequence
 
 from secondlook.cloud.gateway.tally import Tally
 from secondlook.cloud.storage.blobs import Blobs, enhancement_key
@@ -83,14 +83,13 @@ class Enhancements:
             self._requests.refuse(request.id, refusal.reason)
         return []
 
-    def to_send(self, connected: Collection[str], now: float) -> Iterator[tuple[str, EnhancementRequest]]:
-        """The requests to send now, each with its camera host, one of ``connected``."""
-        if self._store_is_away(now):
-            return
-        for edge_id in self._requests.edges_with_work(now):
-            if edge_id in connected:
-                for request in self._requests.to_send(edge_id, now=now):
-                    yield edge_id, _on_the_wire(request)
+    def wanted_of(self, now: float) -> Sequence[str]:
+        """Edge ids of the camera hosts that there is something to ask of."""
+        return [] if self._store_is_away(now) else self._requests.edges_with_work(now)
+
+    def to_send(self, edge_id: str, now: float) -> list[EnhancementRequest]:
+        """What to ask of a camera host now; it counts as sent."""
+        return [_on_the_wire(request) for request in self._requests.to_send(edge_id, now=now)]
 
     def end(self, now: float) -> None:
         """End the requests whose deadline has passed, and forget what came of those that ended."""

@@ -459,10 +459,18 @@ class Intake:
         return []
 
     def _requests_to_send(self, now: float) -> list[Outgoing]:
+        wanted = self._enhancements.wanted_of(now)
+        if not wanted:
+            return []  # as mostly: no look at all connections
         control = {
             session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
         }
-        return [(control[edge_id], request) for edge_id, request in self._enhancements.to_send(control, now)]
+        return [
+            (control[edge_id], request)
+            for edge_id in wanted
+            if edge_id in control
+            for request in self._enhancements.to_send(edge_id, now)
+        ]
 
     def _raised_credit(self, now: float) -> list[Outgoing]:
         """Who was told to wait hears when there is room again."""
