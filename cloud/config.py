@@ -179,6 +179,8 @@ class WorkerConfig(Settings):
     # auto, builtin, an added model by name, a path to an .onnx export, or ultralytics weights by name; auto takes the
     # general detector (secondlook models fetch) where it was added, else builtin, the small one that ships
     detector: NameOrPath = NameOrPath("auto")
+    # between the decoder of the family video and the detector: none, machine-filter, or a folder (docs/video.md)
+    machine_filter: NameOrPath = NameOrPath("none")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is
     batch: Annotated[int, within(1, 16, "frames")] = 4  # frames leased at a time, at most
@@ -240,6 +242,10 @@ class PolicyConfig(Settings):
     # polygons in which the middle of a box's lower edge has to be for them, as "EDGE: x,y x,y x,y" in shares of the
     # frame, * for every camera host; one without a zone counts everywhere
     zones: tuple[str, ...] = ()
+    # what is fetched first of a frame of the family video, for these three: frame, or boxes, the part around the
+    # detections that they speak of, which costs a thin link much less; the rest when somebody asks for it
+    fetch: Literal["frame", "boxes"] = "frame"
+    fetch_margin: Annotated[float, within(0, 4, "")] = 0.5  # around each box, as a share of its sides
     # without a decision, of the whole site; beyond, the least urgent are skipped
     max_open_reviews: _Reviews = 500
     max_open_reviews_of_camera: _Reviews = 100  # without a decision, of one camera host

@@ -210,6 +210,7 @@ def run_worker(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.detectors import load_detector
     from secondlook.cloud.workers.labels import check_labels
     from secondlook.cloud.workers.machine import MachineWorker
+    from secondlook.cloud.workers.machinefilter import load_machine_filter
     from secondlook.cloud.workers.presence import told_of
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
@@ -228,6 +229,9 @@ def run_worker(args: argparse.Namespace) -> int:
         codec = load_codec(config.worker.codec, threads=threads, device=device)
         detector = load_detector(config.worker.detector, threads=threads, device=device)
         check_labels(config.policy, detector.name, detector.classes)
+        machine_filter = None
+        if config.worker.machine_filter != "none":
+            machine_filter = load_machine_filter(config.worker.machine_filter, threads=threads, device=device)
         catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
         worker = MachineWorker(
@@ -241,6 +245,7 @@ def run_worker(args: argparse.Namespace) -> int:
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
             watch=config.watch,
+            machine_filter=machine_filter,
         )
         worker.heartbeat = _reloading(
             args,

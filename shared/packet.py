@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from secondlook.shared.errors import PacketCorrupt, PacketMalformed, PacketTooLarge, UnsupportedPacket
+from secondlook.shared.region import Region
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -31,6 +32,7 @@ MAX_ENHANCEMENT_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 64 << 10
 MAX_OUTSTANDING_CHUNKS = 4
 MAX_RANGES = 256
+REGIONS = " +regions"  # ends the `software` of the hello of a camera host that answers a `RegionRequest`
 PROBE = " (probe)"  # ends the `software` of a hello that only tries the link: it is no camera host's own
 MAX_SEQ = 2**53 - 1  # exact in every language that keeps numbers as float64
 MAX_NS = 7_258_118_400 * 10**9  # the year 2200: leaves room for sums in 64 bits, as tables hold them
@@ -144,6 +146,7 @@ Nanoseconds: TypeAlias = Annotated[int, Whole(0, MAX_NS)]
 MaybeNanoseconds: TypeAlias = Annotated[int | None, Whole(0, MAX_NS, optional=True)]
 FrameCount: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
 Side: TypeAlias = Annotated[int, Whole(1, MAX_SIDE)]
+Place: TypeAlias = Annotated[int, Whole(0, MAX_SIDE - 1)]
 ByteCount: TypeAlias = Annotated[int, Whole(0, MAX_SEQ)]
 EnhancementBytes: TypeAlias = Annotated[int, Whole(1, MAX_ENHANCEMENT_BYTES)]
 MaybeNoBytes: TypeAlias = Annotated[int, Whole(0, MAX_ENHANCEMENT_BYTES)]
@@ -308,6 +311,11 @@ class EnhancementRequest(Packet):
     deadline_ns: Nanoseconds
     priority: Priority
 
+    @property
+    def region(self) -> Region | None:
+        """The part of the frame that is wanted; None for all of it."""
+        return None
+
 
 @dataclass(frozen=True)
 class Chunk(Packet):
@@ -409,9 +417,29 @@ class Report(Packet):
     trouble: Text  # what is wrong with its source; empty where nothing is
 
 
+@dataclass(frozen=True)
+class RegionRequest(EnhancementRequest):
+    """Gateway → edge: an `EnhancementRequest` for a part of the frame; `right` and `bottom` lie outside."""
+
+    KIND: ClassVar[int] = 15
+    left: Place
+    top: Place
+    right: Side
+    bottom: Side
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.left >= self.right or self.top >= self.bottom:
+            raise PacketMalformed("RegionRequest holds nothing: it ends where it begins, or before")
+
+    @property
+    def region(self) -> Region:
+        return Region(self.left, self.top, self.right, self.bottom)
+
+
 _ALL = (
     *(Hello, Welcome, BaseFrame, Ack, Tombstone, EnhancementRequest),
-    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report),
+    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report, RegionRequest),
 )
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 

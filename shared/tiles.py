@@ -42,6 +42,11 @@ def told_of_tiles(progress: Callable[[], None]) -> Iterator[None]:
         _progress.reset(before)
 
 
+def tile_is_done() -> None:
+    """Tell whoever wants to be `told_of_tiles` that one was run. Raises what they raise."""
+    _progress.get()()
+
+
 @dataclass(frozen=True)
 class Tile:
     """A core, and the larger piece that has to be read for it: half-open ranges of rows and columns in pixels."""
@@ -111,7 +116,7 @@ def run_tiled(
     tiles = list(cut(rows, columns, side=side, margin=margin or 0, multiple=STEP))
     if len(tiles) == 1 or margin is None:
         result = session.run(feeds, release=len(tiles) > 1)
-        _progress.get()()
+        tile_is_done()
         return result
     whole: dict[str, Array] = {}
     for tile in tiles:
@@ -127,7 +132,7 @@ def run_tiled(
                 shape[_axes(name)] = rows // _unit(name), columns // _unit(name)
                 whole[name] = np.empty(shape, piece.dtype)
             whole[name][_at(name, tile.kept)] = piece[_at(name, tile.inner)]
-        _progress.get()()
+        tile_is_done()
     return whole
 
 

@@ -17,6 +17,7 @@ from secondlook.training import bench_cli
 from secondlook.training.detector import cli as detector
 from secondlook.training.flagtypes import at_least, positive, run_flags
 from secondlook.training.machine import cli as machine
+from secondlook.training.machinefilter import cli as machinefilter
 from secondlook.training.masks.choice import mask_config, mask_flags
 from secondlook.training.models import cli as models
 from secondlook.training.paper import cli as paper
@@ -91,6 +92,8 @@ def _train_parsers(group: Subparsers) -> None:
     _training_flags(scales, seed=0)
     _family_flags(_add(group, "paper", "a model of the paper family: SA-ICM, or ICMH-FF on it", _train_paper))
     _postfilter_flags(_add(group, "postfilter", "a post-filter for the codec", _train_postfilter))
+    text = "a filter for machines behind the decoder of video"
+    machinefilter.flags(_add(group, "machine-filter", text, machinefilter.run))
 
 
 def _lite_flags(lite: argparse.ArgumentParser) -> None:
@@ -239,11 +242,12 @@ def _export_parsers(group: Subparsers) -> None:
     lite = _add(group, "lite", "the layered codec", _export_lite)
     postfilter = _add(group, "postfilter", "a post-filter", _export_postfilter)
     _filter_flags(postfilter)
+    machine_filter = _add(group, "machine-filter", "a filter for machines", _export_machine_filter)
     family = _add(
         group, "paper", "the paper family: the machine model and all additional ones", _export_paper
     )
     models.export_flags(family)
-    for parser in (lite, postfilter, family):
+    for parser in (lite, postfilter, machine_filter, family):
         parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder with the checkpoint")
         parser.add_argument(
             "--out",
@@ -390,6 +394,23 @@ def _export_postfilter(args: argparse.Namespace) -> int:
     facts["training"].update(state.get("config", {}))  # checkpoints of earlier versions hold none
     folder = free_folder(args.out / filter_name(args.name, args.layer), force=args.force)
     export_postfilter(net, folder, facts)
+    print(folder)
+    return 0
+
+
+def _export_machine_filter(args: argparse.Namespace) -> int:
+    from secondlook.training.machinefilter.export import export_machine_filter
+    from secondlook.training.machinefilter.model import MachineFilter
+    from secondlook.training.machinefilter.train import NAME
+
+    state = _checkpoint(args.work / f"{NAME}.pt")
+    config = state["config"]
+    net = MachineFilter(features=config["features"], blocks=config["blocks"])
+    net.load_state_dict(state["model"])
+    facts = _facts(args, state)
+    facts["training"].update(config)
+    folder = free_folder(args.out / NAME, force=args.force)
+    export_machine_filter(net, folder, facts)
     print(folder)
     return 0
 

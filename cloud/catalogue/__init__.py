@@ -67,6 +67,7 @@ from secondlook.cloud.catalogue.reviews import (
     set_base_image,
     set_enhanced_image,
     wake_reviews,
+    want_whole_frame,
 )
 from secondlook.cloud.catalogue.schema import (
     AuditEntry,
@@ -211,5 +212,6 @@ __all__ = [
     "tried_by",
     "undo_verdict",
     "wake_reviews",
+    "want_whole_frame",
     "wanted_known",
 ]

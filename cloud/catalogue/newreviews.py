@@ -28,6 +28,7 @@ from secondlook.cloud.catalogue.schema import (
 )
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.shared.errors import FrameNotFound
+from secondlook.shared.region import Region
 
 _LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
@@ -67,9 +68,18 @@ UNLIMITED = ReviewBudget()
 
 
 def call_for_review(
-    session: Session, frame: Frame, reasons: Sequence[NewReview], budget: ReviewBudget, *, now_ns: int
+    session: Session,
+    frame: Frame,
+    reasons: Sequence[NewReview],
+    budget: ReviewBudget,
+    *,
+    now_ns: int,
+    region: Region | None = None,
 ) -> None:
-    """Make a review of a frame where one of its reasons is decisive; it is skipped where there is no room."""
+    """Make a review of a frame where one of its reasons is decisive; it is skipped where there is no room.
+
+    `region`: the part of the frame that is fetched for it, None for all.
+    """
     reasons = [reason for reason in reasons if _has_stayed(frame, reason)]
     decisive = [
         reason for reason in reasons if _is_news(frame, reason) and not _called_near(session, frame, reason)
@@ -90,6 +100,7 @@ def call_for_review(
         **_facts(frame),
         top_score=frame.top_score,
         attempts=0,
+        region=None if region is None else str(region),
     )
     review.reasons = [
         Reason(

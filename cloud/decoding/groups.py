@@ -76,6 +76,10 @@ class GroupDecoders:
         self._keep(group, decoder)
         return image
 
+    def background(self, edge_id: str, boot_id: str, seq: int, key_seq: int | None) -> U8Image:
+        """Of the group of a frame that was just decoded, uint8[H,W,3]. Raises KeyError for another."""
+        return self._decoders[(edge_id, boot_id, seq if key_seq is None else key_seq)].background
+
     def _begun(self, group: _Group, head: GroupHead, *, is_own: bool) -> GroupDecoder:
         """A decoder at the beginning of a group: before its first frame if that is the one wanted, else behind it."""
         if is_own:

@@ -35,6 +35,7 @@ from secondlook.shared.errors import (
 )
 from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.packet import BOOT_ID, CODE, EDGE_ID, MAX_SEQ
+from secondlook.shared.region import Region
 
 MAX_LEASED = 64
 MAX_ROWS = 500
@@ -44,6 +45,7 @@ _MAX_ASKED = 10_000
 _COMPLAINT_SECONDS = 1.0
 _LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 _NANOSECONDS = 1_000_000_000
+_REGION = r"\A[0-9]{1,5}(,[0-9]{1,5}){3}\Z"
 _NO_NUL = r"\A[^\0]*\Z"
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ class _Frame(_Call, frozen=True):
 class _AskedFor(_Frame, frozen=True):
     deadline_seconds: Annotated[float, Meta(ge=0, le=_LONGEST_DEADLINE_SECONDS)]
     priority: Annotated[int, Meta(ge=AHEAD, le=100)]
+    # As `shared.region` writes it; None: all of the frame
+    region: Annotated[str, Meta(pattern=_REGION)] | None = None
 
 
 class _OfRequest(_Call, frozen=True):
@@ -252,7 +256,11 @@ class Broker:
         return True
 
     def request_enhancement(self, call: _AskedFor, caller: str, now: float) -> int:
-        known = self.requests.of_frame(call.edge_id, call.boot_id, call.seq)
+        try:
+            region = None if call.region is None else Region.parse(call.region)
+        except ValueError as error:
+            raise RequestRefused(str(error)) from error
+        known = self.requests.of_frame(call.edge_id, call.boot_id, call.seq, region)
         done = known is not None and known.blob is not None
         return self.requests.ask(
             call.edge_id,
@@ -262,6 +270,7 @@ class Broker:
             priority=call.priority,
             blob_gone=done and known is not None and not self.blobs.exists(str(known.blob)),
             now=now,
+            region=region,
         )
 
     def enhancement_state(self, call: _OfRequest, caller: str, now: float) -> dict[str, Any]:

@@ -11,10 +11,21 @@ import logging
 from collections.abc import Callable, Sequence
 
 from secondlook.cloud.gateway.tally import Tally
-from secondlook.cloud.storage.blobs import Blobs, enhancement_key
+from secondlook.cloud.storage.blobs import Blobs, enhancement_key, region_key
 from secondlook.cloud.storage.requests import Assemblies, Request, RequestState, RequestTable
 from secondlook.shared.errors import StorageError
-from secondlook.shared.packet import Chunk, ChunkCredit, EnhancementRequest, Fault, Packet, Refusal
+from secondlook.shared.packet import (
+    REGIONS,
+    Chunk,
+    ChunkCredit,
+    EnhancementRequest,
+    Fault,
+    Hello,
+    Packet,
+    Refusal,
+    RegionRequest,
+)
+from secondlook.shared.videobits import is_region
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +45,14 @@ class Enhancements:
         self._fault = fault
         self._assemblies = Assemblies()
         self._failed_at: float | None = None  # the store, last
+        self._take_regions: set[str] = set()  # edge ids
+
+    def hello(self, hello: Hello) -> None:
+        """A camera host says hello on control, and what it is asked for from then on."""
+        if hello.software.endswith(REGIONS):
+            self._take_regions.add(hello.edge_id)
+        else:
+            self._take_regions.discard(hello.edge_id)
 
     def chunk(self, edge_id: str, chunk: Chunk, now: float) -> list[Packet]:
         """Take a part of a layer."""
@@ -58,7 +77,8 @@ class Enhancements:
             log.warning("%s: enhancement of frame %d fails its CRC", request.edge_id, request.seq)
             self._requests.corrupt(request, now=now)
             return []
-        key = enhancement_key(request.edge_id, request.boot_id, request.seq)
+        key_of = region_key if is_region(layer) else enhancement_key
+        key = key_of(request.edge_id, request.boot_id, request.seq)
         try:
             self._blobs.put(key, layer)
         except StorageError as error:
@@ -88,8 +108,9 @@ class Enhancements:
         return [] if self._store_is_away(now) else self._requests.edges_with_work(now)
 
     def to_send(self, edge_id: str, now: float) -> list[EnhancementRequest]:
-        """What to ask of a camera host now; it counts as sent."""
-        return [_on_the_wire(request) for request in self._requests.to_send(edge_id, now=now)]
+        """What to ask of a camera host now; it counts as sent. One that knows no regions is asked for whole frames."""
+        takes_regions = edge_id in self._take_regions
+        return [_on_the_wire(request, takes_regions) for request in self._requests.to_send(edge_id, now=now)]
 
     def end(self, now: float) -> None:
         """End the requests whose deadline has passed, and forget what came of those that ended."""
@@ -104,6 +125,10 @@ class Enhancements:
         return self._failed_at is not None and 0 <= now - self._failed_at < _QUIET_SECONDS
 
 
-def _on_the_wire(request: Request) -> EnhancementRequest:
+def _on_the_wire(request: Request, takes_regions: bool) -> EnhancementRequest:
     deadline_ns, priority = int(request.deadline * _NANOSECONDS), max(0, request.priority)
-    return EnhancementRequest(request.id, request.boot_id, request.seq, deadline_ns, priority)
+    which = (request.id, request.boot_id, request.seq, deadline_ns, priority)
+    part = request.region
+    if part is None or not takes_regions:
+        return EnhancementRequest(*which)
+    return RegionRequest(*which, part.left, part.top, part.right, part.bottom)

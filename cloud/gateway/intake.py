@@ -384,6 +384,7 @@ class Intake:
             now_ns = int(now * _NANOSECONDS)
             self._ledger.see_edge(hello.edge_id, camera=hello.camera, software=hello.software, now_ns=now_ns)
         if hello.channel == "control":
+            self._enhancements.hello(hello)
             self._requests.requeue_sent(hello.edge_id, now=now)
         session.credit_bytes = self._credit(session, self._share(now), now)
         safe = self._ledger.received(hello.edge_id, hello.boot_id)

@@ -90,6 +90,7 @@ RIGHTS: dict[str, Role | None] = {
     "GET /api/export/changes": Role.VIEWER,
     "POST /api/reviews/{review_id}/verdicts": Role.REVIEWER,
     "POST /api/reviews/{review_id}/retry": Role.REVIEWER,
+    "POST /api/reviews/{review_id}/whole": Role.REVIEWER,
     "POST /api/undo": Role.REVIEWER,
     "POST /api/verdicts/{verdict_id}/undo": Role.REVIEWER,
     "GET /api/users": Role.ADMIN,

@@ -24,6 +24,7 @@ from secondlook.cloud.catalogue import (
     set_known,
     set_preferences,
     undo_verdict,
+    want_whole_frame,
     wanted_known,
 )
 from secondlook.cloud.decoding.files import media_type
@@ -227,6 +228,13 @@ def _add_writes(
         """Ask the camera host once more for the full quality of an expired review."""
         reviewer = schema.reviewer_of(body, caller)
         retry_review(catalogue, review_id, actor=reviewer, now_ns=now_ns())
+        return detail(review_id, reviewer, caller)
+
+    @router.post("/reviews/{review_id}/whole")
+    def whole(review_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
+        """Ask the camera host for all of a frame that is shown in part; that part is shown meanwhile."""
+        reviewer = schema.reviewer_of(body, caller)
+        want_whole_frame(catalogue, review_id, actor=reviewer, now_ns=now_ns())
         return detail(review_id, reviewer, caller)
 
     @router.post("/reviews/{review_id}/known")

@@ -113,6 +113,11 @@ def enhancement_key(edge_id: str, boot_id: str, seq: int) -> str:
     return f"enhancement/{edge_id}/{boot_id}/{seq}.slk"
 
 
+def region_key(edge_id: str, boot_id: str, seq: int) -> str:
+    """Of the enhancement of a part of a frame; one of another part takes its place."""
+    return f"enhancement/{edge_id}/{boot_id}/{seq}.region.slk"
+
+
 def background_key(edge_id: str, digest: str) -> str:
     """Where a background of a camera host lies, by its SHA-256 in hexadecimal; others may have the same place."""
     return f"background/{edge_id}/{int(digest[:8], 16) % _BACKGROUND_PLACES}.slk"

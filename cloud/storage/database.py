@@ -33,11 +33,12 @@ from secondlook.cloud.storage.sql import named_errors as named_server_errors
 from secondlook.shared.errors import UnsupportedStore
 from secondlook.shared.sqlite import immediate, named_errors, part, prepare, private_database
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _READABLE = (
     1,
+    2,
     SCHEMA_VERSION,
-)  # tables of the first have the same columns, but those that `prepare_tables` adds
+)  # tables of the earlier ones have the same columns, but those that are added
 TABLES = MetaData()
 _version = Table("gateway_schema", TABLES, Column("version", Integer, primary_key=True))
 

@@ -5,7 +5,8 @@
        └─lease over,────┘ └─deadline passed─────────► expired   (a pending request expires too)
          "busy", CRC wrong, new Hello
 
-A request is idempotent by frame: who asks for a frame that is asked for already gets the same number. A sent request
+A request is idempotent by frame and part of it: who asks for what is asked for already gets the same number, and so
+does who asks for a part of a frame that is asked for whole. A sent request
 is leased to the link; when no chunk has come for the length of the lease it is sent again. Chunks are kept in memory:
 after a restart of the gateway the edge begins again. Instants are Unix seconds handed in as ``now``.
 
@@ -25,6 +26,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Float,
     Index,
     Integer,
@@ -44,6 +46,7 @@ from sqlalchemy import (
 from secondlook.cloud.config import RequestTimes
 from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, take_over
 from secondlook.cloud.storage.sql import hold_lock
+from secondlook.shared.region import Region
 
 MAX_CORRUPT_ANSWERS = 3
 AHEAD = (
@@ -73,6 +76,9 @@ _requests = Table(
     Column("corrupt_answers", Integer, nullable=False),
     Column("reason", String(255), nullable=False),
     Column("blob", String(255)),
+    Column(
+        "region", String(32)
+    ),  # the part that is wanted, as `shared.region` writes it; NULL: the whole frame
     sqlite_autoincrement=True,
 )
 _row = _requests.c
@@ -92,6 +98,7 @@ _BY_FRAME = (
         _row.edge_id == bindparam("edge"),
         _row.boot_id == bindparam("boot"),
         _row.seq == bindparam("frame"),
+        or_(_row.region.is_(None), _row.region == bindparam("region", type_=String)),
     )
     .order_by(_row.id.desc())
     .limit(1)
@@ -116,7 +123,10 @@ _EXPIRE = update(_requests).where(_is_overdue).values(state=RequestState.EXPIRED
 
 @dataclass(frozen=True)
 class Request:
-    """One row. ``blob`` is the key of the layer once it is done; ``reason`` says why it was refused or expired."""
+    """One row. ``blob`` is the key of the layer once it is done; ``reason`` says why it was refused or expired.
+
+    ``region``: the part of the frame that is wanted, None for all of it.
+    """
 
     id: int
     edge_id: str
@@ -129,6 +139,7 @@ class Request:
     corrupt_answers: int
     reason: str
     blob: str | None
+    region: Region | None = None
 
 
 class RequestTable:
@@ -152,8 +163,9 @@ class RequestTable:
         priority: int,
         blob_gone: bool,
         now: float,
+        region: Region | None = None,
     ) -> int:
-        """The number of the request for a frame: of one that is open or done, or else of a new one.
+        """The number of the request for a frame, or a part of it: of one that is open or done, or else of a new one.
 
         An open request takes the later deadline and the higher priority, of those that somebody waits for. With
         ``blob_gone`` a done one does not count.
@@ -161,8 +173,7 @@ class RequestTable:
         with self._database.changing() as connection:
             # Two refiners may ask for one frame at once, through two gateways.
             hold_lock(connection, f"{edge_id}/{boot_id}/{seq}")
-            of_frame = {"edge": edge_id, "boot": boot_id, "frame": seq}
-            known = _request(connection.execute(_BY_FRAME, of_frame).one_or_none())
+            known = self._latest(connection, edge_id, boot_id, seq, region)
             if known is not None and known.state in (RequestState.PENDING, RequestState.SENT):
                 news = {
                     "deadline": max(known.deadline, deadline) if known.priority != AHEAD else deadline,
@@ -183,15 +194,17 @@ class RequestTable:
                 not_before=now,
                 corrupt_answers=0,
                 reason="",
+                region=None if region is None else str(region),
             )
             return int(connection.execute(added.returning(_row.id)).scalar_one())
 
     def get(self, id_: int) -> Request | None:
         return self._one(_BY_ID, number=id_)
 
-    def of_frame(self, edge_id: str, boot_id: str, seq: int) -> Request | None:
-        """The latest request for a frame."""
-        return self._one(_BY_FRAME, edge=edge_id, boot=boot_id, frame=seq)
+    def of_frame(self, edge_id: str, boot_id: str, seq: int, region: Region | None = None) -> Request | None:
+        """The latest request for a frame; with ``region`` one for that part of it will do as well."""
+        with self._database.reading() as connection:
+            return self._latest(connection, edge_id, boot_id, seq, region)
 
     def to_send(self, edge_id: str, *, now: float) -> list[Request]:
         """What to send to a camera host now, most urgent first; they count as sent from now on.
@@ -278,6 +291,13 @@ class RequestTable:
             still_open = set(connection.scalars(select(_row.id).where(_row.id.in_(ids), _is_open)))
         return [id_ for id_ in ids if id_ not in still_open]
 
+    def _latest(
+        self, connection: Connection, edge_id: str, boot_id: str, seq: int, region: Region | None
+    ) -> Request | None:
+        of_frame = {"edge": edge_id, "boot": boot_id, "frame": seq}
+        part = None if region is None else str(region)
+        return _request(connection.execute(_BY_FRAME, {**of_frame, "region": part}).one_or_none())
+
     def _due(self, now: float) -> dict[str, float]:
         """The values of `_is_due`."""
         return {"now": now, "farthest": now + max(self._times.lease_seconds, self._times.busy_seconds)}
@@ -335,4 +355,5 @@ def _request(row: Row[Any] | None) -> Request | None:
     if row is None:
         return None
     values = row._asdict()
-    return Request(**{**values, "state": RequestState(values["state"])})
+    region = None if values["region"] is None else Region.parse(values["region"])
+    return Request(**{**values, "state": RequestState(values["state"]), "region": region})

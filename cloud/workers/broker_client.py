@@ -6,6 +6,7 @@ out, an acknowledgement or a request given twice changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from secondlook.shared.errors import (
 )
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.keyfiles import read_key_pair, read_public_keys
+from secondlook.shared.region import Region
 
 log = logging.getLogger(__name__)
 
@@ -127,18 +129,28 @@ class BrokerClient:
         self._call("extend", ids=list(ids), ttl_seconds=ttl_seconds, worker=self._worker)
 
     def request_enhancement(
-        self, edge_id: str, boot_id: str, seq: int, *, deadline_seconds: float, priority: int
+        self,
+        edge_id: str,
+        boot_id: str,
+        seq: int,
+        *,
+        deadline_seconds: float,
+        priority: int,
+        region: Region | None = None,
     ) -> int:
-        return int(
-            self._call(
-                "request_enhancement",
-                edge_id=edge_id,
-                boot_id=boot_id,
-                seq=seq,
-                deadline_seconds=deadline_seconds,
-                priority=priority,
-            )
-        )
+        """`region`: the part that is wanted. The whole frame may come all the same: from a camera host or through a
+        gateway of an earlier version, or where it was coded before."""
+        wanted = {
+            "edge_id": edge_id,
+            "boot_id": boot_id,
+            "seq": seq,
+            "deadline_seconds": deadline_seconds,
+            "priority": priority,
+        }
+        if region is not None:
+            with contextlib.suppress(PacketMalformed):  # a gateway of an earlier version knows no parts
+                return int(self._call("request_enhancement", **wanted, region=str(region)))
+        return int(self._call("request_enhancement", **wanted))
 
     def enhancement_state(self, request_id: int) -> EnhancementState:
         row = self._call("enhancement_state", request_id=request_id)

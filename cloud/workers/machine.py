@@ -44,7 +44,14 @@ from secondlook.cloud.storage.queue import Leased, QueuedFrame
 from secondlook.cloud.storage.requests import AHEAD
 from secondlook.cloud.workers.broker_client import BrokerClient
 from secondlook.cloud.workers.fetchahead import FetchAhead
-from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, chosen_anyway, wish_for_review
+from secondlook.cloud.workers.machinefilter import MachineFilter
+from secondlook.cloud.workers.policy import (
+    FrameIdentity,
+    ReviewReason,
+    chosen_anyway,
+    part_wanted,
+    wish_for_review,
+)
 from secondlook.cloud.workers.shedding import Shedder
 from secondlook.shared import metrics, tracing
 from secondlook.shared.conditions import WatchConfig
@@ -67,6 +74,7 @@ from secondlook.shared.faults import cause_of, unforeseen_named
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.logs import about, step
 from secondlook.shared.outage import LimitedLog, Outage
+from secondlook.shared.region import Region
 from secondlook.shared.stop import descriptors
 from secondlook.shared.tiles import told_of_tiles
 from secondlook.shared.videobits import is_of_group, parse_base
@@ -107,6 +115,7 @@ class MachineWorker:
     heartbeat: Callable[[], None] = lambda: None
     waits: Callable[[str | None], None] = lambda _why: None
     watch: WatchConfig = field(default_factory=WatchConfig)
+    machine_filter: MachineFilter | None = None
 
     def __post_init__(self) -> None:
         self.done = 0  # frames since the start
@@ -161,9 +170,12 @@ class MachineWorker:
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a frame. Raises DetectorError, Unwritable."""
         check_catalogue(self.catalogue)
+        grey = np.full(_TEST_SHAPE, _TEST_GREY, np.uint8)
         try:
             with unforeseen_named():
-                self.detector.detect(np.full(_TEST_SHAPE, _TEST_GREY, np.uint8))
+                self.detector.detect(
+                    grey if self.machine_filter is None else self.machine_filter.apply(grey, grey)
+                )
         except Unforeseen as error:
             raise DetectorError(f"{self.detector.name} fails on a grey picture: {error}") from error
 
@@ -341,14 +353,11 @@ class MachineWorker:
         return image
 
     def _decode_in_group(self, frame: QueuedFrame, hold: _Hold) -> U8Image:
-        return self._groups.decode(
-            frame.edge_id,
-            frame.info.boot_id,
-            frame.info.seq,
-            frame.info.key_seq,
-            frame.payload,
-            lambda: self._progress(hold),
-        )
+        where = (frame.edge_id, frame.info.boot_id, frame.info.seq, frame.info.key_seq)
+        image = self._groups.decode(*where, frame.payload, lambda: self._progress(hold))
+        if self.machine_filter is None:
+            return image
+        return self.machine_filter.apply(image, self._groups.background(*where))
 
     def _decode_alone(self, frame: QueuedFrame) -> U8Image:
         """With the key at most."""
@@ -372,6 +381,7 @@ class MachineWorker:
             found = self.detector.detect(image)
         identity, size = _identity(frame), (frame.info.width, frame.info.height)
         wishes = wish_for_review(self.policy, identity, found, secret=self._secret, size=size)
+        part = part_wanted(self.policy, wishes, found, size) if is_of_group(frame.payload) else None
         store_frame(
             self.catalogue,
             _new_frame(frame),
@@ -380,15 +390,15 @@ class MachineWorker:
             reasons=[_new_review(wish) for wish in wishes],
             now_ns=int(self.clock() * _NANOSECONDS),
             budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
+            region=part,
         )
-
         self._count(frame, wishes)
         if (
             wishes
             and not chosen_anyway(self.policy, identity, secret=self._secret)
             and review_is_due(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq)
         ):
-            self._fetch_ahead(frame)
+            self._fetch_ahead(frame, part)
         return True
 
     def _count(self, frame: QueuedFrame, wishes: Sequence[ReviewReason]) -> None:
@@ -399,20 +409,26 @@ class MachineWorker:
             metrics.count("reviews_asked_total", frame.edge_id, wish.rule.value)
         step("detected", frame.edge_id, frame.info.boot_id, frame.info.seq)
 
-    def _fetch_ahead(self, frame: QueuedFrame) -> None:
+    def _fetch_ahead(self, frame: QueuedFrame, part: Region | None = None) -> None:
         """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
         wanted = [frame.info.seq]
         if frame.info.key_seq is not None and not is_of_group(frame.payload):
             wanted.append(frame.info.key_seq)  # of about the same size, nobody says exactly
         # One that is coded when it is asked for has no size yet: half a bit a pixel is about what it takes.
-        each = frame.info.enhancement_bytes or frame.info.width * frame.info.height // 16
+        pixels = frame.info.width * frame.info.height if part is None else part.pixels
+        each = pixels // 16 if part is not None else frame.info.enhancement_bytes or pixels // 16
         size_bytes = len(wanted) * each
         if not self._ahead.takes(frame.edge_id, size_bytes, now=self.clock()):
             return
         try:
             for seq in wanted:
                 self.broker.request_enhancement(
-                    frame.edge_id, frame.info.boot_id, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD
+                    frame.edge_id,
+                    frame.info.boot_id,
+                    seq,
+                    deadline_seconds=_AHEAD_SECONDS,
+                    priority=AHEAD,
+                    region=part,
                 )
         except PacketMalformed:  # a gateway of an earlier version, which takes no such request
             self._ahead = FetchAhead(0)

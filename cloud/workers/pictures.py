@@ -15,12 +15,20 @@ from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, image_key
 from secondlook.shared.bitstream import parse
-from secondlook.shared.errors import BitstreamError, ModelCorrupt, ReferenceMissing, StoreCorrupt, Unforeseen
+from secondlook.shared.errors import (
+    BitstreamError,
+    MalformedBitstream,
+    ModelCorrupt,
+    ReferenceMissing,
+    StoreCorrupt,
+    Unforeseen,
+)
 from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec, Layers
 from secondlook.shared.quality import DEFAULT_QUALITY
-from secondlook.shared.videobits import is_of_group, split_layers
+from secondlook.shared.region import Region
+from secondlook.shared.videobits import RegionLayers, is_of_group, is_region, split_layers
 
 U8Image = npt.NDArray[np.uint8]
 
@@ -31,6 +39,8 @@ _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 def quality_of(enhancement: bytes) -> int:
     """The quality that an enhancement was encoded at; the usual one for another codec's bytes."""
     try:
+        if is_region(enhancement):
+            return parse(RegionLayers.parse(enhancement).layers.enhancement).quality
         of_group = is_of_group(enhancement)
         return parse(split_layers(enhancement).enhancement if of_group else enhancement).quality
     except BitstreamError:
@@ -48,12 +58,16 @@ class StoredPicture:
 
 @dataclass(frozen=True)
 class EnhancedPicture:
-    """Both layers decoded, and stored; `layer` is the enhancement's blob and size in bytes."""
+    """Both layers decoded, and stored; `layer` is the enhancement's blob and size in bytes.
+
+    `region`: the part of the frame that was enhanced, None for all of it.
+    """
 
     image: U8Image
     stored: StoredPicture
     layer: tuple[str, int]
     quality: int
+    region: Region | None = None
 
     @property
     def pixels(self) -> int:
@@ -92,24 +106,44 @@ class PictureMaker:
 
     def make_base(self, review: LeasedReview, hold: Callable[[], None]) -> StoredPicture:
         """Decode and store the base image."""
-        base = self._layer(review.base_blob)
-        if is_of_group(base):
-            image = self.groups.decode(review.edge_id, review.boot_id, review.seq, review.key_seq, base, hold)
-        else:
-            image = self.codec.decode_base(base, key=self._key_base(review))
+        image = self._base(review, hold)
         hold()
         return self._store(review, "base", image)
+
+    def _base(self, review: LeasedReview, hold: Callable[[], None]) -> U8Image:
+        base = self._layer(review.base_blob)
+        if is_of_group(base):
+            return self.groups.decode(review.edge_id, review.boot_id, review.seq, review.key_seq, base, hold)
+        return self.codec.decode_base(base, key=self._key_base(review))
 
     def enhance(
         self, review: LeasedReview, enhancement_blobs: Sequence[str], hold: Callable[[], None]
     ) -> EnhancedPicture:
-        """Decode both layers and store what they show. The second of ``enhancement_blobs`` is that of a delta's key."""
-        enhancement = self._layer(enhancement_blobs[0])
-        image = self._enhanced(review, enhancement, enhancement_blobs)
+        """Decode both layers and store what they show. The second of ``enhancement_blobs`` is that of a delta's key.
+
+        An enhancement of a part of the frame is shown in its place in the base image.
+        """
+        enhancement, region = self._layer(enhancement_blobs[0]), None
+        if is_region(enhancement):
+            image, region = self._with_region(self._base(review, hold), RegionLayers.parse(enhancement))
+        else:
+            image = self._enhanced(review, enhancement, enhancement_blobs)
         hold()
         stored = self._store(review, "enhanced", image)
         layer = (enhancement_blobs[0], len(enhancement))
-        return EnhancedPicture(image, stored, layer, quality_of(enhancement))
+        return EnhancedPicture(image, stored, layer, quality_of(enhancement), region)
+
+    def _with_region(self, base: U8Image, part: RegionLayers) -> tuple[U8Image, Region]:
+        """Raises MalformedBitstream for a part that does not lie in its frame."""
+        for layer in (part.layers.base, part.layers.enhancement):
+            check_layer(layer, base.shape[0] * base.shape[1])
+        better = self.codec.decode_enhanced(part.layers.base, part.layers.enhancement)
+        region = Region(part.left, part.top, part.left + better.shape[1], part.top + better.shape[0])
+        if region.within(base.shape[1], base.shape[0]) != region:
+            raise MalformedBitstream(f"a part at {region} of a frame of {base.shape[1]}x{base.shape[0]}")
+        image = base.copy()
+        image[region.index] = better
+        return image, region
 
     def refine(
         self,
@@ -123,7 +157,10 @@ class PictureMaker:
 
         ``base_image_bytes``: of the base image made before; 0 where another worker made it.
         """
-        filtered = self.postfilter.apply(enhanced.image, hold, quality=enhanced.quality)
+        where = (slice(None), slice(None)) if enhanced.region is None else enhanced.region.index
+        filtered = enhanced.image.copy()
+        part = np.ascontiguousarray(enhanced.image[where])
+        filtered[where] = self.postfilter.apply(part, hold, quality=enhanced.quality)
         hold()
         refined = self._store(review, "refined", filtered)
         blob, size_bytes = enhanced.layer
@@ -137,6 +174,7 @@ class PictureMaker:
             postfilter=self.postfilter.identity,
             codec_model=self.codec.model_hash.hex(),
             image_bytes=base_image_bytes + enhanced.stored.size_bytes + refined.size_bytes,
+            region=enhanced.region,
         )
 
     def _enhanced(

@@ -23,6 +23,7 @@ from functools import cache
 from secondlook.cloud.catalogue import Rule
 from secondlook.cloud.config import PolicyConfig
 from secondlook.shared.detection import Detection
+from secondlook.shared.region import Region
 from secondlook.shared.zones import Zone, parse_zone, stands_in
 
 _LOWEST = 1 - 1e-6
@@ -90,6 +91,31 @@ def wish_for_review(
 def chosen_anyway(config: PolicyConfig, frame: FrameIdentity, *, secret: bytes) -> bool:
     """Whether a frame has a reason to be shown that no detection can change: it can be fetched before one looks."""
     return _every_nth(config, frame) is not None or _audit(config, frame, secret) is not None
+
+
+def part_wanted(
+    config: PolicyConfig,
+    wishes: Sequence[ReviewReason],
+    detections: Sequence[Detection],
+    size: tuple[int, int],
+) -> Region | None:
+    """The part of a frame of this width and height that answers the most urgent wish, and of the others what lies
+    close by; None where all of it is to be fetched."""
+    if config.fetch != "boxes" or not wishes or any(wish.boxes is None for wish in wishes):
+        return None
+    boxes = [detections[index].box for wish in wishes for index in _named_first(config, wish, detections)]
+    return Region.around(boxes, *size, config.fetch_margin)
+
+
+def _named_first(config: PolicyConfig, wish: ReviewReason, detections: Sequence[Detection]) -> list[int]:
+    """The detections that a wish speaks of, the one that its reason names ahead of the others."""
+    middle = (config.uncertain_low + config.uncertain_high) / 2
+
+    def rank(index: int) -> float:
+        score = detections[index].score
+        return abs(score - middle) if wish.rule is Rule.UNCERTAIN else -score
+
+    return sorted(wish.boxes or (), key=rank)
 
 
 def _counts(config: PolicyConfig, edge_id: str, found: Detection, size: tuple[int, int]) -> bool:

@@ -5,8 +5,9 @@ The margin of a tile is the network's receptive radius (see `shared.tiles`): til
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from secondlook.shared.errors import ConfigError, ModelCorrupt, ModelNotFound
 from secondlook.shared.filters import ImageFilter
-from secondlook.shared.inference import Session, open_session
+from secondlook.shared.inference import Array, Session, open_session
 from secondlook.shared.models import ModelFolder, find_model, find_root
 from secondlook.shared.plugins import POSTFILTERS, find_plugin, load_plugin, plugin_names
 from secondlook.shared.precision import FLOAT32
@@ -36,9 +37,7 @@ class PostFilter:
         suffix = "" if session.precision == FLOAT32 else f":{session.precision}"
         self.identity = f"{name}:{model_hash.hex()}{suffix}"
         self._is_told = "quality" in session.inputs
-        self._session, self._multiple = session, multiple
-        self._margin = -(-radius // multiple) * multiple
-        self._tile = max(tile // multiple, 1) * multiple
+        self._session, self._radius, self._multiple, self._tile = session, radius, multiple, tile
 
     def apply(
         self,
@@ -52,19 +51,48 @@ class PostFilter:
         `quality`: 0..63, of the enhancement, for filters that are told. `progress` is called after every tile; what it
         raises ends the work.
         """
+        return in_tiles(
+            self._session,
+            {"image": image},
+            told={"quality": np.array([quality], np.float32)} if self._is_told else {},
+            radius=self._radius,
+            multiple=self._multiple,
+            side=self._tile,
+            progress=progress,
+        )
+
+
+def in_tiles(
+    session: Session,
+    pictures: Mapping[str, U8Image],
+    *,
+    radius: int,
+    multiple: int,
+    side: int,
+    told: Mapping[str, Array] = MappingProxyType({}),
+    progress: Callable[[], None] = lambda: None,
+) -> U8Image:
+    """Pictures of one size, uint8[H,W,3] by the names of a graph's inputs -> what its only output says of them.
+
+    `radius`: receptive radius in pixels; `multiple`: what sides must be multiples of; `side`: of a tile's core; `told`:
+    inputs besides. `progress` is called after every tile. Raises ConfigError on another shape or dtype.
+    """
+    for image in pictures.values():
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ConfigError(f"a picture is uint8[H,W,3], not {image.dtype}{list(image.shape)}")
-        height, width = image.shape[:2]
-        m = self._multiple
-        padded = cv2.copyMakeBorder(image, 0, -height % m, 0, -width % m, cv2.BORDER_REPLICATE)
-        rows, columns = padded.shape[:2]
-        out = np.empty((rows, columns, 3), np.uint8)
-        told = {"quality": np.array([quality], np.float32)} if self._is_told else {}
-        for tile in cut(rows, columns, side=self._tile, margin=self._margin, multiple=m):
-            piece = np.ascontiguousarray(padded[tile.read()])[None]
-            out[tile.kept()] = self._session.run({"image": piece, **told})["refined"][0][tile.inner()]
-            progress()
-        return out[:height, :width].copy()
+    m, margin = multiple, -(-radius // multiple) * multiple
+    padded = {
+        name: cv2.copyMakeBorder(image, 0, -image.shape[0] % m, 0, -image.shape[1] % m, cv2.BORDER_REPLICATE)
+        for name, image in pictures.items()
+    }
+    height, width = next(iter(pictures.values())).shape[:2]
+    rows, columns = next(iter(padded.values())).shape[:2]
+    out = np.empty((rows, columns, 3), np.uint8)
+    for tile in cut(rows, columns, side=max(side // m, 1) * m, margin=margin, multiple=m):
+        pieces = {name: np.ascontiguousarray(image[tile.read()])[None] for name, image in padded.items()}
+        out[tile.kept()] = session.run({**pieces, **told})[session.outputs[0]][0][tile.inner()]
+        progress()
+    return out[:height, :width].copy()
 
 
 def load_postfilter(

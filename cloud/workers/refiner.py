@@ -274,7 +274,12 @@ class Refiner:
         waiting.alone = self._pictures.stands_alone(review)
         waiting.request_ids = [
             self.broker.request_enhancement(
-                review.edge_id, review.boot_id, seq, deadline_seconds=left, priority=review.priority
+                review.edge_id,
+                review.boot_id,
+                seq,
+                deadline_seconds=left,
+                priority=review.priority,
+                region=review.region if waiting.alone else None,
             )
             for seq in waiting.wanted
         ]

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from secondlook.shared.errors import MalformedBitstream
-from secondlook.shared.layers import LayeredCodec, U8Image
+from secondlook.shared.layers import LayeredCodec, Layers, U8Image
 from secondlook.shared.packet import MAX_ENHANCEMENT_BYTES
-from secondlook.shared.videobits import join_layers
+from secondlook.shared.region import Region
+from secondlook.shared.videobits import RegionLayers, join_layers
 
 MARK = b"\x8aORIGINAL1"  # no layer of ours begins so
 _STEP = 10  # of the quality, while a picture is larger than the spool takes
@@ -57,11 +58,23 @@ class EnhancementCoder:
         """Qualities of the layers of the model, where it codes a picture that was kept."""
         self._codec, self._base_quality, self._quality = codec, base_quality, quality
 
-    def __call__(self, kept: bytes) -> bytes:
-        """Raises a subclass of BitstreamError or ModelError."""
-        return self.code(picture(kept)) if is_original(kept) else kept
+    def __call__(self, kept: bytes, region: Region | None = None) -> bytes:
+        """`region`: the part that is wanted, where one is cheaper; what was coded before is sent whole.
+
+        Raises a subclass of BitstreamError or ModelError.
+        """
+        if not is_original(kept):
+            return kept
+        image = picture(kept)
+        part = None if region is None else region.within(image.shape[1], image.shape[0])
+        if part is None:
+            return self.code(image)
+        layers = self._layers(np.ascontiguousarray(image[part.index]))
+        return RegionLayers(part.left, part.top, layers).to_bytes()
 
     def code(self, image: U8Image) -> bytes:
         """The enhancement of a frame whose base layer another family codes: both layers of the model."""
-        encoded = self._codec.encode(image, base_quality=self._base_quality, quality=self._quality)
-        return join_layers(encoded.layers)
+        return join_layers(self._layers(image))
+
+    def _layers(self, image: U8Image) -> Layers:
+        return self._codec.encode(image, base_quality=self._base_quality, quality=self._quality).layers

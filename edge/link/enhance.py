@@ -7,6 +7,7 @@ answer keeps at most four chunks beyond what the gateway has confirmed.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,10 +19,13 @@ from secondlook.shared.packet import (
     EnhancementRequest,
     Refusal,
 )
+from secondlook.shared.region import Region
 
 _MAX_ANSWERS = 2
 
 Layer = bytes | Literal["expired", "unknown"]
+# What the spool keeps of a frame, and the part that is wanted -> the enhancement to send.
+Finish = Callable[[bytes, Region | None], bytes]
 
 
 @dataclass

@@ -16,7 +16,6 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import zmq
@@ -25,7 +24,7 @@ from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.link.clock import GatewayClock, ping_pause
 from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
-from secondlook.edge.link.enhance import Layer, Responder
+from secondlook.edge.link.enhance import Finish, Layer, Responder
 from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.keys import load_keys
 from secondlook.edge.link.known import KnownBackgrounds
@@ -89,7 +88,7 @@ class Uplink:
         identity: AgentIdentity,
         spool: Spool,
         rng: random.Random,
-        finish: Callable[[bytes], bytes] = lambda kept: kept,
+        finish: Finish = lambda kept, _region: kept,
         *,
         pacer: Pacing | None = None,
     ) -> None:
@@ -589,7 +588,7 @@ class Uplink:
         if not isinstance(kept, bytes):
             return kept
         try:
-            layer = self._finish(kept)
+            layer = self._finish(kept, request.region)
             if len(layer) <= MAX_ENHANCEMENT_BYTES:
                 return layer
             why = f"it has {len(layer)} bytes, at most {MAX_ENHANCEMENT_BYTES} are possible"

@@ -15,6 +15,7 @@ from secondlook.cloud.storage.ledger import EdgeRecord, FrameTombstone, Ledger
 from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
 from secondlook.shared.errors import StoreCorrupt, UnsupportedStore
+from secondlook.shared.region import Region
 from tests.cloud.helpers import BOOT
 from tests.cloud.queues import queued
 
@@ -78,7 +79,22 @@ def test_columns_that_a_version_before_lacked_are_added(tmp_path: Path) -> None:
         assert [edge.edge_id for edge in ledger.edges()] == ["gate"]
     ledger.note_clock("gate", 600.5)
     assert ledger.edges() == [EdgeRecord("gate", "yard", "test", 5, 5, 600.5)]
-    assert db.execute("SELECT version FROM gateway_schema").fetchall() == [(2,)]
+    assert db.execute("SELECT version FROM gateway_schema").fetchall() == [(3,)]
+    db.close()
+
+
+def test_requests_of_a_version_that_knew_no_parts_are_for_whole_frames(tmp_path: Path) -> None:
+    db = open_database(tmp_path / "gateway.db")
+    rows = EmbeddedDatabase(db)
+    requests = RequestTable(rows, RequestTimes())
+    asked = requests.ask("gate", BOOT, 0, deadline=9, priority=1, blob_gone=False, now=1.0)
+    db.execute("ALTER TABLE gateway_requests DROP COLUMN region")
+    db.execute("UPDATE gateway_schema SET version = 2")
+    again = RequestTable(rows, RequestTimes())
+    found = again.get(asked)
+    assert found is not None and found.region is None
+    part = Region(0, 0, 64, 64)
+    assert again.ask("gate", BOOT, 0, deadline=9, priority=1, blob_gone=False, now=1.0, region=part) == asked
     db.close()
 
 

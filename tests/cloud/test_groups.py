@@ -25,6 +25,7 @@ from secondlook.cloud.workers.machine import MachineWorker
 from secondlook.shared import packet as p
 from secondlook.shared.detection import Detection
 from secondlook.shared.errors import (
+    DetectorError,
     FrameMissing,
     MalformedBitstream,
     PictureTooLarge,
@@ -381,3 +382,52 @@ def test_of_three_workers_one_dies_in_the_middle_of_a_group(
     assert site.broker.stats()["dead"] == 0 and site.broker.tombstones(0) == []
     alike = [max(range(len(FRAMES)), key=lambda n, one=one: psnr(one, image(n))) for one in seen]
     assert sorted(alike) == list(range(len(FRAMES)))
+
+
+class Inverting:
+    """A filter for machines that shows which two pictures it was given."""
+
+    name = "inverting"
+
+    def __init__(self) -> None:
+        self.backgrounds: list[np.ndarray] = []
+
+    def apply(self, picture: np.ndarray, background: np.ndarray) -> np.ndarray:
+        self.backgrounds.append(background)
+        return 255 - picture
+
+
+def test_what_a_machine_filter_makes_is_seen_by_the_detector_alone(site: Site) -> None:
+    seen: list[np.ndarray] = []
+
+    class Watching(OneBox):
+        def detect(self, picture: np.ndarray) -> list[Detection]:
+            seen.append(picture)
+            return super().detect(picture)
+
+    between = Inverting()
+    site.machine.detector, site.machine.machine_filter = Watching(), between
+    site.deliver(*packets(LENGTH + 2))
+    wait_until(lambda: site.machine.step() == 0 and len(site.frames()) == LENGTH + 2)
+    for number, picture in enumerate(seen):
+        assert psnr(255 - picture, image(number)) > 26
+    assert len(between.backgrounds) == LENGTH + 2
+    assert all(psnr(one, GROUND) > max(26, psnr(one, image(3))) for one in between.backgrounds)
+    stored = GroupDecoders(site.blobs, 1 << 20)
+    assert decoded(stored, FRAMES[0]), "what is kept for people is as it was sent"
+
+
+def test_stills_are_not_filtered_and_a_filter_that_fails_is_found_before_a_frame(site: Site) -> None:
+    site.machine.machine_filter = between = Inverting()
+    site.deliver(base_frame(0, grey(5)))
+    wait_until(lambda: site.machine.step() == 0 and len(site.frames()) == 1)
+    assert between.backgrounds == []
+    site.machine.check()
+    assert len(between.backgrounds) == 1
+
+    def failing(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no memory")
+
+    between.apply = failing  # type: ignore[method-assign]
+    with pytest.raises(DetectorError, match="fails on a grey picture: RuntimeError: no memory"):
+        site.machine.check()

@@ -19,7 +19,8 @@ from secondlook.shared import packet as p
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import MalformedBitstream
 from secondlook.shared.packet import MAX_ENHANCEMENT_BYTES
-from secondlook.shared.videobits import split_layers
+from secondlook.shared.region import Region
+from secondlook.shared.videobits import RegionLayers, split_layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.test_encode_groups import shot
 from tests.edge.test_uplink import BOOT, QUICK, Edge
@@ -64,6 +65,21 @@ def test_the_model_codes_nothing_until_it_is_asked(codec) -> None:
     assert EnhancementCoder(counting, 16, 40)(enhancement) is enhancement, (
         "what is coded already is sent as it is"
     )
+
+
+def test_of_a_region_that_part_alone_is_coded(codec) -> None:
+    kept = encoder(codec).encode(shot(1)).enhancement
+    coder, wanted = EnhancementCoder(codec, 16, 40), Region(16, 0, 80, 48)
+    part = RegionLayers.parse(coder(kept, wanted))
+    assert (part.left, part.top) == (16, 0)
+    shown = codec.decode_enhanced(part.layers.base, part.layers.enhancement)
+    assert shown.shape == (48, 64, 3) and psnr(shown, shot(1).image[wanted.index]) > 26
+    assert len(coder(kept, wanted)) < len(coder(kept))
+    cut = RegionLayers.parse(coder(kept, Region(64, 32, 200, 200)))
+    assert codec.decode_enhanced(cut.layers.base, cut.layers.enhancement).shape == (32, 32, 3)
+    assert coder(kept, Region(96, 0, 128, 64)) == coder(kept), "outside of the frame: all of it"
+    whole = coder(kept)
+    assert coder(whole, wanted) is whole, "what is coded already is sent as it is"
 
 
 def test_always_codes_each_frame(codec) -> None:
@@ -126,7 +142,11 @@ def test_over_the_link_goes_what_was_coded_on_request(
     assert psnr(codec.decode_enhanced(layers.base, layers.enhancement), shot(0).image) > 26
     gateway.ask(p.EnhancementRequest(2, BOOT, 1, 2**62, 50))
     wait_until(lambda: p.Refusal(2, "expired") in memory.control)
-    edge.uplink._finish = lambda kept: bytes(MAX_ENHANCEMENT_BYTES + 1)
+    gateway.ask(p.RegionRequest(4, BOOT, 0, 2**62, 50, 16, 0, 80, 48))
+    wait_until(lambda: any(isinstance(one, p.Chunk) and one.request_id == 4 for one in memory.control))
+    parts = [one for one in memory.control if isinstance(one, p.Chunk) and one.request_id == 4]
+    assert RegionLayers.parse(parts[0].payload).left == 16 and parts[0].total == len(parts[0].payload)
+    edge.uplink._finish = lambda kept, _region: bytes(MAX_ENHANCEMENT_BYTES + 1)
     gateway.ask(p.EnhancementRequest(3, BOOT, 2, 2**62, 50))
     wait_until(lambda: p.Refusal(3, "expired") in memory.control)
     edge.stop()

@@ -58,6 +58,11 @@ GOLDEN: list[tuple[p.Packet, str, bytes]] = [
     (p.Tombstone(BOOT, 9, 308, "idle"), f"960105{_BOOT_HEX}09cd0134a469646c65", b""),
     (p.Tombstone(BOOT, 309, 312, "thinned"), f"960105{_BOOT_HEX}cd0135cd0138a77468696e6e6564", b""),
     (p.EnhancementRequest(1, BOOT, 5, _NS, 50), f"97010601{_BOOT_HEX}05cf17979cfe362a000032", b""),
+    (
+        p.RegionRequest(2, BOOT, 5, _NS, 90, 0, 16, 320, 240),
+        f"9b010f02{_BOOT_HEX}05cf17979cfe362a00005a0010cd0140ccf0",
+        b"",
+    ),
     (p.Chunk(1, 65536, 65540, 123, b"tail"), "96010701ce00010000ce000100047b", b"tail"),
     (p.Refusal(1, "expired"), "94010801a765787069726564", b""),
     (p.Ping(1), "93010901", b""),
@@ -102,7 +107,7 @@ def test_golden_bytes(packet: p.Packet, header: str, payload: bytes) -> None:
 
 def test_every_kind_has_a_golden_and_its_own_id() -> None:
     assert {type(packet) for packet, _, _ in GOLDEN} == set(p.KINDS.values())
-    assert sorted(p.KINDS) == list(range(1, 15))
+    assert sorted(p.KINDS) == list(range(1, 16))
 
 
 @pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
@@ -145,8 +150,8 @@ def test_wrong_version_is_unsupported() -> None:
 
 
 def test_unknown_kind_is_unsupported() -> None:
-    with pytest.raises(UnsupportedPacket, match="kind 15"):
-        p.parse(_edited(p.Ping(1), kind=15))
+    with pytest.raises(UnsupportedPacket, match="kind 16"):
+        p.parse(_edited(p.Ping(1), kind=16))
 
 
 def test_payload_that_fails_its_crc_is_corrupt() -> None:
@@ -262,6 +267,10 @@ def _packets(draw: st.DrawFn) -> p.Packet:
             values[field.name] = draw(st.integers(0, 5))
         elif field.name in ("next_seq", "last_seq", "seq"):
             values[field.name] = draw(st.integers(6, MAX_SEQ))
+        elif field.name in ("left", "top"):
+            values[field.name] = draw(st.integers(0, 99))
+        elif field.name in ("right", "bottom"):
+            values[field.name] = draw(st.integers(100, p.MAX_SIDE))
         elif field.name == "key_seq":
             values[field.name] = draw(st.none() if kind is p.LeanFrame else st.none() | st.integers(0, 5))
         else:
@@ -287,7 +296,13 @@ _ITEMS = st.recursive(
 )
 
 
-@given(st.integers(1, 13), st.lists(_ITEMS, max_size=9), st.binary(max_size=20))
+@pytest.mark.parametrize("part", [(5, 0, 5, 9), (0, 9, 5, 2), (0, 0, 0, 1)])
+def test_a_region_that_holds_nothing_is_malformed(part: tuple[int, int, int, int]) -> None:
+    with pytest.raises(PacketMalformed):
+        p.RegionRequest(1, BOOT, 5, _NS, 50, *part)
+
+
+@given(st.integers(1, max(p.KINDS)), st.lists(_ITEMS, max_size=9), st.binary(max_size=20))
 def test_arbitrary_fields_parse_or_raise_a_packet_error(
     kind: int, items: list[object], payload: bytes
 ) -> None:

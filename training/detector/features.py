@@ -8,6 +8,7 @@ task (Choi and Bajić, arXiv 2107.08373).
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -58,12 +59,21 @@ class FeatureDistance(nn.Module):
 
     def forward(self, x: Tensor, x_hat: Tensor, side: int | None = None) -> Tensor:
         """Distance float[B]; both pictures are scaled to `side` first, as a detector's letterbox would do."""
-        if side is not None and side != x.shape[2]:
-            x, x_hat = (F.interpolate(v, (side, side), mode="bilinear", antialias=True) for v in (x, x_hat))
         with torch.no_grad():
-            wanted = self.features(x)
-        total = torch.zeros(x.shape[0], device=x.device)
-        for a, b in zip(wanted, self.features(x_hat), strict=True):
+            wanted = self.maps(x, side)
+        return self.between(wanted, self.maps(x_hat, side))
+
+    def maps(self, x: Tensor, side: int | None = None) -> list[Tensor]:
+        """What the detector makes of pictures, scaled to `side` first."""
+        if side is not None and side != x.shape[2]:
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        maps: list[Tensor] = self.features(x)
+        return maps
+
+    def between(self, wanted: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+        """Distance float[B] of the maps of two lots of pictures."""
+        total = torch.zeros(wanted[0].shape[0], device=wanted[0].device)
+        for a, b in zip(wanted, found, strict=True):
             error = (a - b).square().flatten(1).mean(1)
             total = total + error / a.var()
         return total / len(wanted)

@@ -28,7 +28,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         nargs="+",
         metavar="NAME",
-        help="only these, or `peer NAME` for a still codec of a package (default: all; a wrong name lists them)",
+        help="only these, `filtered MODEL` for video x264 behind a filter for machines, or `peer NAME` for a still "
+        "codec of a package (default: all; a wrong name lists them)",
     )
     parser.add_argument(
         "--fps", type=float, default=5.0, help="frames taken from each second (default %(default)g)"

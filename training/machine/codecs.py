@@ -7,9 +7,10 @@ process while it encodes; decoding is not counted.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from secondlook.cloud.workers.machinefilter import load_machine_filter
 from secondlook.edge.coding.background import Background
 from secondlook.shared.codec import load_codec
 from secondlook.shared.errors import ConfigError
@@ -26,7 +28,7 @@ from secondlook.shared.layers import Key
 from secondlook.shared.peers import Peer, find_peer
 from secondlook.shared.plugins import PEERS, plugin_names
 from secondlook.shared.scheduling import kept_scheduling
-from secondlook.shared.video import EncoderName, GroupDecoder, VideoEncoder, VideoSettings
+from secondlook.shared.video import CodedFrame, EncoderName, GroupDecoder, VideoEncoder, VideoSettings
 
 U8 = npt.NDArray[np.uint8]
 
@@ -169,27 +171,61 @@ def lite(*, key_interval: int, model: str = "lite") -> Callable[[Sequence[U8], i
     return encode
 
 
-def video(encoder: EncoderName, *, group_frames: int) -> Callable[[Sequence[U8], int], CodedClip]:
-    """The `video` family as a camera host runs it: a learned background, groups, bytes with all headers."""
+def video(
+    encoder: EncoderName, *, group_frames: int, machine_filter: str | None = None
+) -> Callable[[Sequence[U8], int], CodedClip]:
+    """The `video` family as a camera host runs it: a learned background, groups, bytes with all headers.
+
+    `machine_filter`: what a worker puts behind its decoder, by name or folder.
+    """
 
     def encode(frames: Sequence[U8], quality: int) -> CodedClip:
-        coder = VideoEncoder(VideoSettings(encoder, group_frames=group_frames))
-        background, watch, coded = Background(), _Stopwatch(), []
-        for number, image in enumerate(frames):
-            with watch:
-                learned = background.learn(image, number / _FRAMES_PER_SECOND)
-                if learned is not None:
-                    coder.set_background(learned[0])
-                coded.append(coder.encode(image, base_quality=quality))
-        pictures, packet, decoder = [], b"", None
-        for one in coded:
-            packet = one.background.to_bytes() if one.background is not None else packet
-            if decoder is None or one.frame.place == 1:
-                decoder = GroupDecoder(packet)
-            pictures.append(decoder.decode(one.frame.to_bytes()))
-        return CodedClip(tuple(one.bytes for one in coded), tuple(pictures), watch.seconds)
+        watch = _Stopwatch()
+        coded = code_frames(frames, VideoSettings(encoder, group_frames=group_frames), quality, watch=watch)
+        seen = as_decoded(coded)
+        if machine_filter is None:
+            pictures = tuple(picture for picture, _ in seen)
+        else:
+            opened = load_machine_filter(machine_filter, threads=1)
+            pictures = tuple(opened.apply(*both) for both in seen)
+        return CodedClip(tuple(one.bytes for one in coded), pictures, watch.seconds)
 
     return encode
+
+
+def code_frames(
+    frames: Sequence[U8],
+    settings: VideoSettings,
+    quality: int,
+    *,
+    background: U8 | None = None,
+    watch: contextlib.AbstractContextManager[object] | None = None,
+) -> list[CodedFrame]:
+    """A clip as a camera host codes it. `background`: a picture to begin from; without it one is learned on the way.
+
+    `watch` is entered for each frame.
+    """
+    coder, learner, coded = VideoEncoder(settings), Background(), []
+    if background is not None:
+        coder.set_background(background)
+    for number, image in enumerate(frames):
+        with watch or contextlib.nullcontext():
+            if background is None:
+                learned = learner.learn(image, number / _FRAMES_PER_SECOND)
+                if learned is not None:
+                    coder.set_background(learned[0])
+            coded.append(coder.encode(image, base_quality=quality))
+    return coded
+
+
+def as_decoded(coded: Iterable[CodedFrame]) -> Iterator[tuple[U8, U8]]:
+    """Each frame as a worker has it, uint8[H,W,3] RGB, and the background of its group."""
+    packet, decoder = b"", None
+    for one in coded:
+        packet = one.background.to_bytes() if one.background is not None else packet
+        if decoder is None or one.frame.place == 1:
+            decoder = GroupDecoder(packet)
+        yield decoder.decode(one.frame.to_bytes()), decoder.background
 
 
 def _x264(preset: str, *, plain: bool) -> _Standard:
@@ -258,12 +294,17 @@ CODECS: dict[str, ClipCodec] = {
 }
 
 _PEER = "peer "  # what begins the name of a still codec that a package brings
+_FILTERED = "filtered "  # and that of a filter for machines behind the decoder
 
 
 def find_codec(name: str) -> ClipCodec:
-    """A codec of ours, or `peer NAME` for a still codec of another package. Raises ConfigError for neither."""
+    """A codec of ours, `filtered MODEL` for `video x264` behind a filter for machines, or `peer NAME` for a still codec
+    of another package. Raises ConfigError for none of these."""
     if name in CODECS:
         return CODECS[name]
+    if name.startswith(_FILTERED):
+        behind = video("x264", group_frames=250, machine_filter=name.removeprefix(_FILTERED))
+        return ClipCodec(name, behind, _BASE_QUALITIES)
     if not name.startswith(_PEER):
         brought = [f"{_PEER}{one}" for one in plugin_names(PEERS)]
         raise ConfigError(f"codec {name!r} is not known; there are: {', '.join([*CODECS, *brought])}")

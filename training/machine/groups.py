@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from secondlook.edge.coding.background import Background
-from secondlook.shared.errors import ConfigError
-from secondlook.shared.files import write_atomically
 from secondlook.shared.video import SOFTWARE, GroupEncoder, VideoEncoder, VideoSettings
 from secondlook.shared.videobits import MAX_PLACE
 from secondlook.training.machine.codecs import U8
 from secondlook.training.machine.measure import find_videos, read_clip
+from secondlook.training.machine.report import put_between
 
 MARKS = "<!-- groups -->", "<!-- end of groups -->"
 LENGTHS = (5, 25, 100, 250)
@@ -95,12 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     print(made)
     if args.write:
-        text = args.write.read_text()
-        before, found, rest = text.partition(MARKS[0])
-        _, ended, after = rest.partition(MARKS[1])
-        if not found or not ended:
-            raise ConfigError(f"{args.write} has no lines {MARKS[0]} and {MARKS[1]}")
-        write_atomically(args.write, f"{before}{MARKS[0]}\n{made}\n{MARKS[1]}{after}".encode())
+        put_between(args.write, MARKS, made)
     return 0
 
 

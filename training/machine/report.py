@@ -78,12 +78,17 @@ def report(clips: Sequence[Measured], references: Sequence[str]) -> str:
 
 def write_table(clips: Sequence[Measured], references: Sequence[str], path: Path) -> None:
     """Put the table between the marks of a Markdown file. Raises ConfigError where they are missing."""
+    put_between(path, MARKS, table(clips, references))
+
+
+def put_between(path: Path, marks: tuple[str, str], made: str) -> None:
+    """Put a text in place of what is between two lines of a file. Raises ConfigError where they are missing."""
     text = path.read_text()
-    before, found, rest = text.partition(MARKS[0])
-    _, ended, after = rest.partition(MARKS[1])
+    before, found, rest = text.partition(marks[0])
+    _, ended, after = rest.partition(marks[1])
     if not found or not ended:
-        raise ConfigError(f"{path} has no lines {MARKS[0]} and {MARKS[1]}")
-    write_atomically(path, f"{before}{MARKS[0]}\n{table(clips, references)}\n{MARKS[1]}{after}".encode())
+        raise ConfigError(f"{path} has no lines {marks[0]} and {marks[1]}")
+    write_atomically(path, f"{before}{marks[0]}\n{made}\n{marks[1]}{after}".encode())
 
 
 def plot(clips: Sequence[Measured], folder: Path) -> list[Path]:

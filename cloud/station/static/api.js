@@ -89,6 +89,7 @@ export const getSummary = () => getJson(`api/summary?${asViewer()}`);
 export const getReview = (id) => getJson(`api/reviews/${id}?${asViewer()}`);
 export const postVerdict = (id, verdict) => postJson(`api/reviews/${id}/verdicts`, verdict);
 export const retryReview = (id, reviewer) => postJson(`api/reviews/${id}/retry`, { reviewer });
+export const wantWholeFrame = (id, reviewer) => postJson(`api/reviews/${id}/whole`, { reviewer });
 export const undoLast = (reviewer) => postJson("api/undo", { reviewer });
 export const undoVerdict = (id, reviewer) => postJson(`api/verdicts/${id}/undo`, { reviewer });
 

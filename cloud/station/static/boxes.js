@@ -105,6 +105,10 @@ export class BoxLayer {
       });
     }
     wanted.sort((one, other) => other.rank - one.rank);
+    if (state.review?.region && state.showBoxes) {
+      // What is shown in full quality; it is no object, and takes no label's room.
+      wanted.unshift({ box: state.review.region, caption: "", classes: "region", style: { colour: "", dash: "2 6" } });
+    }
     if (rubber) wanted.push({ box: rubber, caption: "", classes: "rubber", style: styleOf("") });
     return wanted;
   }

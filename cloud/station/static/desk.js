@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Claims } from "./claims.js";
 import { keyOf, MOST_UNSAVED, Outbox } from "./outbox.js";
-import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, isElsewhere, isMine, isRepeated, nextDecidable, upcoming } from "./state.js";
+import { bestVersion, DECIDABLE, firstDecidable, holderOf, indexOf, isDecided, isElsewhere, isMine, isRepeated, nextDecidable, PENDING, upcoming } from "./state.js";
 
 const LIST_LIMIT = 200;
 const PREFETCH = 5;
@@ -351,6 +351,19 @@ export class Desk {
     try {
       this.#keep(await api.retryReview(review.id, reviewer));
       this.tell("Asked the camera again");
+      await this.refreshList();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  // Of a frame that is shown in part, the rest.
+  async fetchWhole() {
+    const { review, reviewer, mayJudge } = this.store.get();
+    if (!mayJudge || !review?.region || PENDING.has(review.state)) return;
+    try {
+      this.#keep(await api.wantWholeFrame(review.id, reviewer));
+      this.tell("Asked the camera for the whole frame");
       await this.refreshList();
     } catch (error) {
       this.#failed(error);

@@ -34,6 +34,7 @@ export const KEYS = [
   { group: "Picture", keys: ["b"], action: "boxes", text: "Boxes on or off" },
   { group: "Picture", keys: ["x"], action: "zoomBox", text: "Zoom to the box" },
   { group: "Picture", keys: ["f"], action: "fit", text: "Whole frame" },
+  { group: "Picture", keys: ["v"], action: "fetchWhole", text: "Fetch what is not in full quality yet" },
   { group: "Picture", keys: ["+", "="], action: "zoomIn", text: "Zoom in (or the wheel)" },
   { group: "Picture", keys: ["-"], action: "zoomOut", text: "Zoom out" },
   { group: "Page", keys: ["n"], action: "note", text: "Write a note for the next verdict" },

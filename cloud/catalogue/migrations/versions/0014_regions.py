@@ -1,0 +1,16 @@
+"""Reviews of which a part is fetched alone."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0014_regions"
+down_revision = "0013_unseen"
+
+
+def upgrade() -> None:
+    op.add_column("reviews", sa.Column("region", sa.String(32)))
+    op.add_column(
+        "reviews", sa.Column("wants_whole", sa.Boolean(), nullable=False, server_default=sa.false())
+    )

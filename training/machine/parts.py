@@ -1,0 +1,103 @@
+"""What a part of a frame costs beside the whole, in the reviews that doubt calls for.
+
+    python -m secondlook.training.machine.parts --videos DIR|FILE ... [--write FILE.md]
+
+Each clip is coded as a camera is, a detector looks at the decoded frames, and of each that it doubts the part around
+the doubtful boxes and the whole frame are coded as an agent would, in both layers of the model: real bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from secondlook.cloud.config import PolicyConfig
+from secondlook.cloud.workers.detectors import load_detector
+from secondlook.cloud.workers.policy import FrameIdentity, part_wanted, wish_for_review
+from secondlook.edge.coding.originals import EnhancementCoder, keep
+from secondlook.shared.codec import load_codec
+from secondlook.shared.detection import Detector
+from secondlook.shared.video import VideoSettings
+from secondlook.training.machine.codecs import as_decoded, code_frames
+from secondlook.training.machine.measure import Clip, find_videos, read_clip
+from secondlook.training.machine.report import put_between
+
+MARKS = "<!-- parts -->", "<!-- end of parts -->"
+DOUBT_ALONE = PolicyConfig(audit_every=0, fetch="boxes")
+_KEPT_QUALITY = 90  # of the pictures in an agent's spool
+_BASE_QUALITY, _QUALITY = 16, 40  # of an agent where nothing is set
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of a clip: frames, those with doubt, and the bytes of the parts and the wholes of those that have a part."""
+
+    frames: int
+    in_doubt: int
+    parts: tuple[int, ...]
+    wholes: tuple[int, ...]
+
+    def row(self, name: str) -> str:
+        if not self.parts:
+            return f"| {name} | {self.frames} | {self.in_doubt} | 0 | - | - | - |"
+        part, whole = (float(np.median(each)) / 1000 for each in (self.parts, self.wholes))
+        share = 100 * sum(self.parts) / sum(self.wholes)
+        counts = f"{self.frames} | {self.in_doubt} | {len(self.parts)}"
+        return f"| {name} | {counts} | {part:.1f} | {whole:.1f} | {share:.0f} % |"
+
+
+def costs(clip: Clip, detector: Detector, coder: EnhancementCoder) -> Costs:
+    """Code a clip, look for doubt, and code what would be fetched."""
+    height, width = clip.frames[0].shape[:2]
+    in_doubt, parts, wholes = 0, [], []
+    coded = code_frames(clip.frames, VideoSettings(), _BASE_QUALITY)
+    for number, (decoded, _) in enumerate(as_decoded(coded)):
+        found = detector.detect(decoded)
+        wishes = wish_for_review(
+            DOUBT_ALONE, FrameIdentity(clip.name, "", number), found, secret=b"none", size=(width, height)
+        )
+        part = part_wanted(DOUBT_ALONE, wishes, found, (width, height))
+        in_doubt += bool(wishes)
+        kept = keep(clip.frames[number], _KEPT_QUALITY) if part is not None else None
+        if kept is not None:
+            parts.append(len(coder(kept, part)))
+            wholes.append(len(coder(kept)))
+    return Costs(len(clip.frames), in_doubt, tuple(parts), tuple(wholes))
+
+
+def table(videos: Sequence[Path], detector: Detector, *, fps: float, most_frames: int) -> str:
+    """A row for each clip; Markdown."""
+    coder = EnhancementCoder(load_codec("lite", threads=1), _BASE_QUALITY, _QUALITY)
+    lines = [
+        "| clip | frames | in doubt | of these with a part | part, KB, median | whole, KB, median | parts, of wholes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in videos:
+        clip = read_clip(path, fps=fps, most_frames=most_frames)
+        height, width = clip.frames[0].shape[:2]
+        lines.append(costs(clip, detector, coder).row(f"{clip.name}, {width}x{height}"))
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m secondlook.training.machine.parts", description=__doc__)
+    parser.add_argument("--videos", type=Path, nargs="+", required=True, metavar="DIR|FILE")
+    parser.add_argument("--detector", default="auto")
+    parser.add_argument("--fps", type=float, default=1.0)
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table between the marks")
+    args = parser.parse_args(argv)
+    detector = load_detector(args.detector, threads=1)
+    made = table(find_videos(args.videos), detector, fps=args.fps, most_frames=args.frames)
+    print(made)
+    if args.write:
+        put_between(args.write, MARKS, made)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

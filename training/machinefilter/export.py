@@ -1,0 +1,58 @@
+"""Export the machine's filter: ONNX of dynamic size, weights, manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from secondlook.shared.models import describe_files, model_hash
+from secondlook.training.machinefilter.model import MachineFilter
+from secondlook.training.onnx_files import export_onnx
+
+SIZE = {1: "height", 2: "width"}
+
+
+class Served(nn.Module):
+    """Decoded frame and background, uint8[1,H,W,3] each -> filtered frame uint8[1,H,W,3]."""
+
+    def __init__(self, net: MachineFilter) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor, background: Tensor) -> Tensor:
+        filtered = self.net(*(each.permute(0, 3, 1, 2).float() / 255 for each in (image, background)))
+        return torch.round(filtered.clamp(0, 1) * 255).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def export_machine_filter(net: MachineFilter, folder: Path, facts: dict[str, Any]) -> None:
+    """Write `folder`. `facts` goes into the manifest (licence, training, figures)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net = net.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, folder / "weights.safetensors")
+    picture = torch.zeros(1, 16, 24, 3, dtype=torch.uint8)
+    export_onnx(
+        Served(net),
+        [picture, picture.clone()],
+        folder / "filter.onnx",
+        inputs=["image", "background"],
+        outputs=["filtered"],
+        dynamic={"image": SIZE, "background": SIZE, "filtered": SIZE},
+    )
+    files = describe_files(folder, ["filter.onnx"])
+    manifest = {
+        "name": folder.name,
+        "kind": "machine-filter",
+        "format": 1,
+        "files": files,
+        "model_hash": model_hash(files).hex(),
+        "radius": net.radius,
+        "multiple": net.unshuffle,
+        "weights": describe_files(folder, ["weights.safetensors"]),
+        **facts,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
