@@ -98,6 +98,13 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         "(default %(default)s)",
     )
     demo.add_argument(
+        "--fetch",
+        choices=("frame", "boxes"),
+        default="frame",
+        help="what is fetched first of a frame that the detector doubts: all of it, or the part around the box "
+        "(default %(default)s)",
+    )
+    demo.add_argument(
         "--device",
         default="auto",
         help="where networks run: auto, cpu, cuda or cuda:N (default %(default)s)",
@@ -144,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
             postfilter=NameOrPath.resolve(args.postfilter, Path.cwd()),
             device=args.device,
             stall_seconds=args.stall_seconds,
+            fetch=args.fetch,
         )
     )
 

@@ -36,6 +36,7 @@ class DemoConfig:
     postfilter: str
     device: str  # of the networks of agent, worker and refiner
     stall_seconds: float
+    fetch: str = "frame"  # what is fetched first of a frame in doubt: frame, or boxes
 
     @property
     def records_frames(self) -> bool:
@@ -84,7 +85,12 @@ def cloud_settings(config: DemoConfig, folder: Path, ports: Ports) -> dict[str, 
         "broker": {"address": f"tcp://127.0.0.1:{ports.broker}"},
         # By count, not by chance: a short run shall have something to show.
         # And all of it is shown, however many there are.
-        "policy": {"every_nth": config.audit_every, "max_open_reviews": 0, "max_open_reviews_of_camera": 0},
+        "policy": {
+            "every_nth": config.audit_every,
+            "fetch": config.fetch,
+            "max_open_reviews": 0,
+            "max_open_reviews_of_camera": 0,
+        },
         "worker": {"codec": config.codec, "detector": config.detector, "device": config.device},
         "refiner": {"codec": config.codec, "postfilter": config.postfilter, "device": config.device},
         "station": {"port": ports.station},

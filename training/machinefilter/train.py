@@ -42,7 +42,7 @@ SEEN_SCALES = (0.8, 1.25)  # around the scale at which it sees whole frames
 CODING_SHARE = 0.2  # of a run's minutes, at most, in which scenes of images are coded
 AVERAGING = 0.998  # decay a step of the moving average of the weights, which is what is exported
 KEPT_OUT = 20  # every so manyth sample is for validation
-PAUSE_SECONDS = 60.0  # between two looks at those
+PAUSE_SECONDS = 300.0  # between two looks at those, which take a while
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Pools:
 
     def validation(self) -> list[Half]:
         rng = np.random.default_rng(0)
-        return [self._of(pool, rng) for pool in self._kept_out for _ in range(2)]
+        return [self._of(pool, rng) for pool in self._kept_out]
 
     def _of(self, pool: list[Sample], rng: np.random.Generator) -> Half:
         chosen = [pool[int(one)] for one in rng.integers(len(pool), size=self._half)]
