@@ -231,7 +231,10 @@ def run_worker(args: argparse.Namespace) -> int:
         check_labels(config.policy, detector.name, detector.classes)
         machine_filter = None
         if config.worker.machine_filter != "none":
-            machine_filter = load_machine_filter(config.worker.machine_filter, threads=threads, device=device)
+            machine_filter = load_machine_filter(
+                config.worker.machine_filter, threads=threads, device=device, precision="auto"
+            )
+            logging.getLogger(__name__).info("frames of video go through %s first", machine_filter.identity)
         catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
         worker = MachineWorker(

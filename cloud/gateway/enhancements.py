@@ -15,12 +15,10 @@ from secondlook.cloud.storage.blobs import Blobs, enhancement_key, region_key
 from secondlook.cloud.storage.requests import Assemblies, Request, RequestState, RequestTable
 from secondlook.shared.errors import StorageError
 from secondlook.shared.packet import (
-    REGIONS,
     Chunk,
     ChunkCredit,
     EnhancementRequest,
     Fault,
-    Hello,
     Packet,
     Refusal,
     RegionRequest,
@@ -45,14 +43,6 @@ class Enhancements:
         self._fault = fault
         self._assemblies = Assemblies()
         self._failed_at: float | None = None  # the store, last
-        self._take_regions: set[str] = set()  # edge ids
-
-    def hello(self, hello: Hello) -> None:
-        """A camera host says hello on control, and what it is asked for from then on."""
-        if hello.software.endswith(REGIONS):
-            self._take_regions.add(hello.edge_id)
-        else:
-            self._take_regions.discard(hello.edge_id)
 
     def chunk(self, edge_id: str, chunk: Chunk, now: float) -> list[Packet]:
         """Take a part of a layer."""
@@ -107,9 +97,8 @@ class Enhancements:
         """Edge ids of the camera hosts that there is something to ask of."""
         return [] if self._store_is_away(now) else self._requests.edges_with_work(now)
 
-    def to_send(self, edge_id: str, now: float) -> list[EnhancementRequest]:
+    def to_send(self, edge_id: str, now: float, *, takes_regions: bool) -> list[EnhancementRequest]:
         """What to ask of a camera host now; it counts as sent. One that knows no regions is asked for whole frames."""
-        takes_regions = edge_id in self._take_regions
         return [_on_the_wire(request, takes_regions) for request in self._requests.to_send(edge_id, now=now)]
 
     def end(self, now: float) -> None:

@@ -39,6 +39,7 @@ from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     MAX_RANGES,
     PROBE,
+    REGIONS,
     Ack,
     BaseFrame,
     Chunk,
@@ -377,6 +378,7 @@ class Intake:
         session.boots.pop(hello.boot_id, None)
         session.boots[hello.boot_id] = None
         session.camera, session.heard_at = hello.camera, now
+        session.takes_regions = hello.software.endswith(REGIONS)
         if probes:
             return [Welcome(hello.boot_id, -1, 0)]
         self.tally.greeted(hello.edge_id, now)
@@ -384,7 +386,6 @@ class Intake:
             now_ns = int(now * _NANOSECONDS)
             self._ledger.see_edge(hello.edge_id, camera=hello.camera, software=hello.software, now_ns=now_ns)
         if hello.channel == "control":
-            self._enhancements.hello(hello)
             self._requests.requeue_sent(hello.edge_id, now=now)
         session.credit_bytes = self._credit(session, self._share(now), now)
         safe = self._ledger.received(hello.edge_id, hello.boot_id)
@@ -464,13 +465,14 @@ class Intake:
         if not wanted:
             return []  # as mostly: no look at all connections
         control = {
-            session.edge_id: peer for peer, session in self._sessions.items() if session.channel == "control"
+            session.edge_id: (peer, session)
+            for peer, session in self._sessions.items()
+            if session.channel == "control"
         }
         return [
-            (control[edge_id], request)
-            for edge_id in wanted
-            if edge_id in control
-            for request in self._enhancements.to_send(edge_id, now)
+            (peer, request)
+            for edge_id, (peer, session) in ((one, control[one]) for one in wanted if one in control)
+            for request in self._enhancements.to_send(edge_id, now, takes_regions=session.takes_regions)
         ]
 
     def _raised_credit(self, now: float) -> list[Outgoing]:

@@ -11,17 +11,23 @@ from secondlook.cloud.workers.postfilter import DEFAULT_TILE, U8Image, in_tiles
 from secondlook.shared.errors import ConfigError, ModelCorrupt
 from secondlook.shared.inference import Session, open_session
 from secondlook.shared.models import find_model
+from secondlook.shared.precision import FLOAT32
 from secondlook.shared.tiles import tile_is_done
 
 
 class MachineFilter:
-    """Makes decoded frames easier for detectors. `name` and `model_hash` identify the weights."""
+    """Makes decoded frames easier for detectors.
+
+    `identity`: its name, the hash of its weights, and the precision where that is not float32.
+    """
 
     def __init__(
         self, session: Session, *, name: str, model_hash: bytes, radius: int, multiple: int, tile: int
     ) -> None:
         """`radius`: receptive radius in pixels; `multiple`: sides must be multiples of it; `tile`: core side."""
-        self.name, self.model_hash, self.precision = name, model_hash, session.precision
+        self.name = name
+        suffix = "" if session.precision == FLOAT32 else f":{session.precision}"
+        self.identity = f"{name}:{model_hash.hex()}{suffix}"
         self._session, self._radius, self._multiple, self._tile = session, radius, multiple, tile
 
     def apply(self, image: U8Image, background: U8Image) -> U8Image:

@@ -22,6 +22,7 @@ from secondlook.training.machine.measure import (
     Clip,
     Measured,
     Row,
+    as_moving,
     find_videos,
     measure_clip,
     ratio,
@@ -29,6 +30,7 @@ from secondlook.training.machine.measure import (
 )
 from secondlook.training.machine.regions import MOST_REGIONS, SecondLook, regions_of
 from secondlook.training.machine.report import plot, table, write_table
+from tests.pictures import photo
 
 WIDTH, HEIGHT = 97, 64  # an odd side, which 4:2:0 cannot code
 
@@ -59,6 +61,15 @@ class SquareDetector:
 
 
 FRAMES = tuple(scene(number) for number in range(6))
+
+
+def test_a_moving_camera_sees_another_part_in_each_frame() -> None:
+    still = photo(90, 120)
+    seen = as_moving(Clip("yard", (still,) * 30), fps=5.0)
+    assert seen.name == "yard, moving" and {one.shape for one in seen.frames} == {(66, 90, 3)}
+    assert len({one.tobytes() for one in seen.frames}) > 25
+    again = as_moving(Clip("yard", (still,) * 30), fps=5.0)
+    assert all(np.array_equal(a, b) for a, b in zip(seen.frames, again.frames, strict=True))
 
 
 @pytest.mark.parametrize("name", CODECS)

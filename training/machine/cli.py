@@ -37,6 +37,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=150, help="frames of each clip at most (default %(default)s)"
     )
+    parser.add_argument(
+        "--moving",
+        action="store_true",
+        help="as a camera would see the clips that pans and trembles: a window wanders over the frames",
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of the judges (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures, after every clip")
     parser.add_argument(
@@ -68,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     clips = []
     for path in measure.find_videos(args.videos):
         clip = measure.read_clip(path, fps=args.fps, most_frames=args.frames)
+        clip = measure.as_moving(clip, args.fps) if args.moving else clip
         found = known.get(clip.name)
         if found is None:
             clips.append(measure.measure_clip(clip, codecs, judges, print))

@@ -24,6 +24,8 @@ U8 = npt.NDArray[np.uint8]
 SHARES = (80, 90, 95)  # percent of AP50 = 100 at which bits are compared
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
 _WIDEST = 1280
+_PAN_SECONDS = 12.0
+_TREMBLE = 2.0  # pixels, standard deviation
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,24 @@ def read_clip(path: Path, *, fps: float, most_frames: int) -> Clip:
     if not frames:
         raise SourceEmpty(f"{path} holds no frame")
     return Clip(path.stem, tuple(frames))
+
+
+def as_moving(clip: Clip, fps: float) -> Clip:
+    """What a camera would see that pans and trembles: a window of three quarters of each side wanders over the frames.
+
+    It goes to and fro in `_PAN_SECONDS`, and trembles by some pixels a frame; the same way in every clip.
+    """
+    height, width = clip.frames[0].shape[:2]
+    tall, wide = (side * 3 // 4 // 2 * 2 for side in (height, width))
+    rng, frames = np.random.default_rng(0), []
+    for number, frame in enumerate(clip.frames):
+        turn = 2 * np.pi * number / fps / _PAN_SECONDS
+        shares = 0.5 + 0.5 * np.array([0.5 * np.sin(2 * turn), np.sin(turn)])
+        room = np.array([height - tall, width - wide])
+        place = np.clip(shares * room + rng.normal(0, _TREMBLE, 2), 0, room)
+        top, left = (round(float(one)) for one in place)
+        frames.append(np.ascontiguousarray(frame[top : top + tall, left : left + wide]))
+    return Clip(f"{clip.name}, moving", tuple(frames))
 
 
 def measure_clip(
