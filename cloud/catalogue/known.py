@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from secondlook.cloud.catalogue.blind import ask_no_more, counting_verdicts, frame_opinion
-from secondlook.cloud.catalogue.opinions import DOUBT
+from secondlook.cloud.catalogue.blind import ask_no_more
 from secondlook.cloud.catalogue.reviews import audit_review, get_review
 from secondlook.cloud.catalogue.schema import KnownFrame, Review, ReviewState
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.cloud.catalogue.verdicts import conflict_of
+from secondlook.cloud.catalogue.verdicts import is_doubtful
 from secondlook.shared.errors import ReviewConflict
 
 
@@ -36,6 +35,5 @@ def set_known(catalogue: Catalogue, review_id: int, known: bool, *, actor: str, 
 def _check(review: Review) -> None:
     if review.state is not ReviewState.DECIDED:
         raise ReviewConflict(f"review {review.id} is {review.state.value}: only what is decided can be known")
-    opinion = frame_opinion(review, counting_verdicts(review))
-    if opinion.open or opinion.unsure or DOUBT in opinion.boxes or conflict_of(review.verdicts):
+    if is_doubtful(review):
         raise ReviewConflict(f"review {review.id} is in doubt, and tries nobody")
