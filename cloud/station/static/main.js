@@ -232,6 +232,7 @@ function renderToolbars(state) {
   const alike = state.rows.find((row) => row.id === state.currentId)?.burst ?? 1;
   byId("burst").hidden = alike < 2;
   byId("burst-count").textContent = `${alike} alike`;
+  for (const id of ["compare", "difference", "around", "zoom-box", "fit"]) byId(id).disabled = !review;
   byId("score-value").textContent = `${Math.round(state.minScore * 100)}%`;
   renderVerdictBar(byId("verdicts"), state);
 }
@@ -253,6 +254,7 @@ const onPages = {
   tell,
   reviewer: () => store.get().reviewer,
   mayJudge: () => store.get().mayJudge,
+  settled: () => desk.outbox.settled(),
   // To the next frame of the queue, once others were judged elsewhere.
   async next() {
     await desk.refreshList().catch((error) => tell(error.message, "error"));
