@@ -8,7 +8,7 @@ import { VERDICT_WORDS } from "./state.js";
 import { timeNode } from "./times.js";
 
 const PAGE = 100;
-const SENT_MS = 1000;
+const SENT_MS = 3000;
 const byId = (id) => document.getElementById(id);
 
 const words = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));

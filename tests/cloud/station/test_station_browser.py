@@ -360,7 +360,7 @@ def test_a_frame_says_who_said_what(open_page: Callable[..., Page]) -> None:
         assert page.api.post("/api/reviews/2/verdicts", json={**body, **parts}).status_code == 200
     page.browser.run(f"history.pushState(null, '', '{page.address}/reviews/2')")
     page.browser.reload()
-    said = "document.getElementById('facts').innerText"
+    said = "document.getElementById('facts').textContent"
     page.browser.wait_for(f"{said}.includes('Bea: rejected, box 2, “a shadow”')")
     assert "Bea: confirmed, box 1" in page.browser.run(said)
 
