@@ -29,7 +29,8 @@ SIZES = {"wide": (1440, 900, False), "low": (1280, 720, False), "phone": (390, 8
 # The station has answered, however busy the machine is, and the pictures of a grid are there.
 SETTLED = """(() => {
   const [said, grid, progress] = ['connection', 'page-grid', 'progress'].map((id) => document.getElementById(id));
-  return progress?.textContent !== '' && !said?.textContent && (!grid || grid.hidden || !document.getElementById('grid-confirm').disabled);
+  const shown = !grid || grid.hidden || !document.getElementById('grid-confirm').disabled;
+  return progress?.textContent !== '' && !said?.textContent && shown;
 })()"""
 STATES = ("ready", "ready", "ready", "expired", "leased", "due")
 

@@ -308,6 +308,15 @@ def test_history_has_what_was_said_just_now(open_page: Callable[..., Page]) -> N
     page.browser.press("h")
     page.browser.wait_for("document.getElementById('history').childElementCount > 0")
     assert "confirmed" in page.text("history")
+    # On a phone, too, without moving a table to and fro.
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    try:
+        page.browser.wait_for("innerWidth === 390")
+        cells = "[...document.querySelectorAll('#history td, #history button')]"
+        assert page.browser.drawn(f"{cells}.filter((c) => c.getBoundingClientRect().right > 390).length") == 0
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
 
 
 def test_history_is_for_people(open_page: Callable[..., Page]) -> None:
