@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secondlook.cloud.catalogue.blind import (
     ANYBODY,
+    KNOWN_HANDED_OVER,
     NO_SAMPLING,
     SAMPLING_SECRET,
     Audience,
@@ -13,12 +14,15 @@ from secondlook.cloud.catalogue.blind import (
     counting_verdicts,
     frame_opinion,
     is_blind,
+    is_trial,
     shown_as,
     shown_states,
     sight_to_judge,
     sights,
     state_to_judge,
+    trials_of,
     tried_by,
+    tried_known,
     wanted_known,
 )
 from secondlook.cloud.catalogue.claims import (
@@ -44,7 +48,7 @@ from secondlook.cloud.catalogue.frames import (
     store_tombstones,
     store_unseen,
 )
-from secondlook.cloud.catalogue.handover import hand_over, handed_elsewhere, handed_to
+from secondlook.cloud.catalogue.handover import hand_over, handed_elsewhere, handed_to, seeming
 from secondlook.cloud.catalogue.hosts import SeenHost, SeenHosts, note_hosts
 from secondlook.cloud.catalogue.known import set_known
 from secondlook.cloud.catalogue.newreviews import NewReview, ReviewBudget, ask_for_review, skipped_reviews
@@ -111,6 +115,7 @@ __all__ = [
     "ANYBODY",
     "BEHIND",
     "CAMERA_AWAY",
+    "KNOWN_HANDED_OVER",
     "MAX_ATTEMPTS",
     "MAX_COMMENT_LENGTH",
     "NO_SAMPLING",
@@ -177,6 +182,7 @@ __all__ = [
     "handed_to",
     "is_blind",
     "is_decided",
+    "is_trial",
     "lease_due_review",
     "let_go",
     "list_claims",
@@ -194,6 +200,7 @@ __all__ = [
     "renew_claim",
     "retry_review",
     "review_is_due",
+    "seeming",
     "set_base_image",
     "set_enhanced_image",
     "set_known",
@@ -209,7 +216,9 @@ __all__ = [
     "store_frame",
     "store_tombstones",
     "store_unseen",
+    "trials_of",
     "tried_by",
+    "tried_known",
     "undo_verdict",
     "wake_reviews",
     "want_whole_frame",

@@ -6,7 +6,8 @@ are withheld (``Verdict.withheld``), from the first one on a box on: nobody is t
 
 Known frames are decided ones that an admin chose. They are mixed in with a reviewer's work; what is said of them is
 kept apart (``Verdict.probe``) and changes nothing. While one waits for a person, it is shown to them as if nobody had
-judged it (``shown_as``, ``shown_states``), and what others said of it is not told (``Audience``).
+judged it (``shown_as``, ``shown_states``), and what others said of it is not told (``Audience``). Who hands one to a
+colleague is shown that it waits there (``Opinion.handed_to``), as any other would; it goes nowhere.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from secondlook.cloud.catalogue.schema import (
 )
 
 SAMPLING_SECRET = "double"  # names the stations' secret by which frames are drawn
+KNOWN_HANDED_OVER = "known frame handed over"  # in the audit trail; its actor is told "review handed over"
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,36 @@ def is_blind(review: Review) -> bool:
     return any(entry.withheld for entry in review.verdicts)
 
 
+def tried_known(session: Session, person: str) -> list[int]:
+    """Known frames that a person has been given and not judged, those too that they handed on."""
+    return list(session.scalars(tried_by(person).order_by(Opinion.asked_ns)))
+
+
 def wanted_known(session: Session, reviewer: str) -> list[int]:
-    """Known frames that a person has been given and not judged."""
-    return list(session.scalars(tried_by(reviewer).order_by(Opinion.asked_ns)))
+    """Known frames that a person is to judge now."""
+    query = tried_by(reviewer).where(Opinion.handed_to.is_(None))
+    return list(session.scalars(query.order_by(Opinion.asked_ns)))
 
 
-def is_wanted(session: Session, review_id: int, reviewer: str) -> bool:
+def trial_of(session: Session, review_id: int, person: str) -> Opinion | None:
+    """That a person has been given a known frame and not judged it; None where that is not so."""
+    row = session.get(Opinion, (review_id, person))
+    return row if row is not None and row.kind is OpinionKind.KNOWN and row.given_ns is None else None
+
+
+def is_tried(session: Session, review_id: int, person: str) -> bool:
     """Whether this is a known frame that the person has been given and not judged."""
-    return session.scalars(tried_by(reviewer).where(Opinion.review_id == review_id)).first() is not None
+    return trial_of(session, review_id, person) is not None
+
+
+def trials_of(session: Session, numbers: Collection[int], person: str) -> dict[int, Opinion]:
+    """The same of several reviews, by number."""
+    if not person:
+        return {}
+    query = select(Opinion).where(
+        Opinion.reviewer == person, Opinion.review_id.in_(numbers), is_trial(Opinion)
+    )
+    return {row.review_id: row for row in session.scalars(query)}
 
 
 def is_probe(session: Session, review_id: int, reviewer: str) -> bool:
@@ -264,19 +288,28 @@ def note_probe(session: Session, review: Review, reviewer: str, *, complete: boo
     row = session.get(Opinion, (review.id, reviewer))
     if row is not None and row.kind is OpinionKind.KNOWN:
         row.given_ns = now_ns if complete else None
+        if complete:
+            row.handed_to = row.handed_ns = None
 
 
-def forget_known(session: Session, review_id: int) -> None:
-    """A frame is not decided any more, so that nobody is tried with it: everybody judges it as what it is."""
-    session.execute(delete(KnownFrame).where(KnownFrame.review_id == review_id))
+def forget_known(session: Session, review_id: int) -> bool:
+    """A frame's decision does not hold, so that nobody is tried with it: everybody judges it as what it is.
+
+    Whether it was a known one until now.
+    """
     tried = and_(Opinion.review_id == review_id, Opinion.kind == OpinionKind.KNOWN)
     session.execute(delete(Opinion).where(tried))
+    row = session.get(KnownFrame, review_id)
+    if row is None:
+        return False
+    session.delete(row)
+    session.flush()
+    return True
 
 
 def ask_no_more(session: Session, review_id: int) -> None:
     """Who was given a frame as a known one and has not judged it need not do so any more."""
-    waiting = and_(Opinion.kind == OpinionKind.KNOWN, Opinion.given_ns.is_(None))
-    session.execute(delete(Opinion).where(Opinion.review_id == review_id, waiting))
+    session.execute(delete(Opinion).where(Opinion.review_id == review_id, is_trial(Opinion)))
 
 
 def mix_in_known(session: Session, reviewer: str, *, now_ns: int) -> int | None:
@@ -319,5 +352,9 @@ def _set_aside(entry: Verdict, double: DoubleReview) -> bool:
 
 def tried_by(person: str) -> Select[Any]:
     """The numbers of known frames that a person has been given and not judged; stands by itself in other queries."""
-    waits = and_(Opinion.kind == OpinionKind.KNOWN, Opinion.given_ns.is_(None))
-    return select(Opinion.review_id).where(Opinion.reviewer == person, waits).correlate(None)
+    return select(Opinion.review_id).where(Opinion.reviewer == person, is_trial(Opinion)).correlate(None)
+
+
+def is_trial(opinion: type[Opinion]) -> ColumnElement[bool]:
+    """That somebody has been given a known frame and not judged it: a condition on opinions."""
+    return and_(opinion.kind == OpinionKind.KNOWN, opinion.given_ns.is_(None))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, case, delete, or_, select
 from sqlalchemy.orm import Session
 
-from secondlook.cloud.catalogue.blind import is_wanted
+from secondlook.cloud.catalogue.blind import is_tried
 from secondlook.cloud.catalogue.handover import holder_by_name
 from secondlook.cloud.catalogue.reviews import audit_review
 from secondlook.cloud.catalogue.schema import Claim, Review, ReviewState, table_of
@@ -63,7 +63,7 @@ def claim_review(
         review = session.get(Review, review_id, with_for_update=True)
         if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
-        if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
+        if review.state not in _TO_JUDGE and not is_tried(session, review_id, claimant.reviewer):
             raise ReviewConflict(f"review {review_id} is {review.state.value}: nothing is to be judged in it")
         handed = holder_by_name(session, review_id, claimant.reviewer)
         if handed is not None:
@@ -101,7 +101,7 @@ def claim_first(
             review = session.get(Review, review_id, with_for_update={"skip_locked": True})
             if review is None:
                 continue
-            if review.state not in _TO_JUDGE and not is_wanted(session, review_id, claimant.reviewer):
+            if review.state not in _TO_JUDGE and not is_tried(session, review_id, claimant.reviewer):
                 continue
             if holder_by_name(session, review_id, claimant.reviewer) is not None:
                 continue

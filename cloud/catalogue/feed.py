@@ -8,6 +8,7 @@ review may be told of before the detections of its frame.
 
 What retention has deleted is not told of again. A verdict on a frame that several judge without knowing of each other
 is told of at once to its giver and to programs that may know (`blind.Audience`), to others once its frame is decided.
+Of a known frame that tries a listener, reviews are told as they are to look to that person.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
-from secondlook.cloud.catalogue.blind import ANYBODY, Audience, blind_reviews
+from secondlook.cloud.catalogue.blind import ANYBODY, KNOWN_HANDED_OVER, Audience, blind_reviews, trials_of
 from secondlook.cloud.catalogue.horizon import LATEST, horizon
 from secondlook.cloud.catalogue.schema import (
     AuditEntry,
     Comment,
     DetectedBox,
     Frame,
+    Opinion,
     Retention,
     Review,
     Tombstone,
@@ -62,6 +64,7 @@ _TOLD: dict[str, tuple[EventKind, str]] = {
     "review failed": (EventKind.REVIEW, "failed"),
     "review retried": (EventKind.REVIEW, "retried"),
     "review handed over": (EventKind.REVIEW, "handed"),
+    KNOWN_HANDED_OVER: (EventKind.REVIEW, "handed"),  # to its actor alone
     "verdict given": (EventKind.VERDICT, "given"),
     _WITHHELD_TILL_NOW: (EventKind.VERDICT, "given"),
     "verdict undone": (EventKind.VERDICT, "undone"),
@@ -122,6 +125,7 @@ class Event:
     row: DetectedBox | Tombstone | Review | Verdict | Comment
     cursor: Cursor
     is_blind: bool = False  # of a comment: its frame is judged by people who are not to know of it
+    trial: Opinion | None = None  # that its frame is a known one, which tries the listener
 
 
 @dataclass(frozen=True)
@@ -249,7 +253,14 @@ def _entries(session: Session, after: Cursor, interest: Interest, limit: int) ->
     if not actions:
         return [], replace(after, entry=top), False
     query = (
-        select(AuditEntry.id, AuditEntry.at_ns, AuditEntry.action, AuditEntry.subject, AuditEntry.detail)
+        select(
+            AuditEntry.id,
+            AuditEntry.at_ns,
+            AuditEntry.actor,
+            AuditEntry.action,
+            AuditEntry.subject,
+            AuditEntry.detail,
+        )
         .where(AuditEntry.id > after.entry, AuditEntry.id <= last, AuditEntry.action.in_(actions))
         .order_by(AuditEntry.id)
         .limit(limit)
@@ -257,6 +268,7 @@ def _entries(session: Session, after: Cursor, interest: Interest, limit: int) ->
     entries = session.execute(query).all()
     rows = _told_of(session, entries)
     blind = blind_reviews(session, rows.reviews) if rows.comments else set()
+    trials = trials_of(session, rows.reviews, interest.audience.judge)
     events = []
     for entry in entries:
         after = replace(after, entry=entry.id)
@@ -264,11 +276,13 @@ def _entries(session: Session, after: Cursor, interest: Interest, limit: int) ->
         review = rows.reviews.get(_number(entry.subject))
         if review is None or interest.edge_id not in (None, review.frame.edge_id):
             continue
+        if entry.action == KNOWN_HANDED_OVER and entry.actor != (interest.audience.judge or None):
+            continue
         row = rows.of(kind, review, entry.detail)
         if row is None or (isinstance(row, Verdict) and not _hears(interest.audience, entry, row)):
             continue
-        hidden = review.id in blind
-        events.append(Event(kind, what, entry.at_ns, review.frame, row, after, hidden))
+        hidden, trial = review.id in blind, trials.get(review.id)
+        events.append(Event(kind, what, entry.at_ns, review.frame, row, after, hidden, trial))
     if len(entries) == limit:
         return events, after, True
     return events, replace(after, entry=last), last < top

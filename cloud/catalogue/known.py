@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from secondlook.cloud.catalogue.blind import ask_no_more, counting_verdicts, frame_opinion
-from secondlook.cloud.catalogue.opinions import DOUBT
+from secondlook.cloud.catalogue.blind import ask_no_more
 from secondlook.cloud.catalogue.reviews import audit_review, get_review
 from secondlook.cloud.catalogue.schema import KnownFrame, Review, ReviewState
 from secondlook.cloud.catalogue.store import Catalogue
-from secondlook.cloud.catalogue.verdicts import conflict_of
+from secondlook.cloud.catalogue.verdicts import is_doubtful
 from secondlook.shared.errors import ReviewConflict
 
 
@@ -38,6 +37,5 @@ def _check(review: Review) -> None:
         raise ReviewConflict(f"review {review.id} is {review.state.value}: only what is decided can be known")
     if review.region is not None:  # to fetch the rest for those who are tried would tell them
         raise ReviewConflict(f"review {review.id} is shown in part: only what is shown whole can be known")
-    opinion = frame_opinion(review, counting_verdicts(review))
-    if opinion.open or opinion.unsure or DOUBT in opinion.boxes or conflict_of(review.verdicts):
+    if is_doubtful(review):
         raise ReviewConflict(f"review {review.id} is in doubt, and tries nobody")

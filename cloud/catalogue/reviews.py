@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from secondlook.cloud.catalogue.blind import is_wanted, state_to_judge
+from secondlook.cloud.catalogue.blind import is_tried, state_to_judge
 from secondlook.cloud.catalogue.schema import Frame, Retention, Review, ReviewState
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
 from secondlook.shared.errors import ReviewConflict, ReviewGone, ReviewNotFound
@@ -283,11 +283,11 @@ def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: in
     """Let an expired or skipped review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
     with catalogue.writing() as session:
         row = get_review(session, review_id)
-        wanted = is_wanted(session, review_id, actor)
-        shown = state_to_judge(row) if wanted else row.state
+        tried = is_tried(session, review_id, actor)
+        shown = state_to_judge(row) if tried else row.state
         if shown not in (ReviewState.EXPIRED, ReviewState.SKIPPED):
             raise ReviewConflict(f"review {review_id} is {shown.value}, neither expired nor skipped")
-        if wanted:  # nothing is fetched for a known frame, and nobody is told by this that it is one
+        if tried:  # nothing is fetched for a known frame, and nobody is told by this that it is one
             why = row.why_expired or "its full quality is lost"
             raise ReviewConflict(f"review {review_id} cannot be fetched again: {why}")
         done = row.refined_image is not None  # it was skipped later than that

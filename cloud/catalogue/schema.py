@@ -533,6 +533,9 @@ class Opinion(Base):
     kind: Mapped[OpinionKind] = mapped_column(_names(OpinionKind, checked=False))
     asked_ns: Mapped[int] = mapped_column(_Nanoseconds)
     given_ns: Mapped[int | None] = mapped_column(_Nanoseconds)  # NULL while it is wanted
+    # Of a known frame: to whom this person handed it instead of judging it, and when. It went nowhere.
+    handed_to: Mapped[str | None] = mapped_column(String(128))
+    handed_ns: Mapped[int | None] = mapped_column(_Nanoseconds)
 
 
 class KnownFrame(Base):

@@ -25,7 +25,9 @@ from sqlalchemy.orm import Session
 from secondlook.cloud.catalogue.blind import (
     NO_SAMPLING,
     Sampling,
+    counting_verdicts,
     forget_known,
+    frame_opinion,
     is_probe,
     mix_in_known,
     note_opinion,
@@ -36,11 +38,12 @@ from secondlook.cloud.catalogue.blind import (
 )
 from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.catalogue.judged import note_judged
-from secondlook.cloud.catalogue.opinions import BLIND
+from secondlook.cloud.catalogue.opinions import BLIND, DOUBT, FrameOpinion, same_opinion
 from secondlook.cloud.catalogue.reviews import audit_review, get_review, move_review
 from secondlook.cloud.catalogue.schema import (
     Claim,
     Handover,
+    KnownFrame,
     Retention,
     Review,
     ReviewState,
@@ -211,6 +214,7 @@ def undo_verdict(
 
 def _undo(session: Session, review: Review, entry: Verdict, now_ns: int) -> None:
     reviewer, before, secret = entry.reviewer, review.state, entry.withheld
+    vouched = _vouched(session, review)
     entry.undone_ns = now_ns
     told: list[Verdict] = []
     if entry.probe:
@@ -218,6 +222,7 @@ def _undo(session: Session, review: Review, entry: Verdict, now_ns: int) -> None
         note_probe(session, review, reviewer, complete=complete, now_ns=now_ns)
     else:
         told = _settle(session, review, reviewer, NO_SAMPLING, now_ns)
+    dropped = _unknown_now(session, review, before, vouched)
     detail: dict[str, object] = {
         "verdict_id": entry.id,
         "verdict": entry.verdict.value,
@@ -228,6 +233,35 @@ def _undo(session: Session, review: Review, entry: Verdict, now_ns: int) -> None
         detail["withheld"] = True
     audit_review(session, now_ns, reviewer, "verdict undone", review.id, detail)
     _note_told(session, review, told, now_ns)
+    if dropped is not None:
+        audit_review(session, now_ns, "station", "known frame dropped", review.id, dropped)
+
+
+def _vouched(session: Session, review: Review) -> FrameOpinion | None:
+    """Of a known frame, the decision that an admin chose it for; None of any other."""
+    if review.state is not ReviewState.DECIDED or session.get(KnownFrame, review.id) is None:
+        return None
+    return frame_opinion(review, counting_verdicts(review))
+
+
+def _unknown_now(
+    session: Session, review: Review, before: ReviewState, vouched: FrameOpinion | None
+) -> dict[str, object] | None:
+    """A decided frame whose decision is undone, in doubt or another one than was ``vouched`` for tries nobody any more.
+
+    What the audit trail says of it, where it was a known one until now.
+    """
+    if before is not ReviewState.DECIDED:
+        return None
+    if review.state is not ReviewState.DECIDED:
+        why = "it is not decided any more"
+    elif is_doubtful(review):
+        why = "its decision is in doubt"
+    elif vouched is not None and not same_opinion(vouched, frame_opinion(review, counting_verdicts(review))):
+        why = "its decision changed"
+    else:
+        return None
+    return {"why": why} if forget_known(session, review.id) else None
 
 
 def is_decided(box_count: int, verdicts: Sequence[Verdict]) -> bool:
@@ -251,6 +285,13 @@ def conflict_of(verdicts: Sequence[Verdict]) -> Verdict | None:
         elif last is not None and entry.box_index is None and entry.verdict in _WHOLE_FRAME:
             last = None
     return last
+
+
+def is_doubtful(review: Review) -> bool:
+    """Whether a frame's decision leaves anything open, so that nobody can be measured by it."""
+    opinion = frame_opinion(review, counting_verdicts(review))
+    unsure = opinion.open or opinion.unsure or DOUBT in opinion.boxes
+    return unsure or conflict_of(review.verdicts) is not None
 
 
 def _meaning(entry: Verdict) -> tuple[object, ...]:
@@ -291,12 +332,14 @@ def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampli
     entry.frame_id, entry.captured_ns, entry.edge_id = frame.id, frame.captured_ns, frame.edge_id
     entry.conflicts_with = None if other is None else other.id
     entry.probe = probe
+    vouched = _vouched(session, review)
     if probe:
         session.add(entry)
     else:
         review.verdicts.append(entry)
     session.flush()
     done, told = _file(session, review, entry, sampling, now_ns)
+    dropped = _unknown_now(session, review, before, vouched)
     if done:
         for kind in (Claim, Handover):
             session.execute(delete(kind).where(kind.review_id == review.id))
@@ -319,6 +362,8 @@ def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampli
         detail["withheld"] = True
     audit_review(session, now_ns, verdict.reviewer, "verdict given", review.id, detail)
     _note_told(session, review, told, now_ns)
+    if dropped is not None:
+        audit_review(session, now_ns, "station", "known frame dropped", review.id, dropped)
     return entry
 
 
@@ -400,8 +445,6 @@ def _settle(
     else:
         state = ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
     if state is not review.state:
-        if review.state is ReviewState.DECIDED:
-            forget_known(session, review.id)
         move_review(review, state)
     if state is not ReviewState.DECIDED:
         kept = Retention.UNDECIDED

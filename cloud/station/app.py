@@ -37,6 +37,7 @@ from secondlook.cloud.station.api.routes import build_api
 from secondlook.cloud.station.assets import Assets
 from secondlook.cloud.station.camera_routes import build_camera_router
 from secondlook.cloud.station.claim_routes import build_claim_router
+from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.station.figure_routes import build_figure_router
 from secondlook.cloud.station.frame_pictures import FramePictures
 from secondlook.cloud.station.frame_routes import build_frame_router
@@ -184,6 +185,10 @@ class _Parts:
     def pictures(self) -> FramePictures:
         return FramePictures(self.catalogue, self.blobs, self.decoder)
 
+    @cached_property
+    def classes(self) -> ClassBook:
+        return ClassBook(self.catalogue, now_ns=self.now_ns)
+
 
 def _include_reviews(
     app: FastAPI,
@@ -201,6 +206,7 @@ def _include_reviews(
         title=title,
         root_path=root_path,
         now_ns=parts.now_ns,
+        classes=parts.classes,
         sampling=sampling,
         learned_filter=learned_filter,
     )
@@ -225,7 +231,12 @@ def _include_frames(
     )
     app.include_router(
         build_api(
-            parts.catalogue, layers, sampling=sampling, silent_seconds=silent_seconds, now_ns=parts.now_ns
+            parts.catalogue,
+            layers,
+            sampling=sampling,
+            classes=parts.classes,
+            silent_seconds=silent_seconds,
+            now_ns=parts.now_ns,
         )
     )
 

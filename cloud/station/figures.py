@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, SQLColumnExpression, case, cast, func, select, true
+from sqlalchemy import ColumnElement, Integer, SQLColumnExpression, and_, case, cast, func, select, true
 from sqlalchemy.orm import Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -139,20 +139,17 @@ def detector_report(
     classes: Tally = {}
     cameras: Tally = {}
     scores: dict[int, Judged] = {}
+    doubted: dict[int, Judged] = {}
     drawn: Counter[str] = Counter()
     with catalogue.reading() as session:
-        for label, edge_id, at, one in _counted(session, since):
+        for label, edge_id, at, in_doubt, one in _counted(session, since, doubt):
             if at is None:
                 drawn[label] += one.judged
                 continue
             classes[label] = classes.get(label, _NONE).plus(one)
             cameras[edge_id] = cameras.get(edge_id, _NONE).plus(one)
             scores[at] = scores.get(at, _NONE).plus(one)
-        doubted: dict[int, Judged] = {}
-        for _, _, at, one in _counted(
-            session, since, JudgedBox.score >= doubt[0], JudgedBox.score < doubt[1]
-        ):
-            if at is not None:
+            if in_doubt:
                 doubted[at] = doubted.get(at, _NONE).plus(one)
     band = precision.halving_band(doubted, *doubt)
     return figure_schema.DetectorReport(
@@ -174,19 +171,24 @@ Tally = dict[str, Judged]
 _NONE = Judged(0, 0)
 
 
-def _counted(session: Session, *wanted: ColumnElement[bool]) -> Iterator[tuple[str, str, int | None, Judged]]:
-    """Class, camera host, hundredths of the score (None: drawn by a person), and how many boxes there are of these."""
+def _counted(
+    session: Session, since: ColumnElement[bool], doubt: tuple[float, float]
+) -> Iterator[tuple[str, str, int | None, bool, Judged]]:
+    """Class, camera host, hundredths of the score (None: drawn by a person), whether it is in ``doubt``, and how many
+    boxes there are of these; all in one pass."""
     hundredths = JudgedBox.score * precision.STEP
     if session.get_bind().dialect.name == "postgresql":
         at: ColumnElement[Any] = func.floor(hundredths)
     else:
         at = cast(hundredths, Integer)  # towards zero; PostgreSQL's goes to the nearest
-    by: list[SQLColumnExpression[Any]] = [JudgedBox.label, JudgedBox.edge_id, at.label("at")]
+    within = and_(JudgedBox.score >= doubt[0], JudgedBox.score < doubt[1])
+    in_doubt = case((within, 1), else_=0).label("in_doubt")
+    by: list[SQLColumnExpression[Any]] = [JudgedBox.label, JudgedBox.edge_id, at.label("at"), in_doubt]
     right = func.sum(case((JudgedBox.is_right == true(), 1), else_=0)).label("right")
     columns = [*by, func.count().label("judged"), right]
-    for row in session.execute(select(*columns).where(*wanted).group_by(*by[:2], "at")):
+    for row in session.execute(select(*columns).where(since).group_by(*by[:2], "at", "in_doubt")):
         score = None if row.at is None else int(row.at)
-        yield row.label, row.edge_id, score, Judged(row.judged, row.right)
+        yield row.label, row.edge_id, score, bool(row.in_doubt), Judged(row.judged, row.right)
 
 
 def _opinions(session: Session, kind: OpinionKind, since_ns: int) -> Iterator[tuple[Review, list[str]]]:

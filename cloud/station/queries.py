@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, true, union_all
+from sqlalchemy import func, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from secondlook.cloud.catalogue import (
@@ -26,21 +26,20 @@ from secondlook.cloud.catalogue import (
     SeenObject,
     Sight,
     Verdict,
-    blind_reviews,
     conflict_of,
     counting_verdicts,
     handed_to,
     list_claims,
     shown_states,
-    sight_to_judge,
     sights,
+    tried_known,
     wanted_known,
 )
 from secondlook.cloud.catalogue.feed import unindexed
 from secondlook.cloud.station import schema
 from secondlook.cloud.station.bursts import GAP_NS, MOST_ALIKE, BurstFrame, burst_around, burst_sizes
 from secondlook.cloud.station.choice import EVERY, STATES, ReviewChoice, given_by
-from secondlook.cloud.station.talk import Talk, comments_of, talks, texts_of
+from secondlook.cloud.station.talk import Talk, comments_of, talks
 from secondlook.cloud.storage.blobs import thumb_key
 from secondlook.shared.errors import ReviewNotFound
 
@@ -51,8 +50,6 @@ _RATE_FROM_DECISIONS = 3  # fewer say nothing about a pace
 _EXPORT_BATCH = 200
 _MOST_COUNTED = 10_000  # of a list that is narrowed
 _COMMON_OF = 2000  # of so many reviews, and verdicts, of late the commonest classes are those
-_VERDICT_ACTIONS = ("verdict given", "verdict undone", "verdict told")
-_KNOWN_ACTIONS = ("known frame chosen", "known frame dropped")
 _CLOCK_SECONDS = 2.0  # a camera's clock may be off by so much
 _NO_TALK = Talk()
 
@@ -135,7 +132,7 @@ def decisions_per_hour(decided_ns: list[int], *, now_ns: int) -> float | None:
 def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offset: int) -> schema.ReviewList:
     """The chosen reviews, in their order: first those that were handed to their viewer.
 
-    A known frame that the viewer is to judge comes second.
+    A known frame that the viewer is to judge, or has handed on, comes second.
     """
     with catalogue.reading() as session:
         choice = choice.weighed(session)
@@ -145,7 +142,7 @@ def list_reviews(catalogue: Catalogue, choice: ReviewChoice, *, limit: int, offs
         total = session.scalar(select(func.count()).select_from(counted.subquery())) or 0
         reviews = _listed(session, choice, limit, offset)
         if offset == 0 and choice.filter in ("open", "ready") and choice.is_whole:
-            known = wanted_known(session, choice.viewer) if choice.viewer else []
+            known = tried_known(session, choice.viewer) if choice.viewer else []
             mixed = session.scalars(select(Review).options(*_WITH_FRAME).where(Review.id.in_(known))).all()
             reviews[1:1], total = mixed, total + len(mixed)
         cameras = _cameras(session)
@@ -237,12 +234,9 @@ def burst_frame(review: Review) -> BurstFrame:
 
 
 def review_detail(
-    catalogue: Catalogue, review_id: int, viewer: str = "", *, may_know: bool = False, to_judge: bool = False
+    catalogue: Catalogue, review_id: int, viewer: str = "", *, may_know: bool = False
 ) -> schema.ReviewDetail:
-    """As `viewer` is to see it, who `may_know` which frames are known; or, `to_judge`, as if it were one of theirs.
-
-    Raises ReviewNotFound.
-    """
+    """As ``viewer`` is to see it, who ``may_know`` which frames are known. Raises ReviewNotFound."""
     with catalogue.reading() as session:
         review = session.scalars(
             select(Review).options(*_WITH_FRAME).where(Review.id == review_id)
@@ -250,8 +244,6 @@ def review_detail(
         if review is None:
             raise ReviewNotFound(f"there is no review {review_id}")
         sight = sights(session, [review], viewer).get(review_id)
-        if to_judge:
-            sight = sight_to_judge(session, review, viewer)
         known = may_know and sight is None and session.get(KnownFrame, review_id) is not None
         hidden = [] if sight is None else [review_id]
         beside = talks(session, [review_id], hidden, viewer).get(review_id, _NO_TALK)
@@ -313,63 +305,6 @@ def common_classes(catalogue: Catalogue, most: int) -> list[str]:
     query = select(both.c.label).group_by(both.c.label).order_by(times.desc(), both.c.label).limit(most)
     with catalogue.reading() as session:
         return list(session.scalars(query))
-
-
-def history(
-    catalogue: Catalogue,
-    *,
-    limit: int,
-    before: int | None,
-    actor: str = "",
-    people: bool = False,
-    viewer: str = "",
-    may_know: bool = False,
-) -> schema.History:
-    """The audit trail, newest first, from just below line ``before``; of one actor, or of what people did alone.
-
-    That others said something of a frame which ``viewer`` may have to judge without knowing is left out, and so is
-    which frames are known, but where the viewer ``may_know``. A page may be short by that.
-    """
-    with catalogue.reading() as session:
-        query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
-        if before is not None:
-            query = query.where(AuditEntry.id < before)
-        if actor:
-            query = query.where(AuditEntry.actor == actor)
-        if people:
-            query = query.where(AuditEntry.by_person == true())
-        lines = session.scalars(query).all()
-        page = lines[:limit]
-        given = [_verdict_id(line) for line in page]
-        standing = set(
-            session.scalars(
-                select(Verdict.id).where(Verdict.id.in_([i for i in given if i]), Verdict.undone_ns.is_(None))
-            )
-        )
-        numbers = [_review_id(line) for line in page]
-        of_review = select(Review.id, Review.frame_id).where(Review.id.in_([n for n in numbers if n]))
-        frames: dict[int, int] = {row.id: row.frame_id for row in session.execute(of_review)}
-        blind = blind_reviews(session, frames) | set(wanted_known(session, viewer) if viewer else ())
-        written = texts_of(session, [i for line in page if (i := _comment_id(line))], blind, viewer)
-    entries = [
-        schema.HistoryEntry(
-            id=line.id,
-            at=schema.instant(line.at_ns),
-            actor=line.actor,
-            action=line.action,
-            subject=line.subject,
-            detail=line.detail,
-            verdict_id=verdict_id,
-            review_id=number if number in frames else None,
-            frame_id=None if number is None else frames.get(number),
-            standing=verdict_id in standing,
-            comment=written.get(_comment_id(line) or 0),
-        )
-        for line, verdict_id, number in zip(page, given, numbers, strict=True)
-        if may_know or line.action not in _KNOWN_ACTIONS
-        if number not in blind or line.actor == viewer or line.action not in _VERDICT_ACTIONS
-    ]
-    return schema.History(entries=entries, next_before=page[-1].id if len(lines) > limit else None)
 
 
 def exported_reviews(
@@ -577,20 +512,3 @@ def _stamp(review: Review, sight: Sight | None, talk: Talk) -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def _review_id(line: AuditEntry) -> int | None:
-    kind, _, number = line.subject.partition("/")
-    return int(number) if kind == "review" and number.isdecimal() else None
-
-
-def _comment_id(line: AuditEntry) -> int | None:
-    """The comment that this line of the trail tells of."""
-    found = line.detail.get("comment_id")
-    return found if line.action == "comment given" and isinstance(found, int) else None
-
-
-def _verdict_id(line: AuditEntry) -> int | None:
-    """The verdict that this line of the trail gave."""
-    found = line.detail.get("verdict_id")
-    return found if line.action == "verdict given" and isinstance(found, int) else None

@@ -47,7 +47,8 @@ def changes(
     """Frames that verdicts or undos touched after line ``after`` of the audit trail, or, without it, since an instant.
 
     Each is told once, as it stands. One that is not decided, or in doubt, or gone, says so: ``settled`` is false. That
-    a frame is judged blindly is told to nobody: the line by which it is decided is not withheld.
+    a frame is judged blindly is told to nobody: the line by which it is decided is not withheld. What is said of known
+    frames changes none.
     """
     with catalogue.reading() as session:
         start = _line_before(session, since_ns) if after is None else after
@@ -59,7 +60,14 @@ def changes(
             .limit(limit)
         )
         lines = session.execute(query).all()
-        told = [line for line in lines if not line.detail.get("withheld")]
+        given = {line.detail.get("verdict_id") for line in lines}
+        of_known = select(Verdict.id).where(Verdict.id.in_(given), Verdict.probe.is_(True))
+        probes = set(session.scalars(of_known))
+        told = [
+            line
+            for line in lines
+            if not line.detail.get("withheld") and line.detail.get("verdict_id") not in probes
+        ]
         numbers = list(dict.fromkeys(int(line.subject.partition("/")[2]) for line in told))
         found = {
             review.id: review

@@ -23,15 +23,16 @@ from secondlook.cloud.catalogue import (
     retry_review,
     set_known,
     set_preferences,
+    tried_known,
     undo_verdict,
     want_whole_frame,
-    wanted_known,
 )
 from secondlook.cloud.decoding.files import media_type
 from secondlook.cloud.station import archive, export, queries, schema
 from secondlook.cloud.station.access import Caller, GuardedRoute, Hearer, Viewer, may_know
 from secondlook.cloud.station.choice import Chosen
 from secondlook.cloud.station.classes import ClassBook
+from secondlook.cloud.station.history import history as told_history
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.shared.errors import (
     BlobMissing,
@@ -71,12 +72,12 @@ def build_router(
     title: str,
     root_path: str,
     now_ns: Callable[[], int],
+    classes: ClassBook,
     sampling: Sampling = NO_SAMPLING,
     learned_filter: bool = True,
 ) -> APIRouter:
     """All routes below /api; ``now_ns`` tells the time in Unix nanoseconds."""
     router = APIRouter(prefix="/api", route_class=GuardedRoute)
-    classes = ClassBook(catalogue, now_ns=now_ns)
     _add_reads(router, catalogue, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
     _add_pictures(router, catalogue, blobs)
     _add_writes(router, catalogue, blobs, classes, sampling, now_ns=now_ns)
@@ -140,7 +141,7 @@ def _add_reads(
 
         What is a secret from who asks is left out: a page may be short, and `next_before` says whether there is more.
         """
-        return queries.history(
+        return told_history(
             catalogue,
             limit=limit,
             before=before,
@@ -310,7 +311,7 @@ def _add_exports(
         one's own alone."""
         note_export(catalogue, _name(caller), "verdicts.jsonl", {}, now_ns=now_ns())
         with catalogue.reading() as session:
-            known = wanted_known(session, hearer.judge) if hearer.judge else []
+            known = tried_known(session, hearer.judge) if hearer.judge else []
         reviews = queries.exported_reviews(catalogue, decided_only=False)
         lines = export.verdict_lines(reviews, hearer, hidden=known)
         return StreamingResponse(

@@ -24,7 +24,9 @@ from secondlook.cloud.catalogue import (
     Verdict,
     blind_reviews,
     list_claims,
-    wanted_known,
+    seeming,
+    trials_of,
+    tried_known,
 )
 from secondlook.cloud.station import schema
 from secondlook.shared.errors import AccountConflict, AccountNotFound, ReviewConflict
@@ -53,6 +55,10 @@ def talks(session: Session, numbers: Sequence[int], hidden: Collection[int], vie
     said = {row[0]: (row[1], row[2]) for row in session.execute(query)}
     rows = session.scalars(select(Handover).where(Handover.review_id.in_(numbers)))
     handed = {row.review_id: handed_facts(row) for row in rows}
+    for trial in trials_of(session, numbers, viewer).values():
+        row = seeming(trial)
+        if row is not None:
+            handed[trial.review_id] = handed_facts(row)
     return {number: _talk(*said.get(number, (0, 0)), handed.get(number)) for number in {*said, *handed}}
 
 
@@ -102,7 +108,7 @@ def comment_lines(catalogue: Catalogue, audience: Audience) -> Iterator[str]:
             rows = session.scalars(following).all()
             hidden = set() if audience.unsettled else blind_reviews(session, {row.review_id for row in rows})
             if audience.judge:
-                hidden |= set(wanted_known(session, audience.judge))
+                hidden |= set(tried_known(session, audience.judge))
             session.expunge_all()
         if not rows:
             return

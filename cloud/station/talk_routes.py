@@ -57,16 +57,10 @@ def build_talk_router(catalogue: Catalogue, *, now_ns: Callable[[], int]) -> API
         if body.to is not None:
             talk.check_colleague(catalogue, body.to)
         try:
-            now = now_ns()
-            known = hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now)
+            hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now_ns())
         except ClaimHeld as error:
             return JSONResponse({"detail": str(error), "holder": error.holder}, 409)
-        if not known:
-            return queries.review_detail(catalogue, review_id, actor, may_know=may_know(caller))
-        answer = queries.review_detail(catalogue, review_id, actor, to_judge=True)
-        if body.to is not None:
-            answer.handed = schema.HandedFacts(colleague=body.to, giver=actor, at=schema.instant(now))
-        return answer
+        return queries.review_detail(catalogue, review_id, actor, may_know=may_know(caller))
 
     @router.get("/export/comments.jsonl", response_class=StreamingResponse)
     def export_comments(caller: Caller, hearer: Hearer) -> StreamingResponse:

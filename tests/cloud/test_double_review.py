@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from sqlalchemy import select
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import retention
+from secondlook.cloud.catalogue.audit import verify_audit
 from secondlook.cloud.catalogue.opinions import (
     AFTER,
     DOUBT,
@@ -26,7 +28,7 @@ from secondlook.cloud.catalogue.schema import Stage, VerdictKind
 from secondlook.cloud.station.choice import ReviewChoice
 from secondlook.cloud.station.queries import list_reviews
 from secondlook.shared.detection import Detection
-from secondlook.shared.errors import ClaimHeld, ReviewConflict
+from secondlook.shared.errors import ClaimHeld, DecidedMeanwhile, ReviewConflict
 from tests.cloud.test_catalogue import ready
 
 SHOWN = "e" * 64
@@ -274,7 +276,7 @@ def test_who_has_a_known_frame_before_them_is_let_off_when_it_is_none_any_more(d
 def test_a_verdict_on_a_known_frame_is_undone_though_the_frame_was_handed_over(desk: Desk) -> None:
     try_bea(desk)
     desk.say("Bea", "reject", box_index=0)
-    assert cat.hand_over(desk.catalogue, 1, actor="Bea", to="Cai", now_ns=180)
+    cat.hand_over(desk.catalogue, 1, actor="Bea", to="Cai", now_ns=180)
     desk.undo("Bea")
     with desk.catalogue.reading() as session:
         (probe,) = session.scalars(select(cat.Verdict).where(cat.Verdict.probe.is_(True)))
@@ -287,6 +289,61 @@ def test_doubtful_frames_try_nobody(desk: Desk) -> None:
     desk.say("Ann", "unsure")
     with pytest.raises(ReviewConflict, match="in doubt"):
         cat.set_known(desk.catalogue, 1, True, actor="Ada", now_ns=150)
+
+
+def dropped(desk: Desk) -> list[tuple[str, dict[str, Any]]]:
+    """Known frames that are none any more: who dropped them, and why."""
+    with desk.catalogue.reading() as session:
+        query = select(cat.AuditEntry).where(cat.AuditEntry.action == "known frame dropped")
+        return [(line.actor, line.detail) for line in session.scalars(query)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "seen", "why"),
+    [
+        ("reject", 0, "its decision is in doubt"),  # contested: Cai had not seen what Ann said
+        ("unsure", None, "its decision is in doubt"),
+        ("reject", None, "its decision changed"),
+        ("confirm", None, None),
+    ],
+)
+def test_nobody_is_tried_with_a_decision_that_does_not_hold(
+    desk: Desk, verdict: str, seen: int | None, why: str | None
+) -> None:
+    try_bea(desk)
+    desk.sampling = cat.NO_SAMPLING
+    given = cat.NewVerdict(cat.VerdictKind(verdict), "Cai", SHOWN, seen_verdict_id=seen)
+    with contextlib.suppress(DecidedMeanwhile):
+        cat.record_verdict(desk.catalogue, 1, given, now_ns=180)
+    assert dropped(desk) == ([] if why is None else [("station", {"why": why})])
+    assert known(desk, "Bea") == ([1] if why is None else [])
+    with desk.catalogue.reading() as session:
+        assert (session.get(cat.KnownFrame, 1) is None) is (why is not None)
+    verify_audit(desk.catalogue)
+
+
+def test_whom_a_contested_frame_tried_may_settle_it(desk: Desk) -> None:
+    """What they said of it as a known one stays what it was; what they say from then on is of the frame."""
+    try_bea(desk)
+    desk.say("Bea", "reject")
+    desk.sampling = cat.NO_SAMPLING
+    given = cat.NewVerdict(cat.VerdictKind.REJECT, "Cai", SHOWN, seen_verdict_id=0)
+    with pytest.raises(DecidedMeanwhile):
+        cat.record_verdict(desk.catalogue, 1, given, now_ns=180)
+    with pytest.raises(ReviewConflict, match="in doubt"):
+        cat.set_known(desk.catalogue, 1, True, actor="Ada", now_ns=190)
+    desk.say("Bea", "confirm", seen_verdict_id=None)
+    with desk.catalogue.reading() as session:
+        review = session.get_one(cat.Review, 1)
+        assert [entry.reviewer for entry in review.verdicts] == ["Ann", "Cai", "Bea"]
+        assert cat.conflict_of(review.verdicts) is None
+
+
+def test_the_undoing_of_a_decision_is_told_where_it_was_a_known_one(desk: Desk) -> None:
+    try_bea(desk)
+    desk.undo("Ann")
+    assert dropped(desk) == [("station", {"why": "it is not decided any more"})]
+    verify_audit(desk.catalogue)
 
 
 def test_what_hangs_on_a_frame_goes_with_it(desk: Desk) -> None:

@@ -256,9 +256,14 @@ def test_handing_a_known_frame_over_tells_nobody_that_it_is_one(catalogue: cat.C
     judge(catalogue, 2, "Bea", sampling=cat.Sampling(known_share=1.0, secret=b"s"))
     assert 1 in listed(catalogue, "Bea")
     hand(catalogue, 1, "Bea", "Cai")
-    assert 1 not in listed(catalogue, "Bea") and summary(catalogue, now_ns=50, viewer="Cai").handed == 0
+    assert 1 in listed(catalogue, "Bea") and review_ids(catalogue, ReviewChoice(viewer="Bea"), 200)[0] != 1
+    assert summary(catalogue, now_ns=50, viewer="Cai").handed == 0
     with catalogue.reading() as session:
         assert session.get(cat.Handover, 1) is None
-    # It comes to her another time.
+    # It does not come to her another time, but others do.
+    judge(catalogue, 5, "Ann")
+    cat.set_known(catalogue, 5, True, actor="Ada", now_ns=41)
     judge(catalogue, 3, "Bea", sampling=cat.Sampling(known_share=1.0, secret=b"s"))
-    assert 1 in listed(catalogue, "Bea")
+    with catalogue.reading() as session:
+        assert cat.wanted_known(session, "Bea") == [5]
+        assert cat.tried_known(session, "Bea") == [1, 5]

@@ -150,6 +150,8 @@ def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_u
         connection.execute(text("DROP INDEX frames_unseen"))
         for column in ("region", "wants_whole"):
             connection.execute(text(f"ALTER TABLE reviews DROP COLUMN {column}"))
+        for column in ("handed_to", "handed_ns"):
+            connection.execute(text(f"ALTER TABLE opinions DROP COLUMN {column}"))
         connection.execute(text("UPDATE catalogue_version SET version_num = '0012_comments'"))
         ids = connection.execute(text("SELECT id FROM reviews WHERE state = 'decided' ORDER BY id")).scalars()
         decided, dropped, *_ = ids.all()

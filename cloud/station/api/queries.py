@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, selectinload
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.feed import WINDOW, unindexed
@@ -237,29 +237,26 @@ def list_reviews(
     ]
     if state is not None:
         wanted.append(cat.shown_as(state, audience.judge, unindexed(row.state)))
+    trial = aliased(cat.Opinion)
     if handed_to is not None:
         to = cat.Handover.colleague == handed_to
-        wanted.append(exists().where(cat.Handover.review_id == row.id, to))
-    tried: Condition = row.id.in_(cat.tried_by(audience.judge)) if audience.judge else false()
-    query = select(row, cat.Frame, tried).join(cat.Frame, cat.Frame.id == row.frame_id).where(*wanted)
+        handed = exists().where(cat.Handover.review_id == row.id, to)
+        wanted.append(or_(handed, trial.handed_to == handed_to))
+    tried = and_(trial.review_id == row.id, trial.reviewer == audience.judge, cat.is_trial(trial))
+    query = select(row, cat.Frame, trial).join(cat.Frame, cat.Frame.id == row.frame_id)
+    query = query.outerjoin(trial, tried if audience.judge else false()).where(*wanted)
     query = query.options(selectinload(row.handover))
-    return _page(catalogue, paging, "reviews", row.id, query, lambda row: _review(*row))
+    return _page(catalogue, paging, "reviews", row.id, query, lambda row: schema.review_facts(*row))
 
 
-def review(
-    catalogue: cat.Catalogue, review_id: int, audience: cat.Audience, *, to_judge: bool = False
-) -> schema.Review:
-    """As ``audience`` is to see it; or, ``to_judge``, as if it were to be judged. Raises ReviewNotFound."""
+def review(catalogue: cat.Catalogue, review_id: int, audience: cat.Audience) -> schema.Review:
+    """As ``audience`` is to see it. Raises ReviewNotFound."""
     with catalogue.reading() as session:
         row = session.get(cat.Review, review_id)
         if row is None or row.frame.retention is cat.Retention.DELETING:
             raise ReviewNotFound(f"there is no review {review_id}")
-        tried = to_judge or review_id in cat.shown_states(session, audience.judge)
-        return _review(row, row.frame, tried)
-
-
-def _review(row: cat.Review, frame: cat.Frame, tried: bool) -> schema.Review:
-    return schema.review_facts(row, frame, cat.state_to_judge(row) if tried else row.state)
+        trial = cat.trials_of(session, [review_id], audience.judge).get(review_id)
+        return schema.review_facts(row, row.frame, trial)
 
 
 @dataclass(frozen=True)

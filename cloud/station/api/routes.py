@@ -36,13 +36,13 @@ from secondlook.cloud.station.api.guard import ApiRoute
 from secondlook.cloud.station.api.limits import CallerLimits
 from secondlook.cloud.station.api.pictures import LayerPictures
 from secondlook.cloud.station.api.queries import Found, Paging, Said, Seen
+from secondlook.cloud.station.classes import ClassBook
 from secondlook.cloud.station.problems import MEDIA_TYPE
 from secondlook.cloud.station.schema import (
     CommentIn,
     HandoverIn,
     ReviewerIn,
     VerdictIn,
-    instant,
     reviewer_of,
 )
 from secondlook.shared.errors import DecidedMeanwhile, FrameNotFound, ReviewConflict
@@ -99,6 +99,7 @@ def build_api(
     pictures: LayerPictures,
     *,
     sampling: Sampling,
+    classes: ClassBook,
     silent_seconds: float,
     now_ns: Callable[[], int],
 ) -> APIRouter:
@@ -109,7 +110,7 @@ def build_api(
     _add_single(router, catalogue)
     _add_pictures(router, pictures)
     _add_events(router, catalogue, silent_seconds=silent_seconds, now_ns=now_ns)
-    _add_writes(router, catalogue, pictures, sampling, now_ns=now_ns)
+    _add_writes(router, catalogue, pictures, sampling, classes, now_ns=now_ns)
     _add_talk(router, catalogue, now_ns=now_ns)
 
     @router.get("/openapi.json", include_in_schema=False)
@@ -334,6 +335,7 @@ def _add_writes(
     catalogue: Catalogue,
     pictures: LayerPictures,
     sampling: Sampling,
+    classes: ClassBook,
     *,
     now_ns: Callable[[], int],
 ) -> None:
@@ -347,9 +349,11 @@ def _add_writes(
         """Say what is in a frame, in the name of the token's user. Sent again with the same key, it counts once.
 
         409 when the review cannot be judged yet, when no picture of its frame has the hash that was shown, and when
-        somebody else decided it since `seen_verdict_id`: both verdicts are kept then.
+        somebody else decided it since `seen_verdict_id`: both verdicts are kept then. A `label` that differs from a
+        class in use by its case alone is stored, and answered, as that is written.
         """
-        verdict = body.as_verdict(reviewer_of(body, caller))
+        label = None if body.label is None else classes.spelling(body.label)
+        verdict = body.as_verdict(reviewer_of(body, caller), label)
         audience = Audience(verdict.reviewer)
         try:
             number = find_repeated(catalogue, review_id, verdict)
@@ -416,9 +420,5 @@ def _add_talk(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], i
         actor = reviewer_of(body, caller)
         if body.to is not None:
             talk.check_colleague(catalogue, body.to)
-        now = now_ns()
-        known = hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now)
-        review = queries.review(catalogue, review_id, Audience(actor), to_judge=known)
-        if known and body.to is not None:
-            review.handed_to, review.handed_by, review.handed_at = body.to, actor, instant(now)
-        return review
+        hand_over(catalogue, review_id, actor=actor, to=body.to, comment=body.comment, now_ns=now_ns())
+        return queries.review(catalogue, review_id, Audience(actor))

@@ -303,9 +303,10 @@ def object_facts(row: cat.SeenObject) -> SeenObject:
     )
 
 
-def review_facts(row: cat.Review, frame: cat.Frame, state: cat.ReviewState) -> Review:
-    """``state``: in which it is shown to whoever asks."""
-    handed = row.handover
+def review_facts(row: cat.Review, frame: cat.Frame, trial: cat.Opinion | None) -> Review:
+    """``trial``: that it is shown to somebody who is to judge it as a known frame."""
+    state = row.state if trial is None else cat.state_to_judge(row)
+    handed = row.handover if trial is None else cat.seeming(trial)
     return Review(
         id=row.id,
         frame_id=row.frame_id,
@@ -384,9 +385,10 @@ def event_facts(event: Event, audience: cat.Audience) -> EventData:
         if isinstance(row, cat.DetectedBox):
             data.detection = detection_facts(row, frame)
         elif isinstance(row, cat.Review):
-            data.review = review_facts(row, frame, row.state)
+            data.review = review_facts(row, frame, event.trial)
         elif isinstance(row, cat.Comment):
-            hidden = event.is_blind and not (audience.unsettled or row.author == audience.person)
+            secret = event.is_blind or event.trial is not None
+            hidden = secret and not (audience.unsettled or row.author == audience.person)
             data.comment = comment_facts(row, frame, hidden=hidden)
         else:
             data.verdict = verdict_facts(row, frame)

@@ -13,7 +13,8 @@ const POLL_HIDDEN_MS = 10000;
 const SLOW_MS = 1200; // a station that has not answered by then is said not to answer
 
 export class Desk {
-  // `on`: tell(text, kind) shows a short message; conflict(entry, answer); loggedOut(); answered() after each summary.
+  // `on`: tell(text, kind) shows a short message; conflict(entry, answer); loggedOut(); answered() after each summary;
+  // busy() -> whether the reviewer is in the middle of something with the open frame.
   constructor(store, images, notes, on) {
     this.store = store;
     this.images = images;
@@ -62,6 +63,13 @@ export class Desk {
     const { currentId, reviewer } = this.store.get();
     const own = (given) => given.reviewer === reviewer && !given.undone;
     return review?.id === currentId && this.handedOut === currentId && review.state === "decided" && !review.verdicts.some(own);
+  }
+
+  // Nothing is to be judged any more in what is on the screen, and no list leads away from it.
+  #leaveToOthers(review) {
+    const last = review.verdicts.findLast((given) => !given.undone);
+    this.tell(`${last?.reviewer ?? "Somebody else"} decided this frame meanwhile`);
+    return this.#passBy(review.id);
   }
 
   #passBy(id) {
@@ -418,6 +426,7 @@ export class Desk {
       this.store.set({ summary }); // only now: a list that failed is asked for again
       const now = this.store.get();
       if (now.holder !== null && holderOf(now, now.currentId) === null) void this.claim(); // it is free by now
+      else if (this.#isAnothers(now.review) && !this.on.busy()) await this.#leaveToOthers(now.review);
       // Nothing is open, and a frame is free: whoever had it let go, which changes no list.
       else if (now.currentId === null && now.missing === null && firstDecidable(now)) await this.openFirst();
     } catch (error) {

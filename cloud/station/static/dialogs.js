@@ -138,4 +138,8 @@ export function showConflict(items, look) {
   dialog.showModal();
 }
 
-export const showHelp = () => byId("help-dialog").showModal();
+export function showHelp() {
+  const dialog = byId("help-dialog");
+  dialog.showModal();
+  dialog.scrollTop = 0; // the button below has the focus, and pulled the page down to it
+}

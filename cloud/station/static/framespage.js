@@ -112,7 +112,8 @@ export class FramesPage {
   #facts(frame) {
     const list = element("dl", { className: "pairs" });
     const fact = (term, said) => list.append(element("dt", { text: term }), element("dd", {}, said));
-    fact("Camera", frame.camera || frame.edge_id);
+    const all = `${BASE}frames?camera=${encodeURIComponent(frame.edge_id)}`;
+    list.append(element("dt", { text: "Camera" }), element("dd", {}, element("a", { href: all, "data-link": "", title: "All its frames", text: frame.camera || frame.edge_id })));
     fact("Captured", timeNode(frame.captured_at));
     fact("Found", boxesOf({ ...frame, verdicts: [] }).map(captionOf).join(", ") || (frame.unseen ? "not looked at: machines could not keep up" : "nothing"));
     for (const object of frame.detections.flatMap((one) => (one.object ? [one.object] : []))) {

@@ -8,6 +8,7 @@ import { VERDICT_WORDS } from "./state.js";
 import { timeNode } from "./times.js";
 
 const PAGE = 100;
+const SENT_MS = 3000;
 const byId = (id) => document.getElementById(id);
 
 const words = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
@@ -28,7 +29,7 @@ function whatHappened({ action, detail, comment }) {
 }
 
 export class HistoryPage {
-  // `on`: go, tell, reviewer(), undo(verdictId).
+  // `on`: go, tell, reviewer(), undo(verdictId), settled() -> a promise: what was judged has been sent.
   constructor(on) {
     this.on = on;
     this.turn = 0;
@@ -38,6 +39,8 @@ export class HistoryPage {
 
   async show(search) {
     this.choice.fill(search);
+    // One's last verdict is in it, unless the station is away.
+    await Promise.race([this.on.settled(), new Promise((then) => setTimeout(then, SENT_MS))]);
     await this.#load(null);
   }
 

@@ -36,7 +36,7 @@ const store = createStore(initialState());
 const images = new ImageCache((bitmap) => [stage.picture, stage.left].includes(bitmap));
 const tell = (text, kind) => panels.toast(byId("toasts"), text, kind);
 const notes = new Notes();
-const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedOut, answered: foundLogin });
+const desk = new Desk(store, images, notes, { tell, conflict: showOther, loggedOut, answered: foundLogin, busy: isBusy });
 
 const stageElement = byId("stage");
 const layer = new BoxLayer(byId("overlay"));
@@ -56,6 +56,14 @@ const stage = new Stage(stageElement, byId("canvas"), () => {
 
 const judging = new Judging(store, desk, notes, { tell, onScreen: () => onScreen, focus: () => stageElement.focus() });
 const talk = new Talk(store, desk, { tell, focus: () => stageElement.focus() });
+
+// Whether something is begun that another frame would take away: a box, a text, an answer to a question.
+function isBusy() {
+  const { currentId, draft, drawing } = store.get();
+  const asked = document.querySelector("dialog[open]") !== null;
+  const writes = document.activeElement?.matches("textarea") || (currentId !== null && notes.of(currentId) !== "");
+  return Boolean(draft || drawing || asked || writes);
+}
 
 // --- the picture
 
@@ -236,6 +244,7 @@ function renderToolbars(state) {
   const alike = state.rows.find((row) => row.id === state.currentId)?.burst ?? 1;
   byId("burst").hidden = alike < 2;
   byId("burst-count").textContent = `${alike} alike`;
+  for (const id of ["compare", "difference", "around", "zoom-box", "fit"]) byId(id).disabled = !review;
   byId("score-value").textContent = `${Math.round(state.minScore * 100)}%`;
   renderVerdictBar(byId("verdicts"), state);
 }
@@ -257,6 +266,7 @@ const onPages = {
   tell,
   reviewer: () => store.get().reviewer,
   mayJudge: () => store.get().mayJudge,
+  settled: () => desk.outbox.settled(),
   // To the next frame of the queue, once others were judged elsewhere.
   async next() {
     await desk.refreshList().catch((error) => tell(error.message, "error"));

@@ -150,6 +150,17 @@ function fact(term, text, className = "") {
   return [element("dt", { text: term }), element("dd", { text, className, title: text })];
 }
 
+const MOST_SAID = 8;
+
+// "rolf: rejected, box 2, “a shadow”", one for each verdict that stands, the last ones.
+function saidOf(review) {
+  const standing = review.verdicts.filter((given) => !given.undone && given.id !== undefined).slice(-MOST_SAID);
+  return standing.map(({ reviewer, verdict, label, box_index: index, note }) => {
+    const box = index === null ? "" : `, box ${index + 1}`;
+    return `${reviewer}: ${VERDICT_WORDS[verdict]}${label ? ` ${label}` : ""}${box}${note ? `, “${note}”` : ""}`;
+  });
+}
+
 const factAt = (term, ...said) => [element("dt", { text: term }), element("dd", {}, ...said)];
 
 export function renderFacts(list, state, shownSha) {
@@ -162,6 +173,7 @@ export function renderFacts(list, state, shownSha) {
   const rows = [
     fact("State", STATE_WORDS[review.state], `state is-${review.state}`),
     ...(review.why_expired ? [fact("Why lost", review.why_expired)] : []),
+    ...saidOf(review).map((said, at) => fact(at ? "" : "Said", said)),
     ...(review.contested ? [fact("Contested", "two people decided it differently")] : []),
     ...(review.why_waiting ? [fact("Waits for", review.why_waiting)] : []),
     ...(review.handed ? [factAt("Handed", `by ${review.handed.giver} to ${review.handed.colleague}, `, timeNode(review.handed.at))] : []),

@@ -40,7 +40,8 @@ export function renderVerdictBar(container, state) {
   for (const button of container.querySelectorAll("button:not(.quiet)")) button.disabled = !judging;
   const button = (action) => container.querySelector(`[data-action=${action}]`);
   button("undo").disabled = !state.mayJudge;
-  button("wrongClass").disabled ||= !boxes.length;
+  // Where there is no box there is no class; without it the row fits beside the longer words of such frames.
+  button("wrongClass").hidden = Boolean(review) && !boxes.length;
   for (const [action, words] of BUTTONS.slice(0, 2)) {
     button(action).firstElementChild.textContent = (chosen ? null : frameVerdict(review, action))?.[1] ?? words;
   }

@@ -19,6 +19,7 @@ export class Stage {
     this.x = 0; // stage position of the frame's top left corner
     this.y = 0;
     this.fitted = true;
+    this.size = { width: 0, height: 0 };
     this.queued = false;
     new ResizeObserver(() => this.#resize()).observe(element);
   }
@@ -122,7 +123,17 @@ export class Stage {
     this.canvas.width = Math.round(this.element.clientWidth * ratio);
     this.canvas.height = Math.round(this.element.clientHeight * ratio);
     if (this.fitted) this.fit();
-    else this.redraw();
+    else this.#keepCentre();
+    this.size = { width: this.element.clientWidth, height: this.element.clientHeight };
+  }
+
+  // What was in the middle stays there when a phone is turned, or a panel opens.
+  #keepCentre() {
+    const { clientWidth, clientHeight } = this.element;
+    this.x += (clientWidth - this.size.width) / 2;
+    this.y += (clientHeight - this.size.height) / 2;
+    this.#keepInSight();
+    this.redraw();
   }
 
   #draw() {

@@ -59,12 +59,13 @@ class Page:
         assert self.standing(review_id) == verdicts, self.standing(review_id)
 
 
-def say_name(browser: Browser, name: str) -> None:
+def say_name(browser: Browser, name: str, seconds: float = 15.0) -> None:
     """Answer the question for the reviewer's name."""
-    browser.wait_for(NAME_ASKED)
+    browser.wait_for(NAME_ASKED, seconds)
     browser.type(name)
     browser.press("Enter")
-    browser.wait_for(f"!{NAME_ASKED}")
+    # The dialog is closed before its answer is heard, and kept: who goes to another page in between is asked again.
+    browser.wait_for(f"!{NAME_ASKED} && document.getElementById('reviewer').textContent === '{name}'")
 
 
 def enter_password(browser: Browser, user: str) -> None:

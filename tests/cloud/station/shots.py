@@ -26,6 +26,12 @@ from tests.cloud.station.seed import SECOND, START, Scene, drawn_scene
 
 SETTLE_SECONDS = 0.7
 SIZES = {"wide": (1440, 900, False), "low": (1280, 720, False), "phone": (390, 844, True)}
+# The station has answered, however busy the machine is, and the pictures of a grid are there.
+SETTLED = """(() => {
+  const [said, grid, progress] = ['connection', 'page-grid', 'progress'].map((id) => document.getElementById(id));
+  const shown = !grid || grid.hidden || !document.getElementById('grid-confirm').disabled;
+  return progress?.textContent !== '' && !said?.textContent && shown;
+})()"""
 STATES = ("ready", "ready", "ready", "expired", "leased", "due")
 
 
@@ -140,6 +146,7 @@ def main(folder: str, *names: str) -> int:
                         metrics = {"width": width, "height": height, "mobile": mobile}
                         browser.call("Emulation.setDeviceMetricsOverride", deviceScaleFactor=1, **metrics)
                         time.sleep(SETTLE_SECONDS)
+                        browser.wait_for(SETTLED, 60)
                         browser.screenshot(out / f"{name}-{theme}-{size}.png")
                 width, height, mobile = SIZES["wide"]
                 browser.call(

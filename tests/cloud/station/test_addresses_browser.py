@@ -129,6 +129,10 @@ def test_a_phone(open_page: Callable[..., Page]) -> None:
         stage = bounds(browser, "#stage")
         assert stage["bottom"] - stage["top"] >= 844 / 2 and stage["bottom"] <= 844
         assert bounds(browser, "#verdicts")["bottom"] <= 844
+        bar = bounds(browser, ".topbar")
+        assert bar["bottom"] - bar["top"] <= 100  # pages, and one line of what there is to do
+        rows = "new Set([...document.querySelectorAll('#verdicts button')].map((b) => b.offsetTop)).size"
+        assert browser.run(rows) == 2
         # Two fingers, apart.
         zoom = "parseInt(document.getElementById('zoom').textContent)"
         before = browser.run(zoom)

@@ -229,6 +229,41 @@ def test_verdicts_are_given_and_undone(client: httpx.Client) -> None:
     assert client.post("frames/1/review", json={"reviewer": "rolf"}).json()["id"] == 1
 
 
+def test_a_class_is_stored_in_the_spelling_that_is_in_use(tmp_path: Path, catalogue_url: str) -> None:
+    """As the page's verdicts are: a program that writes it in capitals makes no other class of it."""
+    seeded = seed(tmp_path, ("ready", "ready"), catalogue_url=catalogue_url)
+    with client_of(create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url)) as client:
+        shown = client.get("/api/v1/reviews/1").json()["shown_sha256"]
+        body = {
+            "reviewer": "rolf",
+            "verdict": "wrong_class",
+            "box_index": 0,
+            "shown_sha256": shown,
+            "idempotency_key": "k" * 8,
+        }
+        place = {"verdict": "missed_object", "box_index": None, "box": [1, 1, 9, 9], "idempotency_key": None}
+        given = [
+            client.post("/api/v1/reviews/1/verdicts", json={**body, **parts}).json()
+            for parts in (
+                {"label": "CAR"},  # a detector writes "car"
+                {"label": "Car"},  # sent again
+                {**place, "label": "Traffic Light"},  # COCO has it in small letters
+                {**place, "label": "Forklift"},
+                {**place, "label": "fork  lift"},
+                {**place, "label": "FORKLIFT"},  # as it was named first
+            )
+        ]
+        names = [one["label"] for one in given]
+        assert names == ["car", "car", "traffic light", "Forklift", "fork lift", "Forklift"]
+        assert given[0]["id"] == given[1]["id"]
+        listed = client.get("/api/v1/verdicts", params={"label": "Forklift"}).json()["items"]
+        assert len(listed) == 2
+        # The page and programs read from one book.
+        place |= {"reviewer": "rolf", "shown_sha256": shown, "label": "forkLIFT"}
+        told = client.post("/api/reviews/1/verdicts", json=place).json()["verdicts"]
+        assert told[-1]["label"] == "Forklift"
+
+
 # --- tokens
 
 

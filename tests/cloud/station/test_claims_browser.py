@@ -131,6 +131,57 @@ def test_a_page_that_waits_for_anothers_frame_goes_on_once_it_is_decided(
     assert page.standing(2) == [("reject", None, None)]
 
 
+def decide_as_bea(page: Page, review_id: int) -> None:
+    """As somebody does who was not told that another one has the frame: the station was away then."""
+    shown = page.api.get(f"/api/reviews/{review_id}/images/refined").headers["x-content-sha256"]
+    body = {"reviewer": "Bea", "verdict": "reject", "shown_sha256": shown}
+    assert page.api.post(f"/api/reviews/{review_id}/verdicts", json=body).status_code == 200
+
+
+def test_a_page_leaves_a_frame_that_somebody_decides_while_it_is_open(
+    open_page: Callable[..., Page],
+) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    wait_for_claims(page, [(1, "Ann")])
+    decide_as_bea(page, 1)
+    page.browser.wait_for("document.getElementById('toasts').innerText.includes('Bea decided this frame')")
+    page.expect(2)
+    wait_for_claims(page, [(2, "Ann")])
+    # The last one, too: nothing is left on the screen that looks as if it were to be judged.
+    decide_as_bea(page, 2)
+    page.browser.wait_for("!document.getElementById('empty').hidden", 30)
+    wait_for_claims(page, [])
+
+
+def test_a_page_leaves_nobody_who_is_writing(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    page.browser.press("n")
+    page.browser.type("a fox, look at its tail")
+    decide_as_bea(page, 1)
+    page.browser.wait_for("!document.getElementById('queue').innerText.includes('North')", 10)
+    page.browser.wait_for("document.getElementById('facts').textContent.includes('decided')")
+    assert page.browser.run("document.activeElement.id") == "note" and page.standing(1) != []
+    assert page.browser.run("document.getElementById('note').value") == "a fox, look at its tail"
+    # What was written is hers to keep or to drop.
+    page.browser.run("document.getElementById('note').value = ''")
+    page.browser.run("document.getElementById('note').dispatchEvent(new Event('input'))")
+    page.browser.press("Escape")
+    page.expect(2)
+
+
+def test_a_page_leaves_no_frame_that_was_chosen(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    page.browser.press("j")
+    page.expect(2)
+    decide_as_bea(page, 2)
+    page.browser.wait_for("document.getElementById('facts').textContent.includes('decided')")
+    page.browser.run("new Promise((then) => setTimeout(then, 2500))")  # two looks at what is new
+    assert "Refined" in page.text("tag-right") and "Bea" not in page.text("toasts")
+
+
 @pytest.mark.timeout(400)
 def test_two_reviewers_judge_no_frame_twice(open_page: Callable[..., Page], tmp_path: Path) -> None:
     count = 40

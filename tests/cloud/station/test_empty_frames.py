@@ -71,7 +71,8 @@ def test_the_page_has_words_of_its_own(open_page: Callable[..., Page]) -> None:
         "[...document.querySelectorAll('#verdicts .verdict span')].slice(0, 2).map((b) => b.textContent)"
     )
     assert browser.run(buttons) == ["Nothing here", "Something is missing"]
-    assert browser.run("document.querySelector('[data-action=wrongClass]').disabled")
+    wrong_class = "document.querySelector('[data-action=wrongClass]').hidden"
+    assert browser.run(wrong_class)  # there is none to be wrong
     browser.press("a")
     page.expect(2)
     page.expect_stored(1, [("no_object", None, None)])
@@ -87,6 +88,7 @@ def test_the_page_has_words_of_its_own(open_page: Callable[..., Page]) -> None:
     browser.type("fox")
     browser.press("Enter")
     browser.wait_for(f"{buttons}.join() === 'That is all,More is missing'")
+    assert not browser.run(wrong_class)
     browser.press("a")
     page.expect(4)
     page.expect_stored(3, [("missed_object", None, "fox"), ("confirm", None, None)])

@@ -8,12 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
+from sqlalchemy.event import listen
 
+from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.opinions import DOUBT, NOTHING, FrameOpinion
+from secondlook.cloud.station import figures
 from secondlook.cloud.station.agreement import agreements, cohen_kappa, items_of, marks
 from secondlook.cloud.station.app import create_app
 from secondlook.cloud.station.bursts import BurstFrame, burst_around, burst_sizes
 from secondlook.cloud.station.precision import Judged, by_tenth, halving_band, sorted_rows
+from tests.cloud.station.many import fill
 from tests.cloud.station.people import add_people, as_user
 from tests.cloud.station.seed import SECOND, START, Scene, drawn_scene, seed
 from tests.cloud.station.server import client_of, serving
@@ -231,6 +236,35 @@ def test_the_detector_by_verdicts(tmp_path: Path) -> None:
     assert cameras == {"gate-north": (4, 3), "yard-2": (2, 0)}
     assert report["missed"] == [{"name": "fox", "count": 1}]
     assert report["band"]["load_now"] == 3 and report["band"]["load"] <= 1  # the persons' scores are 0.44
+
+
+def test_the_report_of_the_detector_goes_once_through_an_index(tmp_path: Path) -> None:
+    """Every box that was judged is counted: neither are rows read for it, nor any twice."""
+    catalogue = cat.open_catalogue(f"sqlite:///{tmp_path}/catalogue.db")
+    asked: list[tuple[str, Any]] = []
+    listen(catalogue._reader, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    figures.detector_report(catalogue, since_ns=START, doubt=(0.3, 0.55))
+    ((statement, parameters),) = [one for one in asked if "judged_boxes" in one[0]]
+    with catalogue._reader.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    assert "USING COVERING INDEX judged_boxes_decided" in plan[0].detail, plan
+    catalogue.close()
+
+
+@pytest.mark.parametrize("doubt", [(0.3, 0.55), (0.305, 0.444)])
+def test_scores_in_doubt_are_counted_to_their_very_bounds(
+    tmp_path: Path, catalogue_url: str, doubt: tuple[float, float]
+) -> None:
+    """The bounds lie within a hundredth, too."""
+    catalogue = cat.open_catalogue(catalogue_url)
+    fill(catalogue, 400, every=1)
+    report = figures.detector_report(catalogue, since_ns=0, doubt=doubt)
+    with catalogue.reading() as session:
+        boxes = session.scalars(select(cat.JudgedBox)).all()
+        inside = sum(box.score is not None and doubt[0] <= box.score < doubt[1] for box in boxes)
+    assert report.band is not None and report.band.load_now == inside > 0
+    assert (report.judged, report.right) == (len(boxes), sum(bool(box.is_right) for box in boxes))
+    catalogue.close()
 
 
 def test_only_admins_choose_known_frames(tmp_path: Path) -> None:

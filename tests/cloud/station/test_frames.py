@@ -21,6 +21,7 @@ from secondlook.cloud.decoding.files import pixels
 from secondlook.cloud.station import choice as choosing
 from secondlook.cloud.station import frames, queries, search
 from secondlook.cloud.station.app import create_app
+from secondlook.cloud.station.history import history
 from secondlook.cloud.station.search import FrameSearch
 from secondlook.cloud.storage.blobs import base_key, open_blobs
 from secondlook.shared.codec import load_codec
@@ -211,10 +212,10 @@ def fits(frame: cat.Frame, **choice: Any) -> bool:
 
 def test_history_of_people_and_of_one(filled: cat.Catalogue) -> None:
     """Half of the trail is of machines; what they did is passed over by an index."""
-    entries = queries.history(filled, limit=500, before=None, people=True).entries
+    entries = history(filled, limit=500, before=None, people=True).entries
     assert len(entries) == 44 and {entry.actor for entry in entries} == {"Ann", "Bea"}
-    assert len(queries.history(filled, limit=500, before=None).entries) == 124
-    of_bea = queries.history(filled, limit=3, before=None, actor="Bea")
+    assert len(history(filled, limit=500, before=None).entries) == 124
+    of_bea = history(filled, limit=3, before=None, actor="Bea")
     assert [entry.actor for entry in of_bea.entries] == ["Bea"] * 3 and of_bea.next_before is not None
 
 

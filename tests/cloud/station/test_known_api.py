@@ -16,6 +16,7 @@ from secondlook.cloud.station.app import create_app
 from tests.cloud.station.people import add_people
 from tests.cloud.station.seed import START, seed
 from tests.cloud.station.server import serving
+from tests.cloud.station.test_api_events import parsed
 
 DAY = {"since": "2026-09-21T00:00:00Z", "until": "2026-09-22T00:00:00Z"}
 
@@ -31,11 +32,16 @@ class Site:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def say(self, person: str, review_id: int, picture: str = "refined") -> None:
+    def say(self, person: str, review_id: int, picture: str = "refined", **parts: Any) -> None:
         client = self.clients[person]
         shown = client.get(f"/api/reviews/{review_id}/images/{picture}").headers["x-content-sha256"]
-        body = {"verdict": "confirm", "shown_sha256": shown}
+        body = {"verdict": "confirm", "shown_sha256": shown, **parts}
         answer = client.post(f"/api/reviews/{review_id}/verdicts", json=body)
+        assert answer.status_code == 200, answer.text
+
+    def hand(self, review_id: int, to: str | None, prefix: str = "/api") -> None:
+        """bea hands a frame over."""
+        answer = self.clients["bea"].post(f"{prefix}/reviews/{review_id}/handover", json={"to": to})
         assert answer.status_code == 200, answer.text
 
     def try_bea(self, review_id: int, picture: str = "refined") -> None:
@@ -170,22 +176,121 @@ def test_an_expired_frame_tries_people_as_an_expired_one(site: Site) -> None:
 @pytest.mark.parametrize("prefix", ["/api", "/api/v1"])
 def test_a_known_frame_that_is_handed_over_is_answered_like_another(site: Site, prefix: str) -> None:
     site.try_bea(1)
-    bea = site.clients["bea"]
-    told = []
     for review_id in (1, 4):
-        answer = bea.post(f"{prefix}/reviews/{review_id}/handover", json={"to": "rolf"})
-        assert answer.status_code == 200, answer.text
-        told.append(answer.json())
-    known, other = told
-    if prefix == "/api":
-        assert (known["state"], known["known"], known["verdicts"], known["comments"]) == (
-            "ready",
-            False,
-            [],
-            [],
-        )
-        assert {**known["handed"], "at": ""} == {**other["handed"], "at": ""}
-    else:
-        names = ("state", "handed_to", "handed_by")
-        assert [known[name] for name in names] == [other[name] for name in names] == ["ready", "rolf", "bea"]
-        assert known["handed_at"] is not None
+        site.hand(review_id, "rolf", prefix)
+    for path in ("/api/reviews/", "/api/v1/reviews/"):
+        known, other = site.get("bea", f"{path}1"), site.get("bea", f"{path}4")
+        alike = ("state", "handed", "handed_to", "handed_by", "verdicts", "comments", "known", "double")
+        for name in alike:
+            assert without_times(known.get(name)) == without_times(other.get(name)), name
+        assert known["state"] == "ready"
+    assert site.get("bea", "/api/reviews/1")["handed"]["colleague"] == "rolf"
+    assert site.get("bea", "/api/v1/reviews/1")["handed_to"] == "rolf"
+    for path in ("/api/frames/", "/api/frames"):
+        found = [site.get("bea", f"/api/frames/{id_}") for id_ in (1, 4)]
+        assert [(one["state"], one["verdict"]) for one in found] == [("ready", None)] * 2, path
+
+
+def without_times(value: Any) -> Any:
+    return {**value, "at": ""} if isinstance(value, dict) else value
+
+
+def test_a_known_frame_that_is_handed_over_stands_in_lists_like_another(site: Site) -> None:
+    site.try_bea(1)
+    for review_id in (1, 4):
+        site.hand(review_id, "rolf")
+    rows = {row["id"]: row for row in site.get("bea", "/api/reviews")["reviews"]}
+    assert rows.keys() == {1, 3, 4}
+    assert [rows[id_]["handed"]["colleague"] for id_ in (1, 4)] == ["rolf", "rolf"]
+    assert [row["id"] for row in site.get("bea", "/api/reviews", filter="decided")["reviews"]] == [2]
+    assert site.get("bea", "/api/summary")["filters"]["ready"] == 2
+    for person, seen in (("bea", [1, 4]), ("rolf", [4]), ("vera", [4]), ("ada", [4]), ("machine", [4])):
+        listed = site.get(person, "/api/v1/reviews", handed_to="rolf")["items"]
+        assert [one["id"] for one in listed] == seen, person
+    # Neither is handed out, and who asks for either is refused in the same words.
+    claim = {"tab": "tab-of-bea", "or_next": True}
+    assert site.clients["bea"].post("/api/claims", json=claim).json()["review_id"] == 3
+    refusals = [
+        site.clients["bea"].post("/api/claims", json={"tab": "tab-of-bea", "review_id": id_})
+        for id_ in (1, 4)
+    ]
+    assert [one.status_code for one in refusals] == [409, 409]
+    assert (
+        refusals[0].json()
+        == refusals[1].json()
+        == {
+            "detail": "bea handed this frame to rolf",
+            "holder": "rolf",
+        }
+    )
+    # The colleague is given what there is to judge, and hears of nothing else.
+    assert [row["id"] for row in site.get("rolf", "/api/reviews")["reviews"]] == [4, 3]
+    assert site.get("rolf", "/api/summary")["handed"] == 1
+    assert site.get("rolf", "/api/reviews/1")["handed"] is None
+
+
+def test_only_its_giver_is_told_that_a_known_frame_was_handed_over(site: Site) -> None:
+    site.try_bea(1)
+    for review_id in (1, 4):
+        site.hand(review_id, "rolf")
+    for person, told in (("bea", [1, 4]), ("rolf", [4]), ("vera", [4]), ("machine", [4])):
+        query = {"after": "start", "seconds": 0, "kind": "review"}
+        said = parsed(site.clients[person].get("/api/v1/events", params=query).text)
+        handed = [one.data["review"] for one in said if one.data.get("what") == "handed"]
+        assert [one["id"] for one in handed] == told, person
+        assert {(one["state"], one["handed_to"]) for one in handed} == {("ready", "rolf")}, person
+        if person == "bea":  # nor is the decision in what happened before
+            states = {
+                one.data["review"]["state"] for one in said if one.data.get("review", {}).get("id") == 1
+            }
+            assert states == {"ready"}
+        lines = site.get(person, "/api/history", limit=500)["entries"]
+        found = [line["review_id"] for line in lines if line["action"] == "review handed over"]
+        assert sorted(found) == told, person
+        assert not [line for line in lines if line["action"].startswith("known")] or person == "machine"
+    lines = site.get("ada", "/api/history", limit=500)["entries"]
+    (line,) = [line for line in lines if line["action"] == "known frame handed over"]
+    assert (line["actor"], line["review_id"], line["detail"]) == ("bea", 1, {"to": "rolf"})
+
+
+def test_a_known_frame_that_is_given_back_waits_again(site: Site) -> None:
+    site.try_bea(1)
+    site.hand(1, "rolf")
+    site.hand(1, "ada")  # to somebody else
+    assert site.get("bea", "/api/reviews/1")["handed"]["colleague"] == "ada"
+    site.hand(1, None)
+    assert site.get("bea", "/api/reviews/1")["handed"] is None
+    claim = {"tab": "tab-of-bea", "review_id": 1}
+    assert site.clients["bea"].post("/api/claims", json=claim).json()["review_id"] == 1
+    site.hand(1, None)  # nobody had it: nothing changes, and it waits still
+    assert site.get("bea", "/api/reviews/1")["state"] == "ready"
+    site.hand(1, "rolf")
+    site.say("bea", 1)  # a verdict counts, and ends the hand-over, whoever gives it
+    judged = site.get("bea", "/api/reviews/1")
+    assert (judged["state"], judged["handed"]) == ("decided", None)
+    site.clients["bea"].post("/api/undo", json={})
+    again = site.get("bea", "/api/reviews/1")
+    assert (again["state"], again["handed"]) == ("ready", None)
+
+
+def test_what_is_said_of_a_known_frame_is_in_nobody_elses_history_or_changes(site: Site) -> None:
+    site.try_bea(1)
+    start = site.get("rolf", "/api/export/changes", after=0)["next"]
+    site.say("bea", 1)
+    for person, told in (("bea", True), ("rolf", False), ("vera", False), ("ada", True)):
+        lines = site.get(person, "/api/history", people=True, limit=500)["entries"]
+        found = [line for line in lines if line["actor"] == "bea" and line["review_id"] == 1]
+        assert bool(found) is told, person
+    page = site.get("rolf", "/api/export/changes", after=start)
+    assert page["frames"] == [] and page["next"] > start
+
+
+def test_ones_own_lines_do_not_tell_the_state_of_a_known_frame(site: Site) -> None:
+    site.try_bea(1)
+    site.say("bea", 1, box_index=0)
+    (line,) = [
+        line
+        for line in site.get("bea", "/api/history")["entries"]
+        if line["review_id"] == 1 and line["action"] == "verdict given"
+    ]
+    assert (line["detail"]["state_before"], line["detail"]["state_after"]) == ("ready", "ready")

@@ -40,6 +40,7 @@ WORKER = """(() => {
   }, %d);
 })()"""
 DONE = "!document.getElementById('empty').hidden"
+REST_SECONDS = 45.0  # once all is judged, until every page has heard of it, however busy the machine is
 AT_REST = f"{DONE} && document.getElementById('unsaved').hidden"
 
 
@@ -90,10 +91,9 @@ class Site:
     def finish(self, *browsers: Browser, seconds: float, unheard: int = 0) -> None:
         """Until nothing is left. Each frame has one verdict, but where a page was not told whether another one has it:
         that was so `unheard` times before, and as often as the browsers counted."""
-        end = time.monotonic() + seconds
         self.wait_until_given(self.frames, seconds)
         for browser in browsers:
-            browser.wait_for(AT_REST, max(end - time.monotonic(), 5.0))
+            browser.wait_for(AT_REST, REST_SECONDS)
         given = self.verdicts()
         assert {review_id for review_id, _ in given} == set(range(1, self.frames + 1))
         assert len(set(given)) == len(given)  # no verdict counts twice

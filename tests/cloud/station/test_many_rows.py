@@ -56,7 +56,7 @@ def size_of(parts: Iterator[str] | Iterator[bytes]) -> int:
 EXPORTS: dict[str, Callable[[cat.Catalogue], Iterator[str] | Iterator[bytes]]] = {
     "coco": lambda catalogue: export.coco_parts(decided(catalogue), description="d"),
     "verdicts": lambda catalogue: export.verdict_lines(
-        queries.exported_reviews(catalogue, decided_only=False)
+        queries.exported_reviews(catalogue, decided_only=False), cat.Audience(unsettled=True)
     ),
     "yolo": lambda catalogue: archive.yolo_parts(decided(catalogue), lambda key: b"picture"),
     "frames": lambda catalogue: archive.jsonl_parts(decided(catalogue), lambda key: b"picture", root_path=""),

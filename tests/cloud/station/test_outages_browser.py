@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.station.browser import Browser, find_chromium
+from tests.cloud.station.pages import say_name
 from tests.cloud.station.process import Line, StationProcess
 from tests.cloud.station.seed import drawn_scene, seed
 
@@ -43,10 +44,7 @@ class Judge:
 
     def open(self, address: str, name: str = "Ann") -> None:
         self.browser.call("Page.navigate", url=address)
-        self.browser.wait_for("document.getElementById('name-dialog')?.open", 30)
-        self.browser.type(name)
-        self.browser.press("Enter")
-        self.browser.wait_for("!document.getElementById('name-dialog').open")
+        say_name(self.browser, name, 30)
 
     def leave(self) -> list[str]:
         """Go to another page; returns the kinds of dialogs that this opened."""

@@ -275,6 +275,50 @@ def test_the_frames_around_play_once(open_page: Callable[..., Page]) -> None:
     assert page.browser.run(script), "the loop that was stopped goes on beside the new one"
 
 
+BOTTOM = "Math.round(document.querySelector('.grid-actions').getBoundingClientRect().bottom)"
+
+
+def test_what_judges_a_grid_stands_at_the_bottom(open_page: Callable[..., Page]) -> None:
+    """However few frames are in it; on a phone the two buttons beside each other."""
+    page = open_page("ready", "ready", path="/grid")
+    page.browser.wait_for(f"{TILES.format('grid')} === 2")
+    assert page.browser.drawn(f"{BOTTOM} - innerHeight") == 0
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    try:
+        page.browser.wait_for("innerWidth === 390")
+        same = "document.getElementById('grid-confirm').offsetTop === document.getElementById('grid-reject').offsetTop"
+        assert page.browser.drawn(same)
+        assert page.browser.run("document.documentElement.scrollWidth") <= 390
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_history_has_what_was_said_just_now(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    page.browser.run(
+        """(() => {
+          const ask = window.fetch;  // a slow line
+          window.fetch = (...given) => String(given[0]).includes('/verdicts')
+            ? new Promise((then) => setTimeout(then, 400)).then(() => ask(...given)) : ask(...given);
+        })()"""
+    )
+    page.browser.press("a")
+    page.browser.press("h")
+    page.browser.wait_for("document.getElementById('history').childElementCount > 0")
+    assert "confirmed" in page.text("history")
+    # On a phone, too, without moving a table to and fro.
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    try:
+        page.browser.wait_for("innerWidth === 390")
+        cells = "[...document.querySelectorAll('#history td, #history button')]"
+        assert page.browser.drawn(f"{cells}.filter((c) => c.getBoundingClientRect().right > 390).length") == 0
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_history_is_for_people(open_page: Callable[..., Page]) -> None:
     page = open_page("ready", "ready")
     browser = page.browser
@@ -290,6 +334,19 @@ def test_history_is_for_people(open_page: Callable[..., Page]) -> None:
     browser.run("document.querySelector('#history button').click()")
     page.expect(1)
     page.expect_stored(1, [])
+
+
+def test_people_fit_on_a_phone(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", user="ada", path="/people")
+    page.browser.wait_for("document.querySelectorAll('#people tr').length === 3")
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    try:
+        page.browser.wait_for("innerWidth === 390")
+        cut = "[...document.querySelectorAll('#people button, #people input, #people select')]"
+        assert page.browser.drawn(f"{cut}.filter((b) => b.getBoundingClientRect().right > 390).length") == 0
+    finally:
+        page.browser.call("Emulation.clearDeviceMetricsOverride")
 
 
 def test_admins_see_to_people_and_others_do_not(open_page: Callable[..., Page]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cloud.station.browser import Browser
 from tests.cloud.station.pages import CURRENT, IN_BROWSER, TAG, Page
-from tests.cloud.station.seed import drawn_scene, finish
+from tests.cloud.station.seed import Scene, drawn_scene, finish
 
 pytestmark = IN_BROWSER
 
@@ -310,12 +310,70 @@ def test_no_tool_is_cut_off_in_a_narrow_window(open_page: Callable[..., Page], w
         assert page.browser.run(f"{buttons}.filter({outside}).map((b) => b.textContent)") == []
 
 
+@pytest.mark.parametrize("boxes", [True, False])
 @pytest.mark.parametrize("width", [1280, 1341, 1400, 1439, 1440])
-def test_the_verdicts_stand_in_one_row(open_page: Callable[..., Page], width: int) -> None:
-    page = open_page("ready")
+def test_the_verdicts_stand_in_one_row(open_page: Callable[..., Page], width: int, boxes: bool) -> None:
+    """Whatever frame comes next, the picture stays where it was."""
+    scene = drawn_scene(0)
+    page = open_page("ready", scenes=[scene if boxes else Scene(scene.image, [])])
     with window(page, width):
-        rows = "new Set([...document.querySelectorAll('.verdicts button')].map((b) => b.offsetTop)).size"
+        page.expect(1)
+        rows = "new Set([...document.querySelectorAll('.verdicts button:not([hidden])')].map((b) => b.offsetTop)).size"
         assert page.browser.run(rows) == 1
+
+
+def test_the_help_begins_at_its_beginning(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready")
+    with window(page, 1280):
+        page.browser.press("?")
+        page.browser.wait_for("document.getElementById('help-dialog').open")
+        top = "document.querySelector('#help-keys h3').getBoundingClientRect().top"
+        assert 0 <= page.browser.drawn(top) < page.browser.run("innerHeight") / 2
+        assert page.browser.run("document.activeElement.textContent") == "Close"
+        page.browser.press("Escape")
+
+
+def test_what_is_looked_at_stays_in_the_middle(open_page: Callable[..., Page]) -> None:
+    """When a phone is turned, or a window made smaller."""
+    page = open_page("ready")
+    page.expect(1)
+    page.browser.press("Tab")
+    page.browser.press("x")
+    box = "document.querySelector('.box.selected .line').getBoundingClientRect()"
+    stage = "document.getElementById('stage').getBoundingClientRect()"
+    middle = f"((b, s) => (b.left + b.right) / 2 - (s.left + s.right) / 2)({box}, {stage})"
+    assert abs(page.browser.drawn(middle)) < 40
+    with window(page, 1000):
+        page.browser.wait_for("innerWidth === 1000")
+        page.browser.wait_for(f"Math.abs({middle}) < 40")
+
+
+def test_a_frame_says_who_said_what(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready", "ready")
+    page.expect(1)
+    shown = page.api.get("/api/reviews/2/images/refined").headers["x-content-sha256"]
+    body = {"reviewer": "Bea", "shown_sha256": shown}
+    for parts in (
+        {"verdict": "reject", "box_index": 1, "note": "a shadow"},
+        {"verdict": "confirm", "box_index": 0},
+    ):
+        assert page.api.post("/api/reviews/2/verdicts", json={**body, **parts}).status_code == 200
+    page.browser.run(f"history.pushState(null, '', '{page.address}/reviews/2')")
+    page.browser.reload()
+    said = "document.getElementById('facts').textContent"
+    page.browser.wait_for(f"{said}.includes('Bea: rejected, box 2, “a shadow”')")
+    assert "Bea: confirmed, box 1" in page.browser.run(said)
+
+
+def test_without_a_frame_there_is_nothing_to_compare(open_page: Callable[..., Page]) -> None:
+    page = open_page("ready")
+    page.expect(1)
+    tools = ("compare", "difference", "around", "zoom-box", "fit")
+    able = f"{list(tools)}.filter((id) => !document.getElementById(id).disabled)"
+    assert page.browser.run(able) == list(tools)
+    page.browser.press("a")
+    page.browser.wait_for("!document.getElementById('empty').hidden")
+    assert page.browser.drawn(able) == []
 
 
 def test_a_filter_is_told_by_its_name_and_its_hash(open_page: Callable[..., Page]) -> None:

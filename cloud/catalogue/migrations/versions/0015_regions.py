@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014_regions"
-down_revision = "0013_unseen"
+revision = "0015_regions"
+down_revision = "0014_put_off"
 
 
 def upgrade() -> None:
