@@ -179,7 +179,8 @@ class WorkerConfig(Settings):
     # auto, builtin, an added model by name, a path to an .onnx export, or ultralytics weights by name; auto takes the
     # general detector (secondlook models fetch) where it was added, else builtin, the small one that ships
     detector: NameOrPath = NameOrPath("auto")
-    # between the decoder of the family video and the detector: none, machine-filter, or a folder (docs/video.md)
+    # between the decoder of the family video and the detector: none, or the name or folder of a filter for machines
+    # (docs/training.md)
     machine_filter: NameOrPath = NameOrPath("none")
     threads: Threads = 0  # of each model; 0 = one per core
     device: str = "auto"  # auto, cpu, cuda or cuda:N: where networks run; auto takes the first GPU there is

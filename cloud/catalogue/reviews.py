@@ -307,7 +307,7 @@ def want_whole_frame(catalogue: Catalogue, review_id: int, *, actor: str, now_ns
     """
     with catalogue.writing() as session:
         row = get_review(session, review_id)
-        shown = state_to_judge(row) if is_wanted(session, review_id, actor) else row.state
+        shown = state_to_judge(row) if is_tried(session, review_id, actor) else row.state
         if shown is ReviewState.DUE:
             row.wants_whole = True  # nothing is fetched yet
         elif shown is not ReviewState.READY:
