@@ -16,9 +16,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector",
         type=Path,
+        nargs="+",
         required=True,
         metavar="MODEL",
-        help="the detector's folder, or YOLOX-nano export, whose features are compared",
+        help="detectors' folders, or the YOLOX-nano export, whose features are compared, those of one a step",
     )
     parser.add_argument(
         "--work", type=Path, default=Path("runs"), help="folder for checkpoints (default %(default)s)"

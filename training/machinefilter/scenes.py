@@ -18,8 +18,9 @@ from secondlook.training.data import U8, read_rgb
 from secondlook.training.machine.codecs import as_decoded, code_frames
 from secondlook.training.machine.measure import Clip
 
-QUALITIES = (0, 30)  # base qualities of scenes, both included: the quantisers 51 to 36 of H.264
-CLIP_QUALITIES = (2, 8, 14, 20, 28)
+QUALITIES = (0, 54)  # base qualities of scenes, both included: the quantisers 51 to 24 of H.264
+QUALITY_SKEW = 1.5  # above 1: more scenes of low quality, where there is most to win
+CLIP_QUALITIES = (2, 8, 16, 26, 42)
 CLIP_STEP = 2  # every how many frames of a clip one is kept
 SCENE_FRAMES = 4
 SEEN_AT = 416  # pixels of the longer side of what detectors are shown
@@ -66,7 +67,7 @@ def samples_of_images(
         others = [read_rgb(paths[int(one)]) for one in rng.integers(len(paths), size=OBJECTS[1])]
         frames = list(scene(read_rgb(paths[place]), others, rng))
         low, high = QUALITIES
-        quality = int(rng.integers(low, high + 1))
+        quality = int(low + (high + 1 - low) * rng.random() ** QUALITY_SKEW)
         encoder: EncoderName = "x265" if rng.random() < H265 else "x264"
         # Without a stored background the first frame becomes one; with it, all move over what stands still.
         still = None if rng.random() < NO_BACKGROUND else frames[0]

@@ -146,17 +146,22 @@ def filtered_of(net: torch.nn.Module, halves: Sequence[Half]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def judge(net: torch.nn.Module, distance: FeatureDistance, kept_out: Sequence[Half]) -> dict[str, float]:
-    """Means over the samples that were kept out: below 1 where the filter helps."""
-    found = [ratios(distance, filtered_of(net, [half])[0].clamp(0, 1), half) for half in kept_out]
-    figures = np.mean([[float(one) for one in both] for both in found], axis=0)
+def judge(
+    net: torch.nn.Module, distances: Sequence[FeatureDistance], kept_out: Sequence[Half]
+) -> dict[str, float]:
+    """Means over the samples that were kept out, and over detectors: below 1 where the filter helps."""
+    found = []
+    for half in kept_out:
+        filtered = filtered_of(net, [half])[0].clamp(0, 1)
+        found += [[float(one) for one in ratios(distance, filtered, half)] for distance in distances]
+    figures = np.mean(found, axis=0)
     return {"val_feature_ratio": round(float(figures[0]), 4), "val_error_ratio": round(float(figures[1]), 4)}
 
 
 def train(
     data: Path,
     videos: Sequence[Path],
-    detector: Path,
+    detectors: Sequence[Path],
     work: Path,
     minutes: float,
     *,
@@ -168,12 +173,15 @@ def train(
 ) -> Path:
     """Train; checkpoint to `work`. Returns its path.
 
-    Scenes are made of `data/train/images` and of the clips in `videos`. `detector`: whose features are compared, a
-    model folder or the YOLOX-nano export. `start_from`: a model folder whose weights a run begins with.
+    Scenes are made of `data/train/images` and of the clips in `videos`. `detectors`: whose features are
+    compared, those of one a step: model folders or the YOLOX-nano export. `start_from`: a model folder whose weights a
+    run begins with. Raises ConfigError without a detector.
     """
     torch.set_num_threads(threads)
     device, began = training_device(), time.monotonic()
-    distance = open_features(detector).to(device)
+    if not detectors:
+        raise ConfigError("the loss needs at least one detector")
+    distances = [open_features(detector).to(device) for detector in detectors]
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / f"{NAME}.pt"
     torch.manual_seed(config.seed)
@@ -209,6 +217,7 @@ def train(
         while (step == first or spent() < 1) and stop.asked is None:
             rate = config.lr * rate_share(spent(), step - first)
             set_rate(optimiser, rate)
+            distance = distances[int(rng.integers(len(distances)))]
             found = _advance(net, averaged, optimiser, distance, [one.to(device) for one in pools.draw(rng)])
             mean += 0.02 * (found - mean)
             step += 1
@@ -218,10 +227,10 @@ def train(
             if clock.is_due():
                 _save(checkpoint, net, averaged, optimiser, step, config, source)
             if telling.is_due():
-                log.tell(step, judge(averaged.module, distance, kept_out))
+                log.tell(step, judge(averaged.module, distances, kept_out))
         _save(checkpoint, net, averaged, optimiser, step, config, source)
         stop.end(checkpoint, step)
-        log.tell(step, judge(averaged.module, distance, kept_out))
+        log.tell(step, judge(averaged.module, distances, kept_out))
     return checkpoint
 
 
