@@ -27,7 +27,7 @@ from secondlook.training.lite.export import load_lite
 from secondlook.training.lite.fit_scales import code_layer
 from secondlook.training.lite.train import TrainConfig, train
 from secondlook.training.lite.weights import load_weights
-from secondlook.training.rate_distortion import Point, psnr
+from secondlook.training.rate_distortion import Point, bpp, psnr
 from tests.pictures import photo
 
 SHIPPED = find_model("lite", kind="codec").path
@@ -196,16 +196,14 @@ def test_the_control_and_the_figures(data: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_the_controls_bytes_are_those_of_the_codec() -> None:
-    image = photo(192, 256)
-    size, quality = independent(load_lite(SHIPPED).eval(), load_tables(), image, 8, 40)
+    image, usual = photo(192, 256), conditioned_gain.QUALITIES.index(40)
+    point = independent(load_lite(SHIPPED).eval(), load_tables(), image, 8)[usual]
     codec = load_codec("lite", threads=1)
     layers = codec.encode(image, base_quality=8, quality=40).layers
-    assert size == pytest.approx(
-        sum(len(parse(one).payload) for one in (layers.base, layers.enhancement)), rel=0.01
-    )
-    assert quality == pytest.approx(
-        psnr(codec.decode_enhanced(layers.base, layers.enhancement), image), abs=0.1
-    )
+    payloads = sum(len(parse(one).payload) for one in (layers.base, layers.enhancement))
+    assert point.bpp == pytest.approx(bpp(payloads, image), rel=0.01)
+    served = codec.decode_enhanced(layers.base, layers.enhancement)
+    assert point.psnr == pytest.approx(psnr(served, image), abs=0.1)
 
 
 def test_bits_at_equal_psnr() -> None:

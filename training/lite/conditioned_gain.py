@@ -3,20 +3,22 @@
     python -m secondlook.training.lite.conditioned_gain --clips FILE ... --conditioned runs/conditioned.pt \
         --control runs/lite.pt
 
-The control is an independent enhancement with a base layer of its own, at the least quality where nothing else is
-said; both count. Frames are cropped to multiples of 64, so neither pays for what is outside; headers, a few dozen
-bytes and fewer without a base layer, are left out. Both take the tables of the shipped model.
+The control is an independent enhancement with a base layer of its own, as agents send it today; both count. Frames are
+cropped to multiples of 64, so neither pays for what is outside; headers, a few dozen bytes and fewer without a base
+layer, are left out. Both take the tables of the shipped model.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -25,13 +27,13 @@ from secondlook.shared.entropy import EntropyTables, SymbolEncoder
 from secondlook.shared.files import write_atomically
 from secondlook.shared.models import find_model
 from secondlook.training.data import U8
-from secondlook.training.lite.conditioned import ConditionedCodec
+from secondlook.training.lite.conditioned import ConditionedCodec, Known
 from secondlook.training.lite.decoded_pairs import FPS, MOST_FRAMES, chosen, decode
 from secondlook.training.lite.export import load_lite
-from secondlook.training.lite.fit_scales import Coded, code, code_layer
+from secondlook.training.lite.fit_scales import Coded, code_layer
 from secondlook.training.lite.model import LayerEntropy, LiteCodec
 from secondlook.training.machine.measure import find_videos, read_clip
-from secondlook.training.rate_distortion import Point, bd_rate, psnr
+from secondlook.training.rate_distortion import Point, bd_rate, bpp, psnr
 
 QUALITIES = (22, 31, 40, 49, 58)  # of the enhancement
 USUAL = 40  # what an edge agent takes where nothing is set
@@ -66,21 +68,22 @@ def load_tables() -> Tables:
     return {name: EntropyTables(held[f"{name}.frequencies"], held["reach"], listed) for name in names}
 
 
-def size_of(layer: LayerEntropy, coded: Coded, quality: Tensor, tables: Tables, name: str) -> int:
-    """Bytes of a layer's payload, as the encoder writes it."""
-    encoder = SymbolEncoder()
-    hyper = layer.hyper_scale_index(quality).expand_as(coded.hyper)
-    for symbols, indexes, table in (
-        (coded.hyper, hyper, tables["hyper"]),
-        (coded.symbols, coded.index, tables[name]),
+def sizes_of(layer: LayerEntropy, coded: Coded, quality: Tensor, tables: Tables, name: str) -> list[int]:
+    """Bytes of each payload of a batch, as the encoder writes it."""
+    indexes = layer.hyper_scale_index(quality).expand_as(coded.hyper)
+    sizes = []
+    for hyper, hyper_index, symbols, index in zip(
+        coded.hyper, indexes, coded.symbols, coded.index, strict=True
     ):
-        flat = [part.flatten().numpy() for part in (symbols, indexes)]
-        encoder.put(flat[0].astype(np.int16), flat[1].astype(np.uint8), table)
-    return len(encoder.payload())
+        encoder = SymbolEncoder()
+        encoder.put(_flat(hyper, np.int16), _flat(hyper_index, np.uint8), tables["hyper"])
+        encoder.put(_flat(symbols, np.int16), _flat(index, np.uint8), tables[name])
+        sizes.append(len(encoder.payload()))
+    return sizes
 
 
-def as_picture(planes: Tensor) -> U8:
-    return (planes[0].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+def _flat(values: Tensor, kind: type) -> npt.NDArray[Any]:
+    return values.flatten().numpy().astype(kind)
 
 
 def as_planes(image: U8) -> Tensor:
@@ -89,38 +92,47 @@ def as_planes(image: U8) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image[:height, :width])).permute(2, 0, 1)[None].float() / 255
 
 
+def points_of(sizes: Sequence[int], shown: Tensor, x: Tensor) -> list[Point]:
+    """Of payloads and the pictures float[B,3,H,W] that they decode to, rounded; `x` is the original."""
+    original, pictures = (
+        (planes.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
+        for planes in (x, shown)
+    )
+    return [
+        Point(bpp(size, original[0]), psnr(one, original[0]))
+        for size, one in zip(sizes, pictures, strict=True)
+    ]
+
+
 @torch.no_grad()
-def independent(
-    model: LiteCodec, tables: Tables, image: U8, base_quality: int, quality: int
-) -> tuple[int, float]:
-    """Bytes of both layers, and PSNR."""
-    x, q_b, q = as_planes(image), torch.tensor([base_quality]), torch.tensor([quality])
-    base, enhancement = code(model, x, q_b, q)
-    size = size_of(model.base, base, q_b, tables, "base")
-    size += size_of(model.enhancement, enhancement, q, tables, "enhancement")
+def independent(model: LiteCodec, tables: Tables, image: U8, base_quality: int) -> list[Point]:
+    """Both layers, at each of `QUALITIES`."""
+    x, q_b, q = as_planes(image), torch.tensor([base_quality]), torch.tensor(QUALITIES)
+    y_b, y_e = model.analyse(x)
+    base = code_layer(model.base, y_b, q_b, torch.zeros(()).expand_as(y_b), None, None)
+    (size,) = sizes_of(model.base, base, q_b, tables, "base")
     _, features = model.base_latents(base.latents, q_b)
-    shown = model.synthesise_enhanced(enhancement.latents, features, q)
-    return size, psnr(as_picture(shown), as_picture(x))
+    features, symbols = (part.expand(len(q), -1, -1, -1) for part in (features, base.symbols))
+    prior = model.enhancement_prior(features, q)
+    coded = code_layer(model.enhancement, y_e, q, prior, features, symbols)
+    shown = model.synthesise_enhanced(coded.latents, features, q)
+    return points_of(
+        [size + more for more in sizes_of(model.enhancement, coded, q, tables, "enhancement")], shown, x
+    )
 
 
 @torch.no_grad()
 def conditioned(
-    model: ConditionedCodec, tables: Tables, image: U8, decoded: U8, base_quality: int, quality: int
-) -> tuple[int, float]:
-    """Bytes of the enhancement of a frame that `video` has coded at a base quality, and PSNR."""
-    x, q = as_planes(image), torch.tensor([quality])
-    known = model.known(as_planes(decoded), torch.tensor([base_quality]))
+    model: ConditionedCodec, tables: Tables, image: U8, decoded: U8, base_quality: int
+) -> list[Point]:
+    """The enhancement of a frame that `video` has coded at a base quality, at each of `QUALITIES`."""
+    x, q = as_planes(image), torch.tensor(QUALITIES)
+    one = model.known(as_planes(decoded), torch.tensor([base_quality]))
+    known = Known(*(part.expand(len(q), -1, -1, -1) for part in one))
     prior = known.prior * torch.exp(model.enhancement.log_gain(q))
-    _, y = model.analyse(x)
-    coded = code_layer(model.enhancement, y, q, prior, known.features, known.symbols)
+    coded = code_layer(model.enhancement, model.analyse(x)[1], q, prior, known.features, known.symbols)
     shown = model.synthesise_conditioned(coded.latents, known, q)
-    size = size_of(model.enhancement, coded, q, tables, "enhancement")
-    return size, psnr(as_picture(shown), as_picture(x))
-
-
-def curve(made: Callable[[int], tuple[int, float]], pixels: int) -> list[Point]:
-    """One point for each of `QUALITIES`."""
-    return [Point(8 * size / pixels, quality) for size, quality in map(made, QUALITIES)]
+    return points_of(sizes_of(model.enhancement, coded, q, tables, "enhancement"), shown, x)
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
@@ -153,17 +165,14 @@ def judge_clip(
     places = chosen(len(clip.frames), frames)
     images = [clip.frames[place] for place in places]
     pixels = as_planes(images[0])[0, 0].numel()
-    theirs = [
-        curve(lambda q, i=image: independent(control, tables, i, control_quality, q), pixels)  # type: ignore[misc]
-        for image in images
-    ]
+    theirs = [independent(control, tables, image, control_quality) for image in images]
     usual = mean_curve(theirs)[QUALITIES.index(USUAL)]
     rows = []
     for base_quality in base_qualities:
         decoded = decode(clip.frames, base_quality)
         shown = [decoded[place] for place in places]
         ours = [
-            curve(lambda q, i=image, d=seen: conditioned(model, tables, i, d, base_quality, q), pixels)  # type: ignore[misc] # noqa: B023
+            conditioned(model, tables, image, seen, base_quality)
             for image, seen in zip(images, shown, strict=True)
         ]
         each = [bd_rate(mine, other) for mine, other in zip(ours, theirs, strict=True)]
@@ -216,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--control", type=Path, required=True, metavar="CHECKPOINT|FOLDER")
     parser.add_argument("--base-qualities", type=int, nargs="+", default=[8, 16, 30], help="of video")
     parser.add_argument(
-        "--control-quality", type=int, default=0, help="of the control's base layer (default %(default)s)"
+        "--control-quality", type=int, default=16, help="of the control's base layer (default %(default)s)"
     )
     parser.add_argument("--frames", type=int, default=6, help="of each clip (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2)

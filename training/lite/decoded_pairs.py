@@ -25,8 +25,8 @@ from secondlook.training.machine.measure import find_videos, read_clip
 
 QUALITIES = (6, 12, 18, 24, 32, 40)  # base qualities of `video`
 GROUP_FRAMES = 250
-FPS, MOST_FRAMES = 5.0, 200
-FRAMES = 40  # of a clip at a quality that crops are taken of
+FPS, MOST_FRAMES = 5.0, 150
+FRAMES = 36  # of a clip at a quality that crops are taken of
 CROPS = 2  # of a frame
 MARGIN = 64  # pixels by which a kept crop is wider than one that is trained on
 CODE = 1  # raised when the crops of the same settings would come out otherwise

@@ -56,6 +56,7 @@ from secondlook.training.runlog import RunLog
 from secondlook.training.stopping import SaveClock, StopSignals
 
 GAIN_CROPS = 256  # from which a conditioned codec's first gains are found
+SHOWN_QUALITY = 16  # base quality of `video` in what a conditioned codec is evaluated on
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,8 @@ class Run:
                 pictures, base_quality = (torch.from_numpy(a) for a in self.sampler.batch(GAIN_CROPS))
                 x = pictures.float() / 255
                 self.model.start_gain(x.to(self.device), base_quality.to(self.device))
+                # so that it learns on the crops that a run without the condition draws
+                self.sampler.rng = np.random.default_rng(self.config.seed)
         elif start_from is not None:
             self.model.load_state_dict(load_weights(start_from))
         else:
@@ -397,7 +400,7 @@ def train(
     run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)
     if config.conditioned:
-        images = list(with_decoded(images, 16))
+        images = list(with_decoded(images, SHOWN_QUALITY))
     deadline = time.monotonic() + 60 * minutes
     mean: dict[str, Tensor] = {}
     draws, clock = read_ahead(run.draw, run.device), SaveClock()
@@ -411,7 +414,8 @@ def train(
             if clock.is_due():
                 run.save()
             if run.step % 2000 == 0:
-                log.say(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)]))
+                points = [(16, 25), (16, 36), (SHOWN_QUALITY if config.conditioned else 32, 48)]
+                log.say(evaluate(run.average.module, images, points))
                 log.picture(run.step, sample_of(run.average.module, images[0]))
         draws.close()
         run.save()
