@@ -160,6 +160,21 @@ def _lite_loss_flags(lite: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the base layer's λ over the enhancement's at a quality (default %(default)s)",
     )
+    lite.add_argument(
+        "--clips",
+        type=Path,
+        nargs="+",
+        metavar="DIR|FILE",
+        help="with --only enhancement: learn on frames of these too, which the family video has coded",
+    )
+    lite.add_argument(
+        "--hold-out", nargs="+", default=[], metavar="NAME", help="clips to leave out, by name without suffix"
+    )
+    lite.add_argument(
+        "--conditioned",
+        action="store_true",
+        help="the enhancement sees what video made of the frame, and there is no base layer; a trial, not exported",
+    )
     layers = lite.add_mutually_exclusive_group()
     layers.add_argument(
         "--only",
@@ -288,6 +303,7 @@ def _train_edges(args: argparse.Namespace) -> int:
 
 
 def _train_lite(args: argparse.Namespace) -> int:
+    from secondlook.training.lite.decoded_pairs import Clips
     from secondlook.training.lite.train import TrainConfig, train
 
     config = TrainConfig(
@@ -300,6 +316,7 @@ def _train_lite(args: argparse.Namespace) -> int:
         base_skew=args.base_skew,
         single_layer=args.single_layer,
         only=args.only,
+        conditioned=args.conditioned,
         seed=args.seed,
         lambda_low=min(args.lambdas),
         lambda_high=max(args.lambdas),
@@ -307,7 +324,8 @@ def _train_lite(args: argparse.Namespace) -> int:
     )
     masks = mask_config(args)
     start = {"resume": args.resume, "start_from": args.from_model, "detector": args.detector, "masks": masks}
-    run = {"threads": args.threads, "tensorboard": args.tensorboard}
+    clips = Clips(tuple(args.clips), tuple(args.hold_out)) if args.clips else None
+    run = {"threads": args.threads, "tensorboard": args.tensorboard, "clips": clips}
     print(train(args.data, args.work, args.minutes, config, **run, **start))
     return 0
 

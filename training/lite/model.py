@@ -189,8 +189,10 @@ class Synthesis(nn.Module):
         self.wide = nn.Sequential(*(DepthConvBlock(width) for _ in range(blocks[1])))
         self.out = conv1x1(out)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        wide = self.wide(F.pixel_shuffle(self.up(self.deep(latents)), 2))
+    def forward(self, latents: Tensor, beside: Tensor | None = None) -> Tensor:
+        """`beside`: float[B,width,2h,2w], added at 1/8."""
+        wide = F.pixel_shuffle(self.up(self.deep(latents)), 2)
+        wide = self.wide(wide if beside is None else wide + beside)
         return F.pixel_shuffle(self.out(wide), 8)
 
 
@@ -256,6 +258,17 @@ class LiteCodec(nn.Module):
             c.enhancement_blocks,
             haar_up(c.trunk, choice),
             np.linalg.pinv(basis),
+        )
+
+    def enhancement_parts(self) -> tuple[nn.Module, ...]:
+        """What learns when the enhancement alone does."""
+        return (
+            self.enhancement_head,
+            self.base_features,
+            self.prior,
+            self.fusion,
+            self.enhancement,
+            self.enhancement_synthesis,
         )
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -335,14 +348,7 @@ def train_only(model: LiteCodec, layer: str) -> None:
     """
     own = {
         "base": (model.base_head, model.base, model.base_synthesis),
-        "enhancement": (
-            model.enhancement_head,
-            model.base_features,
-            model.prior,
-            model.fusion,
-            model.enhancement,
-            model.enhancement_synthesis,
-        ),
+        "enhancement": model.enhancement_parts(),
     }
     model.requires_grad_(False)
     for part in own[layer]:

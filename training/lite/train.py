@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from secondlook.shared.errors import ConfigError
 from secondlook.training.data import U8, CropSampler, list_images, read_rgb, usable_images
 from secondlook.training.detector.features import STRIDE, open_features
 from secondlook.training.devices import (
@@ -31,6 +32,8 @@ from secondlook.training.devices import (
     set_rate,
     training_device,
 )
+from secondlook.training.lite.conditioned import ConditionedCodec
+from secondlook.training.lite.decoded_pairs import Clips, PairSampler, kept_pairs, load_pairs, with_decoded
 from secondlook.training.lite.layers import DepthConvBlock
 from secondlook.training.lite.model import (
     BASE_SHARE,
@@ -52,6 +55,9 @@ from secondlook.training.provenance import command_line, describe_images, tell_c
 from secondlook.training.runlog import RunLog
 from secondlook.training.stopping import SaveClock, StopSignals
 
+GAIN_CROPS = 256  # from which a conditioned codec's first gains are found
+SHOWN_QUALITY = 16  # base quality of `video` in what a conditioned codec is evaluated on
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -62,6 +68,7 @@ class TrainConfig:
     `base_skew`: base qualities are drawn as 64·u^base_skew, so that more of them are low, where base layers live.
     `single_layer`: the base layer is put to silence, and the enhancement is all there is.
     `only`: "base" or "enhancement", the layer that learns; the other and the trunk stand still. Empty for both.
+    `conditioned`: the enhancement sees what `video` made of the picture, in the place of the base layer.
     `lambda_low`, `lambda_high`: λ of qualities 0 and 63; `base_share`: of λ, for the base layer at the same quality.
     """
 
@@ -75,6 +82,7 @@ class TrainConfig:
     base_skew: float = 1.4
     single_layer: bool = False
     only: str = ""
+    conditioned: bool = False
     seed: int = 7
     averaging: float = 0.999
     lambda_low: float = LAMBDA_LOW
@@ -86,6 +94,21 @@ class TrainConfig:
         return lambda_of(quality, self.lambda_low, self.lambda_high)
 
 
+def name_of(config: TrainConfig) -> str:
+    """Of the checkpoint and of the figures beside it."""
+    return "conditioned" if config.conditioned else "lite"
+
+
+def check_clips(config: TrainConfig, clips: Clips | None, start_from: Path | None) -> None:
+    """Raises ConfigError for settings that do not go together."""
+    if config.conditioned and clips is None:
+        raise ConfigError("--conditioned needs --clips, whose frames `video` codes")
+    if clips is not None and config.only != "enhancement":
+        raise ConfigError("--clips trains the enhancement alone: add --only enhancement")
+    if clips is not None and start_from is None:
+        raise ConfigError("--clips goes on from the weights of a model: add --from-model")
+
+
 def draw_qualities(n: int, rng: np.random.Generator, skew: float = 1.4) -> tuple[Tensor, Tensor]:
     """(base, enhancement) qualities int64[n]; base ones lean to the low end with `skew` above 1."""
     base = np.floor(QUALITIES * rng.random(n) ** skew).astype(np.int64)
@@ -95,6 +118,7 @@ def draw_qualities(n: int, rng: np.random.Generator, skew: float = 1.4) -> tuple
 class Draw(NamedTuple):
     """What one step trains on: uint8[B,3,crop,crop], masks uint8[B,1,crop,crop], qualities int64[B].
 
+    A conditioned codec takes uint8[B,6,crop,crop], original and decoded, and masks may be uint8[B,1,1,1].
     `thirds`: of the crop's side, at which the detector sees it.
     """
 
@@ -167,7 +191,7 @@ def evaluate(model: LiteCodec, images: list[Tensor], points: list[tuple[int, int
         facts = []
         for x in (image.to(device) for image in images):
             out = model(x, *(torch.tensor([q], device=device) for q in (base_quality, quality)))
-            errors = [(out[k].clamp(0, 1) - x).square().mean().item() for k in ("base", "enhanced")]
+            errors = [(out[k].clamp(0, 1) - x[:, :3]).square().mean().item() for k in ("base", "enhanced")]
             facts.append(
                 [
                     out["bpp_base"].item(),
@@ -198,7 +222,7 @@ def sample_of(model: LiteCodec, image: Tensor) -> U8:
     model.eval()
     out = model(x, *(torch.tensor([quality], device=device) for quality in (16, 36)))
     model.train()
-    shown = torch.cat([x, out["base"], out["enhanced"]], 3)[0].clamp(0, 1).mul(255).round()
+    shown = torch.cat([x[:, :3], out["base"], out["enhanced"]], 3)[0].clamp(0, 1).mul(255).round()
     return np.ascontiguousarray(shown.permute(1, 2, 0).to(torch.uint8).cpu().numpy())
 
 
@@ -224,18 +248,30 @@ class Run:
     """A training run: model, its average, optimiser, data and the step it is at."""
 
     def __init__(
-        self, data: Path, work: Path, config: TrainConfig, detector: Path | None, masks: MaskConfig
+        self,
+        data: Path,
+        work: Path,
+        config: TrainConfig,
+        detector: Path | None,
+        masks: MaskConfig,
+        clips: Clips | None = None,
     ) -> None:
-        self.config, self.checkpoint, self.step = config, work / "lite.pt", 0
+        self.config, self.checkpoint, self.step = config, work / f"{name_of(config)}.pt", 0
         self.device = training_device()
         base_learns = config.only != "enhancement"
         seen = base_learns and detector is not None
         self.distance = open_features(detector).to(self.device) if seen else None
         provider = open_masks(masks, data, work) if base_learns else None
         paths = usable_images(list_images(data / "train" / "images"), config.crop)
-        self.sampler = load_sampler(paths, work, config, provider)
+        self.sampler: CropSampler | PairSampler
+        if clips is None:
+            self.sampler = load_sampler(paths, work, config, provider)
+        else:
+            pairs = kept_pairs(clips, data / "train" / "images", work, config.crop, config.seed)
+            self.sampler = load_pairs(pairs, config.crop, config.seed, decoded=config.conditioned)
+            paths += clips.paths()
         self.source = describe_images(paths)
-        model = LiteCodec()
+        model = ConditionedCodec() if config.conditioned else LiteCodec()
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = adam(self.model, config.lr, self.device)
         self.recorded = Recorded(self._step, self.device)
@@ -250,6 +286,15 @@ class Run:
             self.step, average = state["step"], state["model"]
             tell_changes(state["config"], asdict(self.config))
             self.sampler.rng = np.random.default_rng(self.config.seed + self.step)
+        elif isinstance(self.sampler, PairSampler):
+            assert start_from is not None
+            self.model.load_state_dict(load_weights(start_from), strict=not self.config.conditioned)
+            if isinstance(self.model, ConditionedCodec):
+                pictures, base_quality = (torch.from_numpy(a) for a in self.sampler.batch(GAIN_CROPS))
+                x = pictures.float() / 255
+                self.model.start_gain(x.to(self.device), base_quality.to(self.device))
+                # so that it learns on the crops that a run without the condition draws
+                self.sampler.rng = np.random.default_rng(self.config.seed)
         elif start_from is not None:
             self.model.load_state_dict(load_weights(start_from))
         else:
@@ -283,6 +328,11 @@ class Run:
         rng = self.sampler.rng
         pictures, masks = (torch.from_numpy(a) for a in self.sampler.batch(self.config.batch))
         qualities = draw_qualities(self.config.batch, rng, self.config.base_skew)
+        if isinstance(self.sampler, PairSampler):  # what came with the pictures are qualities of `video`
+            coded = masks if self.config.conditioned else qualities[0]
+            return Draw(
+                pictures, torch.zeros(len(pictures), 1, 1, 1, dtype=torch.uint8), coded, qualities[1], 3
+            )
         # Detectors mostly look at frames scaled down; at times they see every pixel.
         return Draw(pictures, masks, *qualities, int(rng.integers(2, 4)) if self.distance is not None else 3)
 
@@ -308,6 +358,7 @@ class Run:
         x, mask = pictures.float() / 255, masks.float() / 255
         wanted = None if config.only == "base" else quality
         out = self.model(x, base_quality, wanted)
+        x = x[:, :3]
         base_error = edge_weighted_error(x, out["base"], mask, config.mask_floor)
         seen = torch.zeros((), device=x.device)
         if self.distance is not None:
@@ -333,21 +384,28 @@ def train(
     start_from: Path | None = None,
     detector: Path | None = None,
     masks: MaskConfig = DEFAULT_MASKS,
+    clips: Clips | None = None,
     tensorboard: bool = False,
 ) -> Path:
-    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every half minute. Returns its path."""
+    """Train for `minutes` or until `total_steps`; checkpoint `work/lite.pt` every half minute. Returns its path.
+
+    With `clips` on frames of them as well, coded by `video`; a conditioned codec's checkpoint is `conditioned.pt`.
+    """
+    check_clips(config, clips, start_from)
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
     work.mkdir(parents=True, exist_ok=True)
-    run = Run(data, work, config, detector, masks)
+    run = Run(data, work, config, detector, masks, clips)
     run.start(resume=resume, start_from=start_from)
     images = evaluation_images(data / "val", 8)
+    if config.conditioned:
+        images = list(with_decoded(images, SHOWN_QUALITY))
     deadline = time.monotonic() + 60 * minutes
     mean: dict[str, Tensor] = {}
     draws, clock = read_ahead(run.draw, run.device), SaveClock()
     length = {"minutes": minutes, "steps": config.total_steps, "start": run.step}
-    with StopSignals() as stop, RunLog(work, "lite", **length, tensorboard=tensorboard) as log:
+    with StopSignals() as stop, RunLog(work, name_of(config), **length, tensorboard=tensorboard) as log:
         while run.step < config.total_steps and time.monotonic() < deadline and stop.asked is None:
             mean = {k: 0.99 * mean.get(k, v) + 0.01 * v for k, v in run.advance(next(draws)).items()}
             log.advance(run.step)
@@ -356,7 +414,8 @@ def train(
             if clock.is_due():
                 run.save()
             if run.step % 2000 == 0:
-                log.say(evaluate(run.average.module, images, [(16, 25), (16, 36), (32, 48)]))
+                points = [(16, 25), (16, 36), (SHOWN_QUALITY if config.conditioned else 32, 48)]
+                log.say(evaluate(run.average.module, images, points))
                 log.picture(run.step, sample_of(run.average.module, images[0]))
         draws.close()
         run.save()
