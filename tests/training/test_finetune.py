@@ -207,7 +207,9 @@ def arguments(tmp_path, folder, *more):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_the_command_writes_a_model_folder_or_none(tmp_path, folder, monkeypatch, better):
-    figures = finetune.Judgement((40.0, 40.0), (30.0, 33.0 if better else 31.0))
+    # As pycocotools gives them: numbers of numpy, whose comparisons are no bools that JSON takes.
+    original, before, after = (np.float64(one) for one in (40, 30, 33 if better else 31))
+    figures = finetune.Judgement((original, original), (before, after))
     monkeypatch.setattr(finetune, "judge", lambda *_: figures)
     assert run(arguments(tmp_path, folder)) == (0 if better else 1)
     assert (tmp_path / "better").exists() is better and not (tmp_path / ".better.part").exists()

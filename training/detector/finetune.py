@@ -74,7 +74,7 @@ class Judgement:
     def is_kept(self) -> bool:
         won = self.base_layers[1] - self.base_layers[0]
         lost = self.originals[0] - self.originals[1]
-        return won >= BETTER and lost < WORSE
+        return bool(won >= BETTER and lost < WORSE)  # JSON takes no bool of numpy's
 
 
 class Tuner:
