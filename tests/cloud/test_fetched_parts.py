@@ -77,6 +77,14 @@ def until(site: Site, state: cat.ReviewState) -> cat.Review:
     return site.review()
 
 
+def show_in_part(site: Site) -> None:
+    """A frame comes, is in doubt, and a part of it is fetched and shown."""
+    site.deliver(first_frame())
+    site.machine.step()
+    send(site, site.edge.expect("control"), LAYERS)
+    until(site, cat.ReviewState.READY)
+
+
 def test_the_part_around_what_is_in_doubt_is_fetched_and_shown_in_its_place(looking: Site) -> None:
     site = looking
     site.deliver(first_frame())
@@ -102,10 +110,7 @@ def test_the_part_around_what_is_in_doubt_is_fetched_and_shown_in_its_place(look
 
 def test_the_rest_comes_when_somebody_asks_and_what_is_shown_stays_meanwhile(looking: Site) -> None:
     site = looking
-    site.deliver(first_frame())
-    site.machine.step()
-    send(site, site.edge.expect("control"), LAYERS)
-    until(site, cat.ReviewState.READY)
+    show_in_part(site)
     cat.want_whole_frame(site.catalogue, 1, actor="bea", now_ns=1)
     review = site.review()
     assert (review.state, review.wants_whole) == (
@@ -127,10 +132,7 @@ def test_the_rest_comes_when_somebody_asks_and_what_is_shown_stays_meanwhile(loo
 
 def test_where_the_rest_cannot_be_had_the_part_stays_to_be_judged(looking: Site) -> None:
     site = looking
-    site.deliver(first_frame())
-    site.machine.step()
-    send(site, site.edge.expect("control"), LAYERS)
-    until(site, cat.ReviewState.READY)
+    show_in_part(site)
     cat.want_whole_frame(site.catalogue, 1, actor="bea", now_ns=1)
     wait_until(lambda: site.refiner.step() >= 0 and site.review().state is cat.ReviewState.LEASED)
     request = site.edge.expect("control")

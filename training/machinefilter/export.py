@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from secondlook.shared.models import describe_files, model_hash
 from secondlook.training.machinefilter.model import MachineFilter
 from secondlook.training.onnx_files import export_onnx
-
-SIZE = {1: "height", 2: "width"}
+from secondlook.training.postfilter.export import SIZE, write_manifest
 
 
 class Served(nn.Module):
@@ -43,16 +40,4 @@ def export_machine_filter(net: MachineFilter, folder: Path, facts: dict[str, Any
         outputs=["filtered"],
         dynamic={"image": SIZE, "background": SIZE, "filtered": SIZE},
     )
-    files = describe_files(folder, ["filter.onnx"])
-    manifest = {
-        "name": folder.name,
-        "kind": "machine-filter",
-        "format": 1,
-        "files": files,
-        "model_hash": model_hash(files).hex(),
-        "radius": net.radius,
-        "multiple": net.unshuffle,
-        "weights": describe_files(folder, ["weights.safetensors"]),
-        **facts,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    write_manifest(folder, kind="machine-filter", radius=net.radius, multiple=net.unshuffle, facts=facts)

@@ -46,15 +46,20 @@ def export_postfilter(net: PostFilter | QuickFilter, folder: Path, facts: dict[s
         outputs=["refined"],
         dynamic={"image": SIZE, "refined": SIZE},
     )
+    write_manifest(folder, kind="postfilter", radius=net.radius, multiple=net.unshuffle, facts=facts)
+
+
+def write_manifest(folder: Path, *, kind: str, radius: int, multiple: int, facts: dict[str, Any]) -> None:
+    """Of a folder that holds `filter.onnx` and `weights.safetensors`. `facts`: licence, training, figures."""
     files = describe_files(folder, ["filter.onnx"])
     manifest = {
         "name": folder.name,
-        "kind": "postfilter",
+        "kind": kind,
         "format": 1,
         "files": files,
         "model_hash": model_hash(files).hex(),
-        "radius": net.radius,
-        "multiple": net.unshuffle,
+        "radius": radius,
+        "multiple": multiple,
         "weights": describe_files(folder, ["weights.safetensors"]),
         **facts,
     }
