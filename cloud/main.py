@@ -29,6 +29,7 @@ from secondlook.shared.flags import Flag, add_flags
 if TYPE_CHECKING:
     from secondlook.cloud.config import CloudConfig
     from secondlook.cloud.notify.sinks import Sink
+    from secondlook.cloud.workers.machinefilter import MachineFilter
 
 # The thread that speaks to NATS has little to do, often; by default it would wait 5 ms for each turn.
 _SWITCH_SECONDS = 0.0005
@@ -210,7 +211,6 @@ def run_worker(args: argparse.Namespace) -> int:
     from secondlook.cloud.workers.detectors import load_detector
     from secondlook.cloud.workers.labels import check_labels
     from secondlook.cloud.workers.machine import MachineWorker
-    from secondlook.cloud.workers.machinefilter import load_machine_filter
     from secondlook.cloud.workers.presence import told_of
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
@@ -229,12 +229,6 @@ def run_worker(args: argparse.Namespace) -> int:
         codec = load_codec(config.worker.codec, threads=threads, device=device)
         detector = load_detector(config.worker.detector, threads=threads, device=device)
         check_labels(config.policy, detector.name, detector.classes)
-        machine_filter = None
-        if config.worker.machine_filter != "none":
-            machine_filter = load_machine_filter(
-                config.worker.machine_filter, threads=threads, device=device, precision="auto"
-            )
-            logging.getLogger(__name__).info("frames of video go through %s first", machine_filter.identity)
         catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("looking for objects with %s", detector.name)
         worker = MachineWorker(
@@ -248,7 +242,7 @@ def run_worker(args: argparse.Namespace) -> int:
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
             watch=config.watch,
-            machine_filter=machine_filter,
+            machine_filter=_machine_filter(config),
         )
         worker.heartbeat = _reloading(
             args,
@@ -273,6 +267,17 @@ def run_worker(args: argparse.Namespace) -> int:
         watchdog.stopping()
     catalogue.close()
     return 0
+
+
+def _machine_filter(config: CloudConfig) -> MachineFilter | None:
+    from secondlook.cloud.workers.machinefilter import load_machine_filter
+
+    name, threads, device = config.worker.machine_filter, config.worker.threads, config.worker.device
+    if name == "none":
+        return None
+    opened = load_machine_filter(name, threads=threads, device=device, precision="auto")
+    logging.getLogger(__name__).info("frames of video go through %s first", opened.identity)
+    return opened
 
 
 def run_refiner(args: argparse.Namespace) -> int:

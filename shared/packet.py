@@ -22,7 +22,6 @@ import msgspec
 from msgspec import Meta
 
 from secondlook.shared.errors import PacketCorrupt, PacketMalformed, PacketTooLarge, UnsupportedPacket
-from secondlook.shared.region import Region
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -311,11 +310,6 @@ class EnhancementRequest(Packet):
     deadline_ns: Nanoseconds
     priority: Priority
 
-    @property
-    def region(self) -> Region | None:
-        """The part of the frame that is wanted; None for all of it."""
-        return None
-
 
 @dataclass(frozen=True)
 class Chunk(Packet):
@@ -431,10 +425,6 @@ class RegionRequest(EnhancementRequest):
         super().__post_init__()
         if self.left >= self.right or self.top >= self.bottom:
             raise PacketMalformed("RegionRequest holds nothing: it ends where it begins, or before")
-
-    @property
-    def region(self) -> Region:
-        return Region(self.left, self.top, self.right, self.bottom)
 
 
 _ALL = (

@@ -81,6 +81,7 @@ def build_router(
     _add_reads(router, catalogue, classes, title=title, learned_filter=learned_filter, now_ns=now_ns)
     _add_pictures(router, catalogue, blobs)
     _add_writes(router, catalogue, blobs, classes, sampling, now_ns=now_ns)
+    _add_states(router, catalogue, now_ns=now_ns)
     _add_preferences(router, catalogue)
     _add_exports(router, catalogue, blobs, title=title, root_path=root_path, now_ns=now_ns)
     return router
@@ -223,6 +224,13 @@ def _add_writes(
         reviewer = schema.reviewer_of(body, caller)
         undone = undo_verdict(catalogue, reviewer=reviewer, now_ns=now_ns(), verdict_id=verdict_id)
         return detail(undone.review_id, reviewer, caller)
+
+
+def _add_states(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[], int]) -> None:
+    """What is fetched of a frame, and what it is for."""
+
+    def detail(review_id: int, reviewer: str, caller: Principal) -> schema.ReviewDetail:
+        return queries.review_detail(catalogue, review_id, reviewer, may_know=may_know(caller))
 
     @router.post("/reviews/{review_id}/retry")
     def retry(review_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:

@@ -170,12 +170,10 @@ class MachineWorker:
     def check(self) -> None:
         """Find out whether this worker can work at all, before it takes a frame. Raises DetectorError, Unwritable."""
         check_catalogue(self.catalogue)
-        grey = np.full(_TEST_SHAPE, _TEST_GREY, np.uint8)
+        between, grey = self.machine_filter, np.full(_TEST_SHAPE, _TEST_GREY, np.uint8)
         try:
             with unforeseen_named():
-                self.detector.detect(
-                    grey if self.machine_filter is None else self.machine_filter.apply(grey, grey)
-                )
+                self.detector.detect(grey if between is None else between.apply(grey, grey))
         except Unforeseen as error:
             raise DetectorError(f"{self.detector.name} fails on a grey picture: {error}") from error
 
@@ -411,7 +409,7 @@ class MachineWorker:
 
     def _fetch_ahead(self, frame: QueuedFrame, part: Region | None = None) -> None:
         """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
-        wanted = [frame.info.seq]
+        wanted, where = [frame.info.seq], (frame.edge_id, frame.info.boot_id)
         if frame.info.key_seq is not None and not is_of_group(frame.payload):
             wanted.append(frame.info.key_seq)  # of about the same size, nobody says exactly
         # One that is coded when it is asked for has no size yet: half a bit a pixel is about what it takes.
@@ -423,12 +421,7 @@ class MachineWorker:
         try:
             for seq in wanted:
                 self.broker.request_enhancement(
-                    frame.edge_id,
-                    frame.info.boot_id,
-                    seq,
-                    deadline_seconds=_AHEAD_SECONDS,
-                    priority=AHEAD,
-                    region=part,
+                    *where, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD, region=part
                 )
         except PacketMalformed:  # a gateway of an earlier version, which takes no such request
             self._ahead = FetchAhead(0)

@@ -18,6 +18,7 @@ from secondlook.shared.packet import (
     ChunkCredit,
     EnhancementRequest,
     Refusal,
+    RegionRequest,
 )
 from secondlook.shared.region import Region
 
@@ -26,6 +27,13 @@ _MAX_ANSWERS = 2
 Layer = bytes | Literal["expired", "unknown"]
 # What the spool keeps of a frame, and the part that is wanted -> the enhancement to send.
 Finish = Callable[[bytes, Region | None], bytes]
+
+
+def region_of(request: EnhancementRequest) -> Region | None:
+    """The part of the frame that is wanted; None for all of it."""
+    if isinstance(request, RegionRequest):
+        return Region(request.left, request.top, request.right, request.bottom)
+    return None
 
 
 @dataclass

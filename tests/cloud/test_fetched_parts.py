@@ -91,7 +91,8 @@ def test_the_part_around_what_is_in_doubt_is_fetched_and_shown_in_its_place(look
     assert site.machine.step() == 1
     assert site.review().region == str(PART)
     request = site.edge.expect("control")  # ahead, as the link is idle
-    assert isinstance(request, p.RegionRequest) and request.region == PART
+    assert isinstance(request, p.RegionRequest)
+    assert Region(request.left, request.top, request.right, request.bottom) == PART
     send(site, request, LAYERS)
     review = until(site, cat.ReviewState.READY)
     shown = Region(PART.left, PART.top, PART.left + 8, PART.top + 6)
