@@ -160,6 +160,22 @@ def _lite_loss_flags(lite: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the base layer's λ over the enhancement's at a quality (default %(default)s)",
     )
+    _conditioned_flags(lite)
+    layers = lite.add_mutually_exclusive_group()
+    layers.add_argument(
+        "--only",
+        choices=("base", "enhancement"),
+        default="",
+        help="let this layer alone learn, the other and the common trunk stand still",
+    )
+    layers.add_argument(
+        "--single-layer",
+        action="store_true",
+        help="leave the base layer empty: the reference for what two layers cost",
+    )
+
+
+def _conditioned_flags(lite: argparse.ArgumentParser) -> None:
     lite.add_argument(
         "--clips",
         type=Path,
@@ -174,18 +190,6 @@ def _lite_loss_flags(lite: argparse.ArgumentParser) -> None:
         "--conditioned",
         action="store_true",
         help="the enhancement sees what video made of the frame, and there is no base layer; a trial, not exported",
-    )
-    layers = lite.add_mutually_exclusive_group()
-    layers.add_argument(
-        "--only",
-        choices=("base", "enhancement"),
-        default="",
-        help="let this layer alone learn, the other and the common trunk stand still",
-    )
-    layers.add_argument(
-        "--single-layer",
-        action="store_true",
-        help="leave the base layer empty: the reference for what two layers cost",
     )
 
 

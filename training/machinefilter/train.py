@@ -9,7 +9,7 @@ coding lost most counts most.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,11 @@ class Pools:
         self._learned = [
             [sample for number, sample in enumerate(pool) if number % KEPT_OUT] for pool in self._pools
         ]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of images, then of each clip."""
+        return [len(pool) for pool in self._pools]
 
     def draw(self, rng: np.random.Generator) -> list[Half]:
         """Crops of images, then of one clip."""
@@ -204,15 +209,9 @@ def train(
         paths, clips = usable_images(list_images(data / "train" / "images"), SIDE), find_videos(videos)
         source = {**describe_images(paths), "videos": [path.name for path in clips]}
         source |= {"seed": config.seed, "command": command_line()}
-        of_clips = [
-            samples_of_clip(read_clip(path, fps=FPS, most_frames=config.clip_frames)) for path in clips
-        ]
-        until = spent() + CODING_SHARE
-        of_images = samples_of_images(paths, SIDE, rng, is_over=lambda: spent() > until)
-        pools = Pools(of_images, of_clips, config)
+        pools = _coded_ahead(paths, clips, config, rng, spent)
         kept_out = [half.to(device) for half in pools.validation()]
-        log.say({"of_images": len(of_images), "of_clips": [len(each) for each in of_clips]})
-        log.say({"seconds": round(time.monotonic() - began)})
+        log.say({"samples": pools.sizes, "seconds": round(time.monotonic() - began)})
         mean, clock, telling = np.ones(2), SaveClock(), SaveClock(PAUSE_SECONDS)
         while (step == first or spent() < 1) and stop.asked is None:
             rate = config.lr * rate_share(spent(), step - first)
@@ -232,6 +231,19 @@ def train(
         stop.end(checkpoint, step)
         log.tell(step, judge(averaged.module, distances, kept_out))
     return checkpoint
+
+
+def _coded_ahead(
+    paths: Sequence[Path],
+    clips: Sequence[Path],
+    config: MachineFilterConfig,
+    rng: np.random.Generator,
+    spent: Callable[[], float],
+) -> Pools:
+    """Samples of all clips, and of images for `CODING_SHARE` of the run."""
+    of_clips = [samples_of_clip(read_clip(path, fps=FPS, most_frames=config.clip_frames)) for path in clips]
+    until = spent() + CODING_SHARE
+    return Pools(samples_of_images(paths, SIDE, rng, is_over=lambda: spent() > until), of_clips, config)
 
 
 def _advance(
