@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from secondlook.cloud.workers.postfilter import DEFAULT_TILE, U8Image, in_tiles
+from secondlook.cloud.workers.postfilter import DEFAULT_TILE, U8Image, in_tiles, reach_of
 from secondlook.shared.errors import ConfigError, ModelCorrupt
 from secondlook.shared.inference import Session, open_session
 from secondlook.shared.models import find_model
@@ -60,9 +60,7 @@ def load_machine_filter(
     Raises ModelNotFound, ModelCorrupt, or as `open_session` does DeviceUnavailable and PrecisionUnavailable.
     """
     folder = find_model(model, kind="machine-filter")
-    radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
-    if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
-        raise ModelCorrupt(f"machine filter {folder.name}: its manifest lacks radius or multiple")
+    radius, multiple = reach_of(folder, "machine filter")
     session = open_session(folder.file("filter.onnx"), threads, device=device, precision=precision)
     if session.inputs != ("image", "background") or session.outputs != ("filtered",):
         raise ModelCorrupt(

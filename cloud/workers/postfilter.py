@@ -122,15 +122,21 @@ def load_postfilter(
         raise
     if "engine" in folder.manifest:
         return _open_engine(folder.manifest["engine"], folder, threads, device)
-    radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
-    if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
-        raise ModelCorrupt(f"post-filter {folder.name}: its manifest lacks radius or multiple")
+    radius, multiple = reach_of(folder, "post-filter")
     session = open_session(folder.file("filter.onnx"), threads, device=device, precision=precision)
     if session.inputs not in (("image",), ("image", "quality")) or session.outputs != ("refined",):
         raise ModelCorrupt(f"post-filter {folder.name}: its graph does not turn `image` into `refined`")
     return PostFilter(
         session, name=folder.name, model_hash=folder.model_hash, radius=radius, multiple=multiple, tile=tile
     )
+
+
+def reach_of(folder: ModelFolder, what: str) -> tuple[int, int]:
+    """Receptive radius of a filter in pixels, and what sides must be multiples of. Raises ModelCorrupt."""
+    radius, multiple = folder.manifest.get("radius"), folder.manifest.get("multiple")
+    if not isinstance(radius, int) or not isinstance(multiple, int) or radius < 0 or multiple < 1:
+        raise ModelCorrupt(f"{what} {folder.name}: its manifest lacks radius or multiple")
+    return radius, multiple
 
 
 def _open_engine(engine: object, folder: ModelFolder | None, threads: int, device: str) -> ImageFilter:
