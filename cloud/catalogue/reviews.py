@@ -389,10 +389,14 @@ def _count_key_enhancement(session: Session, frame: Frame) -> None:
 
 
 def _expire(session: Session, row: Review, owner: str, why: str, now_ns: int) -> None:
-    # The rest of what is shown in part could not be had: that part stays to be judged.
-    move_review(row, ReviewState.READY if row.wants_whole and row.refined_image else ReviewState.EXPIRED)
+    if row.wants_whole and row.refined_image is not None:  # a part is shown, and stays to be judged
+        move_review(row, ReviewState.READY)
+        action = "whole frame not to be had"
+    else:
+        move_review(row, ReviewState.EXPIRED)
+        action = "review expired"
     row.wants_whole, row.why_expired = False, why[:_MOST_REASON]
-    audit_review(session, now_ns, owner, "review expired", row.id, {"why": why})
+    audit_review(session, now_ns, owner, action, row.id, {"why": why})
 
 
 def _later(now_ns: int, seconds: float) -> int:

@@ -157,10 +157,12 @@ class PictureMaker:
 
         ``base_image_bytes``: of the base image made before; 0 where another worker made it.
         """
-        where = (slice(None), slice(None)) if enhanced.region is None else enhanced.region.index
-        filtered = enhanced.image.copy()
-        part = np.ascontiguousarray(enhanced.image[where])
-        filtered[where] = self.postfilter.apply(part, hold, quality=enhanced.quality)
+        if enhanced.region is None:
+            filtered = self.postfilter.apply(enhanced.image, hold, quality=enhanced.quality)
+        else:
+            filtered, where = enhanced.image.copy(), enhanced.region.index
+            part = np.ascontiguousarray(filtered[where])
+            filtered[where] = self.postfilter.apply(part, hold, quality=enhanced.quality)
         hold()
         refined = self._store(review, "refined", filtered)
         blob, size_bytes = enhanced.layer
