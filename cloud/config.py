@@ -243,7 +243,7 @@ class PolicyConfig(Settings):
     # polygons in which the middle of a box's lower edge has to be for them, as "EDGE: x,y x,y x,y" in shares of the
     # frame, * for every camera host; one without a zone counts everywhere
     zones: tuple[str, ...] = ()
-    # what is fetched first of a frame of the family video, for these three: frame, or boxes, the part around the
+    # what is fetched first of a frame of the family video, for these three: frame, or boxes, the crop around the
     # detections that they speak of, which costs a thin link much less; the rest when somebody asks for it
     fetch: Literal["frame", "boxes"] = "frame"
     fetch_margin: Annotated[float, within(0, 4, "")] = 0.5  # around each box, as a share of its sides

@@ -31,7 +31,7 @@ MAX_ENHANCEMENT_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 64 << 10
 MAX_OUTSTANDING_CHUNKS = 4
 MAX_RANGES = 256
-REGIONS = " +regions"  # ends the `software` of the hello of a camera host that answers a `RegionRequest`
+CROPS = " +crops"  # ends the `software` of the hello of a camera host that answers a `CropRequest`
 PROBE = " (probe)"  # ends the `software` of a hello that only tries the link: it is no camera host's own
 MAX_SEQ = 2**53 - 1  # exact in every language that keeps numbers as float64
 MAX_NS = 7_258_118_400 * 10**9  # the year 2200: leaves room for sums in 64 bits, as tables hold them
@@ -412,8 +412,8 @@ class Report(Packet):
 
 
 @dataclass(frozen=True)
-class RegionRequest(EnhancementRequest):
-    """Gateway → edge: an `EnhancementRequest` for a part of the frame; `right` and `bottom` lie outside."""
+class CropRequest(EnhancementRequest):
+    """Gateway → edge: an `EnhancementRequest` for a crop of the frame; `right` and `bottom` lie outside."""
 
     KIND: ClassVar[int] = 15
     left: Place
@@ -424,12 +424,12 @@ class RegionRequest(EnhancementRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.left >= self.right or self.top >= self.bottom:
-            raise PacketMalformed("RegionRequest holds nothing: it ends where it begins, or before")
+            raise PacketMalformed("CropRequest holds nothing: it ends where it begins, or before")
 
 
 _ALL = (
     *(Hello, Welcome, BaseFrame, Ack, Tombstone, EnhancementRequest),
-    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report, RegionRequest),
+    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report, CropRequest),
 )
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 

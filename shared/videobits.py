@@ -34,8 +34,8 @@ FRAME_HEADER_BYTES = 12
 _FRAME = struct.Struct("<BB3sHBI")  # mark, kind and coding, background id, group, place, picture CRC
 _BACKGROUND = struct.Struct("<BBHHI")  # mark, kind and coding, width, height, picture CRC
 _HEAD = struct.Struct("<BBI")  # mark, kind and coding, length of the first of two parts
-_REGION = struct.Struct("<BBHHI")  # mark, kind and coding, left, top, length of the base layer
-_KIND_FRAME, _KIND_BACKGROUND, _KIND_HEAD, _KIND_PAIR, _KIND_REGION = 1, 2, 3, 4, 5
+_CROP = struct.Struct("<BBHHI")  # mark, kind and coding, left, top, length of the base layer
+_KIND_FRAME, _KIND_BACKGROUND, _KIND_HEAD, _KIND_PAIR, _KIND_CROP = 1, 2, 3, 4, 5
 _NAMES = {_KIND_FRAME: "frame of a group", _KIND_BACKGROUND: "background", _KIND_HEAD: "head of a group"}
 _START = b"\x00\x00\x01"
 
@@ -218,8 +218,8 @@ def split_layers(enhancement: bytes) -> Layers:
 
 
 @dataclass(frozen=True)
-class RegionLayers:
-    """The enhancement of a part of a frame: both layers of a picture of it.
+class CropLayers:
+    """The enhancement of a crop of a frame: both layers of a picture of it.
 
     `left`, `top`: of its upper left corner, in pixels; how large it is the layers say.
     """
@@ -230,32 +230,32 @@ class RegionLayers:
 
     def __post_init__(self) -> None:
         if not (0 <= self.left < MAX_SIDE and 0 <= self.top < MAX_SIDE):
-            raise MalformedBitstream(f"a region at {self.left},{self.top} is outside of every frame")
+            raise MalformedBitstream(f"a crop at {self.left},{self.top} is outside of every frame")
 
     def to_bytes(self) -> bytes:
         base, enhancement = self.layers.base, self.layers.enhancement
-        head = _REGION.pack(MARK, _KIND_REGION << 4, self.left, self.top, len(base))
+        head = _CROP.pack(MARK, _KIND_CROP << 4, self.left, self.top, len(base))
         return head + base + enhancement
 
     @classmethod
-    def parse(cls, data: bytes) -> RegionLayers:
-        """Raises a subclass of BitstreamError, and nothing else, on bytes that are no region."""
+    def parse(cls, data: bytes) -> CropLayers:
+        """Raises a subclass of BitstreamError, and nothing else, on bytes that are no crop."""
         if data[:1] != GROUP_MARK:
             raise NotABitstream("this is no packet of a video group: its first byte is wrong")
-        if data[1:2] != bytes([_KIND_REGION << 4]):
-            raise MalformedBitstream("no region of a frame, where one was expected")
-        if len(data) < _REGION.size:
-            raise TruncatedBitstream(f"region ends after {len(data)} bytes, inside its header")
-        _, _, left, top, length = _REGION.unpack_from(data)
-        if _REGION.size + length > len(data):
-            raise TruncatedBitstream(f"region ends after {len(data)} bytes, inside its base layer")
-        base, enhancement = data[_REGION.size :][:length], data[_REGION.size + length :]
+        if data[1:2] != bytes([_KIND_CROP << 4]):
+            raise MalformedBitstream("no crop of a frame, where one was expected")
+        if len(data) < _CROP.size:
+            raise TruncatedBitstream(f"crop ends after {len(data)} bytes, inside its header")
+        _, _, left, top, length = _CROP.unpack_from(data)
+        if _CROP.size + length > len(data):
+            raise TruncatedBitstream(f"crop ends after {len(data)} bytes, inside its base layer")
+        base, enhancement = data[_CROP.size :][:length], data[_CROP.size + length :]
         return cls(left, top, Layers(base, enhancement))
 
 
-def is_region(enhancement: bytes) -> bool:
-    """Whether an enhancement is of a part of its frame."""
-    return enhancement[:2] == bytes([MARK, _KIND_REGION << 4])
+def is_crop(enhancement: bytes) -> bool:
+    """Whether an enhancement is of a crop of its frame."""
+    return enhancement[:2] == bytes([MARK, _KIND_CROP << 4])
 
 
 def _two_parts(data: bytes) -> tuple[bytes, bytes]:

@@ -21,10 +21,10 @@ from secondlook.cloud.catalogue.schema import (
 )
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.cloud.storage.sql import hold_lock, insert
+from secondlook.shared.crop import Crop
 from secondlook.shared.detection import Detection
 from secondlook.shared.link import parts_beside
 from secondlook.shared.packet import FrameInfo
-from secondlook.shared.region import Region
 
 BEHIND = "behind"  # why a frame was stored without a look: the worker could not keep up
 
@@ -67,9 +67,9 @@ def store_frame(
     reasons: Sequence[NewReview],
     now_ns: int,
     budget: ReviewBudget = UNLIMITED,
-    region: Region | None = None,
+    crop: Crop | None = None,
 ) -> bool:
-    """Store a frame, its detections and the review that `reasons` call for, of `region` if given, all or nothing.
+    """Store a frame, its detections and the review that `reasons` call for, of `crop` if given, all or nothing.
 
     Returns False, and changes nothing, when the frame is there already. A tombstone over it is cut: see
     `store_tombstones`.
@@ -87,7 +87,7 @@ def store_frame(
             session.flush()
             link_objects(session, row, detections)
             _cut_tombstones(session, row)
-            call_for_review(session, row, reasons, budget, now_ns=now_ns, region=region)
+            call_for_review(session, row, reasons, budget, now_ns=now_ns, crop=crop)
     except IntegrityError:
         # A database that lets two writers in: another worker stored this frame after our look.
         if frame_is_stored(catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq):

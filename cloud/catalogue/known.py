@@ -35,7 +35,7 @@ def set_known(catalogue: Catalogue, review_id: int, known: bool, *, actor: str, 
 def _check(review: Review) -> None:
     if review.state is not ReviewState.DECIDED:
         raise ReviewConflict(f"review {review.id} is {review.state.value}: only what is decided can be known")
-    if review.region is not None:  # to fetch the rest for those who are tried would tell them
-        raise ReviewConflict(f"review {review.id} is shown in part: only what is shown whole can be known")
+    if review.crop is not None:  # to fetch the rest for those who are tried would tell them
+        raise ReviewConflict(f"review {review.id} shows a crop: only what is shown whole can be known")
     if is_doubtful(review):
         raise ReviewConflict(f"review {review.id} is in doubt, and tries nobody")

@@ -27,8 +27,8 @@ from secondlook.cloud.catalogue.schema import (
     Verdict,
 )
 from secondlook.cloud.catalogue.store import Catalogue
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import FrameNotFound
-from secondlook.shared.region import Region
 
 _LATEST_NS = 2**63 - 1  # what the wire and the tables can hold
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
@@ -74,11 +74,11 @@ def call_for_review(
     budget: ReviewBudget,
     *,
     now_ns: int,
-    region: Region | None = None,
+    crop: Crop | None = None,
 ) -> None:
     """Make a review of a frame where one of its reasons is decisive; it is skipped where there is no room.
 
-    `region`: the part of the frame that is fetched for it, None for all.
+    `crop`: what of the frame is fetched for it, None for all.
     """
     reasons = [reason for reason in reasons if _has_stayed(frame, reason)]
     decisive = [
@@ -100,7 +100,7 @@ def call_for_review(
         **_facts(frame),
         top_score=frame.top_score,
         attempts=0,
-        region=None if region is None else str(region),
+        crop=None if crop is None else str(crop),
     )
     review.reasons = [
         Reason(

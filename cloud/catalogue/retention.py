@@ -35,10 +35,10 @@ from secondlook.cloud.catalogue.store import Catalogue, append_audit
 from secondlook.cloud.storage.blobs import (
     background_owner,
     base_key,
+    crop_key,
     enhancement_key,
     image_key,
     parse_key,
-    region_key,
     thumb_key,
 )
 
@@ -277,7 +277,7 @@ def _doomed(session: Session, frames: Sequence[Frame]) -> list[Doomed]:
 def _blob_keys(frame: Frame, review: Review | None) -> tuple[str, ...]:
     """Also of those that no row tells of: a crash may have come between a blob and its row."""
     name = (frame.edge_id, frame.boot_id, frame.seq)
-    keys = {frame.base_blob, base_key(*name), enhancement_key(*name), region_key(*name), thumb_key(*name)}
+    keys = {frame.base_blob, base_key(*name), enhancement_key(*name), crop_key(*name), thumb_key(*name)}
     if review is not None:
         keys.update(image_key(review.id, kind) for kind in _IMAGES)
         told = (review.enhancement_blob, review.base_image, review.enhanced_image, review.refined_image)

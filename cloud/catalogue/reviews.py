@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from secondlook.cloud.catalogue.blind import is_tried, state_to_judge
 from secondlook.cloud.catalogue.schema import Frame, Retention, Review, ReviewState
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import ReviewConflict, ReviewGone, ReviewNotFound
-from secondlook.shared.region import Region
 
 # state -> the states that may follow it
 TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
@@ -26,7 +26,7 @@ TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
     ReviewState.LEASED: frozenset(
         {ReviewState.LEASED, ReviewState.DUE, ReviewState.READY, ReviewState.EXPIRED}
     ),
-    # due: of what is shown in part somebody wants the whole
+    # due: a crop is shown, and somebody wants the whole frame
     ReviewState.READY: frozenset({ReviewState.DECIDED, ReviewState.SKIPPED, ReviewState.DUE}),
     # due: somebody asks for another attempt
     ReviewState.EXPIRED: frozenset({ReviewState.DECIDED, ReviewState.DUE, ReviewState.SKIPPED}),
@@ -62,7 +62,7 @@ class LeasedReview:
     created_ns: int
     requested_ns: int
     has_base_image: bool
-    region: Region | None = None  # the part that is wanted; None: the whole frame
+    crop: Crop | None = None  # what is wanted; None: the whole frame
 
     @property
     def turn(self) -> tuple[int, int, int, int]:
@@ -74,8 +74,8 @@ class LeasedReview:
 class Refinement:
     """The result of a refined review: blob keys, sizes in bytes, and what made the picture.
 
-    ``image_bytes`` is the size of all three pictures together; ``region`` the part that is shown in full quality, None
-    for all of it.
+    ``image_bytes`` is the size of all three pictures together; ``crop`` what of the frame is shown in full quality,
+    None for all of it.
     """
 
     enhancement_blob: str
@@ -87,7 +87,7 @@ class Refinement:
     postfilter: str
     codec_model: str
     image_bytes: int = 0
-    region: Region | None = None
+    crop: Crop | None = None
 
 
 def lease_due_review(
@@ -256,7 +256,7 @@ def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinem
         row.refined_image = result.refined_image
         row.shown_sha256 = result.shown_sha256
         row.postfilter, row.codec_model = result.postfilter, result.codec_model
-        row.region, row.wants_whole = None if result.region is None else str(result.region), False
+        row.crop, row.wants_whole = None if result.crop is None else str(result.crop), False
         row.frame.stored_bytes = row.frame.base_bytes + result.enhancement_bytes + result.image_bytes
         _count_key_enhancement(session, row.frame)
         detail = {
@@ -301,7 +301,7 @@ def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: in
 
 
 def want_whole_frame(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: int) -> None:
-    """Have all of a frame fetched that is shown in part; nothing changes where that is on its way.
+    """Have all of a frame fetched of which a crop is shown; nothing changes where that is on its way.
 
     What is shown stays meanwhile. Raises ReviewNotFound, ReviewConflict for one that is not to be judged.
     """
@@ -312,7 +312,7 @@ def want_whole_frame(catalogue: Catalogue, review_id: int, *, actor: str, now_ns
             row.wants_whole = True  # nothing is fetched yet
         elif shown is not ReviewState.READY:
             raise ReviewConflict(f"review {review_id} is {shown.value}: no more of it can be fetched now")
-        elif row.region is not None:
+        elif row.crop is not None:
             move_review(row, ReviewState.DUE)
             row.wants_whole, row.requested_ns, row.attempts, row.why_expired = True, None, 0, None
             audit_review(session, now_ns, actor, "whole frame asked for", review_id, {})
@@ -371,7 +371,7 @@ def _leased(session: Session, row: Review, owner: str, requested_ns: int) -> Lea
         created_ns=row.created_ns,
         requested_ns=requested_ns,
         has_base_image=row.base_image is not None,
-        region=None if row.region is None or row.wants_whole else Region.parse(row.region),
+        crop=None if row.crop is None or row.wants_whole else Crop.parse(row.crop),
     )
 
 
@@ -389,7 +389,7 @@ def _count_key_enhancement(session: Session, frame: Frame) -> None:
 
 
 def _expire(session: Session, row: Review, owner: str, why: str, now_ns: int) -> None:
-    if row.wants_whole and row.refined_image is not None:  # a part is shown, and stays to be judged
+    if row.wants_whole and row.refined_image is not None:  # a crop is shown, and stays to be judged
         move_review(row, ReviewState.READY)
         action = "whole frame not to be had"
     else:

@@ -286,11 +286,11 @@ class Review(Base):
     enhanced_image: Mapped[str | None] = mapped_column(_BlobKey)
     refined_image: Mapped[str | None] = mapped_column(_BlobKey)
     shown_sha256: Mapped[str | None] = mapped_column(String(64))  # of the best image there is
-    # The part that is shown in full quality, as `shared.region` writes it; NULL: the whole frame
-    region: Mapped[str | None] = mapped_column(String(32))
+    # What is shown in full quality, as `shared.crop` writes it; NULL: the whole frame
+    crop: Mapped[str | None] = mapped_column(String(32))
     wants_whole: Mapped[bool] = mapped_column(
         Boolean, server_default=false(), default=False
-    )  # and not that part alone
+    )  # and not the crop alone
     postfilter: Mapped[str | None] = mapped_column(String(128))
     codec_model: Mapped[str | None] = mapped_column(String(64))
     why_expired: Mapped[str | None] = mapped_column(String(255))

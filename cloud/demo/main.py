@@ -101,7 +101,7 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         "--fetch",
         choices=("frame", "boxes"),
         default="frame",
-        help="what is fetched first of a frame that the detector doubts: all of it, or the part around the box "
+        help="what is fetched first of a frame that the detector doubts: all of it, or the crop around the box "
         "(default %(default)s)",
     )
     demo.add_argument(

@@ -26,6 +26,7 @@ from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.ledger import Ledger
 from secondlook.cloud.storage.queue import FRAME_FIELDS, FrameQueue
 from secondlook.cloud.storage.requests import AHEAD, RequestState, RequestTable
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import (
     PacketMalformed,
     RequestRefused,
@@ -35,7 +36,6 @@ from secondlook.shared.errors import (
 )
 from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.packet import BOOT_ID, CODE, EDGE_ID, MAX_SEQ
-from secondlook.shared.region import Region
 
 MAX_LEASED = 64
 MAX_ROWS = 500
@@ -45,7 +45,7 @@ _MAX_ASKED = 10_000
 _COMPLAINT_SECONDS = 1.0
 _LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 _NANOSECONDS = 1_000_000_000
-_REGION = r"\A[0-9]{1,5}(,[0-9]{1,5}){3}\Z"
+_CROP = r"\A[0-9]{1,5}(,[0-9]{1,5}){3}\Z"
 _NO_NUL = r"\A[^\0]*\Z"
 
 log = logging.getLogger(__name__)
@@ -99,8 +99,8 @@ class _Frame(_Call, frozen=True):
 class _AskedFor(_Frame, frozen=True):
     deadline_seconds: Annotated[float, Meta(ge=0, le=_LONGEST_DEADLINE_SECONDS)]
     priority: Annotated[int, Meta(ge=AHEAD, le=100)]
-    # As `shared.region` writes it; None: all of the frame
-    region: Annotated[str, Meta(pattern=_REGION)] | None = None
+    # As `shared.crop` writes it; None: all of the frame
+    crop: Annotated[str, Meta(pattern=_CROP)] | None = None
 
 
 class _OfRequest(_Call, frozen=True):
@@ -257,10 +257,10 @@ class Broker:
 
     def request_enhancement(self, call: _AskedFor, caller: str, now: float) -> int:
         try:
-            region = None if call.region is None else Region.parse(call.region)
+            crop = None if call.crop is None else Crop.parse(call.crop)
         except ValueError as error:
             raise RequestRefused(str(error)) from error
-        known = self.requests.of_frame(call.edge_id, call.boot_id, call.seq, region)
+        known = self.requests.of_frame(call.edge_id, call.boot_id, call.seq, crop)
         done = known is not None and known.blob is not None
         return self.requests.ask(
             call.edge_id,
@@ -270,7 +270,7 @@ class Broker:
             priority=call.priority,
             blob_gone=done and known is not None and not self.blobs.exists(str(known.blob)),
             now=now,
-            region=region,
+            crop=crop,
         )
 
     def enhancement_state(self, call: _OfRequest, caller: str, now: float) -> dict[str, Any]:

@@ -11,19 +11,19 @@ import logging
 from collections.abc import Callable, Sequence
 
 from secondlook.cloud.gateway.tally import Tally
-from secondlook.cloud.storage.blobs import Blobs, enhancement_key, region_key
+from secondlook.cloud.storage.blobs import Blobs, crop_key, enhancement_key
 from secondlook.cloud.storage.requests import Assemblies, Request, RequestState, RequestTable
 from secondlook.shared.errors import StorageError
 from secondlook.shared.packet import (
     Chunk,
     ChunkCredit,
+    CropRequest,
     EnhancementRequest,
     Fault,
     Packet,
     Refusal,
-    RegionRequest,
 )
-from secondlook.shared.videobits import is_region
+from secondlook.shared.videobits import is_crop
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Enhancements:
             log.warning("%s: enhancement of frame %d fails its CRC", request.edge_id, request.seq)
             self._requests.corrupt(request, now=now)
             return []
-        key_of = region_key if is_region(layer) else enhancement_key
+        key_of = crop_key if is_crop(layer) else enhancement_key
         key = key_of(request.edge_id, request.boot_id, request.seq)
         try:
             self._blobs.put(key, layer)
@@ -97,9 +97,9 @@ class Enhancements:
         """Edge ids of the camera hosts that there is something to ask of."""
         return [] if self._store_is_away(now) else self._requests.edges_with_work(now)
 
-    def to_send(self, edge_id: str, now: float, *, takes_regions: bool) -> list[EnhancementRequest]:
-        """What to ask of a camera host now; it counts as sent. One that knows no regions is asked for whole frames."""
-        return [_on_the_wire(request, takes_regions) for request in self._requests.to_send(edge_id, now=now)]
+    def to_send(self, edge_id: str, now: float, *, takes_crops: bool) -> list[EnhancementRequest]:
+        """What to ask of a camera host now; it counts as sent. One that knows no crops is asked for whole frames."""
+        return [_on_the_wire(request, takes_crops) for request in self._requests.to_send(edge_id, now=now)]
 
     def end(self, now: float) -> None:
         """End the requests whose deadline has passed, and forget what came of those that ended."""
@@ -114,10 +114,10 @@ class Enhancements:
         return self._failed_at is not None and 0 <= now - self._failed_at < _QUIET_SECONDS
 
 
-def _on_the_wire(request: Request, takes_regions: bool) -> EnhancementRequest:
+def _on_the_wire(request: Request, takes_crops: bool) -> EnhancementRequest:
     deadline_ns, priority = int(request.deadline * _NANOSECONDS), max(0, request.priority)
     which = (request.id, request.boot_id, request.seq, deadline_ns, priority)
-    part = request.region
-    if part is None or not takes_regions:
+    crop = request.crop
+    if crop is None or not takes_crops:
         return EnhancementRequest(*which)
-    return RegionRequest(*which, part.left, part.top, part.right, part.bottom)
+    return CropRequest(*which, crop.left, crop.top, crop.right, crop.bottom)

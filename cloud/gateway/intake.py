@@ -37,9 +37,9 @@ from secondlook.shared.errors import (
 from secondlook.shared.link import Received
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
+    CROPS,
     MAX_RANGES,
     PROBE,
-    REGIONS,
     Ack,
     BaseFrame,
     Chunk,
@@ -378,7 +378,7 @@ class Intake:
         session.boots.pop(hello.boot_id, None)
         session.boots[hello.boot_id] = None
         session.camera, session.heard_at = hello.camera, now
-        session.takes_regions = hello.software.endswith(REGIONS)
+        session.takes_crops = hello.software.endswith(CROPS)
         if probes:
             return [Welcome(hello.boot_id, -1, 0)]
         self.tally.greeted(hello.edge_id, now)
@@ -472,7 +472,7 @@ class Intake:
         return [
             (peer, request)
             for edge_id, (peer, session) in ((one, control[one]) for one in wanted if one in control)
-            for request in self._enhancements.to_send(edge_id, now, takes_regions=session.takes_regions)
+            for request in self._enhancements.to_send(edge_id, now, takes_crops=session.takes_crops)
         ]
 
     def _raised_credit(self, now: float) -> list[Outgoing]:

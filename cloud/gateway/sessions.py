@@ -56,7 +56,7 @@ class Session:
     boots: dict[str, None] = field(default_factory=dict)  # greeted ones, the latest last
     credit_bytes: int = 0  # what it was granted last
     told_busy: str = ""  # why it was told that it has no credit; empty once it has some
-    takes_regions: bool = False  # it answers requests for parts of frames
+    takes_crops: bool = False  # it answers requests for crops of frames
     clock_offset_seconds: float | None = None  # gateway's clock minus the camera host's, by its latest ping
     clock_noted: tuple[float, float] | None = (
         None  # the difference that the ledger has, and when it was noted

@@ -31,7 +31,7 @@ from secondlook.cloud.catalogue import (
     counting_verdicts,
 )
 from secondlook.cloud.station.queries import box_of
-from secondlook.cloud.station.schema import Box, instant, region_of
+from secondlook.cloud.station.schema import Box, crop_of, instant
 from secondlook.shared.detection import COCO_CLASSES
 from secondlook.shared.texts import class_key
 
@@ -260,7 +260,7 @@ def image_facts(review: Review, root_path: str) -> dict[str, Any]:
         "reason": review.reason,
         "reviewers": sorted({verdict.reviewer for verdict in standing}),
         "shown_sha256": standing[-1].shown_sha256 if standing else None,
-        "region": region_of(review),  # what is in full quality, where that is a part of the frame
+        "crop": crop_of(review),  # what is in full quality, where that is not all of the frame
         "station_path": f"{root_path}/api/reviews/{review.id}/images/{_best_image(review)}",
     }
 

@@ -101,7 +101,7 @@ def _image(review: Review, name: str, seen: bytes) -> dict[str, Any]:
         "layer_file_name": f"layers/{name}.slk",
         "no_object": facts["no_object"],
         "review_id": review.id,
-        "region": facts["region"],
+        "crop": facts["crop"],
         "camera": review.frame.edge_id,
         "reviewers": facts["reviewers"],
         "rejected": rejected,

@@ -450,7 +450,7 @@ def _detail(
             "enhanced": review.enhanced_image is not None,
             "refined": review.refined_image is not None,
         },
-        region=schema.region_of(review),
+        crop=schema.crop_of(review),
         image_stamp=str(review.refined_ns or 0),
         verdicts=[_verdict(verdict) for verdict in verdicts],
         contested=sight is None and conflict_of(review.verdicts) is not None,

@@ -241,7 +241,7 @@ def _add_states(router: APIRouter, catalogue: Catalogue, *, now_ns: Callable[[],
 
     @router.post("/reviews/{review_id}/whole")
     def whole(review_id: Id, body: schema.ReviewerIn, caller: Caller) -> schema.ReviewDetail:
-        """Ask the camera host for all of a frame that is shown in part; that part is shown meanwhile."""
+        """Ask the camera host for all of a frame of which a crop is shown; that is shown meanwhile."""
         reviewer = schema.reviewer_of(body, caller)
         want_whole_frame(catalogue, review_id, actor=reviewer, now_ns=now_ns())
         return detail(review_id, reviewer, caller)

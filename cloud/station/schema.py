@@ -21,8 +21,8 @@ from secondlook.cloud.catalogue.camerastates import CameraState
 from secondlook.cloud.catalogue.claims import TAB_PATTERN
 from secondlook.cloud.catalogue.comments import MAX_COMMENT_LENGTH, comment_text
 from secondlook.cloud.catalogue.verdicts import KEY_PATTERN, REVIEWER_PATTERN
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import ReviewConflict
-from secondlook.shared.region import Region
 from secondlook.shared.texts import class_name, has_control
 
 Filter = Literal["open", "ready", "pending", "expired", "skipped", "decided"]
@@ -194,8 +194,8 @@ class ReviewDetail(BaseModel):
     frame: FrameFacts
     detections: list[DetectionFacts]
     images: dict[ImageVersion, bool] = Field(description="Which pictures exist.")
-    region: tuple[int, int, int, int] | None = Field(
-        description="Left, top, right and bottom of what is in full quality, where that is a part of the frame."
+    crop: tuple[int, int, int, int] | None = Field(
+        description="Left, top, right and bottom of what is in full quality, in pixels; null: the whole frame."
     )
     image_stamp: str = Field(description="Changes when the pictures are written anew.")
     verdicts: list[VerdictFacts] = Field(description="Oldest first, undone ones included.")
@@ -528,9 +528,9 @@ def reviewer_of(body: ReviewerIn, caller: Principal) -> str:
     return caller.name
 
 
-def region_of(review: Review) -> tuple[int, int, int, int] | None:
-    """What is shown of a review in full quality, where that is a part of its frame."""
-    if review.region is None or review.refined_image is None:
+def crop_of(review: Review) -> tuple[int, int, int, int] | None:
+    """What is shown of a review in full quality, where that is a crop of its frame."""
+    if review.crop is None or review.refined_image is None:
         return None
-    part = Region.parse(review.region)
-    return part.left, part.top, part.right, part.bottom
+    crop = Crop.parse(review.crop)
+    return crop.left, crop.top, crop.right, crop.bottom

@@ -113,9 +113,9 @@ def enhancement_key(edge_id: str, boot_id: str, seq: int) -> str:
     return f"enhancement/{edge_id}/{boot_id}/{seq}.slk"
 
 
-def region_key(edge_id: str, boot_id: str, seq: int) -> str:
-    """Of the enhancement of a part of a frame; one of another part takes its place."""
-    return f"enhancement/{edge_id}/{boot_id}/{seq}.region.slk"
+def crop_key(edge_id: str, boot_id: str, seq: int) -> str:
+    """Of the enhancement of a crop of a frame; that of another crop takes its place."""
+    return f"enhancement/{edge_id}/{boot_id}/{seq}.crop.slk"
 
 
 def background_key(edge_id: str, digest: str) -> str:

@@ -5,8 +5,8 @@
        └─lease over,────┘ └─deadline passed─────────► expired   (a pending request expires too)
          "busy", CRC wrong, new Hello
 
-A request is idempotent by frame and part of it: who asks for what is asked for already gets the same number, and so
-does who asks for a part of a frame that is asked for whole. A sent request
+A request is idempotent by frame and crop: who asks for what is asked for already gets the same number, and so
+does who asks for a crop of a frame that is asked for whole. A sent request
 is leased to the link; when no chunk has come for the length of the lease it is sent again. Chunks are kept in memory:
 after a restart of the gateway the edge begins again. Instants are Unix seconds handed in as ``now``.
 
@@ -46,7 +46,7 @@ from sqlalchemy import (
 from secondlook.cloud.config import RequestTimes
 from secondlook.cloud.storage.database import TABLES, Database, prepare_tables, take_over
 from secondlook.cloud.storage.sql import hold_lock
-from secondlook.shared.region import Region
+from secondlook.shared.crop import Crop
 
 MAX_CORRUPT_ANSWERS = 3
 AHEAD = (
@@ -76,9 +76,7 @@ _requests = Table(
     Column("corrupt_answers", Integer, nullable=False),
     Column("reason", String(255), nullable=False),
     Column("blob", String(255)),
-    Column(
-        "region", String(32)
-    ),  # the part that is wanted, as `shared.region` writes it; NULL: the whole frame
+    Column("crop", String(32)),  # as `shared.crop` writes it; NULL: the whole frame is wanted
     sqlite_autoincrement=True,
 )
 _row = _requests.c
@@ -98,7 +96,7 @@ _BY_FRAME = (
         _row.edge_id == bindparam("edge"),
         _row.boot_id == bindparam("boot"),
         _row.seq == bindparam("frame"),
-        or_(_row.region.is_(None), _row.region == bindparam("region", type_=String)),
+        or_(_row.crop.is_(None), _row.crop == bindparam("crop", type_=String)),
     )
     .order_by(_row.id.desc())
     .limit(1)
@@ -125,7 +123,7 @@ _EXPIRE = update(_requests).where(_is_overdue).values(state=RequestState.EXPIRED
 class Request:
     """One row. ``blob`` is the key of the layer once it is done; ``reason`` says why it was refused or expired.
 
-    ``region``: the part of the frame that is wanted, None for all of it.
+    ``crop``: what of the frame is wanted, None for all of it.
     """
 
     id: int
@@ -139,7 +137,7 @@ class Request:
     corrupt_answers: int
     reason: str
     blob: str | None
-    region: Region | None = None
+    crop: Crop | None = None
 
 
 class RequestTable:
@@ -163,9 +161,9 @@ class RequestTable:
         priority: int,
         blob_gone: bool,
         now: float,
-        region: Region | None = None,
+        crop: Crop | None = None,
     ) -> int:
-        """The number of the request for a frame, or a part of it: of one that is open or done, or else of a new one.
+        """The number of the request for a frame, or a crop of it: of one that is open or done, or else of a new one.
 
         An open request takes the later deadline and the higher priority, of those that somebody waits for. With
         ``blob_gone`` a done one does not count.
@@ -173,7 +171,7 @@ class RequestTable:
         with self._database.changing() as connection:
             # Two refiners may ask for one frame at once, through two gateways.
             hold_lock(connection, f"{edge_id}/{boot_id}/{seq}")
-            known = self._latest(connection, edge_id, boot_id, seq, region)
+            known = self._latest(connection, edge_id, boot_id, seq, crop)
             if known is not None and known.state in (RequestState.PENDING, RequestState.SENT):
                 news = {
                     "deadline": max(known.deadline, deadline) if known.priority != AHEAD else deadline,
@@ -194,17 +192,17 @@ class RequestTable:
                 not_before=now,
                 corrupt_answers=0,
                 reason="",
-                region=None if region is None else str(region),
+                crop=None if crop is None else str(crop),
             )
             return int(connection.execute(added.returning(_row.id)).scalar_one())
 
     def get(self, id_: int) -> Request | None:
         return self._one(_BY_ID, number=id_)
 
-    def of_frame(self, edge_id: str, boot_id: str, seq: int, region: Region | None = None) -> Request | None:
-        """The latest request for a frame; with ``region`` one for that part of it will do as well."""
+    def of_frame(self, edge_id: str, boot_id: str, seq: int, crop: Crop | None = None) -> Request | None:
+        """The latest request for a frame; with ``crop`` one for that alone will do as well."""
         with self._database.reading() as connection:
-            return self._latest(connection, edge_id, boot_id, seq, region)
+            return self._latest(connection, edge_id, boot_id, seq, crop)
 
     def to_send(self, edge_id: str, *, now: float) -> list[Request]:
         """What to send to a camera host now, most urgent first; they count as sent from now on.
@@ -292,11 +290,11 @@ class RequestTable:
         return [id_ for id_ in ids if id_ not in still_open]
 
     def _latest(
-        self, connection: Connection, edge_id: str, boot_id: str, seq: int, region: Region | None
+        self, connection: Connection, edge_id: str, boot_id: str, seq: int, crop: Crop | None
     ) -> Request | None:
         of_frame = {"edge": edge_id, "boot": boot_id, "frame": seq}
-        part = None if region is None else str(region)
-        return _request(connection.execute(_BY_FRAME, {**of_frame, "region": part}).one_or_none())
+        wanted = None if crop is None else str(crop)
+        return _request(connection.execute(_BY_FRAME, {**of_frame, "crop": wanted}).one_or_none())
 
     def _due(self, now: float) -> dict[str, float]:
         """The values of `_is_due`."""
@@ -355,5 +353,5 @@ def _request(row: Row[Any] | None) -> Request | None:
     if row is None:
         return None
     values = row._asdict()
-    region = None if values["region"] is None else Region.parse(values["region"])
-    return Request(**{**values, "state": RequestState(values["state"]), "region": region})
+    crop = None if values["crop"] is None else Crop.parse(values["crop"])
+    return Request(**{**values, "state": RequestState(values["state"]), "crop": crop})

@@ -24,6 +24,7 @@ from secondlook.cloud.storage.queue import Dead, Leased, QueuedFrame
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.shared import errors
 from secondlook.shared.address import is_ipv6, is_loopback
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import (
     ConfigError,
     GatewayUnreachable,
@@ -36,7 +37,6 @@ from secondlook.shared.errors import (
 )
 from secondlook.shared.keepalive import set_keepalive
 from secondlook.shared.keyfiles import read_key_pair, read_public_keys
-from secondlook.shared.region import Region
 
 log = logging.getLogger(__name__)
 
@@ -136,10 +136,10 @@ class BrokerClient:
         *,
         deadline_seconds: float,
         priority: int,
-        region: Region | None = None,
+        crop: Crop | None = None,
     ) -> int:
-        """`region`: the part that is wanted. The whole frame may come all the same: from a camera host or through a
-        gateway of an earlier version, or where it was coded before."""
+        """`crop`: what is wanted, None for the whole frame. That may come all the same: from a camera host or through
+        a gateway of an earlier version, or where it was coded before."""
         wanted = {
             "edge_id": edge_id,
             "boot_id": boot_id,
@@ -147,9 +147,9 @@ class BrokerClient:
             "deadline_seconds": deadline_seconds,
             "priority": priority,
         }
-        if region is not None:
-            with contextlib.suppress(PacketMalformed):  # a gateway of an earlier version knows no parts
-                return int(self._call("request_enhancement", **wanted, region=str(region)))
+        if crop is not None:
+            with contextlib.suppress(PacketMalformed):  # a gateway of an earlier version knows no crops
+                return int(self._call("request_enhancement", **wanted, crop=str(crop)))
         return int(self._call("request_enhancement", **wanted))
 
     def enhancement_state(self, request_id: int) -> EnhancementState:

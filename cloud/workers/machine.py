@@ -49,12 +49,13 @@ from secondlook.cloud.workers.policy import (
     FrameIdentity,
     ReviewReason,
     chosen_anyway,
-    part_wanted,
+    crop_wanted,
     wish_for_review,
 )
 from secondlook.cloud.workers.shedding import Shedder
 from secondlook.shared import metrics, tracing
 from secondlook.shared.conditions import WatchConfig
+from secondlook.shared.crop import Crop
 from secondlook.shared.detection import Detection, Detector, detect_all
 from secondlook.shared.errors import (
     TRANSIENT_ERRORS,
@@ -74,7 +75,6 @@ from secondlook.shared.faults import cause_of, unforeseen_named
 from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.logs import about, step
 from secondlook.shared.outage import LimitedLog, Outage
-from secondlook.shared.region import Region
 from secondlook.shared.stop import descriptors
 from secondlook.shared.tiles import told_of_tiles
 from secondlook.shared.videobits import is_of_group, parse_base
@@ -379,7 +379,7 @@ class MachineWorker:
             found = self.detector.detect(image)
         identity, size = _identity(frame), (frame.info.width, frame.info.height)
         wishes = wish_for_review(self.policy, identity, found, secret=self._secret, size=size)
-        part = part_wanted(self.policy, wishes, found, size) if is_of_group(frame.payload) else None
+        crop = crop_wanted(self.policy, wishes, found, size) if is_of_group(frame.payload) else None
         store_frame(
             self.catalogue,
             _new_frame(frame),
@@ -388,7 +388,7 @@ class MachineWorker:
             reasons=[_new_review(wish) for wish in wishes],
             now_ns=int(self.clock() * _NANOSECONDS),
             budget=ReviewBudget(self.policy.max_open_reviews, self.policy.max_open_reviews_of_camera),
-            region=part,
+            crop=crop,
         )
         self._count(frame, wishes)
         if (
@@ -396,7 +396,7 @@ class MachineWorker:
             and not chosen_anyway(self.policy, identity, secret=self._secret)
             and review_is_due(self.catalogue, frame.edge_id, frame.info.boot_id, frame.info.seq)
         ):
-            self._fetch_ahead(frame, part)
+            self._fetch_ahead(frame, crop)
         return True
 
     def _count(self, frame: QueuedFrame, wishes: Sequence[ReviewReason]) -> None:
@@ -407,21 +407,21 @@ class MachineWorker:
             metrics.count("reviews_asked_total", frame.edge_id, wish.rule.value)
         step("detected", frame.edge_id, frame.info.boot_id, frame.info.seq)
 
-    def _fetch_ahead(self, frame: QueuedFrame, part: Region | None = None) -> None:
+    def _fetch_ahead(self, frame: QueuedFrame, crop: Crop | None = None) -> None:
         """Have the enhancement sent while its camera host has nothing else to answer, before a refiner asks for it."""
         wanted, where = [frame.info.seq], (frame.edge_id, frame.info.boot_id)
         if frame.info.key_seq is not None and not is_of_group(frame.payload):
             wanted.append(frame.info.key_seq)  # of about the same size, nobody says exactly
         # One that is coded when it is asked for has no size yet: half a bit a pixel is about what it takes.
-        pixels = frame.info.width * frame.info.height if part is None else part.pixels
-        each = pixels // 16 if part is not None else frame.info.enhancement_bytes or pixels // 16
+        pixels = frame.info.width * frame.info.height if crop is None else crop.pixels
+        each = pixels // 16 if crop is not None else frame.info.enhancement_bytes or pixels // 16
         size_bytes = len(wanted) * each
         if not self._ahead.takes(frame.edge_id, size_bytes, now=self.clock()):
             return
         try:
             for seq in wanted:
                 self.broker.request_enhancement(
-                    *where, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD, region=part
+                    *where, seq, deadline_seconds=_AHEAD_SECONDS, priority=AHEAD, crop=crop
                 )
         except PacketMalformed:  # a gateway of an earlier version, which takes no such request
             self._ahead = FetchAhead(0)

@@ -15,6 +15,7 @@ from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.decoding.limits import check_layer
 from secondlook.cloud.storage.blobs import Blobs, image_key
 from secondlook.shared.bitstream import parse
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import (
     BitstreamError,
     MalformedBitstream,
@@ -27,8 +28,7 @@ from secondlook.shared.faults import unforeseen_named
 from secondlook.shared.filters import ImageFilter
 from secondlook.shared.layers import LayeredCodec, Layers
 from secondlook.shared.quality import DEFAULT_QUALITY
-from secondlook.shared.region import Region
-from secondlook.shared.videobits import RegionLayers, is_of_group, is_region, split_layers
+from secondlook.shared.videobits import CropLayers, is_crop, is_of_group, split_layers
 
 U8Image = npt.NDArray[np.uint8]
 
@@ -39,8 +39,8 @@ _TEST_SHAPE, _TEST_GREY = (64, 64, 3), 128
 def quality_of(enhancement: bytes) -> int:
     """The quality that an enhancement was encoded at; the usual one for another codec's bytes."""
     try:
-        if is_region(enhancement):
-            return parse(RegionLayers.parse(enhancement).layers.enhancement).quality
+        if is_crop(enhancement):
+            return parse(CropLayers.parse(enhancement).layers.enhancement).quality
         of_group = is_of_group(enhancement)
         return parse(split_layers(enhancement).enhancement if of_group else enhancement).quality
     except BitstreamError:
@@ -60,14 +60,14 @@ class StoredPicture:
 class EnhancedPicture:
     """Both layers decoded, and stored; `layer` is the enhancement's blob and size in bytes.
 
-    `region`: the part of the frame that was enhanced, None for all of it.
+    `crop`: what of the frame was enhanced, None for all of it.
     """
 
     image: U8Image
     stored: StoredPicture
     layer: tuple[str, int]
     quality: int
-    region: Region | None = None
+    crop: Crop | None = None
 
     @property
     def pixels(self) -> int:
@@ -121,29 +121,29 @@ class PictureMaker:
     ) -> EnhancedPicture:
         """Decode both layers and store what they show. The second of ``enhancement_blobs`` is that of a delta's key.
 
-        An enhancement of a part of the frame is shown in its place in the base image.
+        That of a crop is shown in its place in the base image.
         """
-        enhancement, region = self._layer(enhancement_blobs[0]), None
-        if is_region(enhancement):
-            image, region = self._with_region(self._base(review, hold), RegionLayers.parse(enhancement))
+        enhancement, crop = self._layer(enhancement_blobs[0]), None
+        if is_crop(enhancement):
+            image, crop = self._with_crop(self._base(review, hold), CropLayers.parse(enhancement))
         else:
             image = self._enhanced(review, enhancement, enhancement_blobs)
         hold()
         stored = self._store(review, "enhanced", image)
         layer = (enhancement_blobs[0], len(enhancement))
-        return EnhancedPicture(image, stored, layer, quality_of(enhancement), region)
+        return EnhancedPicture(image, stored, layer, quality_of(enhancement), crop)
 
-    def _with_region(self, base: U8Image, part: RegionLayers) -> tuple[U8Image, Region]:
-        """Raises MalformedBitstream for a part that does not lie in its frame."""
-        for layer in (part.layers.base, part.layers.enhancement):
+    def _with_crop(self, base: U8Image, coded: CropLayers) -> tuple[U8Image, Crop]:
+        """Raises MalformedBitstream for a crop that does not lie in its frame."""
+        for layer in (coded.layers.base, coded.layers.enhancement):
             check_layer(layer, base.shape[0] * base.shape[1])
-        better = self.codec.decode_enhanced(part.layers.base, part.layers.enhancement)
-        region = Region(part.left, part.top, part.left + better.shape[1], part.top + better.shape[0])
-        if region.within(base.shape[1], base.shape[0]) != region:
-            raise MalformedBitstream(f"a part at {region} of a frame of {base.shape[1]}x{base.shape[0]}")
+        better = self.codec.decode_enhanced(coded.layers.base, coded.layers.enhancement)
+        crop = Crop(coded.left, coded.top, coded.left + better.shape[1], coded.top + better.shape[0])
+        if crop.within(base.shape[1], base.shape[0]) != crop:
+            raise MalformedBitstream(f"a crop at {crop} of a frame of {base.shape[1]}x{base.shape[0]}")
         image = base.copy()
-        image[region.index] = better
-        return image, region
+        image[crop.index] = better
+        return image, crop
 
     def refine(
         self,
@@ -157,12 +157,12 @@ class PictureMaker:
 
         ``base_image_bytes``: of the base image made before; 0 where another worker made it.
         """
-        if enhanced.region is None:
+        if enhanced.crop is None:
             filtered = self.postfilter.apply(enhanced.image, hold, quality=enhanced.quality)
         else:
-            filtered, where = enhanced.image.copy(), enhanced.region.index
-            part = np.ascontiguousarray(filtered[where])
-            filtered[where] = self.postfilter.apply(part, hold, quality=enhanced.quality)
+            filtered, where = enhanced.image.copy(), enhanced.crop.index
+            cut = np.ascontiguousarray(filtered[where])
+            filtered[where] = self.postfilter.apply(cut, hold, quality=enhanced.quality)
         hold()
         refined = self._store(review, "refined", filtered)
         blob, size_bytes = enhanced.layer
@@ -176,7 +176,7 @@ class PictureMaker:
             postfilter=self.postfilter.identity,
             codec_model=self.codec.model_hash.hex(),
             image_bytes=base_image_bytes + enhanced.stored.size_bytes + refined.size_bytes,
-            region=enhanced.region,
+            crop=enhanced.crop,
         )
 
     def _enhanced(

@@ -22,8 +22,8 @@ from functools import cache
 
 from secondlook.cloud.catalogue import Rule
 from secondlook.cloud.config import PolicyConfig
+from secondlook.shared.crop import Crop
 from secondlook.shared.detection import Detection
-from secondlook.shared.region import Region
 from secondlook.shared.zones import Zone, parse_zone, stands_in
 
 _LOWEST = 1 - 1e-6
@@ -93,18 +93,18 @@ def chosen_anyway(config: PolicyConfig, frame: FrameIdentity, *, secret: bytes) 
     return _every_nth(config, frame) is not None or _audit(config, frame, secret) is not None
 
 
-def part_wanted(
+def crop_wanted(
     config: PolicyConfig,
     wishes: Sequence[ReviewReason],
     detections: Sequence[Detection],
     size: tuple[int, int],
-) -> Region | None:
-    """The part of a frame of this width and height that answers the most urgent wish, and of the others what lies
+) -> Crop | None:
+    """The crop of a frame of this width and height that answers the most urgent wish, and of the others what lies
     close by; None where all of it is to be fetched."""
     if config.fetch != "boxes" or not wishes or any(wish.boxes is None for wish in wishes):
         return None
     boxes = [detections[index].box for wish in wishes for index in _named_first(config, wish, detections)]
-    return Region.around(boxes, *size, config.fetch_margin)
+    return Crop.around(boxes, *size, config.fetch_margin)
 
 
 def _named_first(config: PolicyConfig, wish: ReviewReason, detections: Sequence[Detection]) -> list[int]:

@@ -279,7 +279,7 @@ class Refiner:
                 seq,
                 deadline_seconds=left,
                 priority=review.priority,
-                region=review.region if waiting.alone else None,
+                crop=review.crop if waiting.alone else None,
             )
             for seq in waiting.wanted
         ]

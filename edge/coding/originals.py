@@ -10,11 +10,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import MalformedBitstream
 from secondlook.shared.layers import LayeredCodec, Layers, U8Image
 from secondlook.shared.packet import MAX_ENHANCEMENT_BYTES
-from secondlook.shared.region import Region
-from secondlook.shared.videobits import RegionLayers, join_layers
+from secondlook.shared.videobits import CropLayers, join_layers
 
 MARK = b"\x8aORIGINAL1"  # no layer of ours begins so
 _STEP = 10  # of the quality, while a picture is larger than the spool takes
@@ -58,19 +58,19 @@ class EnhancementCoder:
         """Qualities of the layers of the model, where it codes a picture that was kept."""
         self._codec, self._base_quality, self._quality = codec, base_quality, quality
 
-    def __call__(self, kept: bytes, region: Region | None = None) -> bytes:
-        """`region`: the part that is wanted, where one is cheaper; what was coded before is sent whole.
+    def __call__(self, kept: bytes, crop: Crop | None = None) -> bytes:
+        """`crop`: what is wanted, where that is cheaper than all of it; what was coded before is sent whole.
 
         Raises a subclass of BitstreamError or ModelError.
         """
         if not is_original(kept):
             return kept
         image = picture(kept)
-        part = None if region is None else region.within(image.shape[1], image.shape[0])
-        if part is None:
+        inside = None if crop is None else crop.within(image.shape[1], image.shape[0])
+        if inside is None:
             return self.code(image)
-        layers = self._layers(np.ascontiguousarray(image[part.index]))
-        return RegionLayers(part.left, part.top, layers).to_bytes()
+        layers = self._layers(np.ascontiguousarray(image[inside.index]))
+        return CropLayers(inside.left, inside.top, layers).to_bytes()
 
     def code(self, image: U8Image) -> bytes:
         """The enhancement of a frame whose base layer another family codes: both layers of the model."""

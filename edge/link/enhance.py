@@ -11,28 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from secondlook.shared.crop import Crop
 from secondlook.shared.packet import (
     MAX_CHUNK_BYTES,
     MAX_OUTSTANDING_CHUNKS,
     Chunk,
     ChunkCredit,
+    CropRequest,
     EnhancementRequest,
     Refusal,
-    RegionRequest,
 )
-from secondlook.shared.region import Region
 
 _MAX_ANSWERS = 2
 
 Layer = bytes | Literal["expired", "unknown"]
-# What the spool keeps of a frame, and the part that is wanted -> the enhancement to send.
-Finish = Callable[[bytes, Region | None], bytes]
+# What the spool keeps of a frame, and the crop that is wanted -> the enhancement to send.
+Finish = Callable[[bytes, Crop | None], bytes]
 
 
-def region_of(request: EnhancementRequest) -> Region | None:
-    """The part of the frame that is wanted; None for all of it."""
-    if isinstance(request, RegionRequest):
-        return Region(request.left, request.top, request.right, request.bottom)
+def crop_of(request: EnhancementRequest) -> Crop | None:
+    """The crop of the frame that is wanted; None for all of it."""
+    if isinstance(request, CropRequest):
+        return Crop(request.left, request.top, request.right, request.bottom)
     return None
 
 

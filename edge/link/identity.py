@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secondlook.edge.spool import Spool
-from secondlook.shared.packet import REGIONS, Hello
+from secondlook.shared.packet import CROPS, Hello
 from secondlook.shared.version import __version__
 
 
@@ -20,5 +20,5 @@ class AgentIdentity:
     def hello(self, spool: Spool, boot_id: str, channel: str) -> Hello:
         """The hello for one boot of this host, the present one or an earlier one."""
         oldest, following = spool.bounds(boot_id)
-        software = f"secondlook {__version__}{REGIONS}"
+        software = f"secondlook {__version__}{CROPS}"
         return Hello(self.edge_id, boot_id, channel, self.camera, following, oldest, software)

@@ -24,7 +24,7 @@ from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.link.clock import GatewayClock, ping_pause
 from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
-from secondlook.edge.link.enhance import Finish, Layer, Responder, region_of
+from secondlook.edge.link.enhance import Finish, Layer, Responder, crop_of
 from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.keys import load_keys
 from secondlook.edge.link.known import KnownBackgrounds
@@ -88,7 +88,7 @@ class Uplink:
         identity: AgentIdentity,
         spool: Spool,
         rng: random.Random,
-        finish: Finish = lambda kept, _region: kept,
+        finish: Finish = lambda kept, _crop: kept,
         *,
         pacer: Pacing | None = None,
     ) -> None:
@@ -588,7 +588,7 @@ class Uplink:
         if not isinstance(kept, bytes):
             return kept
         try:
-            layer = self._finish(kept, region_of(request))
+            layer = self._finish(kept, crop_of(request))
             if len(layer) <= MAX_ENHANCEMENT_BYTES:
                 return layer
             why = f"it has {len(layer)} bytes, at most {MAX_ENHANCEMENT_BYTES} are possible"

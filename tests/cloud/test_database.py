@@ -14,8 +14,8 @@ from secondlook.cloud.storage.database import EmbeddedDatabase, open_database, t
 from secondlook.cloud.storage.ledger import EdgeRecord, FrameTombstone, Ledger
 from secondlook.cloud.storage.queue_sqlite import SqliteQueue
 from secondlook.cloud.storage.requests import RequestState, RequestTable
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import StoreCorrupt, UnsupportedStore
-from secondlook.shared.region import Region
 from tests.cloud.helpers import BOOT
 from tests.cloud.queues import queued
 
@@ -83,18 +83,18 @@ def test_columns_that_a_version_before_lacked_are_added(tmp_path: Path) -> None:
     db.close()
 
 
-def test_requests_of_a_version_that_knew_no_parts_are_for_whole_frames(tmp_path: Path) -> None:
+def test_requests_of_a_version_that_knew_no_crops_are_for_whole_frames(tmp_path: Path) -> None:
     db = open_database(tmp_path / "gateway.db")
     rows = EmbeddedDatabase(db)
     requests = RequestTable(rows, RequestTimes())
     asked = requests.ask("gate", BOOT, 0, deadline=9, priority=1, blob_gone=False, now=1.0)
-    db.execute("ALTER TABLE gateway_requests DROP COLUMN region")
+    db.execute("ALTER TABLE gateway_requests DROP COLUMN crop")
     db.execute("UPDATE gateway_schema SET version = 2")
     again = RequestTable(rows, RequestTimes())
     found = again.get(asked)
-    assert found is not None and found.region is None
-    part = Region(0, 0, 64, 64)
-    assert again.ask("gate", BOOT, 0, deadline=9, priority=1, blob_gone=False, now=1.0, region=part) == asked
+    assert found is not None and found.crop is None
+    crop = Crop(0, 0, 64, 64)
+    assert again.ask("gate", BOOT, 0, deadline=9, priority=1, blob_gone=False, now=1.0, crop=crop) == asked
     db.close()
 
 

@@ -59,7 +59,7 @@ IN_ORDER: dict[type[p.Packet], list[tuple[str, str]]] = {
     p.Hello: [("oldest_seq", "next_seq")],
     p.BaseFrame: [("key_seq", "seq")],
     p.Tombstone: [("first_seq", "last_seq")],
-    p.RegionRequest: [("left", "right"), ("top", "bottom")],
+    p.CropRequest: [("left", "right"), ("top", "bottom")],
 }
 WORDS = ["", "yard", "\u00e9" * 200, "\U0001f600" * 200, "a'b\"c\\d%s{}", "-- ", "e\u0301"]
 LAYERS = [b"x", b"grey\x07", bytes(300), b"\xff" * 70_000]
@@ -98,7 +98,7 @@ def packets(draw: st.DrawFn, kind: type[p.Packet]) -> p.Packet:
             values[low], values[high] = values[high], values[low]
     if kind is p.LeanFrame or (kind is p.BaseFrame and values["key_seq"] == values["seq"]):
         values["key_seq"] = None
-    if kind is p.RegionRequest:
+    if kind is p.CropRequest:
         values["left"] -= values["left"] == values["right"]
         values["top"] -= values["top"] == values["bottom"]
     if kind is p.Chunk:

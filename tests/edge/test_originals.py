@@ -17,10 +17,10 @@ from secondlook.edge.coding.originals import EnhancementCoder
 from secondlook.edge.config import CodecConfig, SourceConfig
 from secondlook.shared import packet as p
 from secondlook.shared.codec import load_codec
+from secondlook.shared.crop import Crop
 from secondlook.shared.errors import MalformedBitstream
 from secondlook.shared.packet import MAX_ENHANCEMENT_BYTES
-from secondlook.shared.region import Region
-from secondlook.shared.videobits import RegionLayers, split_layers
+from secondlook.shared.videobits import CropLayers, split_layers
 from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.test_encode_groups import shot
 from tests.edge.test_uplink import BOOT, QUICK, Edge
@@ -67,17 +67,17 @@ def test_the_model_codes_nothing_until_it_is_asked(codec) -> None:
     )
 
 
-def test_of_a_region_that_part_alone_is_coded(codec) -> None:
+def test_a_crop_alone_is_coded(codec) -> None:
     kept = encoder(codec).encode(shot(1)).enhancement
-    coder, wanted = EnhancementCoder(codec, 16, 40), Region(16, 0, 80, 48)
-    part = RegionLayers.parse(coder(kept, wanted))
-    assert (part.left, part.top) == (16, 0)
-    shown = codec.decode_enhanced(part.layers.base, part.layers.enhancement)
+    coder, wanted = EnhancementCoder(codec, 16, 40), Crop(16, 0, 80, 48)
+    crop = CropLayers.parse(coder(kept, wanted))
+    assert (crop.left, crop.top) == (16, 0)
+    shown = codec.decode_enhanced(crop.layers.base, crop.layers.enhancement)
     assert shown.shape == (48, 64, 3) and psnr(shown, shot(1).image[wanted.index]) > 26
     assert len(coder(kept, wanted)) < len(coder(kept))
-    cut = RegionLayers.parse(coder(kept, Region(64, 32, 200, 200)))
+    cut = CropLayers.parse(coder(kept, Crop(64, 32, 200, 200)))
     assert codec.decode_enhanced(cut.layers.base, cut.layers.enhancement).shape == (32, 32, 3)
-    assert coder(kept, Region(96, 0, 128, 64)) == coder(kept), "outside of the frame: all of it"
+    assert coder(kept, Crop(96, 0, 128, 64)) == coder(kept), "outside of the frame: all of it"
     whole = coder(kept)
     assert coder(whole, wanted) is whole, "what is coded already is sent as it is"
 
@@ -142,11 +142,11 @@ def test_over_the_link_goes_what_was_coded_on_request(
     assert psnr(codec.decode_enhanced(layers.base, layers.enhancement), shot(0).image) > 26
     gateway.ask(p.EnhancementRequest(2, BOOT, 1, 2**62, 50))
     wait_until(lambda: p.Refusal(2, "expired") in memory.control)
-    gateway.ask(p.RegionRequest(4, BOOT, 0, 2**62, 50, 16, 0, 80, 48))
+    gateway.ask(p.CropRequest(4, BOOT, 0, 2**62, 50, 16, 0, 80, 48))
     wait_until(lambda: any(isinstance(one, p.Chunk) and one.request_id == 4 for one in memory.control))
     parts = [one for one in memory.control if isinstance(one, p.Chunk) and one.request_id == 4]
-    assert RegionLayers.parse(parts[0].payload).left == 16 and parts[0].total == len(parts[0].payload)
-    edge.uplink._finish = lambda kept, _region: bytes(MAX_ENHANCEMENT_BYTES + 1)
+    assert CropLayers.parse(parts[0].payload).left == 16 and parts[0].total == len(parts[0].payload)
+    edge.uplink._finish = lambda kept, _crop: bytes(MAX_ENHANCEMENT_BYTES + 1)
     gateway.ask(p.EnhancementRequest(3, BOOT, 2, 2**62, 50))
     wait_until(lambda: p.Refusal(3, "expired") in memory.control)
     edge.stop()

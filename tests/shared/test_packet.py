@@ -59,7 +59,7 @@ GOLDEN: list[tuple[p.Packet, str, bytes]] = [
     (p.Tombstone(BOOT, 309, 312, "thinned"), f"960105{_BOOT_HEX}cd0135cd0138a77468696e6e6564", b""),
     (p.EnhancementRequest(1, BOOT, 5, _NS, 50), f"97010601{_BOOT_HEX}05cf17979cfe362a000032", b""),
     (
-        p.RegionRequest(2, BOOT, 5, _NS, 90, 0, 16, 320, 240),
+        p.CropRequest(2, BOOT, 5, _NS, 90, 0, 16, 320, 240),
         f"9b010f02{_BOOT_HEX}05cf17979cfe362a00005a0010cd0140ccf0",
         b"",
     ),
@@ -296,10 +296,10 @@ _ITEMS = st.recursive(
 )
 
 
-@pytest.mark.parametrize("part", [(5, 0, 5, 9), (0, 9, 5, 2), (0, 0, 0, 1)])
-def test_a_region_that_holds_nothing_is_malformed(part: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize("crop", [(5, 0, 5, 9), (0, 9, 5, 2), (0, 0, 0, 1)])
+def test_a_crop_that_holds_nothing_is_malformed(crop: tuple[int, int, int, int]) -> None:
     with pytest.raises(PacketMalformed):
-        p.RegionRequest(1, BOOT, 5, _NS, 50, *part)
+        p.CropRequest(1, BOOT, 5, _NS, 50, *crop)
 
 
 @given(st.integers(1, max(p.KINDS)), st.lists(_ITEMS, max_size=9), st.binary(max_size=20))

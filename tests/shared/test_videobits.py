@@ -21,12 +21,12 @@ from secondlook.shared.videobits import (
     MAX_SLICES,
     BackgroundPacket,
     Coding,
+    CropLayers,
     GroupFrame,
     GroupHead,
-    RegionLayers,
     check_payload,
+    is_crop,
     is_of_group,
-    is_region,
     join_layers,
     nal_units,
     obus,
@@ -193,36 +193,36 @@ def test_layers_of_another_family_come_back_as_they_were() -> None:
         split_layers(b"\x89SLK")
 
 
-def test_a_region_holds_both_layers_and_its_place() -> None:
-    part = RegionLayers(256, 16, Layers(b"base", b"enhancement"))
-    data = part.to_bytes()
+def test_a_crop_holds_both_layers_and_its_place() -> None:
+    crop = CropLayers(256, 16, Layers(b"base", b"enhancement"))
+    data = crop.to_bytes()
     assert data == bytes.fromhex("8a50 0001 1000 04000000") + b"baseenhancement"
-    assert RegionLayers.parse(data) == part and is_region(data) and is_of_group(data)
+    assert CropLayers.parse(data) == crop and is_crop(data) and is_of_group(data)
     for length in range(len(data) - len(b"enhancement")):
         with pytest.raises(BitstreamError):
-            RegionLayers.parse(data[:length])
+            CropLayers.parse(data[:length])
     with pytest.raises(TruncatedBitstream, match="inside its base layer"):
-        RegionLayers.parse(data[:12])
-    with pytest.raises(MalformedBitstream, match="no region"):
-        RegionLayers.parse(join_layers(part.layers))
+        CropLayers.parse(data[:12])
+    with pytest.raises(MalformedBitstream, match="no crop"):
+        CropLayers.parse(join_layers(crop.layers))
     with pytest.raises(MalformedBitstream, match="no pair"):
         split_layers(data)
     with pytest.raises(NotABitstream):
-        RegionLayers.parse(b"\x89SLK")
+        CropLayers.parse(b"\x89SLK")
     with pytest.raises(MalformedBitstream, match="outside of every frame"):
-        RegionLayers(1 << 15, 0, part.layers)
+        CropLayers(1 << 15, 0, crop.layers)
     with pytest.raises(BitstreamError):
         parse_base(data)
 
 
 @given(st.binary(max_size=40))
-def test_a_region_of_any_bytes_is_one_or_an_error_of_ours(data: bytes) -> None:
+def test_a_crop_of_any_bytes_is_one_or_an_error_of_ours(data: bytes) -> None:
     for given_ in (data, b"\x8a\x50" + data):
         try:
-            part = RegionLayers.parse(given_)
+            crop = CropLayers.parse(given_)
         except BitstreamError:
             continue
-        assert part.to_bytes() == given_
+        assert crop.to_bytes() == given_
 
 
 def test_version_1_readers_are_told_what_it_is() -> None:

@@ -18,6 +18,7 @@ from secondlook.shared.detection import Detection
 from secondlook.shared.errors import ConfigError, SourceUnreadable
 from secondlook.training.machine.accuracy import Judge
 from secondlook.training.machine.codecs import CODECS
+from secondlook.training.machine.crops import MOST_CROPS, SecondLook, crops_of
 from secondlook.training.machine.measure import (
     Clip,
     Measured,
@@ -28,7 +29,6 @@ from secondlook.training.machine.measure import (
     ratio,
     read_clip,
 )
-from secondlook.training.machine.regions import MOST_REGIONS, SecondLook, regions_of
 from secondlook.training.machine.report import plot, table, write_table
 from tests.pictures import photo
 
@@ -240,9 +240,9 @@ def test_a_second_look_fetches_what_is_doubtful_and_its_bytes_count() -> None:
         found(0.3, (50, 20, 70, 40)),
         found(0.2, (52, 22, 60, 30)),
     ]
-    assert regions_of(seen, WIDTH, HEIGHT) == [(32, 0, 80, 48)]
+    assert crops_of(seen, WIDTH, HEIGHT) == [(32, 0, 80, 48)]
     many = [found(0.3, (8 * n, 0, 8 * n + 4, 20)) for n in range(10)]
-    assert len(regions_of(many, WIDTH, HEIGHT)) == MOST_REGIONS
+    assert len(crops_of(many, WIDTH, HEIGHT)) == MOST_CROPS
 
     class Doubting(SquareDetector):
         """Sees the square for sure only where its colour is right."""

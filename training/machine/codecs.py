@@ -56,7 +56,7 @@ class ClipCodec:
     encode: Callable[[Sequence[U8], int], CodedClip]
     qualities: tuple[int, ...]
     stills: bool = False  # codes each frame by itself
-    second_look: bool = False  # where the judge doubts, regions are fetched, and count
+    second_look: bool = False  # where the judge doubts, crops are fetched, and count
 
 
 class _Stopwatch:

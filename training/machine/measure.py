@@ -17,7 +17,7 @@ from secondlook.shared.detection import Detector
 from secondlook.shared.errors import ConfigError, SourceEmpty, SourceUnreadable
 from secondlook.training.machine.accuracy import Judge
 from secondlook.training.machine.codecs import ClipCodec
-from secondlook.training.machine.regions import SecondLook
+from secondlook.training.machine.crops import SecondLook
 
 U8 = npt.NDArray[np.uint8]
 

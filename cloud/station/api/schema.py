@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.feed import Event, EventKind
-from secondlook.cloud.station.schema import instant, region_of
+from secondlook.cloud.station.schema import crop_of, instant
 
 Item = TypeVar("Item", bound=BaseModel)
 Box: TypeAlias = tuple[float, float, float, float]
@@ -120,7 +120,7 @@ class Review(BaseModel):
     created_at: Instant
     refined_at: datetime | None = Field(examples=[_AT])
     shown_sha256: str | None = Field(description="Of the best picture there is.", examples=[_HASH])
-    region: tuple[int, int, int, int] | None = Field(
+    crop: tuple[int, int, int, int] | None = Field(
         description="Left, top, right and bottom of what is in full quality, in pixels; null: the whole frame.",
         examples=[[96, 128, 256, 288]],
     )
@@ -318,7 +318,7 @@ def review_facts(row: cat.Review, frame: cat.Frame, trial: cat.Opinion | None) -
         created_at=instant(row.created_ns),
         refined_at=_instant(row.refined_ns),
         shown_sha256=row.shown_sha256,
-        region=region_of(row),
+        crop=crop_of(row),
         postfilter=row.postfilter,
         codec_model=row.codec_model,
         why_expired=row.why_expired,

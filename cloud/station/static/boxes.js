@@ -105,9 +105,9 @@ export class BoxLayer {
       });
     }
     wanted.sort((one, other) => other.rank - one.rank);
-    if (state.review?.region && state.showBoxes) {
+    if (state.review?.crop && state.showBoxes) {
       // What is shown in full quality; it is no object, and takes no label's room.
-      wanted.unshift({ box: state.review.region, caption: "", classes: "region", style: { colour: "", dash: "2 6" } });
+      wanted.unshift({ box: state.review.crop, caption: "", classes: "crop", style: { colour: "", dash: "2 6" } });
     }
     if (rubber) wanted.push({ box: rubber, caption: "", classes: "rubber", style: styleOf("") });
     return wanted;

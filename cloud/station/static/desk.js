@@ -365,10 +365,10 @@ export class Desk {
     }
   }
 
-  // Of a frame that is shown in part, the rest.
+  // Of a frame of which a crop is shown, the rest.
   async fetchWhole() {
     const { review, reviewer, mayJudge } = this.store.get();
-    if (!mayJudge || !review?.region || PENDING.has(review.state)) return;
+    if (!mayJudge || !review?.crop || PENDING.has(review.state)) return;
     try {
       this.#keep(await api.wantWholeFrame(review.id, reviewer));
       this.tell("Asked the camera for the whole frame");

@@ -119,20 +119,20 @@ function noticeFor(state) {
   if (error) return `${VERSION_WORDS[wanted]} picture: ${error}`;
   if (PENDING.has(review.state)) {
     const holdup = review.why_waiting ?? "full quality is on its way";
-    if (review.region && review.images.refined) return `In part · the rest: ${review.why_waiting ?? "on its way"}`;
+    if (review.crop && review.images.refined) return `Crop only · the rest: ${review.why_waiting ?? "on its way"}`;
     return review.images.base ? `Base picture · ${holdup}` : `Waiting for the picture${review.why_waiting ? ` · ${holdup}` : ""}`;
   }
   if (review.state === "decided" && review.known) return "Known frame: reviewers are tried with it";
   if (review.state === "skipped") return "Skipped: more frames asked for a look than the site's limit of open reviews";
   if (review.state === "expired") return `Base picture only · ${review.why_expired ?? "full quality was lost"}`;
-  if (isInPart(review)) return inPartNotice(review);
+  if (isCrop(review)) return cropNotice(review);
   return isMine(state, review) ? `${review.handed.giver} handed this frame to you` : "";
 }
 
-const isInPart = (review) => review?.state === "ready" && Boolean(review.region);
+const isCrop = (review) => review?.state === "ready" && Boolean(review.crop);
 
-const inPartNotice = ({ why_expired: why }) =>
-  why ? `In part · the rest could not be had: ${why}` : "Full quality inside the dashed line, base picture around it";
+const cropNotice = ({ why_expired: why }) =>
+  why ? `Crop only · the rest could not be had: ${why}` : "Full quality inside the dashed line, base picture around it";
 
 const isHandedElsewhere = (state) => DECIDABLE.has(state.review?.state) && isElsewhere(state, state.review);
 
@@ -175,7 +175,7 @@ function renderStage(state) {
     button.addEventListener("click", () => desk.retry());
     notice.append(button);
   }
-  if (isInPart(state.review) && state.mayJudge && !state.drawing && !state.draft && !state.holder && !state.lost) {
+  if (isCrop(state.review) && state.mayJudge && !state.drawing && !state.draft && !state.holder && !state.lost) {
     const button = panels.element("button", { className: "tool", text: "Whole frame (V)" });
     button.addEventListener("click", () => desk.fetchWhole());
     notice.append(button);

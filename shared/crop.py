@@ -1,18 +1,18 @@
-"""A part of a frame that is fetched by itself, since it is what a person is asked about."""
+"""A crop: the part of a frame that is fetched by itself, since it is what a person is asked about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GRID = 16  # regions begin and end on multiples of it, or where the frame ends
+GRID = 16  # crops begin and end on multiples of it, or where the frame ends
 LEAST_SIDE = 64  # pixels: smaller ones are hardly cheaper
-MAX_SHARE = 0.5  # of a frame: a larger region saves too little to do without the rest
-GROWN_SHARE = 0.2  # of a frame, up to which a region grows to hold further boxes
+MAX_SHARE = 0.5  # of a frame: a larger crop saves too little to do without the rest
+GROWN_SHARE = 0.2  # of a frame, up to which a crop grows to hold further boxes
 
 
 @dataclass(frozen=True)
-class Region:
+class Crop:
     """In pixels of the frame; `right` and `bottom` lie outside. Raises ValueError where there is nothing inside."""
 
     left: int
@@ -22,13 +22,13 @@ class Region:
 
     def __post_init__(self) -> None:
         if not (0 <= self.left < self.right and 0 <= self.top < self.bottom):
-            raise ValueError(f"region {self} holds nothing")
+            raise ValueError(f"crop {self} holds nothing")
 
     def __str__(self) -> str:
         return f"{self.left},{self.top},{self.right},{self.bottom}"
 
     @classmethod
-    def parse(cls, text: str) -> Region:
+    def parse(cls, text: str) -> Crop:
         """What `str` made of one. Raises ValueError on anything else."""
         left, top, right, bottom = (int(part) for part in text.split(","))
         return cls(left, top, right, bottom)
@@ -48,36 +48,36 @@ class Region:
         """Rows and columns of an array of the frame."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
-    def within(self, width: int, height: int) -> Region | None:
+    def within(self, width: int, height: int) -> Crop | None:
         """The part that lies in a frame of this size; None where none does."""
         right, bottom = min(self.right, width), min(self.bottom, height)
-        return Region(self.left, self.top, right, bottom) if self.left < right and self.top < bottom else None
+        return Crop(self.left, self.top, right, bottom) if self.left < right and self.top < bottom else None
 
     @classmethod
     def around(
         cls, boxes: Sequence[tuple[float, float, float, float]], width: int, height: int, margin: float
-    ) -> Region | None:
+    ) -> Crop | None:
         """What holds the first box (x0, y0, x1, y1 in pixels) with `margin` of its own sides around it, and those
         behind it as long as all together stay within `GROWN_SHARE` of a frame of this size.
 
         None where there is no box, or where the first one takes over `MAX_SHARE` of the frame.
         """
-        region: Region | None = None
+        crop: Crop | None = None
         for x0, y0, x1, y1 in boxes:
             wide, high = margin * (x1 - x0), margin * (y1 - y0)
             left, right = _span(x0 - wide, x1 + wide, width)
             top, bottom = _span(y0 - high, y1 + high, height)
             one = cls(left, top, right, bottom)
-            if region is None:
-                region = one
+            if crop is None:
+                crop = one
                 continue
-            both = region._with(one)
-            if both.pixels <= max(region.pixels, GROWN_SHARE * width * height):
-                region = both
-        return None if region is None or region.pixels > MAX_SHARE * width * height else region
+            both = crop._with(one)
+            if both.pixels <= max(crop.pixels, GROWN_SHARE * width * height):
+                crop = both
+        return None if crop is None or crop.pixels > MAX_SHARE * width * height else crop
 
-    def _with(self, other: Region) -> Region:
-        return Region(
+    def _with(self, other: Crop) -> Crop:
+        return Crop(
             min(self.left, other.left),
             min(self.top, other.top),
             max(self.right, other.right),

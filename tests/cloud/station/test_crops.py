@@ -1,4 +1,4 @@
-"""Frames that are shown in part: what the API says of them, and how the page has the rest fetched."""
+"""Frames of which a crop is shown: what the API says of them, and how the page has the rest fetched."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.cloud.station.pages import PROGRAM, Page
 from tests.cloud.station.seed import START, Seeded, drawn_scene, finish, seed
 from tests.cloud.station.server import client_of
 
-PART = [16, 48, 112, 160]
+CROP = [16, 48, 112, 160]
 
 
-def show_in_part(seeded: Seeded, review_id: int) -> None:
-    """As a refiner leaves it that was sent a part."""
+def show_crop(seeded: Seeded, review_id: int) -> None:
+    """As a refiner leaves it that was sent a crop."""
     catalogue = cat.open_catalogue(seeded.catalogue_url)
     with catalogue.writing() as session:
-        session.get_one(cat.Review, review_id).region = ",".join(map(str, PART))
+        session.get_one(cat.Review, review_id).crop = ",".join(map(str, CROP))
     catalogue.close()
 
 
@@ -31,19 +31,19 @@ def lease(seeded: Seeded) -> cat.LeasedReview | None:
     return leased
 
 
-def test_the_api_says_which_part_is_in_full_quality_and_has_the_rest_fetched(tmp_path: Path) -> None:
+def test_the_api_says_which_crop_is_in_full_quality_and_has_the_rest_fetched(tmp_path: Path) -> None:
     seeded = seed(tmp_path, ["ready", "ready", "expired"])
-    show_in_part(seeded, 1)
+    show_crop(seeded, 1)
     app = create_app(catalogue_url=seeded.catalogue_url, blobs_url=seeded.blobs_url)
     with client_of(app) as client:
-        assert [client.get(f"/api/reviews/{n}").json()["region"] for n in (1, 2, 3)] == [PART, None, None]
-        assert client.get("/api/v1/reviews/1").json()["region"] == PART
+        assert [client.get(f"/api/reviews/{n}").json()["crop"] for n in (1, 2, 3)] == [CROP, None, None]
+        assert client.get("/api/v1/reviews/1").json()["crop"] == CROP
         ann = {"reviewer": "Ann"}
         asked = client.post("/api/reviews/1/whole", json=ann).json()
-        assert (asked["state"], asked["region"], asked["images"]["refined"]) == ("due", PART, True)
+        assert (asked["state"], asked["crop"], asked["images"]["refined"]) == ("due", CROP, True)
         assert client.post("/api/reviews/1/whole", json=ann).status_code == 200, "asked twice, fetched once"
         leased = lease(seeded)
-        assert leased is not None and (leased.review_id, leased.region) == (1, None)
+        assert leased is not None and (leased.review_id, leased.crop) == (1, None)
         assert client.post("/api/reviews/2/whole", json=ann).json()["state"] == "ready", "nothing is missing"
         refused = client.post("/api/reviews/3/whole", json=ann)
         assert refused.status_code == 409 and "expired" in refused.json()["detail"]
@@ -63,13 +63,13 @@ def test_a_key_has_the_rest_fetched_and_the_picture_is_sharpened_in_place(
     browser = page.browser
     page.expect(1)
     browser.press("v")  # nothing is missing
-    show_in_part(page.seeded, 1)
+    show_crop(page.seeded, 1)
     browser.call("Page.reload")
     page.expect(1)
-    browser.wait_for("document.querySelectorAll('.box.region').length === 1")
+    browser.wait_for("document.querySelectorAll('.box.crop').length === 1")
     assert "inside the dashed line" in page.text("notice")
     browser.press("b")
-    browser.wait_for("document.querySelectorAll('.box.region').length === 0")
+    browser.wait_for("document.querySelectorAll('.box.crop').length === 0")
     browser.press("b")
     browser.press("v")
     browser.wait_for("document.getElementById('notice').innerText.includes('the rest: on its way')")
@@ -78,7 +78,7 @@ def test_a_key_has_the_rest_fetched_and_the_picture_is_sharpened_in_place(
     assert lease(page.seeded) is not None
     finish(page.seeded, 1, drawn_scene(0))
     browser.wait_for("document.getElementById('notice').innerText === ''")
-    assert browser.run("document.querySelectorAll('.box.region').length") == 0
+    assert browser.run("document.querySelectorAll('.box.crop').length") == 0
     browser.press("a")
     page.expect(2)
     page.expect_stored(1, [("confirm", None, None)])
@@ -87,7 +87,7 @@ def test_a_key_has_the_rest_fetched_and_the_picture_is_sharpened_in_place(
 @pytest.mark.skipif(PROGRAM is None, reason="no Chromium on PATH")
 def test_the_page_says_that_the_rest_could_not_be_had(open_page: Callable[..., Page]) -> None:
     page = open_page("ready")
-    show_in_part(page.seeded, 1)
+    show_crop(page.seeded, 1)
     page.browser.call("Page.reload")
     page.expect(1)
     page.browser.wait_for("document.querySelector('#notice button')?.textContent.startsWith('Whole frame')")
