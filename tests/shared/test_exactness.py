@@ -143,7 +143,7 @@ def test_what_is_compared_varies():
 @settings(max_examples=10)
 @given(SEEDS, st.sampled_from(LAYERS), QUALITIES, st.integers(0, 3), st.integers(0, 4))
 def test_a_place_has_the_same_index_in_any_frame(seed, layer, quality, top, left):
-    """The network sees one latent further in each direction, and no more: a region inside another frame keeps its
+    """The network sees one latent further in each direction, and no more: an area inside another frame keeps its
     indexes, apart from its rim."""
     rng = np.random.default_rng(seed)
     z, base = random_layer(rng, layer, 3, 2)
