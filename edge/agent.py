@@ -55,6 +55,7 @@ from secondlook.shared.logs import step
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import MAX_NS
 from secondlook.shared.stop import descriptors
+from secondlook.shared.video import finer_quality
 from secondlook.shared.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Agent:
         is_bounded = config.rate.uplink_kbps is not None or config.uplink.is_bounded
         if is_bounded and coding.background_quality is None:
             # Or each quality that the rate control chooses would have a background of its own.
-            coding = replace(coding, background_quality=coding.base_quality)
+            coding = replace(coding, background_quality=finer_quality(coding.base_quality))
         self._encoder = choose_encoder(codec, coding, config.source, self.boot_id, self._regions)
         # Also of what an earlier start has kept, under other settings.
         self._finish = EnhancementCoder(codec, config.codec.base_quality, config.codec.quality)

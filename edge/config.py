@@ -264,10 +264,10 @@ class CodecConfig(Settings):
     # What base layers are coded by: the model, or (video) a standard video encoder in groups of frames, for cameras;
     # auto takes video for cameras and video files, the model for images and folders of images.
     family: Literal["auto", "lite", "video"] = "auto"
-    encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x264"  # of family video
-    preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
-    # quality of the backgrounds of groups, with x264: the same bytes at every base quality; without it, base_quality
-    # codes them too, but where a rate control changes that
+    encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x265"  # of family video; x264 takes less time
+    preset: str = ""  # of the encoder; where empty, veryfast of x265, medium of x264, 8 of svtav1
+    # quality of the backgrounds of groups, with x265 and x264: the same bytes at every base quality; without it, 12
+    # above that of the frames, or, where a rate control changes that, above base_quality
     background_quality: Quality | None = None
     # frames of a group at most: a lost frame costs the rest of its group
     group_frames: Annotated[int, within(1, 255, "frames")] = 250

@@ -53,6 +53,7 @@ AV_ERRORS = (av.error.FFmpegError, OSError)
 _ENDLESS = 99_999  # frames between keys that an encoder sets by itself
 _FRAMES_PER_SECOND = 5  # what encoders are told; at a constant quantiser it moves nothing
 _DECODERS = {Coding.H264: "h264", Coding.H265: "hevc", Coding.AV1: "libdav1d"}
+FINER_BACKGROUND = 12  # steps of quality by which a background is finer than frames, all of which build on it
 _TRIAL_SIZE = (256, 256)  # of the frame that a hardware encoder has to code before it is trusted
 
 
@@ -61,6 +62,11 @@ def quantiser(coding: Coding, base_quality: int) -> int:
     if not 0 <= base_quality <= MAX_QUALITY:
         raise ConfigError(f"base quality {base_quality} is not in 0..{MAX_QUALITY}")
     return 63 - 2 * base_quality // 3 if coding is Coding.AV1 else 51 - base_quality // 2
+
+
+def finer_quality(base_quality: int) -> int:
+    """The quality of a background where none is set."""
+    return min(MAX_QUALITY, base_quality + FINER_BACKGROUND)
 
 
 @dataclass(frozen=True)
@@ -121,12 +127,13 @@ _X264 = Maker(
     preset="medium",
     key=":ipratio={ratio}:stitchable=1",
 )
-_X265_PLAIN = "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info=0:log-level=none"
+_X265_PLAIN = "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info=0:log-level=none{key}"
 _X265 = Maker(
     "libx265",
     Coding.H265,
     (("preset", "{preset}"), ("tune", "zerolatency"), ("x265-params", "qp={qp}:" + _X265_PLAIN)),
-    preset="medium",
+    preset="veryfast",  # on still scenes as few bits as medium, in less time
+    key=":ipratio={ratio}",
 )
 _SVT = Maker(
     "libsvtav1",
@@ -197,7 +204,7 @@ class GroupEncoder:
         background_quality: int | None = None,
     ) -> None:
         """Code the background, uint8[H,W,3] RGB; with `background_quality` to the same bytes at every base quality,
-        where the encoder can (x264).
+        where the encoder can (x264, x265).
 
         Raises EncoderFailed, or ConfigError on arguments out of range.
         """
@@ -267,10 +274,10 @@ class VideoSettings:
     """How a camera's frames become groups.
 
     `preset`: of the encoder, empty for its usual one; `group_frames`: frames of a group, 1 to MAX_PLACE;
-    `background_quality`: see `GroupEncoder`.
+    `background_quality`: see `GroupEncoder`; None: `finer_quality` of the frames'.
     """
 
-    encoder: EncoderName = "x264"
+    encoder: EncoderName = "x265"
     preset: str = ""
     group_frames: int = 250
     background_quality: int | None = None
@@ -368,13 +375,14 @@ class VideoEncoder:
             self._background = image
         self._quality = base_quality
         self._groups += 1
+        of_its_own = self._settings.background_quality
         return GroupEncoder(
             self._maker,
             self._background,
             self._groups - 1,
             base_quality=base_quality,
             preset=self._settings.preset,
-            background_quality=self._settings.background_quality,
+            background_quality=finer_quality(base_quality) if of_its_own is None else of_its_own,
         )
 
 

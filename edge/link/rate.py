@@ -16,12 +16,12 @@ from secondlook.edge.config import RateConfig
 from secondlook.edge.link.pacing import OVERHEAD_BYTES
 from secondlook.edge.outage import duration
 
-_DOUBLING = 12.0  # levels of quality that double a frame's bytes at most; what is wrong with it is learned
-_MEMORY_SECONDS = 8.0  # over which the bytes of frames are averaged
+_DOUBLING = 9.0  # levels of quality that double a frame's bytes at most; what is wrong with it is learned
+_MEMORY_SECONDS = 6.0  # over which the bytes of frames are averaged
 _RATE_SECONDS = 10.0  # over which the source's frames are counted
 _WAITING_SECONDS = 3.0  # of the link that shall wait
-_RETURN_SECONDS = 8.0  # in which what waits comes back to that by quality
-_FEWEST, _MOST = 0.75, 1.15  # of the link's rate that is coded for meanwhile
+_RETURN_SECONDS = 7.0  # in which what waits comes back to that by quality
+_FEWEST, _MOST = 0.75, 1.4  # of the link's rate that is coded for meanwhile
 _MUCH_SECONDS = 6.0  # of the link wait: frames are thinned out until it is less, at whatever quality
 _HOLD_SECONDS = 5.0  # a quality is kept
 _HURRY_SECONDS = 3.0  # where it is far too good

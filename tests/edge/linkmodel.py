@@ -1,7 +1,8 @@
-"""A camera, its rate control and a link, simulated: bytes of frames as x264 made them of three clips, time a number.
+"""A camera, its rate control and a link, simulated: bytes of frames as x265 made them of three clips, time a number.
 
-`frame_bytes.json`: of each clip, for base qualities 0, 8, ... 48, the bytes of the background's packet and of 100
-frames at 5 a second behind it (car-detection 768x432, one-by-one-person-detection 512 wide, highway-1 320x240).
+`frame_bytes.json`: of each clip, for base qualities 0, 8, ... 48, the bytes of the packet of a background of quality
+28, of 100 frames at 5 a second within one group, and of every fifth of them where a group begins with it
+(car-detection 768x432, one-by-one-person-detection 512 wide, highway-1 320x240).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from secondlook.edge.config import RateConfig
 from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer
@@ -19,19 +21,27 @@ from secondlook.edge.link.rate import RateControl
 
 FPS = 5
 GROUP = 250
-CLIPS: dict[str, dict[str, list[int]]] = json.loads((Path(__file__).parent / "frame_bytes.json").read_text())
+CLIPS: dict[str, dict[str, dict[str, Any]]] = json.loads(
+    (Path(__file__).parent / "frame_bytes.json").read_text()
+)
 _STEP = 0.02  # seconds of a turn of the uplink
 _NEWS_SECONDS = 0.5
 
 
-def frame_bytes(clip: str, number: int, quality: int) -> tuple[int, int]:
-    """Of the background, and of a frame: between two qualities that were measured, geometrically."""
-    table = CLIPS[clip]
+def background_bytes(clip: str) -> int:
+    return int(CLIPS[clip]["0"]["background"])
+
+
+def frame_bytes(clip: str, number: int, quality: int, *, first: bool) -> int:
+    """Of a frame, the first of its group or not: between two qualities that were measured, geometrically."""
     below = min(40, quality // 8 * 8)
     part = (quality - below) / 8
-    at = 1 + number % 100
-    low, high = table[str(below)], table[str(below + 8)]
-    return tuple(round(low[i] ** (1 - part) * high[i] ** part) for i in (0, at))  # type: ignore[return-value]
+    low, high = (_measured(CLIPS[clip][str(one)], number % 100, first) for one in (below, below + 8))
+    return round(low ** (1 - part) * high**part)
+
+
+def _measured(table: dict[str, Any], number: int, first: bool) -> int:
+    return int(table["first"][number // 5] if first else table["frames"][number])
 
 
 @dataclass
@@ -92,9 +102,11 @@ def simulate(
                 if control.is_coded(now):
                     first = place == GROUP or quality != control.quality
                     place, quality = (1 if first else place + 1), control.quality
-                    background, size = frame_bytes(clip, run.captured, quality)
-                    control.coded(size + first * background, first=first, now=now)
-                    spool.append(_Waiting(size + first * background + OVERHEAD_BYTES, now))
+                    # The background has a quality of its own, and goes over the link once.
+                    size = frame_bytes(clip, run.captured, quality, first=first)
+                    size += 0 if run.qualities else background_bytes(clip)
+                    control.coded(size, first=first, now=now)
+                    spool.append(_Waiting(size + OVERHEAD_BYTES, now))
                     run.qualities.append((now, quality))
                 else:
                     run.thinned.append(now)

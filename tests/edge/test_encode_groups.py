@@ -99,7 +99,7 @@ def test_the_source_chooses_where_the_settings_leave_it_to_it(
     assert isinstance(made, VideoFrameEncoder) is is_video
     told = [record.message for record in caplog.records]
     if is_video:
-        assert told == ["base layers are coded by x264, in groups of 250 frames"]
+        assert told == ["base layers are coded by x265, in groups of 250 frames"]
     else:
         assert told == (
             ["base layers are coded by the model lite: the source holds images"] if family == "auto" else []

@@ -28,7 +28,7 @@ from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.linkmodel import CLIPS, FPS, falling, simulate
 from tests.edge.test_agent import PlainCodec, still
 
-RATES = {"car-detection": 30.0, "one-by-one": 15.0, "highway-1": 40.0}  # kbit/s that each clip can fill
+RATES = {"car-detection": 20.0, "one-by-one": 15.0, "highway-1": 40.0}  # kbit/s that each clip can fill
 ROOM = 1.15  # times uplink_kbps that the link carries
 FALLS, RISES, END = 120.0, 240.0, 400.0
 BOOT = "ab" * 16
@@ -100,32 +100,32 @@ def test_the_log_tells_when_it_begins_to_be_behind_and_when_it_ends(fall) -> Non
 
 def test_a_link_with_a_long_way_is_found_out_too() -> None:
     run = simulate(
-        "car-detection", RateConfig(uplink_kbps=30), falling(30 * 125 * ROOM, FALLS, RISES), END, trip=0.7
+        "car-detection", RateConfig(uplink_kbps=20), falling(20 * 125 * ROOM, FALLS, RISES), END, trip=0.7
     )
-    assert held(run.windows(300, END), 30) > 0.9
-    assert held(run.windows(150, RISES), 10 * ROOM) > 0.9
+    assert held(run.windows(300, END), 20) > 0.9
+    assert held(run.windows(150, RISES), 20 / 3 * ROOM) > 0.9
 
 
 def test_a_link_that_is_dead_for_a_minute_is_caught_up_with() -> None:
     def carries(now: float) -> float:
-        return 0.0 if 100 <= now < 160 else 30 * 125 * ROOM
+        return 0.0 if 100 <= now < 160 else 20 * 125 * ROOM
 
-    newest = simulate("car-detection", RateConfig(uplink_kbps=30, behind_seconds=20), carries, 300)
-    everything = simulate("car-detection", RateConfig(uplink_kbps=30, when_behind="all"), carries, 300)
+    newest = simulate("car-detection", RateConfig(uplink_kbps=20, behind_seconds=20), carries, 300)
+    everything = simulate("car-detection", RateConfig(uplink_kbps=20, when_behind="all"), carries, 300)
     assert newest.given_up and not everything.given_up
     recent = [delay for at, delay in newest.delays if at >= 200]
     assert max(recent) < 10
-    assert held(newest.windows(230, 300), 30) > 0.9
+    assert held(newest.windows(230, 300), 20) > 0.9
     last = [delay for at, delay in everything.delays if at >= 280]
     assert max(last) < 15, "all was sent in the end, and nothing was given up"
 
 
 def test_a_scene_without_movement_leaves_the_link_alone_and_the_estimate_in_place() -> None:
     run = simulate(
-        "car-detection", RateConfig(uplink_kbps=30), lambda _: 30 * 125 * ROOM, 300, still=[(100, 200)]
+        "car-detection", RateConfig(uplink_kbps=20), lambda _: 20 * 125 * ROOM, 300, still=[(100, 200)]
     )
     assert run.kbps(150) == 0
-    assert held(run.windows(240, 300), 30) > 0.9
+    assert held(run.windows(240, 300), 20) > 0.9
     assert not run.said("behind: ")
 
 
@@ -272,7 +272,7 @@ def test_what_is_given_up_counts_as_the_link_counts_it(
     tmp_path: Path, base_bytes: int, behind_seconds: float
 ) -> None:
     """A frame of a fixed camera has 60 bytes, and more than twice that in headers."""
-    rate = RateConfig(uplink_kbps=30, behind_seconds=behind_seconds)
+    rate = RateConfig(uplink_kbps=20, behind_seconds=behind_seconds)
     control = RateControl(rate, 16, 0.0)
     spool = filled(tmp_path, 180 * rate.uplink_bytes, base_bytes)
     newest = spool.bounds(BOOT)[1] - 1

@@ -23,6 +23,7 @@ from secondlook.shared.errors import (
     SymbolMismatch,
 )
 from secondlook.shared.video import (
+    EncoderName,
     GroupDecoder,
     VideoEncoder,
     VideoSettings,
@@ -243,13 +244,13 @@ def test_a_group_has_as_many_frames_as_places(frames: int) -> None:
 
 def test_an_encoder_that_cannot_be_opened_is_named() -> None:
     with pytest.raises(EncoderFailed, match="encoder libx264 cannot be opened for preset quickest, 98x80"):
-        VideoEncoder(VideoSettings(preset="quickest")).encode(GROUND, base_quality=16)
-    with pytest.raises(EncoderFailed, match="encoder libx265 cannot be opened for preset medium, 2x2"):
+        VideoEncoder(VideoSettings("x264", "quickest")).encode(GROUND, base_quality=16)
+    with pytest.raises(EncoderFailed, match="encoder libx265 cannot be opened for preset veryfast, 2x2"):
         VideoEncoder(VideoSettings("x265")).encode(photo(1, 1), base_quality=16)
 
 
 def test_presets_are_the_encoders(group) -> None:
-    quick = VideoEncoder(VideoSettings(preset="ultrafast"))
+    quick = VideoEncoder(VideoSettings("x264", "ultrafast"))
     quick.set_background(GROUND)
     assert quick.encode(FRAMES[0], base_quality=30).background != coded()[0].background
 
@@ -292,10 +293,11 @@ def test_a_frame_too_large_is_refused_before_an_encoder_is_opened() -> None:
         VideoEncoder(VideoSettings()).encode(np.zeros((4097, 4096, 3), np.uint8), base_quality=16)
 
 
-def test_a_background_of_its_own_quality_is_the_same_at_every_base_quality() -> None:
+@pytest.mark.parametrize("encoder", ["x264", "x265"])
+def test_a_background_of_its_own_quality_is_the_same_at_every_base_quality(encoder: EncoderName) -> None:
     packets, pictures = set(), []
     for base_quality in (6, 22, 40, 56):
-        maker = VideoEncoder(VideoSettings(background_quality=30))
+        maker = VideoEncoder(VideoSettings(encoder, background_quality=30))
         maker.set_background(GROUND)
         made = [maker.encode(image, base_quality=base_quality) for image in FRAMES[:4]]
         background = maker.background.to_bytes()
@@ -305,6 +307,15 @@ def test_a_background_of_its_own_quality_is_the_same_at_every_base_quality() -> 
     assert len(packets) == 1
     quality = [psnr(picture, FRAMES[3]) for picture in pictures]
     assert quality == sorted(quality) and quality[3] > quality[0] + 3
+
+
+@pytest.mark.parametrize("encoder", ["x264", "x265"])
+def test_a_background_is_finer_than_frames_where_nothing_is_set(encoder: EncoderName) -> None:
+    usual, set_ = (
+        VideoEncoder(VideoSettings(encoder, background_quality=quality)).encode(GROUND, base_quality=20)
+        for quality in (None, 32)
+    )
+    assert usual.background == set_.background
 
 
 def test_a_background_goes_out_once_though_the_quality_changes() -> None:
@@ -341,10 +352,9 @@ print({os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER})
     assert found.stdout == "True\n"
 
 
-@pytest.mark.parametrize("encoder", ["x265", "svtav1"])
-def test_encoders_that_have_one_quantiser_take_the_setting_and_code_as_before(encoder: str) -> None:
+def test_an_encoder_that_has_one_quantiser_takes_the_setting_and_codes_as_before() -> None:
     made = [
-        VideoEncoder(VideoSettings(encoder, background_quality=quality)).encode(GROUND, base_quality=20)
+        VideoEncoder(VideoSettings("svtav1", background_quality=quality)).encode(GROUND, base_quality=20)
         for quality in (None, 40)
     ]
     assert made[0].background == made[1].background

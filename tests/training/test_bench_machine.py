@@ -262,7 +262,7 @@ def test_a_second_look_fetches_what_is_doubtful_and_its_bytes_count() -> None:
     plain = Clip("square", FRAMES)
     rows = {
         name: measure_clip(plain, [CODECS[name]], {"judge": Doubting()}).rows
-        for name in ("video x264", "video x264, second look")
+        for name in ("video x265", "video x265, second look")
     }
-    for without, looked in zip(rows["video x264"], rows["video x264, second look"], strict=False):
+    for without, looked in zip(rows["video x265"], rows["video x265, second look"], strict=False):
         assert looked.kbit >= without.kbit and looked.quality == without.quality

@@ -105,11 +105,11 @@ def test_frames_of_a_clip_are_those_that_a_worker_decodes():
     assert np.mean([psnr(s.decoded, s.original) for s in coarse]) < np.mean(
         [psnr(s.decoded, s.original) for s in fine]
     )
-    coded = code_frames(clip.frames, VideoSettings("x264"), 30)
+    coded = code_frames(clip.frames, VideoSettings("x265"), 30)
     decoded, background = list(as_decoded(coded))[7]
     assert np.array_equal(fine[3].decoded, decoded) and np.array_equal(fine[3].background, background)
     assert fine[3].scale == 416 / 320
-    assert [one.bytes for one in coded] == list(find_codec("video x264").encode(clip.frames, 30).sizes)
+    assert [one.bytes for one in coded] == list(find_codec("video x265").encode(clip.frames, 30).sizes)
 
 
 def test_scenes_move_over_what_stands_still(tmp_path):
@@ -149,11 +149,11 @@ def test_bench_machine_shows_what_a_filter_makes_at_the_same_bits(tmp_path):
         export_machine_filter(randomised(features=8, blocks=1), tmp_path / "small", {"licence": "none"})
     clip = moving(3)
     plain, filtered = (
-        find_codec(name).encode(clip.frames, 20) for name in ("video x264", f"filtered {tmp_path / 'small'}")
+        find_codec(name).encode(clip.frames, 20) for name in ("video x265", f"filtered {tmp_path / 'small'}")
     )
     assert plain.sizes == filtered.sizes
     shown = load_machine_filter(tmp_path / "small", threads=1)
-    coded = code_frames(clip.frames, VideoSettings("x264", group_frames=250), 20)
+    coded = code_frames(clip.frames, VideoSettings("x265", group_frames=250), 20)
     for (decoded, background), one in zip(as_decoded(coded), filtered.decoded, strict=True):
         assert np.array_equal(shown.apply(decoded, background), one)
 

@@ -28,7 +28,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         nargs="+",
         metavar="NAME",
-        help="only these, `filtered MODEL` for video x264 behind a filter for machines, or `peer NAME` for a still "
+        help="only these, `filtered MODEL` for video x265 behind a filter for machines, or `peer NAME` for a still "
         "codec of a package (default: all; a wrong name lists them)",
     )
     parser.add_argument(

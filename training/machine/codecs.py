@@ -281,10 +281,10 @@ CODECS: dict[str, ClipCodec] = {
         ClipCodec("lite", lite(key_interval=1), (0, 6, 12, 18, 25, 32, 40), stills=True),
         ClipCodec("lite, deltas", lite(key_interval=25), (0, 6, 12, 18, 25, 32, 40)),
         ClipCodec("video x264", video("x264", group_frames=250), _BASE_QUALITIES),
-        ClipCodec("video x264, groups of 25", video("x264", group_frames=25), _BASE_QUALITIES),
+        ClipCodec("video x265, groups of 25", video("x265", group_frames=25), _BASE_QUALITIES),
         ClipCodec(
-            "video x264, second look",
-            video("x264", group_frames=250),
+            "video x265, second look",
+            video("x265", group_frames=250),
             _BASE_QUALITIES,
             second_look=True,
         ),
@@ -298,12 +298,12 @@ _FILTERED = "filtered "  # and that of a filter for machines behind the decoder
 
 
 def find_codec(name: str) -> ClipCodec:
-    """A codec of ours, `filtered MODEL` for `video x264` behind a filter for machines, or `peer NAME` for a still codec
+    """A codec of ours, `filtered MODEL` for `video x265` behind a filter for machines, or `peer NAME` for a still codec
     of another package. Raises ConfigError for none of these."""
     if name in CODECS:
         return CODECS[name]
     if name.startswith(_FILTERED):
-        behind = video("x264", group_frames=250, machine_filter=name.removeprefix(_FILTERED))
+        behind = video("x265", group_frames=250, machine_filter=name.removeprefix(_FILTERED))
         return ClipCodec(name, behind, _BASE_QUALITIES)
     if not name.startswith(_PEER):
         brought = [f"{_PEER}{one}" for one in plugin_names(PEERS)]
@@ -320,7 +320,7 @@ def _still(peer: Peer, frames: Sequence[U8], quality: int) -> CodedClip:
     return CodedClip(tuple(map(len, coded)), tuple(peer.decode(data) for data in coded), watch.seconds)
 
 
-OURS = "video x264"  # what the ratios of `--json` are of: what an agent uses where nothing is set
+OURS = "video x265"  # what the ratios of `--json` are of: what an agent uses where nothing is set
 REFERENCES = ("x264 medium", "x265 medium")  # what the tables compare with
 PEER_KEYS = {
     "x264": "x264 medium",

@@ -18,7 +18,7 @@ from secondlook.training.data import U8, read_rgb
 from secondlook.training.machine.codecs import as_decoded, code_frames
 from secondlook.training.machine.measure import Clip
 
-QUALITIES = (0, 54)  # base qualities of scenes, both included: the quantisers 51 to 24 of H.264
+QUALITIES = (0, 54)  # base qualities of scenes, both included: the quantisers 51 to 24 of H.264 and H.265
 QUALITY_SKEW = 1.5  # above 1: more scenes of low quality, where there is most to win
 CLIP_QUALITIES = (2, 8, 16, 26, 42)
 CLIP_STEP = 2  # every how many frames of a clip one is kept
@@ -28,7 +28,7 @@ OBJECTS = (1, 4)
 OBJECT_SIDES = (32, 200)
 SPEED = 10.0  # pixels a frame, at most, along each axis
 NOISE = 4.0  # grey levels, at most, of a sensor's noise
-MOVING_CAMERA, NO_BACKGROUND, H265 = 0.15, 0.25, 0.15  # shares of the scenes
+MOVING_CAMERA, NO_BACKGROUND, H264 = 0.15, 0.25, 0.25  # shares of the scenes
 _TRIES = 4  # places for a crop, of which the one where most was lost is taken
 
 
@@ -43,7 +43,7 @@ class Sample:
 
 
 def samples_of_clip(
-    clip: Clip, encoder: EncoderName = "x264", qualities: Sequence[int] = CLIP_QUALITIES
+    clip: Clip, encoder: EncoderName = "x265", qualities: Sequence[int] = CLIP_QUALITIES
 ) -> list[Sample]:
     """Frames of a clip at each quality, every second one, each time others."""
     scale = SEEN_AT / max(clip.frames[0].shape[:2])
@@ -68,7 +68,7 @@ def samples_of_images(
         frames = list(scene(read_rgb(paths[place]), others, rng))
         low, high = QUALITIES
         quality = int(low + (high + 1 - low) * rng.random() ** QUALITY_SKEW)
-        encoder: EncoderName = "x265" if rng.random() < H265 else "x264"
+        encoder: EncoderName = "x264" if rng.random() < H264 else "x265"
         # Without a stored background the first frame becomes one; with it, all move over what stands still.
         still = None if rng.random() < NO_BACKGROUND else frames[0]
         coded = code_frames(frames[1:], VideoSettings(encoder), quality, background=still)
