@@ -265,7 +265,7 @@ class CodecConfig(Settings):
     # auto takes video for cameras and video files, the model for images and folders of images.
     family: Literal["auto", "lite", "video"] = "auto"
     encoder: Literal["x264", "x265", "svtav1", "hardware"] = "x265"  # of family video; x264 takes less time
-    preset: str = ""  # of the encoder; where empty, veryfast of x265, medium of x264, 8 of svtav1
+    preset: str = ""  # of the encoder, medium (8 of svtav1) where empty
     # quality of the backgrounds of groups, with x265 and x264: the same bytes at every base quality; without it, 12
     # above that of the frames, or, where a rate control changes that, above base_quality
     background_quality: Quality | None = None

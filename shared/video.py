@@ -127,12 +127,15 @@ _X264 = Maker(
     preset="medium",
     key=":ipratio={ratio}:stitchable=1",
 )
-_X265_PLAIN = "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info=0:log-level=none{key}"
+# Without sample adaptive offset, which costs a third of the time and, on what stands still, more bits than it saves.
+_X265_PLAIN = (
+    "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:sao=0:info=0:log-level=none{key}"
+)
 _X265 = Maker(
     "libx265",
     Coding.H265,
     (("preset", "{preset}"), ("tune", "zerolatency"), ("x265-params", "qp={qp}:" + _X265_PLAIN)),
-    preset="veryfast",  # on still scenes as few bits as medium, in less time
+    preset="medium",
     key=":ipratio={ratio}",
 )
 _SVT = Maker(

@@ -245,7 +245,7 @@ def test_a_group_has_as_many_frames_as_places(frames: int) -> None:
 def test_an_encoder_that_cannot_be_opened_is_named() -> None:
     with pytest.raises(EncoderFailed, match="encoder libx264 cannot be opened for preset quickest, 98x80"):
         VideoEncoder(VideoSettings("x264", "quickest")).encode(GROUND, base_quality=16)
-    with pytest.raises(EncoderFailed, match="encoder libx265 cannot be opened for preset veryfast, 2x2"):
+    with pytest.raises(EncoderFailed, match="encoder libx265 cannot be opened for preset medium, 2x2"):
         VideoEncoder(VideoSettings("x265")).encode(photo(1, 1), base_quality=16)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from secondlook.edge.coding.background import Background
-from secondlook.shared.video import SOFTWARE, GroupEncoder, VideoEncoder, VideoSettings
+from secondlook.shared.video import SOFTWARE, GroupEncoder, VideoEncoder, VideoSettings, finer_quality
 from secondlook.shared.videobits import MAX_PLACE
 from secondlook.training.machine.codecs import U8
 from secondlook.training.machine.measure import find_videos, read_clip
@@ -37,7 +37,8 @@ class _Endless(GroupEncoder):
 
 def endless(frames: Sequence[U8], encoder: str, quality: int) -> int:
     """Bytes of all frames in one group that begins with the first."""
-    group = _Endless(SOFTWARE[encoder], frames[0], 0, base_quality=quality)
+    finer = finer_quality(quality)
+    group = _Endless(SOFTWARE[encoder], frames[0], 0, base_quality=quality, background_quality=finer)
     total = len(group.background.to_bytes())
     for image in frames[1:]:
         total += len(group.encode(image).to_bytes())  # type: ignore[attr-defined]
@@ -83,7 +84,7 @@ def table(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m secondlook.training.machine.groups", description=__doc__)
     parser.add_argument("--videos", type=Path, nargs="+", required=True, metavar="DIR|FILE")
-    parser.add_argument("--encoder", choices=list(SOFTWARE), default="x264")
+    parser.add_argument("--encoder", choices=list(SOFTWARE), default="x265")
     parser.add_argument("--qualities", type=int, nargs="+", default=[10, 16, 30])
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--frames", type=int, default=500)
