@@ -148,7 +148,7 @@ def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_u
     cat.open_catalogue(old_url).close()
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX frames_unseen"))
-        for column in ("crop", "wants_whole"):
+        for column in ("crop", "wants_whole", "doubts", "second_look"):
             connection.execute(text(f"ALTER TABLE reviews DROP COLUMN {column}"))
         for column in ("handed_to", "handed_ns"):
             connection.execute(text(f"ALTER TABLE opinions DROP COLUMN {column}"))
