@@ -202,18 +202,20 @@ def _doubts(frame: Frame, reasons: Sequence[NewReview]) -> dict[str, Any] | None
     """What is in doubt, where no other rule has anything to say of the frame."""
     if any(reason.rule is not Rule.UNCERTAIN for reason in reasons):
         return None
-    indexes = [index for reason in reasons for index in _standing(frame, reason)]
+    indexes = [index for reason in reasons for index in _in_question(frame, reason)]
     return doubts_in(frame, indexes).as_json() if indexes else None
 
 
-def _standing(frame: Frame, reason: NewReview) -> list[int]:
-    """The detections that a reason speaks of, without those that have not been in view for long enough."""
-    seen = [(index, frame.detections[index].object) for index in reason.boxes or ()]
-    return [
-        index
-        for index, one in seen
-        if reason.dwell_ns == 0 or (one is not None and one.last_ns - one.first_ns >= reason.dwell_ns)
-    ]
+def _in_question(frame: Frame, reason: NewReview) -> list[int]:
+    """Of the detections that a reason speaks of, those that have been in view for long enough, and, with `once`, are
+    of nothing that the rule had reviewed before."""
+    found = []
+    for index in reason.boxes or ():
+        one = frame.detections[index].object
+        stayed = reason.dwell_ns == 0 or (one is not None and one.last_ns - one.first_ns >= reason.dwell_ns)
+        if stayed and not (reason.once and one is not None and is_called(one, reason.rule)):
+            found.append(index)
+    return found
 
 
 def _has_stayed(frame: Frame, reason: NewReview) -> bool:
