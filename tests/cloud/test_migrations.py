@@ -175,6 +175,25 @@ def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_u
     assert kept == sorted([(decided, "bea"), (decided, "cai"), (dropped, "cai")])
 
 
+def test_the_role_of_refiners_may_settle_where_there_is_one(engine: Engine, old_url: str) -> None:
+    if engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no roles")
+    cat.open_catalogue(old_url).close()
+    before = ("CREATE ROLE secondlook_refiner", "GRANT UPDATE (stored_bytes) ON frames TO secondlook_refiner")
+    may = "SELECT has_column_privilege('secondlook_refiner', 'frames', 'retention', 'UPDATE')"
+    with engine.begin() as connection:
+        for column in ("doubts", "second_look"):
+            connection.execute(text(f"ALTER TABLE reviews DROP COLUMN {column}"))
+        for statement in (*before, "UPDATE catalogue_version SET version_num = '0015_crops'"):
+            connection.execute(text(statement))
+        assert connection.scalar(text(may)) is False
+    cat.open_catalogue(old_url).close()
+    with engine.begin() as connection:
+        assert connection.scalar(text(may)) is True
+        connection.execute(text("DROP OWNED BY secondlook_refiner"))
+        connection.execute(text("DROP ROLE secondlook_refiner"))
+
+
 def test_a_catalogue_whose_tables_were_made_in_part_gets_the_rest(engine: Engine) -> None:
     """Before there were migrations, a worker made no tables of accounts, and an older one no such index."""
     with engine.begin() as connection:

@@ -19,3 +19,15 @@ def upgrade() -> None:
         reviews.drop_constraint("reviewstate", type_="check")
         states = ", ".join(f"'{state}'" for state in _STATES)
         reviews.create_check_constraint("reviewstate", f"state IN ({states})")
+    _let_refiners_settle()
+
+
+def _let_refiners_settle() -> None:
+    """Where each service has a role of its own (deploy/kubernetes/postgres/roles.sql), that of refiners gets the right."""
+    bind = op.get_bind()
+    if bind.dialect.name != "postgresql":
+        return
+    role = "SELECT count(*) FROM pg_roles WHERE rolname = 'secondlook_refiner'"
+    may = "SELECT has_column_privilege('secondlook_refiner', 'frames', 'stored_bytes', 'UPDATE')"
+    if bind.scalar(sa.text(role)) and bind.scalar(sa.text(may)):
+        op.execute("GRANT UPDATE (retention, retention_ns) ON frames TO secondlook_refiner")
