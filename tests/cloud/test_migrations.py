@@ -175,10 +175,9 @@ def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_u
     assert kept == sorted([(decided, "bea"), (decided, "cai"), (dropped, "cai")])
 
 
-def test_the_role_of_refiners_may_settle_where_there_is_one(engine: Engine, old_url: str) -> None:
-    if engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has no roles")
-    cat.open_catalogue(old_url).close()
+def test_the_role_of_refiners_may_settle_where_there_is_one(database_url: str) -> None:
+    cat.open_catalogue(database_url).close()
+    engine = open_engine(database_url, "catalogue")
     before = ("CREATE ROLE secondlook_refiner", "GRANT UPDATE (stored_bytes) ON frames TO secondlook_refiner")
     may = "SELECT has_column_privilege('secondlook_refiner', 'frames', 'retention', 'UPDATE')"
     with engine.begin() as connection:
@@ -187,11 +186,12 @@ def test_the_role_of_refiners_may_settle_where_there_is_one(engine: Engine, old_
         for statement in (*before, "UPDATE catalogue_version SET version_num = '0015_crops'"):
             connection.execute(text(statement))
         assert connection.scalar(text(may)) is False
-    cat.open_catalogue(old_url).close()
+    cat.open_catalogue(database_url).close()
     with engine.begin() as connection:
         assert connection.scalar(text(may)) is True
         connection.execute(text("DROP OWNED BY secondlook_refiner"))
         connection.execute(text("DROP ROLE secondlook_refiner"))
+    engine.dispose()
 
 
 def test_a_catalogue_whose_tables_were_made_in_part_gets_the_rest(engine: Engine) -> None:

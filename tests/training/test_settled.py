@@ -1,4 +1,4 @@
-"""How many doubts a second look settles: counted by the very comparison of a refiner, against the frame before coding."""
+"""How many doubts a second look settles: counted by the comparison of a refiner, against the frame before coding."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def upgrade() -> None:
 
 
 def _let_refiners_settle() -> None:
-    """Where each service has a role of its own (deploy/kubernetes/postgres/roles.sql), that of refiners gets the right."""
+    """Where each service has a role of its own (deploy/kubernetes/postgres), that of refiners gets the right."""
     bind = op.get_bind()
     if bind.dialect.name != "postgresql":
         return
