@@ -194,7 +194,7 @@ def set_enhanced_image(
         row = _held(session, review_id, owner)
         row.frame.stored_bytes = max(row.frame.stored_bytes, row.frame.base_bytes + image_bytes)
         row.enhanced_image, row.shown_sha256 = key, sha256
-        row.second_look = second_look
+        row.second_look = second_look or row.second_look  # what was said once stays
         row.attempts = max(0, row.attempts - 1)  # this one ended well
 
 

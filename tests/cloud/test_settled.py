@@ -296,6 +296,9 @@ def test_anybody_may_ask_for_a_settled_one_after_all(site: Site) -> None:
     assert review.second_look == SEEN and review.enhanced_image is not None
     leased = site.lease(now=9)
     assert leased.doubts is None and leased.attempts == 0
+    picture = {"key": "image/1/enhanced.png", "sha256": SHOWN, "image_bytes": 9}
+    cat.set_enhanced_image(site.catalogue, 1, "r1", **picture)
+    assert site.review().second_look == SEEN
     cat.mark_expired(site.catalogue, 1, "r1", why="gone", now_ns=9)
     site.judge(box_index=0)
     assert site.review().state is S.DECIDED
@@ -313,6 +316,8 @@ def test_a_person_may_judge_it_as_it_is_and_think_again(site: Site) -> None:
     site.settled()
     number = site.judge()
     assert (site.review().state, site.review().frame.retention) == (S.DECIDED, Retention.DECIDED)
+    with pytest.raises(ReviewConflict, match="never refined"):
+        cat.set_known(site.catalogue, 1, True, actor="ann", now_ns=99)
     cat.undo_verdict(site.catalogue, reviewer="bea", now_ns=100, verdict_id=number)
     review = site.review()
     assert (review.state, review.frame.retention) == (S.READY, Retention.UNDECIDED), (
