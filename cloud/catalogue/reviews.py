@@ -339,7 +339,7 @@ def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: in
         tried = is_tried(session, review_id, actor)
         shown = state_to_judge(row) if tried else row.state
         if shown not in RETRIED:
-            raise ReviewConflict(f"review {review_id} is {shown.value}: neither expired, skipped nor settled")
+            raise ReviewConflict(f"review {review_id} is {shown.value}, neither expired, skipped nor settled")
         if tried:  # nothing is fetched for a known frame, and nobody is told by this that it is one
             why = row.why_expired or "its full quality is lost"
             raise ReviewConflict(f"review {review_id} cannot be fetched again: {why}")
