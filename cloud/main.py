@@ -285,6 +285,8 @@ def run_refiner(args: argparse.Namespace) -> int:
     from secondlook.cloud.catalogue import open_catalogue
     from secondlook.cloud.storage.blobs import open_blobs
     from secondlook.cloud.workers.broker_client import BrokerClient
+    from secondlook.cloud.workers.detectors import load_detector
+    from secondlook.cloud.workers.looker import Looker
     from secondlook.cloud.workers.postfilter import load_postfilter
     from secondlook.cloud.workers.presence import told_of
     from secondlook.cloud.workers.refiner import Refiner
@@ -308,6 +310,9 @@ def run_refiner(args: argparse.Namespace) -> int:
         )
         catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("refining with %s", postfilter.identity)
+        looker = Looker(
+            config.policy, lambda: load_detector(config.worker.detector, threads=threads, device=device)
+        )
         refiner = Refiner(
             name,
             broker,
@@ -318,8 +323,16 @@ def run_refiner(args: argparse.Namespace) -> int:
             config.refiner,
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
+            looker=looker,
         )
-        refiner.heartbeat = _reloading(args, _REFINER_FLAGS, config, watchdog.heartbeat)
+        refiner.heartbeat = _reloading(
+            args,
+            _REFINER_FLAGS,
+            config,
+            watchdog.heartbeat,
+            ("policy",),
+            lambda new: setattr(looker, "policy", new.policy),
+        )
         watchdog.ready()
         with told_of(config.broker, name, "refiner", watchdog, lambda: refiner.done, tell_providers()):
             refiner.run(stop)
@@ -431,7 +444,7 @@ def run_station(args: argparse.Namespace) -> int:
     from secondlook.cloud.catalogue.figures import reviews_watched
     from secondlook.cloud.config import LOOPBACK_NAMES, parse_origin
     from secondlook.cloud.station.app import create_app
-    from secondlook.cloud.station.server import Certificate, check_certificate, serve
+    from secondlook.cloud.station.server import Certificate, check_certificate, listen, serve
     from secondlook.shared.alerts import open_alerts
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import STALL_SECONDS, HealthConfig, serve_health
@@ -444,7 +457,7 @@ def run_station(args: argparse.Namespace) -> int:
         certificate = Certificate(station.tls_certificate_file, station.tls_key_file)
         check_certificate(certificate)
     # The port first: it is what most often fails, and the socket says which one "any" became.
-    with _listen(station.host, station.port) as listener:
+    with listen(station.host, station.port) as listener:
         host, port = listener.getsockname()[:2]
         watchdog = Watchdog.from_environment(os.environ)
         app = create_app(
@@ -576,25 +589,3 @@ def _stop_event() -> Event:
 
 def _worker_name() -> str:
     return f"{socket.gethostname()[:64]}-{os.getpid()}"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises PortBusy, ConfigError."""
-    from secondlook.shared.errors import ConfigError, PortBusy
-
-    listener = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except UnicodeError as error:
-        raise ConfigError(f"station.host {host!r} is no name or address") from error
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        if isinstance(error, socket.gaierror):
-            raise ConfigError(f"station.host {host}: {error.strerror}") from error
-        raise PortBusy(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener

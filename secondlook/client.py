@@ -118,6 +118,8 @@ class Review:
     postfilter: str | None
     codec_model: str | None
     why_expired: str | None
+    # what the detector said of boxes in doubt when it looked again, as /api/v1/openapi.json describes it
+    second_look: dict[str, Any] | None = None
     handed_to: str | None = None
     handed_by: str | None = None
     handed_at: datetime | None = None
@@ -181,8 +183,8 @@ class PictureFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened. `what`: stored; created, skipped, refined, handed, ... of a review; given, undone of a
-    verdict; given, deleted of a comment; online, silent of a camera.
+    """Something that happened. `what`: stored; created, skipped, settled, refined, handed, ... of a review; given,
+    undone of a verdict; given, deleted of a comment; online, silent of a camera.
 
     `cursor` goes on behind it: keep it, and give it to `Client.follow` as `after`.
     """
@@ -335,7 +337,7 @@ class Client:
         newest_first: bool = False,
         after: str | None = None,
     ) -> Pages[Review]:
-        """Frames that people are to see; `state`: due, leased, ready, expired, skipped or decided."""
+        """Frames that people are to see; `state`: due, leased, ready, expired, settled, skipped or decided."""
         query = {"label": label, "state": state, "handed_to": handed_to}
         return self._pages("/reviews", Review, query, camera, since, until, newest_first, after)
 

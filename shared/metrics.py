@@ -91,6 +91,13 @@ METRICS = (
         "reviews_refined_total", "counter", ("camera",), "refiner", "reviews whose refined picture is made"
     ),
     Described(
+        "reviews_settled_total",
+        "counter",
+        ("camera",),
+        "refiner",
+        "reviews that the machine's second look left no doubt of: nobody is asked",
+    ),
+    Described(
         "reviews_expired_total",
         "counter",
         ("camera",),

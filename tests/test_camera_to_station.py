@@ -102,7 +102,7 @@ def test_every_frame_arrives_and_reviews_get_better(scene, tmp_path):
     assert_nothing_lost(report)
     reviews, size, quality = report["reviews"], report["bytes"], report["quality_db"]
     assert reviews["refined"] >= 2
-    assert reviews["created"] == reviews["refined"] + reviews["expired"]
+    assert reviews["created"] == reviews["refined"] + reviews["settled"] + reviews["expired"]
     assert quality["enhanced"] > quality["base"]
     assert 0 < size["base"] < size["source_jpeg"]
     # Enhancements travel for reviewed frames only.

@@ -264,8 +264,8 @@ def test_each_role_can_do_its_work_and_no_more(database: Database, tmp_path: Pat
     worker, refiner = open_catalogue(database.url("worker")), open_catalogue(database.url("refiner"))
     scene = drawn_scene(0)
     first = last_review(database) + 1
-    for index in range(2):
-        seed._store(worker, blobs, index, scene, seed.START, priority=200 - index)
+    for index in range(3):
+        seed._store(worker, blobs, index, scene, seed.START, priority=200 - index, settled=index == 2)
     dropped = FrameTombstone(
         edge_id="gate-north", boot_id=seed.BOOT, first_seq=5, last_seq=9, reason="x", received_ns=1
     )
@@ -273,6 +273,7 @@ def test_each_role_can_do_its_work_and_no_more(database: Database, tmp_path: Pat
     seed._store(worker, blobs, 6, scene, seed.START, priority=9)  # which cuts the tombstone
     seed._work(refiner, blobs, first, scene, "ready")
     seed._work(refiner, blobs, first + 1, scene, "expired")
+    seed._work(refiner, blobs, first + 2, scene, "settled")
     leased = lease_due_review(refiner, "r", lease_seconds=9, now_ns=seed.START)
     assert leased is not None
     release_review(refiner, leased.review_id, "r")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secondlook.cloud.catalogue.auditschema import AuditEntry, AuditHead
 from secondlook.cloud.catalogue.blind import (
     ANYBODY,
     KNOWN_HANDED_OVER,
@@ -38,6 +39,7 @@ from secondlook.cloud.catalogue.claims import (
 )
 from secondlook.cloud.catalogue.comments import MAX_COMMENT_LENGTH, delete_comment, give_comment
 from secondlook.cloud.catalogue.deliveries import DeliveryRow
+from secondlook.cloud.catalogue.doubts import Doubts
 from secondlook.cloud.catalogue.frames import (
     BEHIND,
     FrameTombstone,
@@ -70,12 +72,11 @@ from secondlook.cloud.catalogue.reviews import (
     review_is_due,
     set_base_image,
     set_enhanced_image,
+    settle_review,
     wake_reviews,
     want_whole_frame,
 )
 from secondlook.cloud.catalogue.schema import (
-    AuditEntry,
-    AuditHead,
     Camera,
     CameraEvent,
     Claim,
@@ -133,6 +134,7 @@ __all__ = [
     "DeliveryRow",
     "DetectedBox",
     "DoubleReview",
+    "Doubts",
     "Frame",
     "FrameTombstone",
     "Handover",
@@ -205,6 +207,7 @@ __all__ = [
     "set_enhanced_image",
     "set_known",
     "set_preferences",
+    "settle_review",
     "shown_as",
     "shown_states",
     "sight_to_judge",

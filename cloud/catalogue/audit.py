@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from secondlook.cloud.catalogue.schema import AUDIT_START, AuditEntry, AuditHead, audit_sha256
+from secondlook.cloud.catalogue.auditschema import AUDIT_START, AuditEntry, AuditHead, audit_sha256
 from secondlook.cloud.catalogue.store import Catalogue
 from secondlook.shared.errors import AuditBroken
 

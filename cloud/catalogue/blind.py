@@ -177,13 +177,18 @@ def is_probe(session: Session, review_id: int, reviewer: str) -> bool:
 
 
 def state_to_judge(review: Review) -> ReviewState:
-    """As which a known frame is shown."""
-    return ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
+    """In which a frame can be judged; a known one is shown so. One that was settled has no refined picture."""
+    lost = review.refined_image is None and review.enhancement_blob is None
+    return ReviewState.EXPIRED if lost else ReviewState.READY
+
+
+def _is_lost() -> ColumnElement[bool]:
+    return and_(Review.refined_image.is_(None), Review.enhancement_blob.is_(None))
 
 
 def shown_states(session: Session, person: str) -> dict[int, ReviewState]:
     """The states in which the known frames that a person is to judge are shown to them, by review."""
-    query = select(Review.id, Review.refined_image.is_(None).label("lost"))
+    query = select(Review.id, _is_lost().label("lost"))
     rows = session.execute(query.where(Review.id.in_(tried_by(person)))).all() if person else ()
     return {row.id: ReviewState.EXPIRED if row.lost else ReviewState.READY for row in rows}
 
@@ -192,7 +197,7 @@ def shown_as(state: ReviewState, person: str, held: ColumnElement[ReviewState]) 
     """That a review is in a state as far as a person is shown: a condition on reviews, whose state is ``held``."""
     if not person:
         return held == state
-    tried, lost = Review.id.in_(tried_by(person)), Review.refined_image.is_(None)
+    tried, lost = Review.id.in_(tried_by(person)), _is_lost()
     if state is ReviewState.DECIDED:
         return and_(held == state, ~tried)
     if state is ReviewState.READY:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.doubts import wants_person
 from secondlook.cloud.catalogue.reviews import audit_review, get_review
 from secondlook.cloud.catalogue.schema import Comment, Review
 from secondlook.cloud.catalogue.store import Catalogue
@@ -55,6 +56,7 @@ def add_comment(
     if (session.scalar(select(func.count()).select_from(Comment).where(of_frame)) or 0) >= MAX_COMMENTS:
         raise ReviewConflict(f"review {review.id} has {MAX_COMMENTS} comments: it takes no more")
     comment = Comment(review_id=review.id, author=author, text=text, written_ns=now_ns)
+    wants_person(review)
     session.add(comment)
     session.flush()
     return comment, True

@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
+from secondlook.cloud.catalogue.auditschema import AuditEntry
 from secondlook.cloud.catalogue.blind import ANYBODY, KNOWN_HANDED_OVER, Audience, blind_reviews, trials_of
 from secondlook.cloud.catalogue.horizon import LATEST, horizon
 from secondlook.cloud.catalogue.schema import (
-    AuditEntry,
     Comment,
     DetectedBox,
     Frame,
@@ -60,6 +60,7 @@ _TOLD: dict[str, tuple[EventKind, str]] = {
     "review created": (EventKind.REVIEW, "created"),
     "review skipped": (EventKind.REVIEW, "skipped"),
     "review refined": (EventKind.REVIEW, "refined"),
+    "review settled": (EventKind.REVIEW, "settled"),
     "review expired": (EventKind.REVIEW, "expired"),
     "review failed": (EventKind.REVIEW, "failed"),
     "review retried": (EventKind.REVIEW, "retried"),

@@ -22,6 +22,7 @@ from secondlook.shared.watch import Watch
 log = logging.getLogger(__name__)
 
 _OPEN = (ReviewState.DUE, ReviewState.LEASED, ReviewState.READY, ReviewState.EXPIRED)
+_COUNTED = (*_OPEN, ReviewState.SETTLED, ReviewState.SKIPPED)
 _NANOSECONDS = 1_000_000_000
 _LOOK_SECONDS = 5.0
 
@@ -48,10 +49,9 @@ class ReviewFigures:
 
 def review_figures(catalogue: Catalogue, *, now_ns: int) -> ReviewFigures:
     """Raises StorageError."""
-    states = (*_OPEN, ReviewState.SKIPPED)
     with catalogue.reading() as session:
         counted = session.execute(
-            select(Review.state, func.count()).where(Review.state.in_(states)).group_by(Review.state)
+            select(Review.state, func.count()).where(Review.state.in_(_COUNTED)).group_by(Review.state)
         ).all()
         oldest = session.scalar(
             select(func.min(Review.created_ns)).where(
@@ -83,7 +83,7 @@ def reviews_watched(
             except StorageError as error:
                 log.debug("%s", error)  # whoever serves people says it
                 continue
-            for state in (*_OPEN, ReviewState.SKIPPED):
+            for state in _COUNTED:
                 metrics.measure("reviews", found.by_state.get(state.value, 0), state.value)
             watch.look(found.figures(policy), time.time())
         catalogue.close()

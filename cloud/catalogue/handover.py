@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.blind import KNOWN_HANDED_OVER, trial_of
 from secondlook.cloud.catalogue.comments import add_comment, comment_text
+from secondlook.cloud.catalogue.doubts import wants_person
 from secondlook.cloud.catalogue.reviews import audit_review, get_review
 from secondlook.cloud.catalogue.schema import (
     Claim,
@@ -53,6 +54,7 @@ def hand_over(
             written, is_new = add_comment(session, review, actor, said, now_ns)
             given = written.id if is_new else None
         if trial is None:
+            wants_person(review)
             changed, what = _move(session, review_id, actor, to, now_ns), "review handed over"
         else:
             changed, what = _put_off(session, trial, to, now_ns), KNOWN_HANDED_OVER

@@ -37,5 +37,9 @@ def _check(review: Review) -> None:
         raise ReviewConflict(f"review {review.id} is {review.state.value}: only what is decided can be known")
     if review.crop is not None:  # to fetch the rest for those who are tried would tell them
         raise ReviewConflict(f"review {review.id} shows a crop: only what is shown whole can be known")
+    if (
+        review.refined_image is None and review.enhancement_blob is not None
+    ):  # no other frame to be judged looks so
+        raise ReviewConflict(f"review {review.id} was settled, and never refined: it tries nobody")
     if is_doubtful(review):
         raise ReviewConflict(f"review {review.id} is in doubt, and tries nobody")

@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.doubts import doubts_in, wants_person
 from secondlook.cloud.catalogue.objects import is_called, note_call
-from secondlook.cloud.catalogue.reviews import audit_review, move_review, retry_review
+from secondlook.cloud.catalogue.reviews import RETRIED, audit_review, move_review, retry_review
 from secondlook.cloud.catalogue.schema import (
     Frame,
     Reason,
@@ -101,6 +102,7 @@ def call_for_review(
         top_score=frame.top_score,
         attempts=0,
         crop=None if crop is None else str(crop),
+        doubts=_doubts(frame, reasons),
     )
     review.reasons = [
         Reason(
@@ -144,7 +146,8 @@ def ask_for_review(catalogue: Catalogue, frame_id: int, *, actor: str, now_ns: i
             raise FrameNotFound(f"there is no frame {frame_id}")
         review = session.scalars(select(Review).where(Review.frame_id == frame_id)).one_or_none()
         if review is not None:
-            id_, again = review.id, review.state in (ReviewState.EXPIRED, ReviewState.SKIPPED)
+            id_, again = review.id, review.state in RETRIED
+            wants_person(review)
         else:
             again = False
             reason = f"asked for by {actor}"
@@ -193,6 +196,26 @@ def _objects(frame: Frame, reason: NewReview) -> list[SeenObject]:
     """The objects that a reason speaks of, and that have been in view for long enough."""
     found = [frame.detections[index].object for index in reason.boxes or ()]
     return [one for one in found if one is not None and one.last_ns - one.first_ns >= reason.dwell_ns]
+
+
+def _doubts(frame: Frame, reasons: Sequence[NewReview]) -> dict[str, Any] | None:
+    """What is in doubt, where no other rule has anything to say of the frame."""
+    if any(reason.rule is not Rule.UNCERTAIN for reason in reasons):
+        return None
+    indexes = [index for reason in reasons for index in _in_question(frame, reason)]
+    return doubts_in(frame, indexes).as_json() if indexes else None
+
+
+def _in_question(frame: Frame, reason: NewReview) -> list[int]:
+    """Of the detections that a reason speaks of, those that have been in view for long enough, and, with `once`, are
+    of nothing that the rule had reviewed before."""
+    found = []
+    for index in reason.boxes or ():
+        one = frame.detections[index].object
+        stayed = reason.dwell_ns == 0 or (one is not None and one.last_ns - one.first_ns >= reason.dwell_ns)
+        if stayed and not (reason.once and one is not None and is_called(one, reason.rule)):
+            found.append(index)
+    return found
 
 
 def _has_stayed(frame: Frame, reason: NewReview) -> bool:

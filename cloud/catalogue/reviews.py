@@ -1,4 +1,4 @@
-"""The life of a review: due, leased by a refiner, ready or expired, decided by a person (``verdicts``).
+"""The life of a review: due, leased by a refiner, ready, settled or expired, decided by a person (``verdicts``).
 
 Each function is one transaction and leaves a line in the audit trail when it changes what a person will see.
 """
@@ -13,6 +13,7 @@ from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from secondlook.cloud.catalogue.blind import is_tried, state_to_judge
+from secondlook.cloud.catalogue.doubts import Doubts, wants_person
 from secondlook.cloud.catalogue.schema import Frame, Retention, Review, ReviewState
 from secondlook.cloud.catalogue.store import Catalogue, append_audit
 from secondlook.shared.crop import Crop
@@ -24,12 +25,20 @@ TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
     ReviewState.DUE: frozenset({ReviewState.LEASED, ReviewState.SKIPPED}),
     # leased again: the lease ran out and another worker takes over; due: the worker gives it back
     ReviewState.LEASED: frozenset(
-        {ReviewState.LEASED, ReviewState.DUE, ReviewState.READY, ReviewState.EXPIRED}
+        {
+            ReviewState.LEASED,
+            ReviewState.DUE,
+            ReviewState.READY,
+            ReviewState.SETTLED,
+            ReviewState.EXPIRED,
+        }
     ),
     # due: a crop is shown, and somebody wants the whole frame
     ReviewState.READY: frozenset({ReviewState.DECIDED, ReviewState.SKIPPED, ReviewState.DUE}),
     # due: somebody asks for another attempt
     ReviewState.EXPIRED: frozenset({ReviewState.DECIDED, ReviewState.DUE, ReviewState.SKIPPED}),
+    # due: somebody asks for it; the others: somebody judges it as it is
+    ReviewState.SETTLED: frozenset({ReviewState.DUE, ReviewState.READY, ReviewState.DECIDED}),
     # due: somebody asks for it; the others: somebody had it on the screen and judges it
     ReviewState.SKIPPED: frozenset(
         {ReviewState.DUE, ReviewState.READY, ReviewState.EXPIRED, ReviewState.DECIDED}
@@ -38,6 +47,8 @@ TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
     ReviewState.DECIDED: frozenset({ReviewState.READY, ReviewState.EXPIRED}),
 }
 
+# states from which a person may have the full quality fetched
+RETRIED = frozenset({ReviewState.EXPIRED, ReviewState.SKIPPED, ReviewState.SETTLED})
 MAX_ATTEMPTS = 2  # times that a picture may fail, or end its worker, before it is set aside
 CAMERA_AWAY = "camera away"
 
@@ -63,6 +74,8 @@ class LeasedReview:
     requested_ns: int
     has_base_image: bool
     crop: Crop | None = None  # what is wanted; None: the whole frame
+    doubts: Doubts | None = None  # what a second look may settle; None: a person is to see it
+    attempts: int = 0  # at its picture, before, of which none ended well
 
     @property
     def turn(self) -> tuple[int, int, int, int]:
@@ -72,19 +85,19 @@ class LeasedReview:
 
 @dataclass(frozen=True)
 class Refinement:
-    """The result of a refined review: blob keys, sizes in bytes, and what made the picture.
+    """The pictures of a review: blob keys, sizes in bytes, and what made them.
 
-    ``image_bytes`` is the size of all three pictures together; ``crop`` what of the frame is shown in full quality,
-    None for all of it.
+    ``image_bytes`` is the size of all of them together; ``crop`` what of the frame is shown in full quality, None for
+    all of it. One that is settled has no refined picture, and no post-filter.
     """
 
     enhancement_blob: str
     enhancement_bytes: int
     base_image: str
     enhanced_image: str
-    refined_image: str
+    refined_image: str | None
     shown_sha256: str
-    postfilter: str
+    postfilter: str | None
     codec_model: str
     image_bytes: int = 0
     crop: Crop | None = None
@@ -164,16 +177,24 @@ def set_base_image(
 
 
 def set_enhanced_image(
-    catalogue: Catalogue, review_id: int, owner: str, *, key: str, sha256: str, image_bytes: int
+    catalogue: Catalogue,
+    review_id: int,
+    owner: str,
+    *,
+    key: str,
+    sha256: str,
+    image_bytes: int,
+    second_look: dict[str, Any] | None = None,
 ) -> None:
     """Note the enhanced image of a leased review: it is shown until the refined one is there.
 
-    ``image_bytes``: of base and enhanced image together.
+    ``image_bytes``: of base and enhanced image together; ``second_look``: what the machine said of it.
     """
     with catalogue.writing() as session:
         row = _held(session, review_id, owner)
         row.frame.stored_bytes = max(row.frame.stored_bytes, row.frame.base_bytes + image_bytes)
         row.enhanced_image, row.shown_sha256 = key, sha256
+        row.second_look = second_look or row.second_look  # what was said once stays
         row.attempts = max(0, row.attempts - 1)  # this one ended well
 
 
@@ -250,21 +271,53 @@ def mark_ready(catalogue: Catalogue, review_id: int, owner: str, result: Refinem
         row = _held(session, review_id, owner)
         move_review(row, ReviewState.READY)
         row.refined_ns = now_ns
-        row.enhancement_blob, row.enhancement_bytes = result.enhancement_blob, result.enhancement_bytes
-        row.base_image = row.base_image or result.base_image  # as it was stored, under whichever name
-        row.enhanced_image = result.enhanced_image
-        row.refined_image = result.refined_image
-        row.shown_sha256 = result.shown_sha256
-        row.postfilter, row.codec_model = result.postfilter, result.codec_model
-        row.crop, row.wants_whole = None if result.crop is None else str(result.crop), False
-        row.frame.stored_bytes = row.frame.base_bytes + result.enhancement_bytes + result.image_bytes
-        _count_key_enhancement(session, row.frame)
+        _note_pictures(session, row, result)
         detail = {
             "shown_sha256": result.shown_sha256,
             "postfilter": result.postfilter,
             "codec_model": result.codec_model,
         }
         audit_review(session, now_ns, owner, "review refined", review_id, detail)
+
+
+def settle_review(
+    catalogue: Catalogue,
+    review_id: int,
+    owner: str,
+    result: Refinement,
+    second_look: dict[str, Any],
+    *,
+    now_ns: int,
+) -> bool:
+    """End a leased review of which the machine's second look left no doubt: nobody is asked, and it stays to be seen.
+
+    False, and nothing is changed, where a person has asked for it meanwhile. Raises ReviewConflict if the lease is
+    lost.
+    """
+    with catalogue.writing() as session:
+        row = _held(session, review_id, owner)
+        if row.doubts is None:
+            return False
+        move_review(row, ReviewState.SETTLED)
+        _note_pictures(session, row, result)
+        row.second_look = second_look
+        row.attempts = max(0, row.attempts - 1)  # this one ended well
+        row.frame.retention, row.frame.retention_ns = Retention.UNREVIEWED, now_ns
+        detail = {"shown_sha256": result.shown_sha256, "codec_model": result.codec_model, **second_look}
+        audit_review(session, now_ns, owner, "review settled", review_id, detail)
+        return True
+
+
+def _note_pictures(session: Session, row: Review, result: Refinement) -> None:
+    row.enhancement_blob, row.enhancement_bytes = result.enhancement_blob, result.enhancement_bytes
+    row.base_image = row.base_image or result.base_image  # as it was stored, under whichever name
+    row.enhanced_image = result.enhanced_image
+    row.refined_image = result.refined_image
+    row.shown_sha256 = result.shown_sha256
+    row.postfilter, row.codec_model = result.postfilter, result.codec_model
+    row.crop, row.wants_whole = None if result.crop is None else str(result.crop), False
+    row.frame.stored_bytes = row.frame.base_bytes + result.enhancement_bytes + result.image_bytes
+    _count_key_enhancement(session, row.frame)
 
 
 def mark_expired(catalogue: Catalogue, review_id: int, owner: str, *, why: str, now_ns: int) -> None:
@@ -280,22 +333,23 @@ def release_review(catalogue: Catalogue, review_id: int, owner: str) -> None:
 
 
 def retry_review(catalogue: Catalogue, review_id: int, *, actor: str, now_ns: int) -> None:
-    """Let an expired or skipped review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
+    """Let an expired, skipped or settled review be fetched once more. Raises ReviewNotFound, ReviewConflict."""
     with catalogue.writing() as session:
         row = get_review(session, review_id)
         tried = is_tried(session, review_id, actor)
         shown = state_to_judge(row) if tried else row.state
-        if shown not in (ReviewState.EXPIRED, ReviewState.SKIPPED):
-            raise ReviewConflict(f"review {review_id} is {shown.value}, neither expired nor skipped")
+        if shown not in RETRIED:
+            raise ReviewConflict(f"review {review_id} is {shown.value}, neither expired, skipped nor settled")
         if tried:  # nothing is fetched for a known frame, and nobody is told by this that it is one
             why = row.why_expired or "its full quality is lost"
             raise ReviewConflict(f"review {review_id} cannot be fetched again: {why}")
         done = row.refined_image is not None  # it was skipped later than that
-        move_review(row, ReviewState.READY if done else ReviewState.DUE)
-        row.why_expired = None
-        if not done:
-            row.requested_ns = None
-        row.attempts = 0
+        if done:
+            move_review(row, ReviewState.READY)
+            row.why_expired, row.attempts = None, 0
+        else:
+            _begin_anew(row)
+        wants_person(row)
         row.frame.retention = Retention.UNDECIDED
         audit_review(session, now_ns, actor, "review retried", review_id, {})
 
@@ -310,12 +364,22 @@ def want_whole_frame(catalogue: Catalogue, review_id: int, *, actor: str, now_ns
         shown = state_to_judge(row) if is_tried(session, review_id, actor) else row.state
         if shown is ReviewState.DUE:
             row.wants_whole = True  # nothing is fetched yet
-        elif shown is not ReviewState.READY:
+            wants_person(row)
+        elif shown not in (ReviewState.READY, ReviewState.SETTLED):
             raise ReviewConflict(f"review {review_id} is {shown.value}: no more of it can be fetched now")
         elif row.crop is not None:
-            move_review(row, ReviewState.DUE)
-            row.wants_whole, row.requested_ns, row.attempts, row.why_expired = True, None, 0, None
+            _begin_anew(row)
+            row.wants_whole = True
+            wants_person(row)
+            row.frame.retention = Retention.UNDECIDED
             audit_review(session, now_ns, actor, "whole frame asked for", review_id, {})
+
+
+def _begin_anew(row: Review) -> None:
+    if row.state is ReviewState.SETTLED:
+        row.enhancement_blob = row.enhancement_bytes = None  # as long as it is not here once more
+    move_review(row, ReviewState.DUE)
+    row.requested_ns, row.attempts, row.why_expired = None, 0, None
 
 
 def move_review(row: Review, state: ReviewState) -> None:
@@ -372,6 +436,8 @@ def _leased(session: Session, row: Review, owner: str, requested_ns: int) -> Lea
         requested_ns=requested_ns,
         has_base_image=row.base_image is not None,
         crop=None if row.crop is None or row.wants_whole else Crop.parse(row.crop),
+        doubts=None if row.doubts is None else Doubts.parse(row.doubts),
+        attempts=row.attempts,
     )
 
 

@@ -8,9 +8,6 @@ A change here wants a migration (``cloud/catalogue/migrations``); CONTRIBUTING.m
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, cast
 
@@ -28,7 +25,6 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
-    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -47,6 +43,7 @@ class ReviewState(StrEnum):
     LEASED = "leased"  # a refiner is fetching and refining it
     READY = "ready"  # a person can look at the refined image
     EXPIRED = "expired"  # the enhancement cannot be had; a person can look at the base image
+    SETTLED = "settled"  # the machine was in no doubt any more when it looked again; likewise
     SKIPPED = "skipped"  # beyond the budget of open reviews; nobody is asked, but anybody may ask for it
     DECIDED = "decided"  # the verdicts that stand settle it (``verdicts.is_decided``)
 
@@ -291,6 +288,10 @@ class Review(Base):
     wants_whole: Mapped[bool] = mapped_column(
         Boolean, server_default=false(), default=False
     )  # and not the crop alone
+    # Of one that nothing but doubt calls for: what is in doubt, for the machine's second look (``secondlooks``).
+    # NULL: a person is to see it.
+    doubts: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    second_look: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # what came of it
     postfilter: Mapped[str | None] = mapped_column(String(128))
     codec_model: Mapped[str | None] = mapped_column(String(64))
     why_expired: Mapped[str | None] = mapped_column(String(255))
@@ -556,45 +557,3 @@ class Preferences(Base):
     __tablename__ = "preferences"
     person: Mapped[str] = mapped_column(String(128), primary_key=True)
     chosen: Mapped[dict[str, Any]]
-
-
-class AuditEntry(Base):
-    """Append-only: who did what to which subject, and when. Each entry's hash covers the one before."""
-
-    __tablename__ = "audit"
-    __table_args__ = (
-        Index("audit_times", "at_ns"),
-        Index("audit_actors", "actor", "id"),
-        Index("audit_people", "by_person", "id"),
-    )
-
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
-    at_ns: Mapped[int] = mapped_column(_Nanoseconds)
-    actor: Mapped[str] = mapped_column(String(128))
-    action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(String(255), index=True)
-    detail: Mapped[dict[str, Any]]
-    sha256: Mapped[str] = mapped_column(String(64))  # ``audit_sha256``
-    # Whether a person did it; follows from actor and action, and is what lists of the trail are read by.
-    by_person: Mapped[bool] = mapped_column(Boolean, server_default=true(), default=True)
-
-
-class AuditHead(Base):
-    """One row, numbered 1: how many entries the audit trail has, and the hash of the last."""
-
-    __tablename__ = "audit_head"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    entries: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64))
-
-
-AUDIT_START = "0" * 64  # what the first entry of the trail covers in place of one before
-
-
-def audit_sha256(
-    previous: str, at_ns: int, actor: str, action: str, subject: str, detail: Mapping[str, Any]
-) -> str:
-    """The hash of an audit entry after one with the hash ``previous``: SHA-256 of canonical JSON, in hex."""
-    parts = [previous, at_ns, actor, action, subject, detail]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

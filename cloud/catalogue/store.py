@@ -16,9 +16,9 @@ from typing import Any
 from sqlalchemy import Engine, PoolProxiedConnection, update
 from sqlalchemy.orm import Session
 
+from secondlook.cloud.catalogue.auditschema import AuditEntry, AuditHead, audit_sha256
 from secondlook.cloud.catalogue.horizon import announce_writer
 from secondlook.cloud.catalogue.migrate import upgrade
-from secondlook.cloud.catalogue.schema import AuditEntry, AuditHead, audit_sha256
 from secondlook.cloud.storage.sql import hold_lock, named_errors, open_engine
 from secondlook.shared.errors import AuditBroken
 
@@ -30,6 +30,7 @@ _OF_MACHINES = frozenset(
         "review created",
         "review skipped",
         "review refined",
+        "review settled",
         "review expired",
         "review failed",
         "frames deleted",

@@ -33,6 +33,7 @@ from secondlook.cloud.catalogue.blind import (
     note_opinion,
     note_probe,
     probes_of,
+    state_to_judge,
     tell_or_withhold,
     withholds,
 )
@@ -322,8 +323,8 @@ def _add(session: Session, review: Review, verdict: NewVerdict, sampling: Sampli
     given = probes_of(session, review.id, verdict.reviewer) if probe else review.verdicts
     _check_against_frame(review, verdict, given)
     before = review.state
-    # One that was skipped may have been on the person's screen when that came about.
-    on_screen = before is ReviewState.SKIPPED and review.base_image is not None
+    # One that was skipped may have been on the person's screen when that came about; one that is settled can be opened.
+    on_screen = before in (ReviewState.SKIPPED, ReviewState.SETTLED) and review.base_image is not None
     if before not in _OPEN | {ReviewState.DECIDED} and not on_screen:
         raise ReviewConflict(f"review {review.id} is {before.value} and cannot be judged yet")
     other = None if probe else _unseen_decision(review, verdict)
@@ -443,7 +444,7 @@ def _settle(
     if decided:
         state = ReviewState.DECIDED
     else:
-        state = ReviewState.EXPIRED if review.refined_image is None else ReviewState.READY
+        state = state_to_judge(review)
     if state is not review.state:
         move_review(review, state)
     if state is not ReviewState.DECIDED:

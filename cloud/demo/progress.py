@@ -48,6 +48,8 @@ def line_of(edge: EdgeTotals, counts: Counts) -> str:
         f"detected {counts.detected}",
         f"reviews {counts.reviews_refined} ready of {counts.reviews_created}",
     ]
+    if counts.reviews_settled:
+        parts.append(f"{counts.reviews_settled} settled")
     if counts.reviews_expired:
         parts.append(f"{counts.reviews_expired} expired")
     if counts.tombstoned:

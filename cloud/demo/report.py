@@ -37,11 +37,12 @@ class Counts:
     tombstoned: int
     reviews_created: int
     reviews_refined: int
+    reviews_settled: int
     reviews_expired: int
 
     @property
     def reviews_open(self) -> int:
-        return self.reviews_created - self.reviews_refined - self.reviews_expired
+        return self.reviews_created - self.reviews_refined - self.reviews_settled - self.reviews_expired
 
 
 def count(catalogue: Catalogue, boots: Iterable[str]) -> Counts:
@@ -58,17 +59,21 @@ def count(catalogue: Catalogue, boots: Iterable[str]) -> Counts:
             select(Tombstone.first_seq, Tombstone.last_seq).where(Tombstone.boot_id.in_(tuple(boots)))
         ).all()
         reviews = session.execute(
-            select(Review.refined_ns, Review.state).join(Review.frame).where(of_run)
+            select(Review.refined_ns, Review.state, Review.enhancement_blob).join(Review.frame).where(of_run)
         ).all()
     return Counts(
         detected=detected,
         duplicated=detected - (instants or 0),
         tombstoned=sum(last - first + 1 for first, last in gaps),
         reviews_created=len(reviews),
-        reviews_refined=sum(refined_ns is not None for refined_ns, _ in reviews),
+        reviews_refined=sum(row.refined_ns is not None for row in reviews),
+        # Full quality without a refined picture, whatever a person made of that.
+        reviews_settled=sum(row.refined_ns is None and row.enhancement_blob is not None for row in reviews),
         reviews_expired=sum(
-            refined_ns is None and state in (ReviewState.EXPIRED, ReviewState.DECIDED)
-            for refined_ns, state in reviews
+            row.refined_ns is None
+            and row.enhancement_blob is None
+            and row.state in (ReviewState.EXPIRED, ReviewState.DECIDED)
+            for row in reviews
         ),
     )
 
@@ -104,6 +109,7 @@ def make_report(
         "reviews": {
             "created": counts.reviews_created,
             "refined": counts.reviews_refined,
+            "settled": counts.reviews_settled,
             "expired": counts.reviews_expired,
         },
         "quality_db": _quality(blobs, frames_folder, [(review, frame) for review, frame in refined]),

@@ -87,7 +87,7 @@ def _parts(
         for review in reviews:
             frame = review.frame
             name = f"{frame.edge_id}_{frame.boot_id}_{frame.seq:08d}"
-            key = review.refined_image or review.base_image
+            key = review.refined_image or review.enhanced_image or review.base_image
             data = None if key is None else picture(key)
             if data is None:
                 left_out.write(f"{name}: its picture is gone\n".encode())
@@ -105,7 +105,7 @@ def _parts(
 
 
 def _file_name(review: Review, name: str) -> str:
-    key = review.refined_image or review.base_image or ""
+    key = review.refined_image or review.enhanced_image or review.base_image or ""
     return f"images/{name}{PurePosixPath(key).suffix}"
 
 

@@ -32,6 +32,7 @@ STATES: dict[schema.Filter, tuple[ReviewState, ...]] = {
     "ready": (ReviewState.READY,),
     "pending": (ReviewState.DUE, ReviewState.LEASED),
     "expired": (ReviewState.EXPIRED,),
+    "settled": (ReviewState.SETTLED,),
     "skipped": (ReviewState.SKIPPED,),
     "decided": (ReviewState.DECIDED,),
 }

@@ -244,7 +244,9 @@ def image_facts(review: Review, root_path: str) -> dict[str, Any]:
     )
     contested = conflict_of(review.verdicts) is not None
     incomplete = on_frame is not None and _is_incomplete(review, on_frame)
-    ending = PurePosixPath(review.refined_image or review.base_image or "x.webp").suffix
+    ending = PurePosixPath(
+        review.refined_image or review.enhanced_image or review.base_image or "x.webp"
+    ).suffix
     verified = (settled or (each_box and not incomplete)) and not contested
     return {
         "id": frame.id,

@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import select
 
 from secondlook.cloud.catalogue import Catalogue
-from secondlook.cloud.catalogue.schema import AuditHead
+from secondlook.cloud.catalogue.auditschema import AuditHead
 from secondlook.cloud.station.access import GuardedRoute
 from secondlook.shared.errors import StorageError
 from secondlook.shared.health import Health, liveness, readiness

@@ -451,6 +451,7 @@ def _detail(
             "refined": review.refined_image is not None,
         },
         crop=schema.crop_of(review),
+        second_look=schema.second_look_of(review) if sight is None else None,
         image_stamp=str(review.refined_ns or 0),
         verdicts=[_verdict(verdict) for verdict in verdicts],
         contested=sight is None and conflict_of(review.verdicts) is not None,

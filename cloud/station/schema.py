@@ -25,7 +25,7 @@ from secondlook.shared.crop import Crop
 from secondlook.shared.errors import ReviewConflict
 from secondlook.shared.texts import class_name, has_control
 
-Filter = Literal["open", "ready", "pending", "expired", "skipped", "decided"]
+Filter = Literal["open", "ready", "pending", "expired", "settled", "skipped", "decided"]
 ImageVersion = Literal["base", "enhanced", "refined"]
 Box = tuple[float, float, float, float]
 
@@ -174,6 +174,27 @@ class VerdictFacts(BaseModel):
     conflicts_with: int | None = Field(description="Another person's verdict that its giver had not seen.")
 
 
+class SeenAgain(BaseModel):
+    """A box that was in doubt, after the machine's second look."""
+
+    index: int = Field(description="The detection, counted from 0.", examples=[0])
+    label: str = Field(examples=["car"])
+    before: float = Field(description="Its score in the base picture.", examples=[0.41])
+    after: float | None = Field(description="In full quality; null: not found there.", examples=[0.83])
+    outcome: Literal["confirmed", "refuted", "in_doubt"] = Field(examples=["confirmed"])
+
+
+class SecondLook(BaseModel):
+    """What the detector said of the boxes in doubt when it looked again, in full quality."""
+
+    detector: str = Field(examples=["ssdlite-1f0c22d9"])
+    boxes: list[SeenAgain]
+    called_for: str | None = Field(
+        description="A reason of another rule that it found there, for which a person is asked all the same.",
+        examples=[None],
+    )
+
+
 class ReviewDetail(BaseModel):
     id: int
     stamp: str
@@ -196,6 +217,9 @@ class ReviewDetail(BaseModel):
     images: dict[ImageVersion, bool] = Field(description="Which pictures exist.")
     crop: tuple[int, int, int, int] | None = Field(
         description="Left, top, right and bottom of what is in full quality, in pixels; null: the whole frame."
+    )
+    second_look: SecondLook | None = Field(
+        description="What the machine said when it looked again; null where it did not."
     )
     image_stamp: str = Field(description="Changes when the pictures are written anew.")
     verdicts: list[VerdictFacts] = Field(description="Oldest first, undone ones included.")
@@ -528,9 +552,13 @@ def reviewer_of(body: ReviewerIn, caller: Principal) -> str:
     return caller.name
 
 
+def second_look_of(review: Review) -> SecondLook | None:
+    return None if review.second_look is None else SecondLook(**review.second_look)
+
+
 def crop_of(review: Review) -> tuple[int, int, int, int] | None:
     """What is shown of a review in full quality, where that is a crop of its frame."""
-    if review.crop is None or review.refined_image is None:
+    if review.crop is None or (review.refined_image is None and review.enhancement_blob is None):
         return None
     crop = Crop.parse(review.crop)
     return crop.left, crop.top, crop.right, crop.bottom

@@ -1,4 +1,4 @@
-"""Runs the station's app on a socket that is listening already."""
+"""The station's socket, and the app that is run on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from secondlook.cloud.config import ConnectionLimits
 from secondlook.cloud.station.connections import MAX_HEAD_BYTES, OneASecond, limited_protocol
-from secondlook.shared.errors import ConfigError
+from secondlook.shared.errors import ConfigError, PortBusy
 from secondlook.shared.keyfiles import check_private
 
 
@@ -36,6 +36,26 @@ def check_certificate(certificate: Certificate) -> None:
         raise ConfigError(
             f"cannot use {certificate.chain_file} with {certificate.key_file}: {error.strerror or error}"
         ) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises PortBusy, ConfigError."""
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except UnicodeError as error:
+        raise ConfigError(f"station.host {host!r} is no name or address") from error
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        if isinstance(error, socket.gaierror):
+            raise ConfigError(f"station.host {host}: {error.strerror}") from error
+        raise PortBusy(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
 
 
 _LIMITS = ConnectionLimits()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -165,17 +165,30 @@ class PictureMaker:
             filtered[where] = self.postfilter.apply(cut, hold, quality=enhanced.quality)
         hold()
         refined = self._store(review, "refined", filtered)
+        without = self.unfiltered(review, enhanced, base_image_bytes=base_image_bytes)
+        return replace(
+            without,
+            refined_image=refined.key,
+            shown_sha256=refined.sha256,
+            postfilter=self.postfilter.identity,
+            image_bytes=without.image_bytes + refined.size_bytes,
+        )
+
+    def unfiltered(
+        self, review: LeasedReview, enhanced: EnhancedPicture, *, base_image_bytes: int
+    ) -> Refinement:
+        """An enhanced picture as the best that is made of a review; ``base_image_bytes`` as for `refine`."""
         blob, size_bytes = enhanced.layer
         return Refinement(
             enhancement_blob=blob,
             enhancement_bytes=size_bytes,
             base_image=image_key(review.review_id, "base"),
             enhanced_image=enhanced.stored.key,
-            refined_image=refined.key,
-            shown_sha256=refined.sha256,
-            postfilter=self.postfilter.identity,
+            refined_image=None,
+            shown_sha256=enhanced.stored.sha256,
+            postfilter=None,
             codec_model=self.codec.model_hash.hex(),
-            image_bytes=base_image_bytes + enhanced.stored.size_bytes + refined.size_bytes,
+            image_bytes=base_image_bytes + enhanced.stored.size_bytes,
             crop=enhanced.crop,
         )
 

@@ -7,6 +7,9 @@ time (``in_flight``), so that a slow link does not idle the post-filter. Whoever
 it holds up nobody else: a review that has waited for ``slot_seconds`` gives up its slot and is looked at now and then;
 one whose camera host is not connected goes back into the catalogue, and is looked at again when the host has come back.
 
+What nothing but doubt calls for is looked at again by the detector before it is shown (``looker``): where that leaves
+no doubt it is settled, and neither the filter nor a person sees it.
+
 What cannot be had, or not be decoded, ends as expired with its reason; the base image stays to be judged. A worker
 that dies leaves leases that run out; the next one repeats the steps, and each of them bears repetition. Work on a
 picture is counted when it begins: what ended its worker, or failed, twice is set aside with its cause.
@@ -35,6 +38,7 @@ from secondlook.cloud.catalogue import (
     release_review,
     set_base_image,
     set_enhanced_image,
+    settle_review,
     wake_reviews,
 )
 from secondlook.cloud.config import RefinerConfig
@@ -42,7 +46,9 @@ from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
-from secondlook.cloud.workers.pictures import KEPT_PIXELS, PictureMaker
+from secondlook.cloud.workers.looker import Looker
+from secondlook.cloud.workers.pictures import KEPT_PIXELS, EnhancedPicture, PictureMaker
+from secondlook.cloud.workers.secondlook import SecondLook
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
 from secondlook.shared import metrics, tracing
 from secondlook.shared.errors import (
@@ -94,6 +100,7 @@ class Refiner:
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
     waits: Callable[[str | None], None] = lambda _why: None
+    looker: Looker | None = None
 
     def __post_init__(self) -> None:
         self._open: list[OpenReview] = []
@@ -315,7 +322,9 @@ class Refiner:
                 return False
         blobs = [state.blob for state in states if state.blob is not None]
         if len(blobs) == len(waiting.wanted):
-            return not self._has_room() or self._guarded(waiting, lambda: self._show_enhanced(waiting, blobs))
+            if not self._has_room():
+                return True
+            return self._guarded(waiting, lambda: self._show_enhanced(waiting, blobs)) and not waiting.settled
         if now > waiting.give_up_at + self.config.lease_seconds:
             self._expire(review, "the gateway gave no answer in time")
             return False
@@ -361,6 +370,11 @@ class Refiner:
         _span("request", review, review.requested_ns, began_ns)
         self._count_attempt(waiting)
         enhanced = self._pictures.enhance(review, enhancement_blobs, lambda: self._progress(waiting))
+        seen = None if self.looker is None else self.looker.look(review, enhanced)
+        self._progress(waiting)
+        if seen is not None and seen.settles and self._settle(waiting, enhanced, seen):
+            _span("settle", review, began_ns)
+            return
         set_enhanced_image(
             self.catalogue,
             review.review_id,
@@ -368,9 +382,25 @@ class Refiner:
             key=enhanced.stored.key,
             sha256=enhanced.stored.sha256,
             image_bytes=waiting.base_image_bytes + enhanced.stored.size_bytes,
+            second_look=None if seen is None else seen.as_json(),
         )
         waiting.enhanced, waiting.counted, waiting.aside = enhanced, False, True
         _span("enhance", review, began_ns)
+
+    def _settle(self, waiting: OpenReview, enhanced: EnhancedPicture, seen: SecondLook) -> bool:
+        """Nobody has to be asked; False where somebody wants to see it meanwhile."""
+        review = waiting.review
+        result = self._pictures.unfiltered(review, enhanced, base_image_bytes=waiting.base_image_bytes)
+        waiting.settled = settle_review(
+            self.catalogue, review.review_id, self.owner, result, seen.as_json(), now_ns=self._now_ns()
+        )
+        if waiting.settled:
+            self.done += 1
+            metrics.count("reviews_settled_total", review.edge_id)
+            step("settled", review.edge_id, review.boot_id, review.seq, review=review.review_id)
+            frame = about(review.edge_id, review.boot_id, review.seq, review=review.review_id)
+            log.info("review %d is settled by a second look", review.review_id, extra=frame)
+        return waiting.settled
 
     def _finish(self, waiting: OpenReview) -> None:
         review, began_ns = waiting.review, time.time_ns()

@@ -26,6 +26,7 @@ class OpenReview:
     counted: bool = False  # the catalogue knows that its picture is being worked on
     request_ids: list[int] = field(default_factory=list)
     enhanced: EnhancedPicture | None = None  # it is shown, and waits for the post-filter
+    settled: bool = False  # nobody has to be asked
 
     @property
     def wanted(self) -> list[int]:

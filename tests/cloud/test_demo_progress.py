@@ -7,8 +7,10 @@ from secondlook.cloud.demo.progress import Progress, line_of
 from secondlook.cloud.demo.report import Counts
 
 
-def counts(detected: int, created: int = 0, refined: int = 0, dropped: int = 0, expired: int = 0) -> Counts:
-    return Counts(detected, 0, dropped, created, refined, expired)
+def counts(
+    detected: int, created: int = 0, refined: int = 0, dropped: int = 0, expired: int = 0, settled: int = 0
+) -> Counts:
+    return Counts(detected, 0, dropped, created, refined, settled, expired)
 
 
 def test_the_bar_counts_frames_and_reviews_and_never_goes_back() -> None:
@@ -32,6 +34,7 @@ def test_the_line_fits_the_terminal() -> None:
     edge = EdgeTotals(captured=3, source="running", bytes_base=12_345_678)
     whole = Progress(9).shown(edge, counts(3, created=1, expired=1, dropped=2), None)
     assert "1 expired  2 dropped  base 12.3 MB" in whole
+    assert "of 3  2 settled  1 expired" in line_of(edge, counts(3, created=3, settled=2, expired=1))
     cut = Progress(9).shown(edge, counts(3, created=1, expired=1, dropped=2), 79)
     assert len(cut) == 79 and cut.endswith("…") and whole.startswith(cut[:-1])
     assert line_of(edge, counts(0)) in Progress(9).shown(edge, counts(0), None)

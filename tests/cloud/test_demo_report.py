@@ -13,16 +13,19 @@ from secondlook.cloud.catalogue import (
     NewFrame,
     NewReview,
     Refinement,
+    Rule,
     lease_due_review,
     mark_expired,
     mark_ready,
     open_catalogue,
+    settle_review,
     store_frame,
     store_tombstones,
 )
 from secondlook.cloud.demo.edgestatus import EdgeStatus, EdgeTotals
 from secondlook.cloud.demo.report import count, make_report, percentiles, psnr_db
 from secondlook.cloud.storage.blobs import image_key, open_blobs
+from secondlook.shared.detection import Detection
 from secondlook.shared.errors import StoreCorrupt
 from secondlook.shared.packet import FrameInfo
 
@@ -38,7 +41,7 @@ def catalogue(tmp_path):
     catalogue.close()
 
 
-def store(catalogue, seq, *, boot=BOOT, review=None, captured_ms=None):
+def store(catalogue, seq, *, boot=BOOT, review=None, captured_ms=None, found=()):
     captured_ns = (1000 + seq * 100 if captured_ms is None else captured_ms) * MS
     frame = NewFrame(
         edge_id="demo",
@@ -59,7 +62,7 @@ def store(catalogue, seq, *, boot=BOOT, review=None, captured_ms=None):
     store_frame(
         catalogue,
         frame,
-        [],
+        found,
         detector="d",
         reasons=[] if review is None else [review],
         now_ns=captured_ns + 40 * MS,
@@ -97,6 +100,22 @@ def test_counts_follow_reviews_to_their_end(catalogue):
 
     assert (counts.detected, counts.tombstoned, counts.duplicated) == (3, 2, 0)
     assert (counts.reviews_created, counts.reviews_expired, counts.reviews_open) == (3, 1, 2)
+    assert counts.reviews_settled == 0
+
+
+def test_a_settled_review_has_come_to_its_end(catalogue):
+    found = [Detection("cat", 0.4, (1.0, 1.0, 5.0, 4.0))]
+    doubt = NewReview("uncertain: cat 0.40", 50, rule=Rule.UNCERTAIN, boxes=(0,))
+    store(catalogue, 0, review=doubt, found=found)
+    leased = lease_due_review(catalogue, "r", lease_seconds=60, now_ns=2000 * MS)
+    pictures = Refinement(
+        "enhancement/x", 9, "image/1/base", "image/1/enhanced", None, "c" * 64, None, "lite"
+    )
+    seen = {"detector": "d", "boxes": [], "called_for": None}
+    assert settle_review(catalogue, leased.review_id, "r", pictures, seen, now_ns=2001 * MS)
+    counts = count(catalogue, [BOOT])
+    assert (counts.reviews_settled, counts.reviews_refined, counts.reviews_expired) == (1, 0, 0)
+    assert counts.reviews_open == 0
 
 
 def test_two_rows_of_one_instant_are_a_duplicate(catalogue):
@@ -136,7 +155,7 @@ def test_report_measures_the_stored_pictures(catalogue, tmp_path):
         "lost": 1,
         "duplicated": 0,
     }
-    assert report["reviews"] == {"created": 1, "refined": 1, "expired": 0}
+    assert report["reviews"] == {"created": 1, "refined": 1, "settled": 0, "expired": 0}
     assert report["quality_db"] == {
         name: pytest.approx(20 * np.log10(255 / off), abs=1e-3)
         for name, off in (("base", 10), ("enhanced", 5), ("refined", 2))

@@ -148,7 +148,7 @@ def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_u
     cat.open_catalogue(old_url).close()
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX frames_unseen"))
-        for column in ("crop", "wants_whole"):
+        for column in ("crop", "wants_whole", "doubts", "second_look"):
             connection.execute(text(f"ALTER TABLE reviews DROP COLUMN {column}"))
         for column in ("handed_to", "handed_ns"):
             connection.execute(text(f"ALTER TABLE opinions DROP COLUMN {column}"))
@@ -173,6 +173,25 @@ def test_known_frames_that_were_undone_try_nobody_any_more(engine: Engine, old_u
     assert rows(engine, "SELECT review_id FROM known_frames") == [(decided,)]
     kept = rows(engine, "SELECT review_id, reviewer FROM opinions ORDER BY review_id, reviewer")
     assert kept == sorted([(decided, "bea"), (decided, "cai"), (dropped, "cai")])
+
+
+def test_the_role_of_refiners_may_settle_where_there_is_one(database_url: str) -> None:
+    cat.open_catalogue(database_url).close()
+    engine = open_engine(database_url, "catalogue")
+    before = ("CREATE ROLE secondlook_refiner", "GRANT UPDATE (stored_bytes) ON frames TO secondlook_refiner")
+    may = "SELECT has_column_privilege('secondlook_refiner', 'frames', 'retention', 'UPDATE')"
+    with engine.begin() as connection:
+        for column in ("doubts", "second_look"):
+            connection.execute(text(f"ALTER TABLE reviews DROP COLUMN {column}"))
+        for statement in (*before, "UPDATE catalogue_version SET version_num = '0015_crops'"):
+            connection.execute(text(statement))
+        assert connection.scalar(text(may)) is False
+    cat.open_catalogue(database_url).close()
+    with engine.begin() as connection:
+        assert connection.scalar(text(may)) is True
+        connection.execute(text("DROP OWNED BY secondlook_refiner"))
+        connection.execute(text("DROP ROLE secondlook_refiner"))
+    engine.dispose()
 
 
 def test_a_catalogue_whose_tables_were_made_in_part_gets_the_rest(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue.feed import Event, EventKind
-from secondlook.cloud.station.schema import crop_of, instant
+from secondlook.cloud.station.schema import SecondLook, crop_of, instant, second_look_of
 
 Item = TypeVar("Item", bound=BaseModel)
 Box: TypeAlias = tuple[float, float, float, float]
@@ -124,6 +124,9 @@ class Review(BaseModel):
         description="Left, top, right and bottom of what is in full quality, in pixels; null: the whole frame.",
         examples=[[96, 128, 256, 288]],
     )
+    second_look: SecondLook | None = Field(
+        description="What the machine said of boxes in doubt when it looked again; null where it did not."
+    )
     postfilter: str | None = Field(examples=["rrdb-fast:c176621909eda2e0"])
     codec_model: str | None = Field(examples=["1f0c22d9a4b38e67"])
     why_expired: str | None = Field(examples=["the camera host no longer has it"])
@@ -206,8 +209,8 @@ class EventData(BaseModel):
 
     kind: EventKind
     what: str = Field(
-        description="`stored`; of a review `created`, `skipped`, `refined`, `expired`, `failed`, `retried`; of a "
-        "verdict `given`, `undone`; of a review besides `handed`; of a comment `given`, `deleted`.",
+        description="`stored`; of a review `created`, `skipped`, `refined`, `settled`, `expired`, `failed`, `retried`, "
+        "`handed`; of a verdict `given`, `undone`; of a comment `given`, `deleted`.",
         examples=["stored"],
     )
     at: Instant
@@ -319,6 +322,7 @@ def review_facts(row: cat.Review, frame: cat.Frame, trial: cat.Opinion | None) -
         refined_at=_instant(row.refined_ns),
         shown_sha256=row.shown_sha256,
         crop=crop_of(row),
+        second_look=second_look_of(row) if trial is None else None,
         postfilter=row.postfilter,
         codec_model=row.codec_model,
         why_expired=row.why_expired,

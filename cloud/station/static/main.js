@@ -123,13 +123,15 @@ function noticeFor(state) {
     return review.images.base ? `Base picture · ${holdup}` : `Waiting for the picture${review.why_waiting ? ` · ${holdup}` : ""}`;
   }
   if (review.state === "decided" && review.known) return "Known frame: reviewers are tried with it";
+  if (review.state === "settled") return `Nobody is asked · second look: ${panels.seenAgain(review).join("; ")}`;
   if (review.state === "skipped") return "Skipped: more frames asked for a look than the site's limit of open reviews";
   if (review.state === "expired") return `Base picture only · ${review.why_expired ?? "full quality was lost"}`;
   if (isCrop(review)) return cropNotice(review);
-  return isMine(state, review) ? `${review.handed.giver} handed this frame to you` : "";
+  if (isMine(state, review)) return `${review.handed.giver} handed this frame to you`;
+  return review.state === "ready" && review.second_look ? `Second look: ${panels.seenAgain(review).join("; ")}` : "";
 }
 
-const isCrop = (review) => review?.state === "ready" && Boolean(review.crop);
+const isCrop = (review) => ["ready", "settled"].includes(review?.state) && Boolean(review.crop);
 
 const cropNotice = ({ why_expired: why }) =>
   why ? `Crop only · the rest could not be had: ${why}` : "Full quality inside the dashed line, base picture around it";
@@ -169,8 +171,8 @@ function renderStage(state) {
   const notice = byId("notice");
   notice.replaceChildren(noticeFor(state));
   notice.className = `notice ${state.drawing ? "drawing" : (state.review?.state ?? "")}`;
-  if (["expired", "skipped"].includes(state.review?.state) && !state.drawing && !state.holder && !state.lost) {
-    const text = state.review.state === "skipped" ? "Look at it after all" : "Ask the camera again";
+  if (["expired", "settled", "skipped"].includes(state.review?.state) && !state.drawing && !state.holder && !state.lost) {
+    const text = state.review.state === "expired" ? "Ask the camera again" : "Look at it after all";
     const button = panels.element("button", { className: "tool", text });
     button.addEventListener("click", () => desk.retry());
     notice.append(button);

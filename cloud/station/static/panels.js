@@ -92,6 +92,7 @@ const EMPTY_LIST = {
   ready: "No frame is ready.",
   pending: "No frame is on its way.",
   expired: "No frame has lost its full quality.",
+  settled: "No frame was settled by a second look.",
   skipped: "No frame was skipped.",
   decided: "No verdict yet.",
 };
@@ -161,6 +162,17 @@ function saidOf(review) {
   });
 }
 
+const OUTCOMES = { confirmed: "confirmed", refuted: "refuted", in_doubt: "still in doubt" };
+
+// "car 0.41 → 0.83, confirmed": what the machine said when it looked again at a box.
+export const againWords = ({ label, before, after, outcome }) =>
+  `${label} ${before.toFixed(2)} → ${after === null ? "not found" : after.toFixed(2)}, ${OUTCOMES[outcome]}`;
+
+// The same for each box that was in doubt, and for what a person is asked all the same.
+export function seenAgain({ second_look: seen }) {
+  return [...(seen?.boxes ?? []).map(againWords), ...(seen?.called_for ? [`now ${seen.called_for}`] : [])];
+}
+
 const factAt = (term, ...said) => [element("dt", { text: term }), element("dd", {}, ...said)];
 
 export function renderFacts(list, state, shownSha) {
@@ -174,6 +186,7 @@ export function renderFacts(list, state, shownSha) {
     fact("State", STATE_WORDS[review.state], `state is-${review.state}`),
     ...(review.why_expired ? [fact("Why lost", review.why_expired)] : []),
     ...saidOf(review).map((said, at) => fact(at ? "" : "Said", said)),
+    ...seenAgain(review).map((seen, at) => fact(at ? "" : "Second look", seen)),
     ...(review.contested ? [fact("Contested", "two people decided it differently")] : []),
     ...(review.why_waiting ? [fact("Waits for", review.why_waiting)] : []),
     ...(review.handed ? [factAt("Handed", `by ${review.handed.giver} to ${review.handed.colleague}, `, timeNode(review.handed.at))] : []),
@@ -213,6 +226,8 @@ export function renderBoxList(list, state, choose) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = colour;
     button.append(swatch, element("span", { text: captionOf(box) }));
+    const seen = review.second_look?.boxes.find(({ index }) => index === box.index);
+    if (seen) button.append(element("span", { className: "soft of-object", text: `second look: ${againWords(seen)}` }));
     if (box.object) button.append(element("span", { className: "soft of-object" }, ...objectWords(box.object)));
     button.classList.toggle("is-below", !isShown(state, box));
     button.addEventListener("click", () => choose(at));

@@ -8,6 +8,7 @@ export const FILTERS = [
   ["ready", "Ready"],
   ["pending", "Pending"],
   ["expired", "Expired"],
+  ["settled", "Settled"],
   ["skipped", "Skipped"],
   ["decided", "Decided"],
 ];
@@ -17,6 +18,7 @@ export const STATE_WORDS = {
   leased: "fetching full quality",
   ready: "ready",
   expired: "full quality lost",
+  settled: "settled by a second look",
   skipped: "skipped: too many others were open",
   decided: "decided",
 };

@@ -68,8 +68,8 @@ BEGIN
             ('secondlook_worker', 'site_secrets', 'SELECT, INSERT'),
             ('secondlook_worker', 'audit', 'SELECT, INSERT'),
             ('secondlook_worker', 'audit_head', 'SELECT, UPDATE'),
-            -- Who refines: leases reviews and says what came of them.
-            ('secondlook_refiner', 'frames', 'SELECT, UPDATE (stored_bytes)'),
+            -- Who refines: leases reviews and says what came of them; of one that is settled nobody is asked.
+            ('secondlook_refiner', 'frames', 'SELECT, UPDATE (stored_bytes, retention, retention_ns)'),
             ('secondlook_refiner', 'reviews', 'SELECT, UPDATE'),
             ('secondlook_refiner', 'audit', 'SELECT, INSERT'),
             ('secondlook_refiner', 'audit_head', 'SELECT, UPDATE'),

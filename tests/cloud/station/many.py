@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from secondlook.cloud import catalogue as cat
-from secondlook.cloud.catalogue.schema import AUDIT_START, Base, audit_sha256, table_of
+from secondlook.cloud.catalogue.auditschema import AUDIT_START, audit_sha256
+from secondlook.cloud.catalogue.schema import Base, table_of
 from secondlook.cloud.catalogue.store import is_by_person
 from tests.cloud.station.seed import BOOT, SECOND, START
 

@@ -26,6 +26,13 @@ START = 1_790_000_000 * SECOND  # a fixed autumn day
 REASONS = ("uncertain: person 0.44", "watched class: dog", "random audit", "operator rule: car, every 5th")
 
 
+SECOND_LOOK = {
+    "detector": "builtin",
+    "boxes": [{"index": 0, "label": "person", "before": 0.44, "after": 0.87, "outcome": "confirmed"}],
+    "called_for": None,
+}
+
+
 @dataclass(frozen=True)
 class Seeded:
     catalogue_url: str
@@ -62,7 +69,7 @@ def seed(
     catalogue_url: str | None = None,
     apart_seconds: float = 7.0,
 ) -> Seeded:
-    """One review for each of ``states`` (due, leased, ready, expired), numbered from 1 in this order.
+    """One review for each of ``states`` (due, leased, ready, settled, expired), numbered from 1 in this order.
 
     Earlier ones have the higher priority. Frames were captured ``apart_seconds`` one after the other.
     """
@@ -71,7 +78,7 @@ def seed(
     for index, state in enumerate(states):
         scene = scenes[index % len(scenes)] if scenes else drawn_scene(index)
         at = START + int(index * apart_seconds * SECOND)
-        _store(catalogue, blobs, index, scene, at, priority=100 - index)
+        _store(catalogue, blobs, index, scene, at, priority=100 - index, settled=state == "settled")
         if state != "due":
             _work(catalogue, blobs, index + 1, scene, state)
     catalogue.close()
@@ -85,7 +92,15 @@ def finish(seeded: Seeded, review_id: int, scene: Scene) -> None:
     catalogue.close()
 
 
-def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, at: int, priority: int) -> None:
+def _store(
+    catalogue: cat.Catalogue,
+    blobs: Blobs,
+    index: int,
+    scene: Scene,
+    at: int,
+    priority: int,
+    settled: bool = False,
+) -> None:
     height, width = scene.image.shape[:2]
     edge_id = ("gate-north", "yard-2")[index % 2]
     frame = cat.NewFrame(
@@ -105,7 +120,10 @@ def _store(catalogue: cat.Catalogue, blobs: Blobs, index: int, scene: Scene, at:
         base_bytes=2900 + 37 * index,
     )
     blobs.put(frame.base_blob, b"base layer")
-    review = cat.NewReview(reason=REASONS[index % len(REASONS)], priority=priority)
+    reason, rule = REASONS[index % len(REASONS)], cat.Rule.OPERATOR
+    if settled:
+        reason, rule = "uncertain: person 0.44", cat.Rule.UNCERTAIN
+    review = cat.NewReview(reason=reason, priority=priority, rule=rule, boxes=(0,) if settled else None)
     cat.store_frame(
         catalogue, frame, scene.detections, detector="builtin", reasons=[review], now_ns=at + SECOND
     )
@@ -120,6 +138,8 @@ def _work(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene, 
     cat.set_base_image(catalogue, review_id, "refiner-1", key=image_key(review_id, "base"), sha256=digest)
     if state == "ready":
         _refine(catalogue, blobs, review_id, scene)
+    elif state == "settled":
+        _settle(catalogue, blobs, review_id, scene)
     elif state == "expired":
         why = "the camera host no longer has it"
         cat.mark_expired(catalogue, review_id, "refiner-1", why=why, now_ns=START)
@@ -140,6 +160,22 @@ def _refine(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene
         codec_model="1f0c22d9a4b38e67",
     )
     cat.mark_ready(catalogue, review_id, "refiner-1", result, now_ns=START + 60 * SECOND)
+
+
+def _settle(catalogue: cat.Catalogue, blobs: Blobs, review_id: int, scene: Scene) -> None:
+    enhanced = _picture(scene, 1.2)
+    blobs.put(image_key(review_id, "enhanced"), enhanced)
+    result = cat.Refinement(
+        enhancement_blob=enhancement_key("gate-north", BOOT, review_id),
+        enhancement_bytes=21400,
+        base_image=image_key(review_id, "base"),
+        enhanced_image=image_key(review_id, "enhanced"),
+        refined_image=None,
+        shown_sha256=hashlib.sha256(enhanced).hexdigest(),
+        postfilter=None,
+        codec_model="1f0c22d9a4b38e67",
+    )
+    assert cat.settle_review(catalogue, review_id, "refiner-1", result, SECOND_LOOK, now_ns=START)
 
 
 def _picture(scene: Scene, blur: float) -> bytes:
