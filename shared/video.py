@@ -107,6 +107,10 @@ class Maker:
             }
             with kept_scheduling():
                 encoder.open()
+        except av.codec.codec.UnknownCodecError as error:
+            raise EncoderFailed(
+                f"this build of FFmpeg has no encoder {self.name}: set another one"
+            ) from error
         except (*AV_ERRORS, ValueError) as error:
             told = f"preset {preset}, " if preset else ""
             raise EncoderFailed(
@@ -128,9 +132,8 @@ _X264 = Maker(
     key=":ipratio={ratio}:stitchable=1",
 )
 # Without sample adaptive offset, which costs a third of the time and, on what stands still, more bits than it saves.
-_X265_PLAIN = (
-    "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:sao=0:info=0:log-level=none{key}"
-)
+# One reference frame: more of them take memory and time, and bring nothing for a fixed camera.
+_X265_PLAIN = "scenecut=0:pools=none:frame-threads=1:aq-mode=0:psy-rd=0:psy-rdoq=0:sao=0:ref=1:info=0:log-level=none{key}"
 _X265 = Maker(
     "libx265",
     Coding.H265,

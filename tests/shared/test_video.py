@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from secondlook.shared.errors import (
     SymbolMismatch,
 )
 from secondlook.shared.video import (
+    SOFTWARE,
     EncoderName,
     GroupDecoder,
     VideoEncoder,
@@ -247,6 +249,12 @@ def test_an_encoder_that_cannot_be_opened_is_named() -> None:
         VideoEncoder(VideoSettings("x264", "quickest")).encode(GROUND, base_quality=16)
     with pytest.raises(EncoderFailed, match="encoder libx265 cannot be opened for preset medium, 2x2"):
         VideoEncoder(VideoSettings("x265")).encode(photo(1, 1), base_quality=16)
+
+
+def test_an_encoder_that_this_build_of_ffmpeg_lacks_is_named() -> None:
+    lacking = replace(SOFTWARE["x265"], name="libnone")
+    with pytest.raises(EncoderFailed, match="this build of FFmpeg has no encoder libnone"):
+        VideoEncoder(VideoSettings(), lacking).encode(GROUND, base_quality=16)
 
 
 def test_presets_are_the_encoders(group) -> None:
