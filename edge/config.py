@@ -179,7 +179,7 @@ class RateConfig(Settings):
     behind_seconds: Annotated[float, within(5, MAX_KEPT_SECONDS, "seconds")] = 60.0
     # Small frames wait so long for others, and share their headers; 0: each goes at once. Where nothing bounds the
     # link (uplink_kbps, or an [uplink]), each goes at once in any case.
-    gather_seconds: Annotated[float, within(0, 10, "seconds")] = 1.0
+    gather_seconds: Annotated[float, within(0, 4, "seconds")] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
