@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondlook.edge.agent import Agent
-from secondlook.edge.config import CodecConfig, LinkConfig, RateConfig, SpoolConfig
+from secondlook.edge.config import CodecConfig, LinkConfig, RateConfig, SpoolConfig, UplinkConfig
 from secondlook.edge.link.gathering import (
     LARGE_BYTES,
     RUN_BYTES,
@@ -26,8 +26,11 @@ from secondlook.edge.link.gathering import (
     frames_in_run,
     run_overhead,
 )
+from secondlook.edge.link.hostlink import HostLink
 from secondlook.edge.link.identity import AgentIdentity
-from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer
+from secondlook.edge.link.pacing import HELLO_BYTES, OVERHEAD_BYTES, PING_BYTES, Pacer, Pacing
+from secondlook.edge.link.rate import _GATHERED_SECONDS, _WAITING_SECONDS, RateControl
+from secondlook.edge.link.share import FairShare
 from secondlook.edge.link.uplink import Uplink
 from secondlook.edge.spool import Spool
 from secondlook.edge.spooled import PassedOver, SpooledFrame
@@ -216,7 +219,7 @@ class Edge:
         self,
         folder: Path,
         gateway: str,
-        pacer: Pacer | None,
+        pacer: Pacing | None,
         seconds: float = 0.4,
         boot: str = BOOT,
         link: LinkConfig = QUICK,
@@ -475,3 +478,79 @@ def test_what_is_lost_comes_again(tmp_path: Path, memory: Memory) -> None:
     edge.stop()
     gateway.stop()
     assert {seq for (_, seq), times in memory.arrivals.items() if times > 1} == lost
+
+
+def test_budgets_and_the_shared_link_count_a_run_once(
+    tmp_path: Path, memory: Memory, gateway: SmallGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent: list[int] = []
+    monkeypatch.setattr(HostLink, "_spend", lambda self, name, size: spent.append(size))
+    link = HostLink(UplinkConfig(bytes_per_day=1 << 30), tmp_path)
+    edge = Edge(tmp_path, gateway.address, link.camera("gate", 1.0), seconds=0.3)
+    edge.put(0, 1)
+    wait_until(edge.all_safe)
+    edge.put(1, 5)
+    wait_until(edge.all_safe)
+    edge.stop()
+    frames = sum(size for size in spent if size not in (HELLO_BYTES, PING_BYTES))
+    assert runs(memory) == [[0], [1, 2, 3, 4, 5]]
+    assert frames == 6 * 100 + OVERHEAD_BYTES + int(run_overhead(5))
+
+
+def test_a_camera_that_gathers_gets_its_part_of_a_link_that_another_fills() -> None:
+    """A run a second needs less than its share: it goes within the second, and the other has the rest."""
+    time_ = 0.0
+    share, pacer = FairShare(), Pacer(10_000.0, 0.0)
+    share.join("gate", 1.0)
+    share.join("yard", 1.0)
+    went, waited, run_since = {"gate": 0, "yard": 0}, [], None
+    while time_ < 60:
+        time_ += 0.05
+        if run_since is None and time_ % 1.0 < 0.05:
+            run_since = time_
+        if run_since is not None and share.may_send("gate", 10_000.0, time_) and pacer.may_send(0, time_):
+            size = 5 * 100 + int(run_overhead(5))
+            pacer.sent(size)
+            share.sent("gate", size, time_)
+            went["gate"] += size
+            waited.append(time_ - run_since)
+            run_since = None
+        while share.may_send("yard", 10_000.0, time_) and pacer.may_send(0, time_):
+            pacer.sent(760)
+            share.sent("yard", 760, time_)
+            went["yard"] += 760
+    assert len(waited) >= 58 and max(waited) < 0.5
+    assert sum(went.values()) == pytest.approx(600_000, rel=0.03)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_the_rate_control_counts_headers_as_they_are(seconds: float) -> None:
+    """Five frames of 100 bytes a second, over a link that has room for them."""
+    control = RateControl(RateConfig(uplink_kbps=20, gather_seconds=seconds), 16, 0.0)
+    now = 0.0
+    for _ in range(50):
+        now += 0.2
+        assert control.is_coded(now)
+        control.coded(100, first=False, now=now)
+    shared = int(frame_overhead(100, 5, 2500, seconds))
+    assert control.overhead_bytes == pytest.approx(shared, abs=1)
+    assert shared == (OVERHEAD_BYTES if seconds == 0 else OVERHEAD_BYTES // 5 + RUN_FRAME_BYTES)
+
+
+def test_a_thin_link_has_room_for_more_frames_that_share_headers() -> None:
+    """400 bytes a second: of 100-byte frames 1.5 go with headers of their own, and 2.1 that share them."""
+    coded = {}
+    for seconds in (0.0, 1.0):
+        config = RateConfig(
+            uplink_kbps=3.2, min_quality=16, max_quality=16, min_fps=1, gather_seconds=seconds
+        )
+        control, now, coded[seconds] = RateControl(config, 16, 0.0), 0.0, 0
+        for _ in range(300):
+            now += 0.2
+            waiting = (_GATHERED_SECONDS if seconds else _WAITING_SECONDS) * 400
+            control.link(400.0, int(waiting), now)
+            if control.is_coded(now):
+                coded[seconds] += 1
+                control.coded(100 if control.quality == 16 else 80, first=False, now=now)
+    assert coded[0.0] / 60 == pytest.approx(1.54, rel=0.05)
+    assert coded[1.0] / 60 == pytest.approx(2.14, rel=0.05)
