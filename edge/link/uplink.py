@@ -90,8 +90,8 @@ class Uplink:
         pacer: Pacing | None = None,
         gather_seconds: float = 0.0,
     ) -> None:
-        """`finish` makes of what the spool keeps the enhancement to send; `pacer`: what the link may take, if bounded:
-        then frames wait for one another, so long at most.
+        """`finish` makes of what the spool keeps the enhancement to send; `pacer`: what the link may take, if bounded;
+        `gather_seconds`: how long small frames wait for one another then, at most.
 
         Raises KeyRejected, SecretExposed.
         """
