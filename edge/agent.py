@@ -27,7 +27,7 @@ from secondlook.edge.coding.still import StillGate
 from secondlook.edge.config import EdgeConfig
 from secondlook.edge.link.hostlink import HostLink
 from secondlook.edge.link.identity import AgentIdentity
-from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer, Pacing
+from secondlook.edge.link.pacing import Pacer, Pacing
 from secondlook.edge.link.rate import RateControl
 from secondlook.edge.link.reports import Doing
 from secondlook.edge.link.uplink import Uplink
@@ -208,7 +208,10 @@ class Agent:
         try:
             identity = AgentIdentity(config.edge_id, self.boot_id, config.camera)
             self._pacing = self._pacer()
-            uplink = Uplink(config.link, identity, spool, rng, self._finish, pacer=self._pacing)
+            gather = config.rate.gather_seconds
+            uplink = Uplink(
+                config.link, identity, spool, rng, self._finish, pacer=self._pacing, gather_seconds=gather
+            )
             uplink.doing = Doing(model=self._encoder.model)
             self._place.resume(spool.next_seq)
             camera = Shutter(config, lambda place: self._open_source(place, rng, stop), stop.wait)
@@ -384,13 +387,14 @@ class Agent:
         if uplink.state != "up" or camera.state == "ended":
             return  # the gateway is away: frames are coded as before; or nothing newer comes that could go first
         frames, base_bytes = spool.waiting
-        self._rate.link(uplink.link_rate, base_bytes + frames * OVERHEAD_BYTES, now)
+        overhead = self._rate.overhead_bytes
+        self._rate.link(uplink.link_rate, base_bytes + frames * overhead, now)
         if (surplus := self._rate.surplus()) > 0:
-            self._give_up(spool, surplus)
+            self._give_up(spool, surplus, overhead)
 
-    def _give_up(self, spool: Spool, link_bytes: int) -> None:
+    def _give_up(self, spool: Spool, link_bytes: int, overhead_bytes: int) -> None:
         self._drop(
-            lambda: spool.give_up(link_bytes, time.time_ns(), overhead_bytes=OVERHEAD_BYTES),
+            lambda: spool.give_up(link_bytes, time.time_ns(), overhead_bytes=overhead_bytes),
             f"that waited for more than {self._config.rate.behind_seconds:g} s of the link: newer ones go first",
         )
 
@@ -501,6 +505,7 @@ class Agent:
         trouble = "" if camera.trouble is None else str(camera.trouble)
         uplink.doing = Doing(camera.state, self._encoder.model, trouble)
         uplink.rest(camera.rest.link)
+        uplink.hurry(camera.state != "running")  # no frame comes that others could wait for
         if camera.is_delivering:
             camera.is_delivered = not self._batch and self._all_is_safe(spool)
         if self._link is not None:

@@ -177,6 +177,9 @@ class RateConfig(Settings):
     when_behind: Literal["newest", "all"] = "newest"
     # how much may wait, in seconds of the link, before when_behind applies
     behind_seconds: Annotated[float, within(5, MAX_KEPT_SECONDS, "seconds")] = 60.0
+    # Small frames wait so long for others, and share their headers; 0: each goes at once. Where nothing bounds the
+    # link (uplink_kbps, or an [uplink]), each goes at once in any case.
+    gather_seconds: Annotated[float, within(0, 4, "seconds")] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -112,6 +112,7 @@ class Flight:
     last_seq: int
     size_bytes: int
     sent_at: float
+    overhead_bytes: int = 0  # of headers that went with it
 
     @property
     def is_tombstone(self) -> bool:
@@ -183,11 +184,16 @@ class BaseSender:
         self._boots: dict[str, _Boot] = {}
         self._flights: dict[_FlightKey, Flight] = {}  # oldest sending first
         self._window_bytes = 0
-        self._in_flight_bytes = 0
+        self._in_flight_bytes = self._overhead_bytes = 0
 
     @property
     def in_flight_bytes(self) -> int:
         return self._in_flight_bytes
+
+    @property
+    def link_bytes(self) -> int:
+        """What is in flight with its headers, tombstones included: bytes that the link has yet to carry."""
+        return self._in_flight_bytes + self._overhead_bytes
 
     @property
     def in_flight(self) -> int:
@@ -198,7 +204,7 @@ class BaseSender:
         """A new connection: nothing is in flight on it, nobody is welcomed, no credit is given."""
         self._boots.clear()
         self._flights.clear()
-        self._window_bytes = self._in_flight_bytes = 0
+        self._window_bytes = self._in_flight_bytes = self._overhead_bytes = 0
 
     def hellos(self, boots: Sequence[str], now: float) -> list[str]:
         """Which of `boots` (those with anything undelivered, oldest first) to greet now.
@@ -279,12 +285,24 @@ class BaseSender:
         """The spool holds no more frames of this boot from where `next_read` pointed."""
         self._event(boot_id, BootEvent.EMPTY)
 
-    def sent(self, boot_id: str, first_seq: int, last_seq: int, size_bytes: int, now: float) -> None:
-        """A frame (`first_seq` = `last_seq`), or a tombstone (`size_bytes` 0), was handed to the socket."""
-        flight = Flight(boot_id, first_seq, last_seq, size_bytes, now)
+    def sent(
+        self,
+        boot_id: str,
+        first_seq: int,
+        last_seq: int,
+        size_bytes: int,
+        now: float,
+        overhead_bytes: int = 0,
+    ) -> None:
+        """A frame (`first_seq` = `last_seq`), or a tombstone (`size_bytes` 0), was handed to the socket.
+
+        `overhead_bytes`: its headers, or its part of those that several frames share. They need no credit.
+        """
+        flight = Flight(boot_id, first_seq, last_seq, size_bytes, now, overhead_bytes)
         self._land(flight.key)
         self._flights[flight.key] = flight
         self._in_flight_bytes += size_bytes
+        self._overhead_bytes += overhead_bytes
         if size_bytes:
             boot = self._boots[boot_id]
             boot.from_seq = max(boot.from_seq, last_seq + 1)
@@ -321,3 +339,4 @@ class BaseSender:
         flight = self._flights.pop(key, None)
         if flight is not None:
             self._in_flight_bytes -= flight.size_bytes
+            self._overhead_bytes -= flight.overhead_bytes

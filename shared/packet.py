@@ -15,13 +15,15 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, get_type_hints
+from itertools import accumulate, pairwise
+from typing import Annotated, Any, ClassVar, TypeAlias, get_type_hints
 
 import msgpack
 import msgspec
 from msgspec import Meta
 
 from secondlook.shared.errors import PacketCorrupt, PacketMalformed, PacketTooLarge, UnsupportedPacket
+from secondlook.shared.packetfields import AscendingRanges, Check, OneOf, Payload, TextOf, Whole, Wholes
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -31,6 +33,7 @@ MAX_ENHANCEMENT_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 64 << 10
 MAX_OUTSTANDING_CHUNKS = 4
 MAX_RANGES = 256
+MAX_RUN = 64  # frames in one message
 CROPS = " +crops"  # ends the `software` of the hello of a camera host that answers a `CropRequest`
 PROBE = " (probe)"  # ends the `software` of a hello that only tries the link: it is no camera host's own
 MAX_SEQ = 2**53 - 1  # exact in every language that keeps numbers as float64
@@ -44,96 +47,6 @@ EDGE_ID = re.compile(r"[a-z0-9-]{1,64}")
 BOOT_ID = re.compile(r"[0-9a-f]{32}")
 CODE = re.compile(r"[a-z0-9-]{1,64}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class Check(Protocol):
-    """A limit on one field: returns the value in its final form or raises `PacketMalformed`."""
-
-    def __call__(self, name: str, value: object) -> object: ...
-
-
-@dataclass(frozen=True)
-class Whole:
-    """An integer from `low` to `high`; None as well where `optional`."""
-
-    low: int
-    high: int
-    optional: bool = False
-
-    def __call__(self, name: str, value: object) -> object:
-        if value is None and self.optional:
-            return None
-        if type(value) is not int:  # bool is an int to isinstance, not to us
-            raise PacketMalformed(f"{name} must be an integer, not {type(value).__name__}")
-        if not self.low <= value <= self.high:
-            raise PacketMalformed(f"{name} is {value}, outside {self.low}..{self.high}")
-        return value
-
-
-@dataclass(frozen=True)
-class TextOf:
-    """Text of at most `most` characters that matches `pattern` whole, if there is one."""
-
-    most: int
-    pattern: re.Pattern[str] | None = None
-
-    def __call__(self, name: str, value: object) -> object:
-        if not isinstance(value, str):
-            raise PacketMalformed(f"{name} must be text, not {type(value).__name__}")
-        if len(value) > self.most:
-            raise PacketTooLarge(f"{name} has {len(value)} characters, at most {self.most} are allowed")
-        if self.pattern is not None and self.pattern.fullmatch(value) is None:
-            raise PacketMalformed(f"{name} {value!r} does not match {self.pattern.pattern}")
-        if not value.isprintable():
-            raise PacketMalformed(f"{name} holds characters that cannot be printed")
-        return value
-
-
-@dataclass(frozen=True)
-class OneOf:
-    choices: tuple[str, ...]
-
-    def __call__(self, name: str, value: object) -> object:
-        if not isinstance(value, str) or value not in self.choices:
-            raise PacketMalformed(f"{name} must be one of {', '.join(self.choices)}")
-        return value
-
-
-@dataclass(frozen=True)
-class AscendingRanges:
-    """Pairs (first, last), ascending, with a gap of at least one number between neighbours."""
-
-    def __call__(self, name: str, value: object) -> object:
-        if not isinstance(value, list | tuple):
-            raise PacketMalformed(f"{name} must be a list of ranges, not {type(value).__name__}")
-        if len(value) > MAX_RANGES:
-            raise PacketTooLarge(f"{name} holds {len(value)} ranges, at most {MAX_RANGES} are allowed")
-        floor, pairs = 0, []
-        for item in value:
-            if not isinstance(item, list | tuple) or len(item) != 2:
-                raise PacketMalformed(f"{name} must hold pairs (first, last)")
-            first, last = item
-            if type(first) is not int or type(last) is not int:
-                raise PacketMalformed(f"{name} must hold pairs of integers")
-            if not floor <= first <= last <= MAX_SEQ:
-                raise PacketMalformed(f"{name} is not ascending at ({first}, {last})")
-            pairs.append((first, last))
-            floor = last + 2
-        return tuple(pairs)
-
-
-@dataclass(frozen=True)
-class Payload:
-    most: int
-
-    def __call__(self, name: str, value: object) -> object:
-        if not isinstance(value, bytes):
-            raise PacketMalformed(f"{name} must be bytes, not {type(value).__name__}")
-        if not value:
-            raise PacketMalformed(f"{name} is empty")
-        if len(value) > self.most:
-            raise PacketTooLarge(f"{name} has {len(value)} bytes, at most {self.most} are allowed")
-        return value
 
 
 EdgeId: TypeAlias = Annotated[str, TextOf(64, EDGE_ID)]
@@ -157,7 +70,10 @@ Text: TypeAlias = Annotated[str, TextOf(200)]
 Digest: TypeAlias = Annotated[str, TextOf(64, SHA256)]
 Channel: TypeAlias = Annotated[str, OneOf(CHANNELS)]
 RefusalReason: TypeAlias = Annotated[str, OneOf(REFUSALS)]
-Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], AscendingRanges()]
+Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], AscendingRanges(MAX_RANGES, MAX_SEQ)]
+OffsetsNs: TypeAlias = Annotated[tuple[int, ...], Wholes(0, MAX_NS, 1, MAX_RUN - 1)]
+RunEnhancements: TypeAlias = Annotated[tuple[int, ...], Wholes(0, MAX_ENHANCEMENT_BYTES, 2, MAX_RUN)]
+RunSizes: TypeAlias = Annotated[tuple[int, ...], Wholes(1, MAX_BASE_BYTES, 2, MAX_RUN)]
 BasePayload: TypeAlias = Annotated[bytes, Payload(MAX_BASE_BYTES)]
 ChunkPayload: TypeAlias = Annotated[bytes, Payload(MAX_CHUNK_BYTES)]
 
@@ -427,9 +343,84 @@ class CropRequest(EnhancementRequest):
             raise PacketMalformed("CropRequest holds nothing: it ends where it begins, or before")
 
 
+@dataclass(frozen=True)
+class FrameRun(Packet):
+    """Edge → gateway: the base layers of frames that follow each other, deltas to one key, in one message.
+
+    It stands for the `BaseFrame`s that `frames` gives. Frames are captured no earlier than the one before.
+    """
+
+    KIND: ClassVar[int] = 16
+    CRC_OF_PAYLOAD: ClassVar[bool] = True
+    boot_id: BootId
+    first_seq: Seq
+    captured_ns: Nanoseconds  # of the first
+    width: Side
+    height: Side
+    key_seq: Seq
+    offsets_ns: OffsetsNs  # of each but the first, since the one before
+    enhancement_bytes: RunEnhancements  # of each
+    sizes: RunSizes  # bytes of each base layer
+    payload: BasePayload  # the base layers, one behind the other
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = len(self.sizes)
+        if len(self.enhancement_bytes) != count or len(self.offsets_ns) != count - 1:
+            raise PacketMalformed("FrameRun says of more frames, or of fewer, than it has sizes")
+        if sum(self.sizes) != len(self.payload):
+            raise PacketMalformed(
+                f"FrameRun.sizes add up to {sum(self.sizes)} bytes, its payload has {len(self.payload)}"
+            )
+        if self.key_seq >= self.first_seq:
+            raise PacketMalformed(f"FrameRun.key_seq {self.key_seq} is not before first_seq {self.first_seq}")
+        if self.last_seq > MAX_SEQ or self.captured_ns + sum(self.offsets_ns) > MAX_NS:
+            raise PacketMalformed("FrameRun ends beyond the last seq or the last instant")
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + len(self.sizes) - 1
+
+    def frames(self) -> list[BaseFrame]:
+        """The frames, in their order."""
+        captured, begins = (
+            accumulate(self.offsets_ns, initial=self.captured_ns),
+            accumulate(self.sizes, initial=0),
+        )
+        facts = zip(captured, self.enhancement_bytes, self.sizes, begins, strict=False)
+        return [
+            BaseFrame(
+                FrameInfo(self.boot_id, seq, at, self.width, self.height, self.key_seq, waiting),
+                self.payload[begin : begin + size],
+            )
+            for seq, (at, waiting, size, begin) in enumerate(facts, self.first_seq)
+        ]
+
+    @classmethod
+    def of(cls, frames: Sequence[BaseFrame]) -> FrameRun:
+        """The run of these frames. Raises PacketMalformed, PacketTooLarge where they make none."""
+        infos = [frame.info for frame in frames]
+        first = infos[0]
+        run = cls(
+            first.boot_id,
+            first.seq,
+            first.captured_ns,
+            first.width,
+            first.height,
+            -1 if first.key_seq is None else first.key_seq,
+            tuple(late.captured_ns - early.captured_ns for early, late in pairwise(infos)),
+            tuple(info.enhancement_bytes for info in infos),
+            tuple(len(frame.payload) for frame in frames),
+            b"".join(frame.payload for frame in frames),
+        )
+        if run.frames() != list(frames):
+            raise PacketMalformed("FrameRun is made of frames that do not follow each other")
+        return run
+
+
 _ALL = (
     *(Hello, Welcome, BaseFrame, Ack, Tombstone, EnhancementRequest),
-    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report, CropRequest),
+    *(Chunk, Refusal, Ping, Pong, ChunkCredit, Fault, LeanFrame, Report, CropRequest, FrameRun),
 )
 KINDS: dict[int, type[Packet]] = {kind.KIND: kind for kind in _ALL}
 
@@ -541,17 +532,23 @@ _NOTHING_ELSE = {"max_map_len": 0, "max_bin_len": 0, "max_ext_len": 0, "max_str_
 
 
 def _open_long(header: bytes) -> list[object]:
-    """The header of an acknowledgement, whose list of ranges may be long: read member by member, three levels deep."""
+    """The header of a kind whose lists may be long: read member by member, three levels deep at most."""
     unpacker = msgpack.Unpacker(None, max_buffer_size=MAX_HEADER_BYTES, max_array_len=0, **_NOTHING_ELSE)
     unpacker.feed(header)
     try:
         fields = unpacker.read_array_header()
         head: list[object] = [unpacker.unpack(), unpacker.unpack()]
-        names = _HEADER[Ack]
-        if head != [VERSION, Ack.KIND] or fields != len(names) + 2:
+        kind = next((one for one in (Ack, FrameRun) if head == [VERSION, one.KIND]), None)
+        if kind is None or fields != len(_HEADER[kind]) + 2 + kind.CRC_OF_PAYLOAD:
             raise PacketMalformed("header is not MessagePack, or has longer lists than its kind")
-        for name in names:
-            head.append(_ranges(unpacker) if name == "selective" else unpacker.unpack())
+        for name in _HEADER[kind]:
+            title, check = _CHECKS[kind][name]
+            if isinstance(check, AscendingRanges | Wholes):
+                head.append(_list(unpacker, title, check))
+            else:
+                head.append(unpacker.unpack())
+        if kind.CRC_OF_PAYLOAD:
+            head.append(unpacker.unpack())
         if unpacker.tell() != len(header):
             raise PacketMalformed("header has bytes beyond its end")
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
@@ -559,14 +556,17 @@ def _open_long(header: bytes) -> list[object]:
     return head
 
 
-def _ranges(unpacker: Any) -> list[list[object]]:
+def _list(unpacker: Any, title: str, check: AscendingRanges | Wholes) -> list[object]:
+    """A list of ranges or of numbers, no longer than its kind may have it."""
     many = unpacker.read_array_header()
-    if many > MAX_RANGES:
-        raise PacketTooLarge(f"Ack.selective holds {many} ranges, at most {MAX_RANGES} are allowed")
-    pairs = []
+    if many > check.most:
+        raise PacketTooLarge(f"{title} holds {many} members, at most {check.most} are allowed")
+    if isinstance(check, Wholes):
+        return [unpacker.unpack() for _ in range(many)]
+    pairs: list[object] = []
     for _ in range(many):
         if unpacker.read_array_header() != 2:
-            raise PacketMalformed("Ack.selective must hold pairs (first, last)")
+            raise PacketMalformed(f"{title} must hold pairs (first, last)")
         pairs.append([unpacker.unpack(), unpacker.unpack()])
     return pairs
 

@@ -401,6 +401,7 @@ def _packets(rng: random.Random) -> list[p.Packet]:
         p.Hello("rogue", BOOT, "bulk", "c", 9, 0, "f"),
         base_frame(seq, rng.randbytes(rng.choice([1, 500, 60_000]))),
         base_frame(seq + 1, b"delta", key_seq=seq),
+        p.FrameRun.of([base_frame(seq + at, b"delta", key_seq=seq) for at in range(1, rng.randint(3, 40))]),
         p.Tombstone(BOOT, seq, seq + rng.randrange(1000), "spool-full"),
         p.Chunk(id_, 0, 9, 7, b"part"),
         p.Refusal(id_, "unknown"),

@@ -148,7 +148,7 @@ class Wire:
 
 class Simulation:
     def __init__(self, seed: int, gateway: GatewayEnd) -> None:
-        self.rng = random.Random(seed)
+        self.rng, self.gathers = random.Random(seed), random.Random(seed)
         self.gateway = gateway
         self.disk = Disk()
         self.now = 1000.0
@@ -216,11 +216,36 @@ class Simulation:
             assert not self.outstanding or sum(self.outstanding.values()) + size <= self.credit, (
                 "over its credit"
             )
-            self._send_frame(frame)
+            run = self._run_from(frame) if self.gathers.random() < 0.5 else [frame]
+            if len(run) > 1 and self.sender.may_send(sum(self.disk.frames[one] for one in run)):
+                self._send(p.FrameRun.of([self._packet(one) for one in run]))
+                for one in run:
+                    self._note_sent(one)
+            else:
+                self._send_frame(frame)
+
+    def _run_from(self, frame: Frame) -> list[Frame]:
+        """The frame, and those behind it that refer to the same key."""
+        boot, seq = frame
+        run = [frame]
+        while (
+            key_of(seq) is not None and key_of(seq + 1) == key_of(seq) and (boot, seq + 1) in self.disk.frames
+        ):
+            seq += 1
+            run.append((boot, seq))
+        return run
+
+    def _packet(self, frame: Frame) -> p.BaseFrame:
+        return p.BaseFrame(
+            p.FrameInfo(*frame, 5, 64, 48, key_of(frame[1]), 9), bytes(self.disk.frames[frame])
+        )
 
     def _send_frame(self, frame: Frame) -> None:
+        self._send(self._packet(frame))
+        self._note_sent(frame)
+
+    def _note_sent(self, frame: Frame) -> None:
         size = self.disk.frames[frame]
-        self._send(p.BaseFrame(p.FrameInfo(*frame, 5, 64, 48, key_of(frame[1]), 9), bytes(size)))
         self.outstanding[frame] = size
         self.sender.sent(frame[0], frame[1], frame[1], size, self.now)
 

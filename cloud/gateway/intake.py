@@ -44,6 +44,7 @@ from secondlook.shared.packet import (
     BaseFrame,
     Chunk,
     Fault,
+    FrameRun,
     Hello,
     LeanFrame,
     Packet,
@@ -168,6 +169,10 @@ class Intake:
             if speaks_for:
                 self._rates.charge(sender, packets=self._costs.rejected_packets, now=now)
             return [(peer, self._fault("rejected", str(error), now))]
+        if isinstance(packet, FrameRun):
+            frames_in, size = len(packet.sizes), sum(map(len, frames))
+            if not self._rates.admits_as(sender, packets=frames_in, size_bytes=size, now=now):
+                return [(peer, answer) for answer in self._too_fast(sender, now)]
         try:
             return [(peer, answer) for answer in self._answers(peer, packet, public_key, now)]
         except TRANSIENT_ERRORS as error:
@@ -331,6 +336,10 @@ class Intake:
             return [self._fault("rejected", f"{name} does not belong on {session.channel}", now)]
         if isinstance(packet, LeanFrame):
             return self._collect_lean(peer, session, packet, now)
+        if isinstance(packet, FrameRun):
+            # Each goes its own way; what is said of several alike is said once.
+            said = [a for frame in packet.frames() for a in self._collect(peer, session, frame, now)]
+            return list(dict.fromkeys(said))
         if isinstance(packet, BaseFrame | Tombstone):
             return self._collect(peer, session, packet, now)
         if isinstance(packet, Chunk):

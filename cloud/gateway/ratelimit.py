@@ -95,6 +95,17 @@ class EdgeRates:
         rates.mean_bytes += (size_bytes - rates.mean_bytes) * _SMOOTHING
         return True
 
+    def admits_as(self, edge_id: str, *, packets: int, size_bytes: int, now: float) -> bool:
+        """Whether a message that ``admits`` counted as one may be so many: it then counts as if each had come alone."""
+        rates = self._latest.of(edge_id, now)
+        if not rates.packets.allows(packets - 1, now):
+            return False
+        rates.packets.take(packets - 1, now)
+        before = (rates.mean_bytes - size_bytes * _SMOOTHING) / (1 - _SMOOTHING)
+        each = size_bytes / packets
+        rates.mean_bytes = each + (before - each) * (1 - _SMOOTHING) ** packets
+        return True
+
     def charge(self, edge_id: str, *, packets: float, now: float) -> None:
         """Count what a camera host's last message cost beyond the others."""
         self._latest.of(edge_id, now).packets.take(packets, now)

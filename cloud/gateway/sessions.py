@@ -15,6 +15,7 @@ from secondlook.shared.packet import (
     BaseFrame,
     Chunk,
     Fault,
+    FrameRun,
     LeanFrame,
     Packet,
     Ping,
@@ -35,6 +36,7 @@ Peer = bytes
 CHANNEL_OF: dict[type[Packet], str] = {
     BaseFrame: "bulk",
     LeanFrame: "bulk",
+    FrameRun: "bulk",
     Tombstone: "bulk",
     Chunk: "control",
     Refusal: "control",

@@ -2,7 +2,7 @@
 
 The quantiser goes first: down to `min_quality` a coarser picture costs less accuracy than a frame that is not there.
 Below that frames are thinned out, down to `min_fps`; then the quantiser goes as far as it can. What waits for the link
-is held at about three seconds of it: so much smooths what frames need, one by one, into what the link carries.
+is held at a few seconds of it: so much smooths what frames need, one by one, into what the link carries.
 
 Quality changes seldom, for a new one begins a new group, or costs a key. In between, what waits grows and shrinks.
 """
@@ -13,22 +13,24 @@ import math
 from collections import deque
 
 from secondlook.edge.config import RateConfig
-from secondlook.edge.link.pacing import OVERHEAD_BYTES
+from secondlook.edge.link.gathering import frame_overhead
 from secondlook.edge.outage import duration
 
 _DOUBLING = 9.0  # levels of quality that double a frame's bytes at most; what is wrong with it is learned
 _MEMORY_SECONDS = 6.0  # over which the bytes of frames are averaged
 _RATE_SECONDS = 10.0  # over which the source's frames are counted
 _WAITING_SECONDS = 3.0  # of the link that shall wait
+_GATHERED_SECONDS = 4.6  # the same where frames share headers: what is left of a message differs more
 _RETURN_SECONDS = 7.0  # in which what waits comes back to that by quality
 _FEWEST, _MOST = 0.75, 1.4  # of the link's rate that is coded for meanwhile
-_MUCH_SECONDS = 6.0  # of the link wait: frames are thinned out until it is less, at whatever quality
+_MUCH_SECONDS = 3.0  # more than shall wait do: frames are thinned out until it is less, at whatever quality
 _HOLD_SECONDS = 5.0  # a quality is kept
 _HURRY_SECONDS = 3.0  # where it is far too good
 _STEP = 2  # levels of quality that are one step of the quantiser
 _CAREFUL = 2  # levels upwards at once, or half of the way
 _FAR_OFF = 8  # levels
 _BEHIND_SECONDS = 10.0  # of the link wait: said in the log, and over at a third of it
+_HALVINGS = 12  # of the frame rate that is looked for
 _QUIET_SECONDS = 10.0  # all frames were coded: they are not thinned out any more
 
 
@@ -40,6 +42,7 @@ class RateControl:
         self._config = config
         self.quality = min(config.max_quality, max(config.min_quality, quality))
         self._rate = config.uplink_bytes
+        self._shall_wait = _GATHERED_SECONDS if config.gather_seconds else _WAITING_SECONDS
         self._waiting = 0
         self._cost: float | None = None  # bytes of a frame behind the first of its group, at quality 0
         self._arrivals: deque[float] = deque()
@@ -92,6 +95,11 @@ class RateControl:
             return 0
         return int(self._waiting - most / 2)
 
+    @property
+    def overhead_bytes(self) -> int:
+        """What each frame that waits for the link needs there beside its base layer, for headers."""
+        return int(self._overhead(self._payload(self.quality), self._share() * self._source_fps))
+
     def news(self) -> list[str]:
         """Lines for the log, each handed out once."""
         news, self._news = self._news, []
@@ -111,29 +119,49 @@ class RateControl:
     @property
     def _budget(self) -> float:
         """Bytes a second to code for."""
-        back = 1 + (_WAITING_SECONDS - self._waiting_seconds) / _RETURN_SECONDS
+        back = 1 + (self._shall_wait - self._waiting_seconds) / _RETURN_SECONDS
         return self._rate * min(_MOST, max(_FEWEST, back))
 
-    def _quality_for(self, frame_bytes: float) -> float:
-        payload = max(1.0, frame_bytes - OVERHEAD_BYTES)
+    def _quality_for(self, fps: float) -> float:
+        """At which frames of so many a second are within the budget."""
+        each = self._budget / fps
+        payload = max(1.0, each - self._overhead(each, fps))
         return _DOUBLING * math.log2(payload / max(1.0, self._cost or 1.0))
 
-    def _frame_bytes(self, quality: float) -> float:
-        return OVERHEAD_BYTES + (self._cost or 0.0) * 2 ** (quality / _DOUBLING)
+    def _payload(self, quality: float) -> float:
+        return (self._cost or 0.0) * 2 ** (quality / _DOUBLING)
+
+    def _overhead(self, payload: float, fps: float) -> float:
+        """Bytes of headers of a frame, which it shares with those that it waits for."""
+        return frame_overhead(payload, fps, self._rate, self._config.gather_seconds)
+
+    def _fps_for(self, rate: float, quality: float) -> float:
+        """Frames a second of this quality that a link of `rate` has room for."""
+        payload = self._payload(quality)
+        many, few = self._source_fps, 0.0
+        for _ in range(
+            _HALVINGS
+        ):  # the more frames there are, the less of a header each needs: it is one crossing
+            fps = (many + few) / 2
+            if fps * (payload + self._overhead(payload, fps)) > rate:
+                many = fps
+            else:
+                few = fps
+        return many
 
     def _wanted_quality(self) -> float:
         fps = self._source_fps
-        wanted = self._quality_for(self._budget / fps)
+        wanted = self._quality_for(fps)
         if wanted < self._config.min_quality:
             fewest = min(fps, self._config.min_fps)
-            wanted = min(self._config.min_quality, self._quality_for(self._budget / fewest))
+            wanted = min(self._config.min_quality, self._quality_for(fewest))
         return min(self._config.max_quality, max(0.0, wanted))
 
     def _adapt(self, now: float) -> None:
         if self._cost is None:
             return
         off = self._wanted_quality() - self.quality
-        if off > 0 and self._waiting_seconds > _WAITING_SECONDS:
+        if off > 0 and self._waiting_seconds > self._shall_wait:
             return  # what waits goes first
         hold = _HURRY_SECONDS if off <= -_FAR_OFF else _HOLD_SECONDS
         if abs(off) >= _STEP and now - self._changed_at >= hold:
@@ -145,10 +173,11 @@ class RateControl:
         if self._cost is None:
             return 1.0
         fps = self._source_fps
-        wanted = self._budget / self._frame_bytes(min(self.quality, self._config.min_quality))
-        if self._waiting_seconds > _MUCH_SECONDS:
-            part = max(0.0, 1.5 - self._waiting_seconds / (2 * _MUCH_SECONDS))
-            wanted = min(wanted, part * self._rate / self._frame_bytes(self.quality))
+        wanted = self._fps_for(self._budget, min(self.quality, self._config.min_quality))
+        much = self._shall_wait + _MUCH_SECONDS
+        if self._waiting_seconds > much:
+            part = max(0.0, 1.5 - self._waiting_seconds / (2 * much))
+            wanted = min(wanted, self._fps_for(part * self._rate, self.quality))
         return min(1.0, max(wanted, min(fps, self._config.min_fps)) / fps)
 
     def _note_thinning(self, coded: bool, now: float) -> None:

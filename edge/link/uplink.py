@@ -1,7 +1,7 @@
 """The uplink: one thread with two ZeroMQ connections to the gateway, and the only sockets on the edge.
 
-What to send and when is decided by `shared.link` (base frames) and `edge.enhance` (enhancements); this module
-moves packets between them, the spool and the sockets. Routing ids are random, so that a gateway that still
+What to send and when is decided by `edge.link.delivery` (base frames) and `edge.link.enhance` (enhancements); this
+module moves packets between them, the spool and the sockets. Routing ids are random, so that a gateway that still
 remembers the last connection cannot mistake the new one for it. A connection that breaks, or on which
 nothing arrives for too long, is closed for good and opened anew after a jittered pause.
 
@@ -23,12 +23,12 @@ import zmq
 from secondlook.edge.backoff import Backoff
 from secondlook.edge.config import LinkConfig
 from secondlook.edge.link.clock import GatewayClock, ping_pause
-from secondlook.edge.link.connection import DOWN, MAX_QUEUED, REFUSED, UP, Connection
+from secondlook.edge.link.connection import DOWN, REFUSED, UP, Connection
+from secondlook.edge.link.delivery import Delivery
 from secondlook.edge.link.enhance import Finish, Layer, Responder, crop_of
 from secondlook.edge.link.identity import AgentIdentity
 from secondlook.edge.link.keys import load_keys
-from secondlook.edge.link.known import KnownBackgrounds
-from secondlook.edge.link.pacing import HELLO_BYTES, OVERHEAD_BYTES, PING_BYTES, Pacing
+from secondlook.edge.link.pacing import PING_BYTES, Pacing
 from secondlook.edge.link.reports import Doing, Reports
 from secondlook.edge.outage import LinkOutage
 from secondlook.edge.spool import Spool
@@ -44,17 +44,14 @@ from secondlook.shared.errors import (
     SecretExposed,
     StoreBusy,
 )
-from secondlook.shared.link import BaseSender, Flight
 from secondlook.shared.outage import LimitedLog, Outage
 from secondlook.shared.packet import (
     MAX_CHUNK_BYTES,
     MAX_ENHANCEMENT_BYTES,
     Ack,
-    BaseFrame,
     ChunkCredit,
     EnhancementRequest,
     Fault,
-    LeanFrame,
     Packet,
     Ping,
     Pong,
@@ -70,7 +67,7 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _AWAY_SECONDS = 0.5  # between two looks at a gateway that is away
 _IDLE_SECONDS = 5.0  # at most, where nothing is to be done before something arrives
-_READ_BYTES = 1 << 20  # read from the spool at once
+_LEAVING_SECONDS = 0.3  # for what was gathered to be acknowledged before the connection is closed
 _RECEIVE_AT_ONCE = 200
 _COMPARED_AT_ONCE = 16  # earlier boots that are greeted at a time to compare what the gateway holds of them
 _NEWS_KEPT = 64  # acknowledgements, while the disk is full
@@ -91,8 +88,10 @@ class Uplink:
         finish: Finish = lambda kept, _crop: kept,
         *,
         pacer: Pacing | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
-        """`finish` makes of what the spool keeps the enhancement to send; `pacer`: what the link may take, if bounded.
+        """`finish` makes of what the spool keeps the enhancement to send; `pacer`: what the link may take, if bounded;
+        `gather_seconds`: how long small frames wait for one another then, at most.
 
         Raises KeyRejected, SecretExposed.
         """
@@ -104,9 +103,8 @@ class Uplink:
         self._context: _Context = zmq.Context()
         self._backoff = Backoff(config.retry_min_seconds, config.retry_max_seconds, rng)
         self._link_outage = LinkOutage(config.gateway, config.hello_seconds, time.monotonic())
-        self._sender = BaseSender(config.times)
         self._pacer = pacer
-        self._known = KnownBackgrounds()
+        self._delivery = Delivery(config, identity, spool, pacer, gather_seconds)
         self._responder = Responder(config.max_requests)
         self._reports = Reports()
         self.doing = Doing()  # what people are told; its owner keeps it up to date
@@ -114,12 +112,11 @@ class Uplink:
         self._control: Connection | None = None
         self._boots: list[str] = []  # to greet: those with anything undelivered, and the present one
         self._uncompared: list[str] = []  # delivered boots, not yet compared on this connection
-        self._tombstone_id = 0  # tombstones up to this id were sent on this connection
         self._news: list[Safe] = []  # told safe, not yet marked in the spool
         self._broken = 0  # handshakes: the gateway may have its next key by now
         self._open_at = self._heard_at = self._pinged_at = self._active_at = 0.0
         self._asked_at = 0.0  # since when the gateway has something to answer
-        self._resting = False
+        self._resting = self._hurrying = False
         self._control_hello_at = 0.0  # when to say hello there (again); never once welcomed
         self._clock = GatewayClock()
         self._refused: str | None = None  # what the gateway said when it did not take this connection
@@ -159,6 +156,12 @@ class Uplink:
             self._resting = resting
             self.wake()
 
+    def hurry(self, hurrying: bool) -> None:
+        """No frame is to wait for others, as none may come; or they may again."""
+        if hurrying is not self._hurrying:
+            self._hurrying = hurrying
+            self.wake()
+
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -175,6 +178,7 @@ class Uplink:
             while not self._stopping.is_set():
                 self._turn()
                 self.turns += 1
+            self._leave()
             self._mark_safe()
         except SecondlookError as error:
             self.failure = error
@@ -197,6 +201,7 @@ class Uplink:
     def _cycle(self) -> None:
         if self._resting:
             if self._bulk is not None:
+                self._leave()
                 self._mark_safe()
                 if self._control is not None and self._control.up:
                     self._send_report(self._control, time.monotonic(), leaves=True)
@@ -219,6 +224,20 @@ class Uplink:
             self._serve_bulk(time.monotonic())
             self._serve_control(time.monotonic())
 
+    def _serve_bulk(self, now: float) -> None:
+        if self._bulk is not None and self._bulk.up:
+            hurries = self._hurrying or self._resting or self._stopping.is_set()
+            self._delivery.serve(self._bulk, self._boots, now, hurries=hurries)
+
+    def _leave(self) -> None:
+        """Frames that wait for others go before the end; what the link or the gateway has no room for stays spooled."""
+        if self._bulk is None or not self._delivery.gathers:
+            return
+        with contextlib.suppress(StoreBusy):
+            self._serve_bulk(now := time.monotonic())
+            while self._delivery.sender.in_flight and time.monotonic() - now < _LEAVING_SECONDS:
+                self._wait()
+
     def _open(self) -> None:
         try:
             self._keys = load_keys(self._config, self._broken)  # they may have been rotated meanwhile
@@ -233,6 +252,7 @@ class Uplink:
             if connection is not None:
                 connection.close()
         self._bulk = self._control = self._refused = None
+        self._delivery.disconnected()
         self._clock.disconnected()
         self._greet.clear()
         self._greeted_at.clear()
@@ -246,9 +266,11 @@ class Uplink:
             poller.register(connection.socket, zmq.POLLIN | (zmq.POLLOUT if connection.blocked else 0))
             poller.register(connection.monitor, zmq.POLLIN)
             connection.blocked = False
-        poller.poll(int(1000 * self._patience(time.monotonic())))
+        now = time.monotonic()
+        patience = max(0.0, min(self._patience(now), self._delivery.due_at - now))
+        poller.poll(math.ceil(1000 * patience))
         if self._wake.take():
-            self._sender.spooled(self._identity.boot_id)
+            self._delivery.spooled(time.monotonic())
         for connection in (self._bulk, self._control):
             for _ in range(_RECEIVE_AT_ONCE):
                 frames = connection.receive()
@@ -302,11 +324,11 @@ class Uplink:
     def _has_work(self) -> bool:
         """Whether something may have to be done soon that no socket tells of."""
         later = self._news or self._uncompared or self._greet or self._responder.has_requests
-        return self._is_busy or bool(later) or self._sender.next_read() is not None
+        return self._is_busy or bool(later) or self._delivery.has_frames
 
     @property
     def _is_busy(self) -> bool:
-        return self.state == "down" or self._sender.in_flight > 0 or self._responder.is_answering
+        return self.state == "down" or self._delivery.sender.in_flight > 0 or self._responder.is_answering
 
     def _lost(self, why: str) -> bool:
         pause = self._backoff.next()
@@ -322,11 +344,7 @@ class Uplink:
         self._greet.pop(connection, None)
         self._greeted_at[connection] = time.monotonic()
         if connection is self._bulk:
-            self._sender.connected()
-            self._known.connected()
-            if self._pacer is not None:
-                self._pacer.connected(time.monotonic())
-            self._tombstone_id = 0
+            self._delivery.connected(time.monotonic())
             self._news.clear()  # of the connection before: the welcome says what holds now
             self._uncompared = self._spool.delivered_boots()
             self._list_boots()
@@ -343,13 +361,13 @@ class Uplink:
 
     def _compare(self) -> None:
         """Does the gateway hold what it has called safe? Asked once a connection of every boot."""
-        due = self._sender.to_compare()
+        due = self._delivery.sender.to_compare()
         for boot_id, held in due:
             try:
                 restored = self._spool.compare(boot_id, held)
             except (DiskFull, StoreBusy):
                 return  # asked again in the next cycle
-            self._sender.compared(boot_id, restored.again_from)
+            self._delivery.sender.compared(boot_id, restored.again_from)
             self._uncompared = [boot for boot in self._uncompared if boot != boot_id]
             if restored.again or restored.gone:
                 log.warning(
@@ -407,15 +425,15 @@ class Uplink:
             self._busy.met(f"{self._gateway} takes no frames: {fault.text}", self._heard_at)
             return
         if fault.code == "background-unknown":
-            for boot_id, seq in self._known.unknown().items():
-                self._sender.rewind(boot_id, seq)
+            self._delivery.background_is_unknown()
             return
         if fault.code == "rejected" and connection is self._control and self._reports.refused():
             return  # it is of an earlier version
+        if fault.code == "rejected" and connection is self._bulk and self._delivery.run_is_rejected():
+            return
         self._complaints.warning(fault.code, f"gateway: {fault.code}: {fault.text}", self._heard_at)
         if fault.code == "rejected" and connection is self._bulk:
-            for boot_id, seq in self._known.refused().items():
-                self._sender.rewind(boot_id, seq)
+            self._delivery.is_rejected()
         if fault.code == "hello-first":
             # Every frame under way is answered so; one hello will do for all of them.
             due = self._greeted_at.get(connection, -math.inf) + _GREET_SECONDS
@@ -424,37 +442,17 @@ class Uplink:
     def _take_bulk(self, packet: Packet) -> None:
         if isinstance(packet, Welcome | Ack):
             self._active_at = self._heard_at
-            self._known.safe(packet.boot_id, packet.cumulative)
             if packet.credit_bytes > 0:
                 self._busy.over(self._heard_at)
-        in_flight = self._in_flight()
+            self._delivery.answered(packet, time.monotonic())
         if isinstance(packet, Welcome):
-            self._sender.welcomed(packet.boot_id, packet.cumulative, packet.credit_bytes)
             self._news.append(Safe(packet.boot_id, packet.cumulative))
             self._backoff.reset()
             if (line := self._link_outage.back(time.monotonic())) is not None:
                 log.info(line)
             self.state = "up"
         elif isinstance(packet, Ack):
-            self._sender.acknowledged(
-                packet.boot_id, packet.cumulative, packet.selective, packet.credit_bytes
-            )
             self._news.append(Safe(packet.boot_id, packet.cumulative, packet.selective))
-        if self._pacer is not None:
-            self._pacer.acknowledged(in_flight - self._in_flight(), time.monotonic())
-
-    def _in_flight(self) -> int:
-        """Bytes that were sent and not acknowledged, headers included."""
-        return self._sender.in_flight_bytes + self._sender.in_flight * OVERHEAD_BYTES
-
-    def _may_send(self, size: int, now: float) -> bool:
-        if not self._sender.may_send(size):
-            return False
-        return self._pacer is None or self._pacer.may_send(self._in_flight(), now)
-
-    def _note_sent(self, size: int) -> None:
-        if self._pacer is not None:
-            self._pacer.sent(size + OVERHEAD_BYTES)
 
     def _take_control(self, packet: Packet) -> None:
         refusal = None
@@ -482,63 +480,6 @@ class Uplink:
         self._pinged_at = now
         if self._pacer is not None:
             self._pacer.spoke(PING_BYTES)
-
-    def _serve_bulk(self, now: float) -> None:
-        bulk = self._bulk
-        if bulk is None or not bulk.up:
-            return
-        for boot_id in self._sender.hellos(self._boots, now):
-            bulk.send(self._identity.hello(self._spool, boot_id, "bulk"))
-            if self._pacer is not None:
-                self._pacer.spoke(HELLO_BYTES)
-        if self._pacer is not None and not self._pacer.is_open:
-            return
-        for flight in self._sender.overdue(now):
-            self._repeat(bulk, flight, now)
-        for tombstone in self._spool.tombstones(self._tombstone_id):
-            if not bulk.send(tombstone.packet()):
-                return
-            self._tombstone_id = tombstone.id
-            self._note_sent(0)
-            self._sender.sent(tombstone.boot_id, tombstone.first_seq, tombstone.last_seq, 0, now)
-        self._send_frames(bulk, now)
-
-    def _send_frames(self, bulk: Connection, now: float) -> None:
-        while (read := self._sender.next_read()) is not None:
-            most = min(read.room_bytes, _READ_BYTES)
-            batch = self._spool.read(read.boot_id, read.from_seq, most, max_frames=MAX_QUEUED)
-            if not batch:
-                self._sender.drained(read.boot_id)
-            for pending in batch:
-                packet = self._known.packet(pending)
-                size = len(packet.payload)
-                if not self._may_send(size, now) or not bulk.send(packet):
-                    return
-                self._known.sent(packet)
-                self._note_sent(size)
-                self._sender.sent(read.boot_id, packet.info.seq, packet.info.seq, size, now)
-
-    def _repeat(self, bulk: Connection, flight: Flight, now: float) -> None:
-        """Send again what was not acknowledged in time, if the spool still has it."""
-        packet: Packet | None = None
-        if flight.is_tombstone:
-            # A tombstone that has grown meanwhile was sent under its new id already.
-            span = (flight.boot_id, flight.first_seq, flight.last_seq)
-            for tombstone in self._spool.tombstones(0):
-                if (tombstone.boot_id, tombstone.first_seq, tombstone.last_seq) == span:
-                    packet = tombstone.packet()
-        else:
-            for pending in self._spool.read(flight.boot_id, flight.first_seq, 0, flight.last_seq):
-                packet = self._known.packet(pending)
-        if packet is None:
-            self._sender.gone(flight)
-        elif bulk.send(packet):
-            size = 0
-            if isinstance(packet, BaseFrame | LeanFrame):
-                self._known.sent(packet)
-                size = len(packet.payload)
-            self._note_sent(size)
-            self._sender.sent(flight.boot_id, flight.first_seq, flight.last_seq, size, now)
 
     def _serve_control(self, now: float) -> None:
         control = self._control

@@ -45,6 +45,7 @@ class Attacker:
             p.Hello("evil", BOOT, "bulk", "x", 9, 0, "x").to_frames(),
             p.BaseFrame(p.FrameInfo(BOOT, 1, 5, 64, 64, None, 9), b"x" * 300).to_frames(),
             p.Tombstone(BOOT, 2, 2**52, "evil").to_frames(),
+            p.FrameRun(BOOT, 3, 5, 64, 64, 1, (1, 1), (9, 9, 9), (1, 2, 3), b"xyyzzz").to_frames(),
             p.Chunk(1, 0, 3, 0, b"abc").to_frames(),
         ]
 

@@ -30,6 +30,7 @@ class _Way:
     target: socket.socket
     waiting: bytearray = field(default_factory=bytearray)
     ended: bool = False  # the source has said its last
+    passed: int = 0  # bytes
 
 
 class Proxy:
@@ -43,6 +44,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self._ways: list[_Way] = []
+        self._up: list[_Way] = []  # of every connection there was, to the gateway
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -55,6 +57,11 @@ class Proxy:
     def gateway(self) -> str:
         """What a camera host takes for the gateway's address."""
         return f"tcp://127.0.0.1:{self.port}"
+
+    @property
+    def passed(self) -> list[int]:
+        """Bytes that passed towards the gateway, of every connection there was."""
+        return [way.passed for way in self._up]
 
     def close(self) -> None:
         self._stopping.set()
@@ -90,6 +97,7 @@ class Proxy:
             for end in (client, server):
                 end.setblocking(False)
             self._ways += [_Way(client, server), _Way(server, client)]
+            self._up.append(self._ways[-2])
 
     def _move(self, weather: Weather) -> None:
         with selectors.DefaultSelector() as selector:
@@ -112,7 +120,9 @@ class Proxy:
             most = _SLOW_BYTES if weather is Weather.SLOW else len(way.waiting)
             try:
                 if way.waiting:
-                    del way.waiting[: way.target.send(way.waiting[:most])]
+                    sent = way.target.send(way.waiting[:most])
+                    way.passed += sent
+                    del way.waiting[:sent]
             except BlockingIOError:
                 continue
             except OSError:

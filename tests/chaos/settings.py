@@ -68,7 +68,10 @@ def _cloud_settings(fleet: Fleet, gateway: str) -> dict[str, Any]:
 
 
 def _edge_settings(fleet: Fleet, name: str, video: Path, spool: dict[str, Any]) -> dict[str, Any]:
+    # A link that is bounded, though far above what it needs, so that frames go in runs; the other sends each at once.
+    rate = {"uplink_kbps": 50_000.0, "when_behind": "all", "max_quality": 16} if name == EDGES[1] else {}
     return {
+        "rate": rate,
         "edge_id": name,
         "data_dir": str(fleet.spools[name]),
         # A machine under this much load may starve a capture process for long.

@@ -43,12 +43,8 @@ from secondlook.shared.packet import (
     MAX_ENHANCEMENT_BYTES,
     MAX_SEQ,
     SHA256,
-    AscendingRanges,
-    OneOf,
-    Payload,
-    TextOf,
-    Whole,
 )
+from secondlook.shared.packetfields import AscendingRanges, OneOf, Payload, TextOf, Whole, Wholes
 from tests.cloud.helpers import BOOT, Brighter, OneBox
 
 RATES = RateLimits(packets_per_second=1e9, bytes_per_second=1e12)
@@ -75,6 +71,9 @@ def values_of(check: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(check.choices)
     if isinstance(check, Payload):
         return st.sampled_from(LAYERS).map(lambda layer: layer[: check.most])
+    if isinstance(check, Wholes):
+        ends = st.sampled_from([check.low, check.low + 1, check.high]) | st.integers(check.low, check.high)
+        return st.lists(ends, min_size=check.least, max_size=check.most)
     if isinstance(check, AscendingRanges):
         return st.sampled_from([(), ((2, 3), (MAX_SEQ, MAX_SEQ))])
     assert isinstance(check, TextOf)
@@ -101,12 +100,31 @@ def packets(draw: st.DrawFn, kind: type[p.Packet]) -> p.Packet:
     if kind is p.CropRequest:
         values["left"] -= values["left"] == values["right"]
         values["top"] -= values["top"] == values["bottom"]
+    if kind is p.FrameRun:
+        _make_consistent(values, draw(st.sampled_from(LAYERS)))
     if kind is p.Chunk:
         values["offset"] = min(values["offset"], MAX_ENHANCEMENT_BYTES - len(values["payload"]))
         values["total"] = max(values["total"], values["offset"] + len(values["payload"]))
     if kind is p.Ack and values["selective"]:
         values["cumulative"] = min(values["cumulative"], values["selective"][0][0] - 2)
     return kind._of_members(values)
+
+
+def _make_consistent(run: dict[str, Any], layer: bytes) -> None:
+    """Cut lists, sizes and times to one run of frames."""
+    count = min(len(run["offsets_ns"]) + 1, len(run["enhancement_bytes"]), len(run["sizes"]))
+    run["sizes"] = [min(size, len(layer)) for size in run["sizes"][:count]]
+    if count < 2:
+        count, run["sizes"], run["enhancement_bytes"] = 2, [1, len(layer)], [0, 1]
+    run["offsets_ns"], run["enhancement_bytes"] = (
+        run["offsets_ns"][: count - 1],
+        run["enhancement_bytes"][:count],
+    )
+    if run["captured_ns"] + sum(run["offsets_ns"]) > p.MAX_NS:
+        run["captured_ns"], run["offsets_ns"] = p.MAX_NS, [0] * (count - 1)
+    run["first_seq"] = min(max(1, run["first_seq"]), MAX_SEQ - count + 1)
+    run["key_seq"] = min(run["key_seq"], run["first_seq"] - 1)
+    run["payload"] = b"".join(layer[:size] for size in run["sizes"])
 
 
 class Plain:
@@ -252,7 +270,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     site.close()
 
 
-UP = [p.BaseFrame, p.BaseFrame, p.LeanFrame, p.Tombstone, p.Chunk, p.Refusal, p.Ping]
+UP = [p.BaseFrame, p.BaseFrame, p.LeanFrame, p.FrameRun, p.Tombstone, p.Chunk, p.Refusal, p.Ping]
 
 
 # An example is a whole way through the site: a third as many as of others, daily and in `make fuzz`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import zmq
@@ -21,6 +21,9 @@ class Memory:
 
     safe: dict[str, Received] = field(default_factory=dict)
     arrivals: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often each frame came
+    messages: list[tuple[float, str, list[int]]] = field(
+        default_factory=list
+    )  # frames that came together, and when
     frames: dict[tuple[str, int], p.BaseFrame | p.LeanFrame] = field(default_factory=dict)
     backgrounds: set[str] = field(default_factory=set)  # digests of those that came
     tombstones: list[p.Tombstone] = field(default_factory=list)
@@ -52,7 +55,7 @@ class SmallGateway:
         self.answers_chunks = answers_chunks
         self.forgets_tombstones = forgets_tombstones
         self.fault = fault
-        self.is_old = is_old  # takes no lean frames, and no reports
+        self.is_old = is_old  # takes no lean frames, no runs of frames, and no reports
         self.clock_ahead_ns = int(clock_ahead_seconds * 1e9)
         self.faults_sent = 0
         self._context = zmq.Context()
@@ -138,14 +141,14 @@ class SmallGateway:
             return [p.Fault("rejected", "packet kind 14 is not known")] if self.is_old else []
         if isinstance(packet, p.LeanFrame) and packet.background not in memory.backgrounds:
             return [p.Fault("background-unknown", "no")]
+        if isinstance(packet, p.FrameRun):
+            if self.is_old:
+                return [p.Fault("rejected", "packet kind 16 is not known")]
+            self._note(packet.frames())
+            return [answer for frame in packet.frames() for answer in self._takes(frame)][-1:]
         if isinstance(packet, p.BaseFrame | p.LeanFrame):
-            memory.arrivals[packet.info.boot_id, packet.info.seq] += 1
-            if not self.acknowledges(packet):
-                return []
-            memory.frames[packet.info.boot_id, packet.info.seq] = packet
-            if (parts := split_head(packet.payload)) is not None:
-                memory.backgrounds.add(background_digest(parts[0]))
-            return [self._ack(packet.info.boot_id, packet.info.seq, packet.info.seq)]
+            self._note([packet])
+            return self._takes(packet)
         if isinstance(packet, p.Tombstone):
             memory.tombstones.append(packet)
             if self.forgets_tombstones:
@@ -155,6 +158,20 @@ class SmallGateway:
         if isinstance(packet, p.Chunk) and self.answers_chunks:
             return [p.ChunkCredit(packet.request_id, packet.offset + len(packet.payload))]
         return [p.Pong(time.time_ns() + self.clock_ahead_ns)] if isinstance(packet, p.Ping) else []
+
+    def _note(self, frames: Sequence[p.BaseFrame | p.LeanFrame]) -> None:
+        seqs = [frame.info.seq for frame in frames]
+        self.memory.messages.append((time.monotonic(), frames[0].info.boot_id, seqs))
+
+    def _takes(self, packet: p.BaseFrame | p.LeanFrame) -> list[p.Packet]:
+        memory = self.memory
+        memory.arrivals[packet.info.boot_id, packet.info.seq] += 1
+        if not self.acknowledges(packet):
+            return []
+        memory.frames[packet.info.boot_id, packet.info.seq] = packet
+        if (parts := split_head(packet.payload)) is not None:
+            memory.backgrounds.add(background_digest(parts[0]))
+        return [self._ack(packet.info.boot_id, packet.info.seq, packet.info.seq)]
 
     def _ack(self, boot_id: str, first: int, last: int) -> p.Ack:
         safe = self.memory.safe[boot_id]

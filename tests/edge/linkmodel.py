@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from secondlook.edge.config import RateConfig
-from secondlook.edge.link.pacing import OVERHEAD_BYTES, Pacer
+from secondlook.edge.link.gathering import Gathering, run_overhead
+from secondlook.edge.link.pacing import Pacer
 from secondlook.edge.link.rate import RateControl
+from secondlook.shared.packet import BaseFrame, FrameInfo
 
 FPS = 5
 GROUP = 250
@@ -71,11 +73,32 @@ class Run:
         return [at for at, line in self.news if line.startswith(beginning)]
 
 
-@dataclass
+_BOOT = "ab" * 16
+
+
+@dataclass(eq=False)
 class _Waiting:
-    size: int
+    frame: BaseFrame
     captured: float
-    sent: bool = False
+
+    @property
+    def seq(self) -> int:
+        return self.frame.info.seq
+
+    @property
+    def size(self) -> int:
+        return len(self.frame.payload)
+
+
+@dataclass(eq=False)
+class _Message:
+    """A frame, or several that go together."""
+
+    frames: list[_Waiting]
+
+    @property
+    def size(self) -> int:
+        return sum(one.size for one in self.frames) + int(run_overhead(len(self.frames)))
 
 
 def simulate(
@@ -89,10 +112,21 @@ def simulate(
 ) -> Run:
     """`carries`: bytes a second of the link at an instant; `trip`: seconds there and back; `still`: no frames then."""
     run, control, pacer = Run(), RateControl(config, 16, 0.0), Pacer(config.uplink_bytes, 0.0)
-    spool: deque[_Waiting] = deque()
-    on_link: deque[_Waiting] = deque()
-    acks: list[tuple[float, _Waiting]] = []
-    place, quality, next_frame, next_news, room, now = GROUP, -1, 0.0, 0.0, 0.0, 0.0
+    gathering = Gathering(_BOOT, config.gather_seconds)
+    spool: list[_Waiting] = []  # not sent
+    on_link: deque[_Message] = deque()
+    acks: deque[tuple[float, _Message]] = deque()
+    place, quality, next_frame, next_news, room, now, in_flight, seq, key = (
+        GROUP,
+        -1,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0,
+        0,
+        0,
+    )
     while now < seconds:
         now += _STEP
         if now >= next_frame:
@@ -106,37 +140,43 @@ def simulate(
                     size = frame_bytes(clip, run.captured, quality, first=first)
                     size += 0 if run.qualities else background_bytes(clip)
                     control.coded(size, first=first, now=now)
-                    spool.append(_Waiting(size + OVERHEAD_BYTES, now))
+                    key = seq if first else key
+                    info = FrameInfo(_BOOT, seq, int(now * 1e9), 64, 48, None if first else key, 0)
+                    spool.append(_Waiting(BaseFrame(info, bytes(size)), now))
+                    seq += 1
+                    gathering.spooled(seq, now)
                     run.qualities.append((now, quality))
                 else:
                     run.thinned.append(now)
-        in_flight = sum(one.size for one in spool if one.sent)
-        for one in [one for one in spool if not one.sent]:
-            if not pacer.may_send(in_flight, now):
+        while spool:
+            count = len(gathering.next([one.frame for one in spool[:64]], pacer.rate, now))
+            if not count or not pacer.may_send(in_flight, now):
                 break
-            pacer.sent(one.size)
-            one.sent = True
-            in_flight += one.size
-            on_link.append(one)
+            message = _Message(spool[:count])
+            del spool[:count]
+            pacer.sent(message.size)
+            in_flight += message.size
+            on_link.append(message)
         room = room + carries(now) * _STEP if on_link else 0.0
         while on_link and room >= on_link[0].size:
             room -= on_link[0].size
             acks.append((now + trip, on_link.popleft()))
         while acks and acks[0][0] <= now:
-            _, one = acks.pop(0)
-            if one in spool:
-                spool.remove(one)
-                run.arrived.append((now, one.size))
-                run.delays.append((now, now - one.captured))
-                pacer.acknowledged(one.size, now)
+            message = acks.popleft()[1]
+            in_flight -= message.size
+            run.arrived.append((now, message.size))
+            run.delays += [(now, now - one.captured) for one in message.frames]
+            pacer.acknowledged(message.size, now)
         if now >= next_news:
             next_news += _NEWS_SECONDS
-            control.link(pacer.rate, sum(one.size for one in spool), now)
+            under_way = [one for message in (*on_link, *(late for _, late in acks)) for one in message.frames]
+            waiting = [*spool, *under_way]
+            headers = control.overhead_bytes
+            control.link(pacer.rate, sum(one.size + headers for one in waiting), now)
             surplus = control.surplus()
-            while surplus > 0 and any(not one.sent for one in spool):
-                gone = next(one for one in spool if not one.sent)
-                spool.remove(gone)
-                surplus -= gone.size
+            while surplus > 0 and spool:
+                gone = spool.pop(0)
+                surplus -= gone.size + headers
                 run.given_up.append(now)
                 place = GROUP
             run.news += [(now, line) for line in control.news()]

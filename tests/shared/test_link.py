@@ -80,6 +80,22 @@ def test_credit_bounds_what_is_in_flight_but_one_large_frame_may_go() -> None:
     assert read.from_seq == 2, "an acknowledgement never rewinds"
 
 
+def test_headers_are_counted_for_the_link_and_need_no_credit() -> None:
+    sender = _welcomed(100)
+    sender.sent("a", 0, 0, 60, 0.0, 160)
+    sender.sent("a", 1, 1, 30, 0.0, 40)
+    sender.sent("a", 2, 4, 0, 0.0, 160)
+    assert (sender.in_flight_bytes, sender.link_bytes) == (90, 450) and sender.may_send(10)
+    sender.sent("a", 1, 1, 30, 1.0, 160)  # again, by itself
+    assert sender.link_bytes == 570
+    sender.acknowledged("a", 0, (), 100)
+    assert sender.link_bytes == 350
+    sender.rewind("a", 1)
+    assert (sender.in_flight_bytes, sender.link_bytes) == (0, 160), "the tombstone"
+    sender.connected()
+    assert sender.link_bytes == 0
+
+
 def test_only_the_overdue_is_sent_again() -> None:
     sender = _welcomed(100)
     sender.sent("a", 0, 0, 10, 0.0)

@@ -47,6 +47,9 @@ class ModelGateway:
             return [
                 (peer, answer) for answer in (*before, p.Welcome(packet.boot_id, safe.cumulative, credit))
             ]
+        if isinstance(packet, p.FrameRun):
+            said = [answer for frame in packet.frames() for answer in self.receive(peer, frame, now)]
+            return list(dict.fromkeys(said))
         assert isinstance(packet, p.BaseFrame | p.Tombstone)
         if boot_of(packet) not in self.greeted.get(peer, ()):
             return [(peer, p.Fault("hello-first", "say hello"))]

@@ -29,8 +29,8 @@ from secondlook.shared.packet import (
     MAX_RANGES,
     MAX_SEQ,
     REFUSALS,
-    Whole,
 )
+from secondlook.shared.packetfields import Whole, Wholes
 
 BOOT = "0123456789abcdef" * 2
 _BOOT_HEX = "d920" + BOOT.encode().hex()
@@ -86,6 +86,25 @@ GOLDEN += [
     ),
     (p.Report(0, None, "running", "", ""), "97010e00c0a772756e6e696e67a0a0", b""),
 ]
+_OFFSETS = (200_000_000, 0)
+GOLDEN += [
+    (
+        p.FrameRun(BOOT, 6, _NS, 768, 432, 5, _OFFSETS, (300, 0, 70_000), (5, 1, 4), b"deltaXlast"),
+        (
+            f"9c0110{_BOOT_HEX}06cf17979cfe362a0000cd0300cd01b00592ce0bebc2000093cd012c00ce00011170930501"
+            "04ce12456712"
+        ),
+        b"deltaXlast",
+    ),
+    (
+        p.FrameRun(BOOT, 300, _NS, 64, 48, 299, (1,) * 16, (2,) * 17, (3,) * 17, b"abc" * 17),
+        (
+            f"9c0110{_BOOT_HEX}cd012ccf17979cfe362a00004030cd012bdc0010{'01' * 16}dc0011{'02' * 17}"
+            f"dc0011{'03' * 17}ce245f48c9"
+        ),
+        b"abc" * 17,
+    ),
+]
 _IDS = [f"{type(packet).__name__}-{number}" for number, (packet, _, _) in enumerate(GOLDEN)]
 
 
@@ -107,7 +126,7 @@ def test_golden_bytes(packet: p.Packet, header: str, payload: bytes) -> None:
 
 def test_every_kind_has_a_golden_and_its_own_id() -> None:
     assert {type(packet) for packet, _, _ in GOLDEN} == set(p.KINDS.values())
-    assert sorted(p.KINDS) == list(range(1, 16))
+    assert sorted(p.KINDS) == list(range(1, 17))
 
 
 @pytest.mark.parametrize(("packet", "header", "payload"), GOLDEN, ids=_IDS)
@@ -150,8 +169,8 @@ def test_wrong_version_is_unsupported() -> None:
 
 
 def test_unknown_kind_is_unsupported() -> None:
-    with pytest.raises(UnsupportedPacket, match="kind 16"):
-        p.parse(_edited(p.Ping(1), kind=16))
+    with pytest.raises(UnsupportedPacket, match="kind 17"):
+        p.parse(_edited(p.Ping(1), kind=17))
 
 
 def test_payload_that_fails_its_crc_is_corrupt() -> None:
@@ -222,12 +241,89 @@ def test_ranges_must_ascend_beyond_the_cumulative(selective: object) -> None:
         lambda: p.Chunk(1, 1, 4, 0, b"tail"),
         lambda: p.Refusal(1, "lazy"),
         lambda: p.Fault("rejected", "lone surrogate \ud800"),
+        lambda: _run(sizes=(5, 4)),
+        lambda: _run(sizes=(5, 4, 2)),
+        lambda: _run(sizes=(5, 0, 5)),
+        lambda: _run(sizes=(10,), enhancement_bytes=(1,), offsets_ns=()),
+        lambda: _run(enhancement_bytes=(1, 2)),
+        lambda: _run(enhancement_bytes=(1, 2, p.MAX_ENHANCEMENT_BYTES + 1)),
+        lambda: _run(offsets_ns=(1,)),
+        lambda: _run(offsets_ns=(1, 2, 3)),
+        lambda: _run(offsets_ns=(1, -1)),
+        lambda: _run(offsets_ns=(1, True)),
+        lambda: _run(key_seq=6),
+        lambda: _run(key_seq=None),
+        lambda: _run(first_seq=MAX_SEQ - 1),
+        lambda: _run(captured_ns=MAX_NS),
     ],
 )
 def test_what_could_not_be_parsed_cannot_be_built(build: object) -> None:
     assert callable(build)
     with pytest.raises(PacketMalformed):
         build()
+
+
+def _run(**changes: object) -> p.FrameRun:
+    values = {**vars(GOLDEN[-2][0]), **changes}
+    return p.FrameRun._of_members(values)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sizes": [5, 1, 3]},
+        {"sizes": [5, 1]},
+        {"sizes": [10]},
+        {"sizes": [9, 0, 1]},
+        {"offsets_ns": [1]},
+        {"offsets_ns": [1, None]},
+        {"offsets_ns": [1, [2]]},
+        {"enhancement_bytes": [1, 2, 3, 4]},
+        {"key_seq": 6},
+        {"first_seq": MAX_SEQ - 1, "key_seq": 1},
+        {"captured_ns": MAX_NS},
+    ],
+)
+def test_a_run_that_contradicts_itself_is_malformed(changes: dict[str, object]) -> None:
+    with pytest.raises(PacketMalformed):
+        p.parse(_edited(GOLDEN[-2][0], **changes))
+
+
+def test_a_run_that_is_too_long_is_too_large_and_the_longest_fits_its_header() -> None:
+    infos = [
+        p.FrameInfo(
+            BOOT, MAX_SEQ - 63 + at, MAX_NS - 64 * 10**15 + at * 10**15, 65_535, 65_535, 2**52, 4 << 20
+        )
+        for at in range(64)
+    ]
+    frames = [p.BaseFrame(info, bytes([at]) * (65_536 if at else 1)) for at, info in enumerate(infos)]
+    run = p.FrameRun.of(frames[:60])
+    assert run.frames() == frames[:60] and p.parse(run.to_frames()) == run
+    small = p.FrameRun.of([p.BaseFrame(frame.info, frame.payload[:70]) for frame in frames])
+    header, payload = small.to_frames()
+    assert 1000 < len(header) < MAX_HEADER_BYTES and p.parse([header, payload]) == small
+    for name, extra in (("sizes", 1), ("enhancement_bytes", 1), ("offsets_ns", 1)):
+        longer = _edited(small, **{name: [*getattr(small, name), extra]})
+        with pytest.raises(PacketTooLarge):
+            p.parse(longer)
+    with pytest.raises(PacketTooLarge):
+        p.FrameRun.of(frames)
+
+
+@pytest.mark.parametrize("changed", ["boot_id", "seq", "captured_ns", "width", "height", "key_seq"])
+def test_frames_that_do_not_follow_each_other_make_no_run(changed: str) -> None:
+    infos = [p.FrameInfo(BOOT, 6 + at, 9, 64, 48, 3, 5) for at in range(3)]
+    assert len(p.FrameRun.of([p.BaseFrame(info, b"x") for info in infos]).frames()) == 3
+    other = {"boot_id": "f" * 32, "seq": 9, "captured_ns": 8, "width": 63, "height": 49, "key_seq": 4}
+    infos[2] = dataclasses.replace(infos[2], **{changed: other[changed]})
+    with pytest.raises(PacketMalformed):
+        p.FrameRun.of([p.BaseFrame(info, b"x") for info in infos])
+
+
+def test_a_key_begins_no_run() -> None:
+    infos = [p.FrameInfo(BOOT, 6 + at, 9, 64, 48, None, 5) for at in range(2)]
+    with pytest.raises(PacketMalformed):
+        p.FrameRun.of([p.BaseFrame(info, b"x") for info in infos])
 
 
 _VALUES: dict[str, st.SearchStrategy[object]] = {
@@ -263,6 +359,13 @@ def _packets(draw: st.DrawFn) -> p.Packet:
         check = get_args(hints[field.name])[1]
         if field.type in _VALUES:
             values[field.name] = draw(_VALUES[str(field.type)])
+        elif isinstance(check, Wholes):
+            few = st.integers(max(1, check.low), min(check.high, 2**40))
+            values[field.name] = draw(st.lists(few, min_size=40, max_size=40))
+        elif kind is p.FrameRun and field.name == "first_seq":
+            values[field.name] = draw(st.integers(6, MAX_SEQ - p.MAX_RUN))
+        elif kind is p.FrameRun and field.name == "captured_ns":
+            values[field.name] = draw(st.integers(0, MAX_NS - 2**46))
         elif field.name in ("oldest_seq", "first_seq"):
             values[field.name] = draw(st.integers(0, 5))
         elif field.name in ("next_seq", "last_seq", "seq"):
@@ -272,11 +375,26 @@ def _packets(draw: st.DrawFn) -> p.Packet:
         elif field.name in ("right", "bottom"):
             values[field.name] = draw(st.integers(100, p.MAX_SIDE))
         elif field.name == "key_seq":
-            values[field.name] = draw(st.none() if kind is p.LeanFrame else st.none() | st.integers(0, 5))
+            least = st.integers(0, 5)
+            values[field.name] = draw(
+                {p.LeanFrame: st.none(), p.FrameRun: least}.get(kind, st.none() | least)
+            )
         else:
             assert isinstance(check, Whole)
             values[field.name] = draw(st.integers(check.low, check.high))
+    if kind is p.FrameRun:
+        count = draw(st.integers(2, 40))
+        values["sizes"] = [size % 90 + 1 for size in values["sizes"][:count]]  # type: ignore[index]
+        values["enhancement_bytes"] = values["enhancement_bytes"][:count]  # type: ignore[index]
+        values["offsets_ns"] = values["offsets_ns"][: count - 1]  # type: ignore[index]
+        values["payload"] = draw(st.randoms()).randbytes(sum(values["sizes"]))
     return kind._of_members(values)
+
+
+@given(_packets())
+def test_every_run_is_the_run_of_its_frames(packet: p.Packet) -> None:
+    if isinstance(packet, p.FrameRun):
+        assert p.FrameRun.of(packet.frames()) == packet
 
 
 @given(_packets())
@@ -382,6 +500,9 @@ BOMBS = {
     + b"\x00"
     + _spiral(b"\xdc\x01\x00", 1020),
     "empty lists": b"\xdc\x00\x10" + (b"\x9f" + b"\x90" * 15) * 16,
+    "long lists in a run": b"\x9c\x01\x10" + _spiral(b"\xdc\x00\x40", 1020),
+    "numbers of a run that are lists": _edited(GOLDEN[-1][0], sizes=[[]] * 16)[0],
+    "a run of 65535": GOLDEN[-1][0].to_frames()[0].replace(b"\xdc\x00\x11", b"\xdc\xff\xff"),
     "maps": b"\x92\x01" + _spiral(b"\xde\xff\xff", 1020),
     "a long text": b"\x92\x01\xdb\x00\x00\x1f\x00" + b"a" * 7936,
     "64 KB": _spiral(b"\xdc\xff\xff", 1020) + bytes(62_000),
