@@ -17,7 +17,7 @@ from tests.edge.gateway import Memory, SmallGateway, wait_until
 
 ROOT = Path(__file__).parents[1]
 _CAMERAS = 8
-_MOST_BYTES = 700e6
+_MOST_BYTES = 730e6
 _MOST_CPU_MS = (
     25.0  # a frame of 768x432, decoded from a file and encoded; 15 on a machine that does nothing else
 )
@@ -26,7 +26,7 @@ _SECONDS = 30
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_eight_cameras_need_less_than_700_megabytes_and_little_time(tmp_path: Path) -> None:
+def test_eight_cameras_need_less_than_730_megabytes_and_little_time(tmp_path: Path) -> None:
     write_scene(tmp_path / "scene.mp4", 768, 432, 60)
     gateway = SmallGateway(Memory())
     file = tmp_path / "edge.toml"
