@@ -76,8 +76,8 @@ def _choices(demo: argparse.ArgumentParser) -> None:
         "--family",
         choices=("auto", "lite", "video"),
         default="auto",
-        help="what base layers are coded by: the model (lite), or H.264 in groups of frames (video); auto takes video "
-        "for cameras and video files, lite for images (default %(default)s)",
+        help="what base layers are coded by: the model (lite), or a video encoder in groups of frames (video); auto "
+        "takes video for cameras and video files, lite for images (default %(default)s)",
     )
     demo.add_argument(
         "--codec",

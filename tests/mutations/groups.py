@@ -41,7 +41,7 @@ class Group:
 
 
 def corpus() -> list[Group]:
-    """Small groups of every encoder: photographs and noise, at low and high qualities. H.264 first: most are that."""
+    """Small groups of every encoder: photographs and noise, at low and high qualities. H.264 first."""
     groups = []
     recipes: list[tuple[EncoderName, int, int, int]] = [
         ("x264", 32, 48, 16),
