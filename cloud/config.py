@@ -220,9 +220,10 @@ class PolicyConfig(Settings):
     uncertain_priority: Priority = 50  # place in the list of reviews, higher first
     # between frames of one camera host reviewed for doubt; 0 reviews every one
     uncertain_apart_seconds: _Apart = 5.0
-    # the refiner looks again at a frame that nothing but doubt calls for, once it is there in full quality: what the
-    # detector is then sure of, or does not find any more, needs no person
-    second_look: bool = True
+    # the refiner looks again at a frame that nothing but doubt calls for, once it is there in full quality; nobody is
+    # asked where the detector is then sure of all that it doubted (confirmed), nor, with certain, where it does not
+    # find it any more, which may yet be there
+    second_look: Literal["none", "confirmed", "certain"] = "confirmed"
     watched_labels: tuple[str, ...] = ()  # classes of which people review every object, such as person
     watched_score: Score = 0.5  # lowest score at which a watched class counts
     watched_priority: Priority = 90  # place in the list of reviews, higher first

@@ -43,7 +43,7 @@ class Looker:
         Raises ReviewConflict where the lease was lost meanwhile.
         """
         # What failed, or ended a worker, before is left to people.
-        if not self.policy.second_look or review.doubts is None or review.attempts:
+        if self.policy.second_look == "none" or review.doubts is None or review.attempts:
             return None
         detector = self._ready()
         if detector is None or not self._is_same(detector, review.doubts.detector):

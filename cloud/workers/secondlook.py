@@ -3,7 +3,8 @@
 The same detector looks at the frame again, now that it is there in full quality. A doubt is **confirmed** where it is
 sure of it now, **refuted** where it finds nothing at that place any more, and stays **in doubt** otherwise: where it
 is still unsure, sees another class there, or the place lies outside the crop that was fetched. A review of which every
-doubt is confirmed or refuted is settled, unless what is seen now is for a person to judge by another rule.
+doubt is confirmed is settled, unless what is seen now is for a person to judge by another rule. What is refuted is
+settled where the policy says so: a detector that misses what people see in full quality would hide it from them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ class Outcome(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+SETTLING: dict[str, frozenset[Outcome]] = {  # by policy.second_look: which outcomes need no person
+    "none": frozenset(),
+    "confirmed": frozenset({Outcome.CONFIRMED}),
+    "certain": frozenset({Outcome.CONFIRMED, Outcome.REFUTED}),
+}
+
+
 @dataclass(frozen=True)
 class SeenAgain:
     """One doubtful detection, by its index in the frame: its score before, and now (None: not found)."""
@@ -42,17 +50,21 @@ class SeenAgain:
 
 @dataclass(frozen=True)
 class SecondLook:
-    """What came of it; `called_for`: the reason by another rule for which a person is to see the frame after all."""
+    """What came of it; `called_for`: the reason by another rule for which a person is to see the frame after all.
+
+    `settling`: the outcomes that need no person.
+    """
 
     detector: str
     boxes: tuple[SeenAgain, ...]
     called_for: str | None = None
+    settling: frozenset[Outcome] = SETTLING["confirmed"]
 
     @property
     def settles(self) -> bool:
         """Whether nobody has to be asked."""
-        certain = all(box.outcome is not Outcome.IN_DOUBT for box in self.boxes)
-        return bool(self.boxes) and certain and self.called_for is None
+        settled = all(box.outcome in self.settling for box in self.boxes)
+        return bool(self.boxes) and settled and self.called_for is None
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept with the review."""
@@ -86,7 +98,8 @@ def look_again(
     for index, doubt in doubts.boxes:
         after, outcome = _judge(policy, doubt, found, crop)
         boxes.append(SeenAgain(index, doubt.label, doubt.score, after, outcome))
-    return SecondLook(doubts.detector, tuple(boxes), _called_for(policy, frame, found, size))
+    called_for = _called_for(policy, frame, found, size)
+    return SecondLook(doubts.detector, tuple(boxes), called_for, SETTLING[policy.second_look])
 
 
 def _judge(

@@ -30,7 +30,7 @@ from tests.cloud.test_workers import Site, site
 __all__ = ["site"]  # the fixture
 
 S = cat.ReviewState
-POLICY = PolicyConfig(audit_every=0, uncertain_apart_seconds=0, once_per_object=False)
+POLICY = PolicyConfig(audit_every=0, uncertain_apart_seconds=0, once_per_object=False, second_look="certain")
 NAME, SIZE = FrameIdentity("gate", BOOT, 0), (640, 360)
 PLACE = (100.0, 100.0, 160.0, 140.0)
 BESIDE = (400.0, 200.0, 460.0, 240.0)
@@ -75,7 +75,12 @@ def test_what_lies_outside_the_crop_stays_in_doubt() -> None:
 
 def test_all_doubts_have_to_be_settled() -> None:
     two = (Detection("car", 0.41, PLACE), Detection("car", 0.5, BESIDE))
-    assert look(Detection("car", 0.8, PLACE), doubts=two).settles, "one confirmed, one refuted"
+    confirmed, both = (replace(POLICY, second_look=name) for name in ("confirmed", "certain"))
+    sure = Detection("car", 0.8, PLACE)
+    assert look(sure, doubts=two, policy=both).settles, "one confirmed, one refuted"
+    assert not look(sure, doubts=two, policy=confirmed).settles, "what is not found may yet be there"
+    assert look(sure, doubts=two[:1], policy=confirmed).settles
+    assert not look(sure, doubts=two, policy=replace(POLICY, second_look="none")).settles
     assert not look(Detection("car", 0.8, PLACE), Detection("car", 0.4, BESIDE), doubts=two).settles
     assert not look(doubts=()).settles
 
@@ -132,7 +137,8 @@ def test_a_second_look_depends_on_what_is_in_place_alone(
     assert all(box.outcome is Outcome.REFUTED for box in look(doubts=doubts).boxes)
     outside = look(*found, doubts=doubts, crop=Crop(100, 100, 200, 200))
     assert all(box.outcome is Outcome.IN_DOUBT for box in outside.boxes)
-    assert seen.settles == (bool(doubts) and all(box.outcome is not Outcome.IN_DOUBT for box in seen.boxes))
+    certain = all(box.outcome is not Outcome.IN_DOUBT for box in seen.boxes)
+    assert seen.settles == (bool(doubts) and certain)
 
 
 class Again(OneBox):
@@ -354,7 +360,7 @@ def test_another_detector_than_the_machines_settles_nothing(
 def test_the_setting_turns_it_off(doubtful: Site) -> None:
     site = doubtful
     site.refiner.looker = Looker(
-        replace(POLICY, second_look=False), lambda: pytest.fail("it is not even opened")
+        replace(POLICY, second_look="none"), lambda: pytest.fail("it is not even opened")
     )
     come(site)
     site.refiner.step()

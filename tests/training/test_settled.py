@@ -45,7 +45,7 @@ def test_doubts_and_reviews_are_counted() -> None:
     assert (crops.outcomes[Outcome.CONFIRMED], crops.as_original, crops.against) == (2, 1, 1)
     assert wholes.outcomes == {Outcome.IN_DOUBT: 1, Outcome.REFUTED: 1}
     assert (crops.reviews, crops.settled, wholes.reviews, wholes.settled) == (1, 1, 1, 0), "one object, once"
-    assert crops.row("yard") == "| yard | 2 | 2 | 0 | 100 % | 1 | 0 | 1 | 1 | 1 (100 %) |"
+    assert crops.row("yard") == "| yard | 2 | 2 | 0 | 100 % | 1 | 0 | 1 | 1 | 1 (100 %) | 1 (100 %) |"
     crops += wholes
     assert (crops.outcomes.total(), crops.reviews, crops.settled) == (4, 2, 1)
 
@@ -54,7 +54,7 @@ def test_what_the_original_leaves_open_is_no_contradiction() -> None:
     count, seen = settled.Settled(), SeenAgain(0, "cat", 0.42, 0.8, Outcome.CONFIRMED)
     count.add(seen, replace(seen, outcome=Outcome.IN_DOUBT))
     assert (count.as_original, count.unsure_there, count.against) == (0, 1, 0)
-    assert settled.Settled().row("none") == "| none | 0 | 0 | 0 | - | 0 | 0 | 0 | 0 | 0 (-) |"
+    assert settled.Settled().row("none") == "| none | 0 | 0 | 0 | - | 0 | 0 | 0 | 0 | 0 (-) | 0 (-) |"
 
 
 def test_the_crop_is_put_into_its_place() -> None:

@@ -24,7 +24,7 @@ from secondlook.cloud import catalogue as cat
 from secondlook.cloud.config import PolicyConfig
 from secondlook.cloud.workers.detectors import load_detector
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, crop_wanted, wish_for_review
-from secondlook.cloud.workers.secondlook import Outcome, SeenAgain, look_again
+from secondlook.cloud.workers.secondlook import SETTLING, Outcome, SeenAgain, look_again
 from secondlook.edge.coding.originals import keep, picture
 from secondlook.shared.codec import load_codec
 from secondlook.shared.crop import Crop
@@ -45,7 +45,8 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass
 class Settled:
-    """Doubts by their outcome; of those that are settled what the original says; reviews, and those settled."""
+    """Doubts by their outcome; of those that are not in doubt any more what the original says; reviews, and those
+    settled."""
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     as_original: int = 0
@@ -53,6 +54,7 @@ class Settled:
     against: int = 0
     reviews: int = 0
     settled: int = 0
+    certain: int = 0  # what would be settled if those refuted were, too
 
     def add(self, seen: SeenAgain, original: SeenAgain) -> None:
         self.outcomes[seen.outcome] += 1
@@ -64,7 +66,7 @@ class Settled:
 
     def __iadd__(self, other: Settled) -> Settled:
         self.outcomes += other.outcomes
-        for name in ("as_original", "unsure_there", "against", "reviews", "settled"):
+        for name in ("as_original", "unsure_there", "against", "reviews", "settled", "certain"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
@@ -81,6 +83,7 @@ class Settled:
             self.against,
             self.reviews,
             f"{self.settled} ({_share(self.settled, self.reviews)})",
+            f"{self.certain} ({_share(self.certain, self.reviews)})",
         ]
         return f"| {name} | {' | '.join(map(str, cells))} |"
 
@@ -161,6 +164,7 @@ def settled(
                     count.reviews += 1
                     in_question = replace(seen, boxes=tuple(box for box in seen.boxes if box.index in asked))
                     count.settled += in_question.settles
+                    count.certain += replace(in_question, settling=SETTLING["certain"]).settles
         catalogue.close()
     return counts
 
@@ -184,7 +188,7 @@ def table(videos: Sequence[Path], detector: Detector, *, fps: float, most_frames
     policies = [DOUBT_ALONE, replace(DOUBT_ALONE, fetch="frame")]
     crops, wholes = Settled(), Settled()
     columns = ("clip", "doubts", "confirmed", "refuted", "together", "as the original says", "in doubt there")
-    columns += ("the other way round", "reviews", "of these settled")
+    columns += ("the other way round", "reviews", "settled by `confirmed`", "by `certain`")
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for path in videos:
         clip = read_clip(path, fps=fps, most_frames=most_frames)
