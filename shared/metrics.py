@@ -95,7 +95,7 @@ METRICS = (
         "counter",
         ("camera",),
         "refiner",
-        "reviews that the machine's second look left no doubt of: nobody is asked",
+        "reviews that the machine's second look settled: nobody is asked",
     ),
     Described(
         "reviews_expired_total",
