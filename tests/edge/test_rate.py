@@ -28,7 +28,7 @@ from tests.edge.gateway import Memory, SmallGateway, wait_until
 from tests.edge.linkmodel import CLIPS, FPS, falling, simulate
 from tests.edge.test_agent import PlainCodec, still
 
-RATES = {"car-detection": 20.0, "one-by-one": 15.0, "highway-1": 40.0}  # kbit/s that each clip can fill
+RATES = {"car-detection": 16.0, "one-by-one": 14.0, "highway-1": 40.0}  # kbit/s that each clip can fill
 ROOM = 1.15  # times uplink_kbps that the link carries
 FALLS, RISES, END = 120.0, 240.0, 400.0
 BOOT = "ab" * 16
@@ -110,8 +110,8 @@ def test_frames_that_share_headers_leave_more_for_the_pictures() -> None:
     """And they cost a delay that is about the time they wait."""
 
     def settled(seconds: float) -> tuple[float, float]:
-        config = RateConfig(uplink_kbps=20, gather_seconds=seconds)
-        run = simulate("car-detection", config, lambda _: 20 * 125 * ROOM, 120)
+        config = RateConfig(uplink_kbps=16, gather_seconds=seconds)
+        run = simulate("car-detection", config, lambda _: 16 * 125 * ROOM, 120)
         qualities = [quality for at, quality in run.qualities if at >= 40]
         delays = [delay for at, delay in run.delays if at >= 40]
         return sum(qualities) / len(qualities), sum(delays) / len(delays)
@@ -121,32 +121,32 @@ def test_frames_that_share_headers_leave_more_for_the_pictures() -> None:
 
 
 def test_a_link_with_a_long_way_is_found_out_too(gather: float) -> None:
-    config = RateConfig(uplink_kbps=20, gather_seconds=gather)
-    run = simulate("car-detection", config, falling(20 * 125 * ROOM, FALLS, RISES), END, trip=0.7)
-    assert held(run.windows(300, END), 20) > 0.9
-    assert held(run.windows(150, RISES), 20 / 3 * ROOM) > 0.9
+    config = RateConfig(uplink_kbps=16, gather_seconds=gather)
+    run = simulate("car-detection", config, falling(16 * 125 * ROOM, FALLS, RISES), END, trip=0.7)
+    assert held(run.windows(300, END), 16) > 0.9
+    assert held(run.windows(150, RISES), 16 / 3 * ROOM) > 0.9
 
 
 def test_a_link_that_is_dead_for_a_minute_is_caught_up_with(gather: float) -> None:
     def carries(now: float) -> float:
-        return 0.0 if 100 <= now < 160 else 20 * 125 * ROOM
+        return 0.0 if 100 <= now < 160 else 16 * 125 * ROOM
 
-    config = RateConfig(uplink_kbps=20, behind_seconds=20, gather_seconds=gather)
+    config = RateConfig(uplink_kbps=16, behind_seconds=20, gather_seconds=gather)
     newest = simulate("car-detection", config, carries, 300)
     everything = simulate("car-detection", replace(config, when_behind="all"), carries, 300)
     assert newest.given_up and not everything.given_up
     recent = [delay for at, delay in newest.delays if at >= 200]
     assert max(recent) < 10
-    assert held(newest.windows(230, 300), 20) > 0.9
+    assert held(newest.windows(230, 300), 16) > 0.9
     last = [delay for at, delay in everything.delays if at >= 280]
     assert max(last) < 15, "all was sent in the end, and nothing was given up"
 
 
 def test_a_scene_without_movement_leaves_the_link_alone_and_the_estimate_in_place(gather: float) -> None:
-    config = RateConfig(uplink_kbps=20, gather_seconds=gather)
-    run = simulate("car-detection", config, lambda _: 20 * 125 * ROOM, 300, still=[(100, 200)])
+    config = RateConfig(uplink_kbps=16, gather_seconds=gather)
+    run = simulate("car-detection", config, lambda _: 16 * 125 * ROOM, 300, still=[(100, 200)])
     assert run.kbps(150) == 0
-    assert held(run.windows(240, 300), 20) > 0.9
+    assert held(run.windows(240, 300), 16) > 0.9
     assert not run.said("behind: ")
 
 
