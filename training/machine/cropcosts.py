@@ -8,7 +8,6 @@ the doubtful boxes and the whole frame are coded as an agent would, in both laye
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from secondlook.cloud.config import PolicyConfig
-from secondlook.cloud.workers.detectors import load_detector
 from secondlook.cloud.workers.policy import FrameIdentity, crop_wanted, wish_for_review
 from secondlook.edge.coding.originals import EnhancementCoder, keep
 from secondlook.shared.codec import load_codec
 from secondlook.shared.detection import Detector
 from secondlook.shared.video import VideoSettings
 from secondlook.training.machine.codecs import as_decoded, code_frames
-from secondlook.training.machine.measure import Clip, find_videos, read_clip
-from secondlook.training.machine.report import put_between
+from secondlook.training.machine.detectortables import run_table
+from secondlook.training.machine.measure import Clip, read_clip
 
 MARKS = "<!-- crops -->", "<!-- end of crops -->"
 DOUBT_ALONE = PolicyConfig(audit_every=0, fetch="boxes")
@@ -84,21 +82,7 @@ def table(videos: Sequence[Path], detector: Detector, *, fps: float, most_frames
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m secondlook.training.machine.cropcosts", description=__doc__
-    )
-    parser.add_argument("--videos", type=Path, nargs="+", required=True, metavar="DIR|FILE")
-    parser.add_argument("--detector", default="auto")
-    parser.add_argument("--fps", type=float, default=1.0)
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table between the marks")
-    args = parser.parse_args(argv)
-    detector = load_detector(args.detector, threads=1)
-    made = table(find_videos(args.videos), detector, fps=args.fps, most_frames=args.frames)
-    print(made)
-    if args.write:
-        put_between(args.write, MARKS, made)
-    return 0
+    return run_table("cropcosts", __doc__, table, MARKS, argv, frames=60)
 
 
 if __name__ == "__main__":

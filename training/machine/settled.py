@@ -10,7 +10,6 @@ are those that the catalogue makes of these frames where nothing is set: of each
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from sqlalchemy import select
 
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.config import PolicyConfig
-from secondlook.cloud.workers.detectors import load_detector
 from secondlook.cloud.workers.policy import FrameIdentity, ReviewReason, crop_wanted, wish_for_review
 from secondlook.cloud.workers.secondlook import SETTLING, Outcome, SeenAgain, look_again
 from secondlook.edge.coding.originals import keep, picture
@@ -33,8 +31,8 @@ from secondlook.shared.layers import LayeredCodec
 from secondlook.shared.packet import FrameInfo
 from secondlook.shared.video import VideoSettings
 from secondlook.training.machine.codecs import as_decoded, code_frames
-from secondlook.training.machine.measure import Clip, find_videos, read_clip
-from secondlook.training.machine.report import put_between
+from secondlook.training.machine.detectortables import run_table
+from secondlook.training.machine.measure import Clip, read_clip
 
 MARKS = "<!-- second looks -->", "<!-- end of second looks -->"
 DOUBT_ALONE = PolicyConfig(audit_every=0, fetch="boxes")
@@ -204,21 +202,7 @@ def table(videos: Sequence[Path], detector: Detector, *, fps: float, most_frames
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m secondlook.training.machine.settled", description=__doc__
-    )
-    parser.add_argument("--videos", type=Path, nargs="+", required=True, metavar="DIR|FILE")
-    parser.add_argument("--detector", default="auto")
-    parser.add_argument("--fps", type=float, default=1.0)
-    parser.add_argument("--frames", type=int, default=30)
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="put the table between the marks")
-    args = parser.parse_args(argv)
-    detector = load_detector(args.detector, threads=1)
-    made = table(find_videos(args.videos), detector, fps=args.fps, most_frames=args.frames)
-    print(made)
-    if args.write:
-        put_between(args.write, MARKS, made)
-    return 0
+    return run_table("settled", __doc__, table, MARKS, argv, frames=30)
 
 
 if __name__ == "__main__":
