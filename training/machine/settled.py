@@ -185,8 +185,8 @@ def table(videos: Sequence[Path], detector: Detector, *, fps: float, most_frames
     codec = load_codec("lite", threads=1)
     policies = [DOUBT_ALONE, replace(DOUBT_ALONE, fetch="frame")]
     crops, wholes = Settled(), Settled()
-    columns = ("clip", "doubts", "confirmed", "refuted", "together", "as the original says", "in doubt there")
-    columns += ("the other way round", "reviews", "settled by `confirmed`", "by `certain`")
+    columns = ["clip", "doubts", "confirmed", "refuted", "together", "as the original says", "in doubt there"]
+    columns += ["the other way round", "reviews", "settled by `confirmed`", "by `certain`"]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for path in videos:
         clip = read_clip(path, fps=fps, most_frames=most_frames)
