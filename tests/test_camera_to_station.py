@@ -128,7 +128,7 @@ def test_groups_of_video_frames_arrive_and_are_reviewed(scene, tmp_path):
     layers = sorted((data / "cloud" / "blobs" / "base").rglob("*.slk"), key=lambda path: int(path.stem))
     assert len(layers) == FRAMES
     kinds = [path.read_bytes()[:2] for path in layers]
-    assert kinds[0] == b"\x8a\x31" and set(kinds[1:]) == {b"\x8a\x11"}
+    assert kinds[0] == b"\x8a\x32" and set(kinds[1:]) == {b"\x8a\x12"}
 
 
 @pytest.mark.parametrize("role", ["gateway", "worker", "refiner"])
