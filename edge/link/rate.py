@@ -139,9 +139,8 @@ class RateControl:
         """Frames a second of this quality that a link of `rate` has room for."""
         payload = self._payload(quality)
         many, few = self._source_fps, 0.0
-        for _ in range(
-            _HALVINGS
-        ):  # the more frames there are, the less of a header each needs: it is one crossing
+        # The more frames there are, the less of a header each needs: the two cross once.
+        for _ in range(_HALVINGS):
             fps = (many + few) / 2
             if fps * (payload + self._overhead(payload, fps)) > rate:
                 many = fps

@@ -271,6 +271,17 @@ def gateway(memory: Memory) -> Iterator[SmallGateway]:
     gateway.stop()
 
 
+def holding_back(folder: Path, gateway: SmallGateway, memory: Memory, count: int) -> Edge:
+    """An edge whose first frame has arrived, and behind which so many small ones wait for others."""
+    edge = Edge(folder, gateway.address, Counted(), seconds=10.0)
+    edge.put(0, 1)
+    wait_until(edge.all_safe)
+    edge.put(1, count)
+    time.sleep(0.2)
+    assert runs(memory) == [[0]]
+    return edge
+
+
 def test_frames_of_a_moment_go_together_and_soon_enough(
     tmp_path: Path, memory: Memory, gateway: SmallGateway
 ) -> None:
@@ -306,12 +317,7 @@ def test_without_a_bound_each_frame_goes_at_once(
 def test_a_first_frame_goes_at_once_behind_what_was_gathered(
     tmp_path: Path, memory: Memory, gateway: SmallGateway
 ) -> None:
-    edge = Edge(tmp_path, gateway.address, Counted(), seconds=10.0)
-    edge.put(0, 1)
-    wait_until(edge.all_safe)
-    edge.put(1, 3)
-    time.sleep(0.2)
-    assert runs(memory) == [[0]]
+    edge = holding_back(tmp_path, gateway, memory, 3)
     edge.put(4, 1, key=4)
     wait_until(edge.all_safe)
     assert runs(memory) == [[0], [1, 2, 3], [4]]
@@ -326,12 +332,7 @@ def test_a_first_frame_goes_at_once_behind_what_was_gathered(
 def test_what_waits_for_others_goes_when_none_come_any_more(
     tmp_path: Path, memory: Memory, gateway: SmallGateway
 ) -> None:
-    edge = Edge(tmp_path, gateway.address, Counted(), seconds=10.0)
-    edge.put(0, 1)
-    wait_until(edge.all_safe)
-    edge.put(1, 2)
-    time.sleep(0.2)
-    assert runs(memory) == [[0]]
+    edge = holding_back(tmp_path, gateway, memory, 2)
     edge.uplink.hurry(True)
     wait_until(edge.all_safe)
     edge.uplink.hurry(False)
@@ -347,12 +348,7 @@ def test_what_waits_for_others_goes_when_none_come_any_more(
 def test_a_clean_stop_sends_what_was_gathered_and_hears_of_it(
     tmp_path: Path, memory: Memory, gateway: SmallGateway
 ) -> None:
-    edge = Edge(tmp_path, gateway.address, Counted(), seconds=10.0)
-    edge.put(0, 1)
-    wait_until(edge.all_safe)
-    edge.put(1, 3)
-    time.sleep(0.2)
-    assert runs(memory) == [[0]]
+    edge = holding_back(tmp_path, gateway, memory, 3)
     edge.uplink.stop()
     assert runs(memory) == [[0], [1, 2, 3]] and edge.all_safe()
     edge.spool.close()
@@ -422,12 +418,7 @@ def test_a_gateway_of_an_earlier_version_gets_each_frame_by_itself(
 def test_what_was_gathered_and_not_sent_is_in_the_spool_after_a_crash(
     tmp_path: Path, memory: Memory, gateway: SmallGateway
 ) -> None:
-    edge = Edge(tmp_path, gateway.address, Counted(), seconds=10.0)
-    edge.put(0, 1)
-    wait_until(edge.all_safe)
-    edge.put(1, 3)
-    time.sleep(0.2)
-    assert runs(memory) == [[0]]
+    edge = holding_back(tmp_path, gateway, memory, 3)
     edge.uplink._leave = lambda: None  # type: ignore[method-assign]  # it dies in the middle of it
     edge.uplink._serve_bulk = lambda _: None  # type: ignore[method-assign]
     edge.stop()
