@@ -286,9 +286,9 @@ def run_refiner(args: argparse.Namespace) -> int:
     from secondlook.cloud.storage.blobs import open_blobs
     from secondlook.cloud.workers.broker_client import BrokerClient
     from secondlook.cloud.workers.detectors import load_detector
-    from secondlook.cloud.workers.looker import Looker
     from secondlook.cloud.workers.postfilter import load_postfilter
     from secondlook.cloud.workers.presence import told_of
+    from secondlook.cloud.workers.redetector import Redetector
     from secondlook.cloud.workers.refiner import Refiner
     from secondlook.shared.codec import load_codec
     from secondlook.shared.health import serve_health
@@ -310,7 +310,7 @@ def run_refiner(args: argparse.Namespace) -> int:
         )
         catalogue, blobs = open_catalogue(config.catalogue_url), open_blobs(config.blobs_url)
         logging.getLogger(__name__).info("refining with %s", postfilter.identity)
-        looker = Looker(
+        redetector = Redetector(
             config.policy, lambda: load_detector(config.worker.detector, threads=threads, device=device)
         )
         refiner = Refiner(
@@ -323,7 +323,7 @@ def run_refiner(args: argparse.Namespace) -> int:
             config.refiner,
             heartbeat=watchdog.heartbeat,
             waits=watchdog.waits,
-            looker=looker,
+            redetector=redetector,
         )
         refiner.heartbeat = _reloading(
             args,
@@ -331,7 +331,7 @@ def run_refiner(args: argparse.Namespace) -> int:
             config,
             watchdog.heartbeat,
             ("policy",),
-            lambda new: setattr(looker, "policy", new.policy),
+            lambda new: setattr(redetector, "policy", new.policy),
         )
         watchdog.ready()
         with told_of(config.broker, name, "refiner", watchdog, lambda: refiner.done, tell_providers()):

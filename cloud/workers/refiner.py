@@ -7,8 +7,8 @@ time (``in_flight``), so that a slow link does not idle the post-filter. Whoever
 it holds up nobody else: a review that has waited for ``slot_seconds`` gives up its slot and is looked at now and then;
 one whose camera host is not connected goes back into the catalogue, and is looked at again when the host has come back.
 
-What nothing but doubt calls for is looked at again by the detector before it is shown (``looker``): where that leaves
-no doubt it is settled, and neither the filter nor a person sees it.
+What nothing but doubt calls for is looked at again by the detector before it is shown (``redetector``): where that is
+sure of it now, it is settled, and neither the filter nor a person sees it.
 
 What cannot be had, or not be decoded, ends as expired with its reason; the base image stays to be judged. A worker
 that dies leaves leases that run out; the next one repeats the steps, and each of them bears repetition. Work on a
@@ -46,8 +46,8 @@ from secondlook.cloud.decoding.groups import GroupDecoders
 from secondlook.cloud.storage.blobs import Blobs
 from secondlook.cloud.storage.requests import RequestState
 from secondlook.cloud.workers.broker_client import BrokerClient, EnhancementState
-from secondlook.cloud.workers.looker import Looker
 from secondlook.cloud.workers.pictures import KEPT_PIXELS, EnhancedPicture, PictureMaker
+from secondlook.cloud.workers.redetector import Redetector
 from secondlook.cloud.workers.secondlook import SecondLook
 from secondlook.cloud.workers.slots import OpenReview, next_hosts, next_to_refine
 from secondlook.shared import metrics, tracing
@@ -100,7 +100,7 @@ class Refiner:
     clock: Callable[[], float] = time.time
     heartbeat: Callable[[], None] = lambda: None
     waits: Callable[[str | None], None] = lambda _why: None
-    looker: Looker | None = None
+    redetector: Redetector | None = None
 
     def __post_init__(self) -> None:
         self._open: list[OpenReview] = []
@@ -370,7 +370,7 @@ class Refiner:
         _span("request", review, review.requested_ns, began_ns)
         self._count_attempt(waiting)
         enhanced = self._pictures.enhance(review, enhancement_blobs, lambda: self._progress(waiting))
-        seen = None if self.looker is None else self.looker.look(review, enhanced)
+        seen = None if self.redetector is None else self.redetector.look(review, enhanced)
         self._progress(waiting)
         if seen is not None and seen.settles and self._settle(waiting, enhanced, seen):
             _span("settle", review, began_ns)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from secondlook.cloud import catalogue as cat
 from secondlook.cloud.catalogue import Doubts
 from secondlook.cloud.config import PolicyConfig
-from secondlook.cloud.workers.looker import Looker
 from secondlook.cloud.workers.policy import FrameIdentity
+from secondlook.cloud.workers.redetector import Redetector
 from secondlook.cloud.workers.refiner import Refiner
 from secondlook.cloud.workers.secondlook import Outcome, SecondLook, look_again
 from secondlook.shared import metrics
@@ -166,7 +166,7 @@ def doubtful(site: Site) -> Site:
 
 def watching(site: Site, detector: Again, policy: PolicyConfig = POLICY, owner: str = "r1") -> Refiner:
     site.refiner = site.make_refiner(owner)
-    site.refiner.looker = Looker(policy, lambda: detector)
+    site.refiner.redetector = Redetector(policy, lambda: detector)
     return site.refiner
 
 
@@ -329,7 +329,7 @@ def test_a_detector_that_cannot_be_opened_is_told_of_once_and_tried_again(
         return Again(0.83)
 
     refiner = site.refiner
-    refiner.looker = Looker(POLICY, opened, lambda: now[0])
+    refiner.redetector = Redetector(POLICY, opened, lambda: now[0])
     refiner.step()
     assert tries == [], "no doubt, no detector"
     for seq in range(2):
@@ -359,7 +359,7 @@ def test_another_detector_than_the_machines_settles_nothing(
 
 def test_the_setting_turns_it_off(doubtful: Site) -> None:
     site = doubtful
-    site.refiner.looker = Looker(
+    site.refiner.redetector = Redetector(
         replace(POLICY, second_look="none"), lambda: pytest.fail("it is not even opened")
     )
     come(site)

@@ -27,7 +27,7 @@ _AGAIN_SECONDS = 600.0  # before a detector that could not be opened is tried ag
 
 
 @dataclass
-class Looker:
+class Redetector:
     """``opened`` opens the detector of the machine workers; ``clock`` gives seconds, from any start."""
 
     policy: PolicyConfig
